@@ -1,0 +1,133 @@
+/**
+ * What devices and server say to each other below `/api/device/v1`. Requests are signed (RFC 9421), answers carry a
+ * signed statement. All paths are relative to {@link deviceApiPath}.
+ *
+ *     GET  /identity                        ServerIdentity                unsigned
+ *     GET  /roots?from=N                    RootChain                     unsigned (the roots sign themselves)
+ *     POST /enrolment   DsseEnvelope        EnrolmentAnswer               request signed by the device's own key
+ *     POST /poll        PollRequest         PollAnswer                    held up to wait_ms when there is nothing
+ *     GET  /payloads/DIGEST                 octets, with Range            bound by the digest in the order
+ *     POST /progress    ProgressReport      Acknowledged
+ *     PUT  /orders/ID/output/SEQUENCE       octets (one age file)         idempotent by order and sequence
+ *     PUT  /orders/ID/artifacts?offset=N    octets (a block)              idempotent by order and offset -> BlockAnswer
+ *     POST /receipts    ReceiptDelivery     ReceiptAcknowledgement
+ *     POST /health      HealthReport        Acknowledged
+ */
+import { Schema } from "effect"
+import { DsseEnvelope } from "./Dsse.ts"
+import { Count, Digest, Incarnation, intBetween, labelUpTo, OrderId, RootVersion } from "./Ids.ts"
+import { Limits } from "./Limits.ts"
+import { BlockedCode } from "./Refusals.ts"
+import { LaneName, OrderProgress } from "./WorkOrder.ts"
+
+export const deviceApiPath = "/api/device/v1"
+
+/** The tag of request signatures (RFC 9421). */
+export const requestSignatureTag = "postern-v1"
+
+export const RootChain = Schema.Struct({
+  /** Envelopes of consecutive versions, rising, starting at the version asked for. */
+  roots: Schema.Array(DsseEnvelope).check(Schema.isMaxLength(16))
+})
+export type RootChain = typeof RootChain.Type
+
+export const EnrolmentAnswer = Schema.Struct({
+  status: Schema.Literals(["pending", "accepted", "rejected", "revoked"]),
+  /** The operator's signed decision, once there is one. */
+  admission: Schema.NullOr(DsseEnvelope)
+})
+export type EnrolmentAnswer = typeof EnrolmentAnswer.Type
+
+/** Where in the sequence the device stands: the last order it accepted. Null before the first. */
+export const HighWater = Schema.Struct({
+  root_version: RootVersion,
+  counter: Count,
+  order_digest: Digest
+})
+export type HighWater = typeof HighWater.Type
+
+export const PollRequest = Schema.Struct({
+  incarnation: Incarnation,
+  root_version: RootVersion,
+  admission_sequence: Count,
+  high_water: Schema.NullOr(HighWater),
+  /** Number of the last receipt written (0: none). */
+  last_receipt: Count,
+  /** Lanes that can take an order now. */
+  free_lanes: Schema.Array(LaneName).check(Schema.isMaxLength(4), Schema.isUnique()),
+  /** Orders the device is busy with, and how far. */
+  active: Schema.Array(OrderProgress).check(Schema.isMaxLength(Limits.pollActive)),
+  /** Cancels seen and kept, so that the server stops sending them. */
+  cancels_seen: Schema.Array(OrderId).check(Schema.isMaxLength(Limits.pollCancels)),
+  /** Why it takes no orders at the moment, or null. */
+  blocked: Schema.NullOr(BlockedCode),
+  /** How long the server may hold the request when it has nothing. 0: answer at once. */
+  wait_ms: intBetween(0, Limits.longPollMs)
+})
+export type PollRequest = typeof PollRequest.Type
+
+export const PollAnswer = Schema.Struct({
+  /** Order envelopes for the free lanes, lowest counter first. */
+  orders: Schema.Array(DsseEnvelope).check(Schema.isMaxLength(Limits.pollOrders)),
+  /** Signed cancels. */
+  cancels: Schema.Array(DsseEnvelope).check(Schema.isMaxLength(Limits.pollCancels)),
+  /** Orders the server asks to stop on its own account, unsigned by an operator: these can stop, never start work. */
+  stops: Schema.Array(OrderId).check(Schema.isMaxLength(Limits.pollCancels)),
+  /** A decision about the device that is newer than the one it named. */
+  admission: Schema.NullOr(DsseEnvelope),
+  /** What the server holds against the device, or null: it must take no orders until an operator mends it. */
+  objection: Schema.NullOr(Schema.Literals(["ledger_rolled_back", "cloned", "not_enrolled"])),
+  /** How long to sleep before the next poll; the device clamps it. */
+  sleep_ms: intBetween(0, Limits.pollSleepMaximumMs)
+})
+export type PollAnswer = typeof PollAnswer.Type
+
+export const ProgressReport = Schema.Struct({
+  events: Schema.Array(OrderProgress).check(Schema.isMinLength(1), Schema.isMaxLength(Limits.progressEvents))
+})
+export type ProgressReport = typeof ProgressReport.Type
+
+export const Acknowledged = Schema.Struct({ ok: Schema.Literal(true) })
+
+/** How many bytes of the artifacts the server has now; the device goes on from there. */
+export const BlockAnswer = Schema.Struct({ received_bytes: Count })
+export type BlockAnswer = typeof BlockAnswer.Type
+
+export const ReceiptDelivery = Schema.Struct({
+  receipts: Schema.Array(DsseEnvelope).check(Schema.isMinLength(1), Schema.isMaxLength(Limits.receiptsPerRequest))
+})
+export type ReceiptDelivery = typeof ReceiptDelivery.Type
+
+/** Names each receipt that is now durable on the server, by number and digest of its payload. */
+export const ReceiptAcknowledgement = Schema.Struct({
+  acknowledged: Schema.Array(Schema.Struct({ number: Count, digest: Digest })).check(
+    Schema.isMaxLength(Limits.receiptsPerRequest)
+  )
+})
+export type ReceiptAcknowledgement = typeof ReceiptAcknowledgement.Type
+
+/** Codes of a refused request; the answer's body. */
+export const DeviceApiErrorCode = Schema.Literals([
+  "bad_request",
+  "bad_signature",
+  "wrong_authority",
+  "clock_skew",
+  "replayed_nonce",
+  "unknown_device",
+  "not_accepted",
+  "revoked",
+  "no_root",
+  "not_found",
+  "conflict",
+  "too_large",
+  "gone",
+  "overloaded",
+  "internal"
+])
+export type DeviceApiErrorCode = typeof DeviceApiErrorCode.Type
+
+export const DeviceApiErrorBody = Schema.Struct({
+  error: DeviceApiErrorCode,
+  message: labelUpTo(500)
+})
+export type DeviceApiErrorBody = typeof DeviceApiErrorBody.Type

@@ -1,0 +1,110 @@
+/**
+ * Every bound of the system, in one place, with the relations between them asserted at the end.
+ * Sizes are in bytes, times in milliseconds, unless the name says otherwise.
+ */
+
+const KIB = 1024
+const MIB = 1024 * KIB
+const SECOND = 1000
+const MINUTE = 60 * SECOND
+const HOUR = 60 * MINUTE
+const DAY = 24 * HOUR
+
+export const Limits = {
+  /** Signed documents (root, order, admission, receipt) as bytes of their DSSE envelope. */
+  envelopeBytes: 64 * KIB,
+  envelopeSignatures: 16,
+  jsonDepth: 24,
+  rootKeys: 64,
+  rootServers: 16,
+  serverAddresses: 8,
+  addressLength: 300,
+  labelLength: 64,
+
+  /** Work packages. */
+  orderLifetimeMs: 90 * DAY,
+  payloadBytes: 256 * MIB,
+  unpackedBytes: 1024 * MIB,
+  packageEntries: 10_000,
+  packagePathLength: 240,
+  packageDepth: 16,
+  manifestBytes: 2 * MIB,
+  commandArguments: 256,
+  commandArgumentLength: 8 * KIB,
+  environmentVariables: 128,
+  environmentValueLength: 8 * KIB,
+  resultRecipients: 16,
+  expectedArtifacts: 64,
+  runAttempts: 3,
+
+  /** What one job may use at the most, whatever its manifest says. */
+  jobTimeoutMs: 7 * DAY,
+  jobGraceMs: 5 * MINUTE,
+  jobMemoryBytes: 64 * 1024 * MIB,
+  jobProcesses: 4096,
+  jobDiskBytes: 16 * 1024 * MIB,
+  jobOutputBytes: 64 * MIB,
+  jobCpuPercent: 6400,
+  artifactBytes: 256 * MIB,
+  artifactEntries: 1_000,
+
+  /** Output of a running job travels in chunks, each encrypted on its own. */
+  outputChunkBytes: 64 * KIB,
+  outputChunkEncryptedBytes: 80 * KIB,
+  outputChunks: 4_096,
+  outputFlushMs: 500,
+
+  /** Bodies of one request; larger things travel in blocks. */
+  requestBodyBytes: 1 * MIB,
+  blockBytes: 4 * MIB,
+  responseBodyBytes: 4 * MIB,
+  requestClockSkewMs: 60 * SECOND,
+  requestNonces: 200_000,
+
+  /** One poll. */
+  pollOrders: 16,
+  pollCancels: 64,
+  pollActive: 64,
+  pollSleepMinimumMs: 200,
+  pollSleepMaximumMs: 1 * HOUR,
+  longPollMs: 60 * SECOND,
+  progressEvents: 64,
+  receiptsPerRequest: 32,
+
+  /** What a device keeps. */
+  outboxItems: 10_000,
+  outboxBytes: 512 * MIB,
+  ledgerRefusals: 1_000,
+  rootChain: 256,
+
+  /** Enrolment. */
+  invitationLifetimeMs: 30 * DAY,
+  pendingEnrolments: 1_000,
+  groups: 16,
+
+  /** Time. */
+  clockLeapAlarmMs: 30 * DAY,
+
+  /** Management pages. */
+  pageItems: 1_000,
+  logFollowMs: 30 * SECOND,
+
+  /** Programs. */
+  shutdownMs: 5 * SECOND,
+  fencedLives: 8
+} as const
+
+/** The relations that the numbers above must keep; read by a test and checked once at load. */
+export const limitRelations: ReadonlyArray<readonly [description: string, holds: boolean]> = [
+  ["an encrypted chunk has room for its header and tag", Limits.outputChunkEncryptedBytes > Limits.outputChunkBytes + 4 * KIB],
+  ["a chunk fits into a request body", Limits.outputChunkEncryptedBytes < Limits.requestBodyBytes],
+  ["chunks can hold a whole job's output", Limits.outputChunks * Limits.outputChunkBytes >= Limits.jobOutputBytes],
+  ["a poll's orders fit into an answer", Limits.pollOrders * Limits.envelopeBytes * 2 <= Limits.responseBodyBytes],
+  ["a page of receipts fits into a request", Limits.receiptsPerRequest * 16 * KIB <= Limits.requestBodyBytes],
+  ["one job's artifacts fit into the outbox", Limits.artifactBytes + Limits.jobOutputBytes < Limits.outboxBytes],
+  ["a manifest can name every entry", Limits.manifestBytes >= Limits.packageEntries * 200],
+  ["a long poll ends before a poll may sleep", Limits.longPollMs < Limits.pollSleepMaximumMs]
+]
+
+const broken = limitRelations.filter(([, holds]) => !holds).map(([description]) => description)
+if (broken.length > 0) throw new Error(`Limits contradict each other: ${broken.join("; ")}`)
