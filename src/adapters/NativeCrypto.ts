@@ -1,0 +1,172 @@
+/**
+ * The engine on `node:crypto` (OpenSSL): 15 to 50 times faster than pure JavaScript.
+ *
+ * It judges exactly like `NobleEngine`; the tests hold both against the same vectors and mutations.
+ *
+ * @module
+ */
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  diffieHellman,
+  hash,
+  hkdfSync,
+  type KeyObject,
+  scryptSync,
+  sign,
+  verify
+} from "node:crypto"
+import { Layer } from "effect"
+import { concatBytes } from "../crypto/Bytes.ts"
+import {
+  type ChaCha20Poly1305,
+  chachaKeyBytes,
+  chachaNonceBytes,
+  chachaTagBytes,
+  type Ed25519,
+  type Engine,
+  ed25519KeyBytes,
+  ed25519SignatureBytes,
+  requireHkdfBounds,
+  requireLength,
+  type X25519,
+  x25519KeyBytes
+} from "../crypto/Engine.ts"
+import { isPlausibleEd25519Key } from "../crypto/Keys.ts"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
+
+/** A plain view of a Buffer: callers get `Uint8Array`s whichever engine made them. */
+const plain = (buffer: Buffer): Uint8Array =>
+  new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength)
+
+/** DER in front of a raw key (RFC 8410): the last byte of the object identifier tells the algorithms apart. */
+const privatePrefix = (algorithm: number): Uint8Array =>
+  Uint8Array.of(0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, algorithm, 4, 0x22, 4, 0x20)
+const publicPrefix = (algorithm: number): Uint8Array =>
+  Uint8Array.of(0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, algorithm, 3, 0x21, 0)
+const ed25519Private = privatePrefix(0x70)
+const ed25519Public = publicPrefix(0x70)
+const x25519Private = privatePrefix(0x6e)
+const x25519Public = publicPrefix(0x6e)
+
+const importPrivate = (prefix: Uint8Array, raw: Uint8Array): KeyObject => {
+  const der = Buffer.from(concatBytes(prefix, raw).buffer)
+  const key = createPrivateKey({ key: der, format: "der", type: "pkcs8" })
+  der.fill(0)
+  return key
+}
+
+const importPublic = (prefix: Uint8Array, raw: Uint8Array): KeyObject =>
+  createPublicKey({ key: Buffer.from(concatBytes(prefix, raw).buffer), format: "der", type: "spki" })
+
+/** The raw 32 bytes stand at the end of the DER form. */
+const rawPublic = (key: KeyObject): Uint8Array =>
+  Uint8Array.from(createPublicKey(key).export({ format: "der", type: "spki" }).subarray(-32))
+
+const nativeEd25519: Ed25519 = {
+  publicKey: (seed) => {
+    requireLength("An Ed25519 seed", seed, ed25519KeyBytes)
+    return rawPublic(importPrivate(ed25519Private, seed))
+  },
+  sign: (message, seed) => {
+    requireLength("An Ed25519 seed", seed, ed25519KeyBytes)
+    return plain(sign(null, message, importPrivate(ed25519Private, seed)))
+  },
+  verify: (signature, message, publicKey) => {
+    // OpenSSL takes non-canonical and small-order keys; the gate before it does not.
+    if (signature.length !== ed25519SignatureBytes || !isPlausibleEd25519Key(publicKey)) return false
+    try {
+      return verify(null, message, importPublic(ed25519Public, publicKey), signature)
+    } catch {
+      return false
+    }
+  }
+}
+
+const nativeX25519: X25519 = {
+  publicKey: (secret) => {
+    requireLength("An X25519 secret", secret, x25519KeyBytes)
+    return rawPublic(importPrivate(x25519Private, secret))
+  },
+  sharedSecret: (secret, publicKey) => {
+    requireLength("An X25519 secret", secret, x25519KeyBytes)
+    if (publicKey.length !== x25519KeyBytes) return undefined
+    const privateKey = importPrivate(x25519Private, secret)
+    try {
+      return plain(diffieHellman({ privateKey, publicKey: importPublic(x25519Public, publicKey) }))
+    } catch {
+      return undefined
+    }
+  }
+}
+
+const cipherName = "chacha20-poly1305"
+const cipherOptions = { authTagLength: chachaTagBytes }
+
+const requireKeyAndNonce = (key: Uint8Array, nonce: Uint8Array): void => {
+  requireLength("A ChaCha20-Poly1305 key", key, chachaKeyBytes)
+  requireLength("A ChaCha20-Poly1305 nonce", nonce, chachaNonceBytes)
+}
+
+const nativeChaCha: ChaCha20Poly1305 = {
+  seal: (key, nonce, plaintext, aad) => {
+    requireKeyAndNonce(key, nonce)
+    const cipher = createCipheriv(cipherName, key, nonce, cipherOptions)
+    if (aad !== undefined) cipher.setAAD(aad, { plaintextLength: plaintext.length })
+    const box = new Uint8Array(plaintext.length + chachaTagBytes)
+    box.set(cipher.update(plaintext))
+    cipher.final()
+    box.set(cipher.getAuthTag(), plaintext.length)
+    return box
+  },
+  open: (key, nonce, box, aad) => {
+    requireKeyAndNonce(key, nonce)
+    const length = box.length - chachaTagBytes
+    if (length < 0) return undefined
+    const decipher = createDecipheriv(cipherName, key, nonce, cipherOptions)
+    if (aad !== undefined) decipher.setAAD(aad, { plaintextLength: length })
+    decipher.setAuthTag(box.subarray(length))
+    const plaintext = decipher.update(box.subarray(0, length))
+    try {
+      decipher.final()
+    } catch {
+      return undefined
+    }
+    return plain(plaintext)
+  }
+}
+
+/** The `node:crypto` engine. Stateless, safe to share. */
+export const NativeCrypto: Engine = {
+  name: "native",
+  sha256: (data) => plain(hash("sha256", data, "buffer")),
+  sha512: (data) => plain(hash("sha512", data, "buffer")),
+  hasher: () => {
+    const running = createHash("sha256")
+    return { update: (bytes) => void running.update(bytes), digest: () => plain(running.digest()) }
+  },
+  hmacSha256: (key, data) => plain(createHmac("sha256", key).update(data).digest()),
+  hkdfSha256: (secret, salt, info, lengthBytes) => {
+    requireHkdfBounds(info, lengthBytes)
+    return new Uint8Array(hkdfSync("sha256", secret, salt, info, lengthBytes))
+  },
+  ed25519: nativeEd25519,
+  x25519: nativeX25519,
+  chacha20poly1305: nativeChaCha,
+  scrypt: (password, salt, { logN, r, p }, lengthBytes) =>
+    plain(
+      scryptSync(password, salt, lengthBytes, {
+        N: 2 ** logN,
+        r,
+        p,
+        maxmem: 128 * r * (2 ** logN + p + 2) + 1024
+      })
+    )
+}
+
+/** Provides {@link NativeCrypto} as the engine in use. */
+export const NativeCryptoEngine: Layer.Layer<CryptoEngine> = Layer.succeed(CryptoEngine, NativeCrypto)
