@@ -15,6 +15,7 @@ export const ResourceUse = Schema.Struct({
   cpu_ms: Schema.NullOr(Count),
   peak_memory_bytes: Schema.NullOr(Count)
 })
+export type ResourceUse = typeof ResourceUse.Type
 
 /** What became of stdout and stderr. The digest is SHA-256 over the 32-byte digests of all encrypted chunks, in order. */
 export const OutputSummary = Schema.Struct({
@@ -26,6 +27,7 @@ export const OutputSummary = Schema.Struct({
   /** Whether bytes were cut because the limit was reached. */
   truncated: Schema.Boolean
 })
+export type OutputSummary = typeof OutputSummary.Type
 
 /** The artifacts: one age file holding a zstd tar of /work/out. */
 export const ArtifactSummary = Schema.Struct({
@@ -34,6 +36,7 @@ export const ArtifactSummary = Schema.Struct({
   entries: Count,
   unpacked_bytes: Count
 })
+export type ArtifactSummary = typeof ArtifactSummary.Type
 
 export const Receipt = Schema.Struct({
   type: Schema.Literal("postern/receipt/v1"),

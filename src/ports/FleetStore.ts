@@ -1,0 +1,148 @@
+/**
+ * The server's durable memory. Each method is one transaction, answered after its commit; each change is idempotent by
+ * its own key, so a replay changes nothing. The store keeps envelopes and ciphertext as they came: it has no plaintext
+ * of package content and no secret but hashes.
+ */
+import type { Effect } from "effect"
+import { Context, Schema } from "effect"
+import type { HighWater } from "../schemas/DeviceApi.ts"
+import type { DsseEnvelope } from "../schemas/Dsse.ts"
+import type { Admission, EnrolmentRequest } from "../schemas/Enrolment.ts"
+import type { HealthReport } from "../schemas/Health.ts"
+import type { DeviceId, Digest, Incarnation, InvitationId, OrderId } from "../schemas/Ids.ts"
+import type { Role } from "../schemas/ManagementApi.ts"
+import type { Receipt } from "../schemas/Receipt.ts"
+import type { CancelOrder, LaneName, OrderProgress, OrderState, WorkOrder } from "../schemas/WorkOrder.ts"
+
+/** The store could not be read or written; nothing was changed. */
+export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
+  operation: Schema.String,
+  reason: Schema.String
+}) {}
+
+export type DeviceStatus = "pending" | "accepted" | "rejected" | "revoked"
+
+export interface DeviceRow {
+  readonly device: DeviceId
+  readonly status: DeviceStatus
+  readonly name: string | null
+  readonly enrolment: DsseEnvelope
+  readonly request: EnrolmentRequest
+  readonly admission: DsseEnvelope | null
+  readonly admitted: Admission | null
+  readonly enrolledAtMs: number
+  readonly lastSeenAtMs: number | null
+  /** What the last poll said, written when it changed. */
+  readonly incarnation: Incarnation | null
+  readonly highWater: HighWater | null
+  readonly blocked: string | null
+  readonly lastReceipt: number
+}
+
+export interface JobRow {
+  readonly id: OrderId
+  readonly device: DeviceId
+  readonly order: WorkOrder
+  readonly envelope: DsseEnvelope
+  readonly digest: Digest
+  readonly state: OrderState
+  readonly version: number
+  readonly reason: string | null
+  readonly doneBytes: number | null
+  readonly totalBytes: number | null
+  readonly submittedAtMs: number
+  readonly submittedBy: string
+  readonly changedAtMs: number
+  readonly cancel: DsseEnvelope | null
+  readonly stopRequested: boolean
+  readonly receipt: DsseEnvelope | null
+  readonly receiptDigest: Digest | null
+  readonly outputChunks: number
+  readonly artifactBytes: number
+}
+
+export interface OutputChunk {
+  readonly sequence: number
+  readonly bytes: Uint8Array
+}
+
+export interface ReceiptRow {
+  readonly device: DeviceId
+  readonly number: number
+  readonly digest: Digest
+  readonly order: OrderId | null
+  readonly envelope: DsseEnvelope
+}
+
+export interface AuditRow {
+  readonly atMs: number
+  readonly actor: string
+  readonly action: string
+  readonly subject: string
+}
+
+export class FleetStore extends Context.Service<
+  FleetStore,
+  {
+    /** Envelopes of roots from a version on, rising. */
+    readonly roots: (from: number, maximum: number) => Effect.Effect<ReadonlyArray<DsseEnvelope>, StoreError>
+    readonly addRoot: (version: number, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"added" | "same" | "conflict", StoreError>
+
+    readonly addInvitation: (id: InvitationId, expiresAtMs: number, actor: string, atMs: number) => Effect.Effect<void, StoreError>
+    /** Whether the invitation exists and has not expired. */
+    readonly invitationValid: (id: InvitationId, nowMs: number) => Effect.Effect<boolean, StoreError>
+
+    /** A verified enrolment. `full` when too many wait without an invitation. An accepted device stays accepted. */
+    readonly enrol: (request: EnrolmentRequest, envelope: DsseEnvelope, atMs: number) => Effect.Effect<DeviceStatus | "full", StoreError>
+    /** A verified admission; `stale` when its sequence is not above the last. A name in use elsewhere is `name_taken`. */
+    readonly admit: (admission: Admission, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"done" | "same" | "stale" | "unknown" | "name_taken", StoreError>
+    readonly device: (device: DeviceId) => Effect.Effect<DeviceRow | null, StoreError>
+    readonly devices: (status: DeviceStatus | null, limit: number) => Effect.Effect<ReadonlyArray<DeviceRow>, StoreError>
+    /** What a poll told, written only when something but the time changed or the last write is a minute old. */
+    readonly sawDevice: (
+      device: DeviceId,
+      seen: { readonly atMs: number; readonly incarnation: Incarnation; readonly highWater: HighWater | null; readonly blocked: string | null; readonly lastReceipt: number }
+    ) => Effect.Effect<void, StoreError>
+
+    /** Next place in a device's sequence, and the digest of the last order submitted for it. */
+    readonly sequence: (device: DeviceId) => Effect.Effect<{ readonly nextCounter: number; readonly previous: Digest | null; readonly rootVersion: number }, StoreError>
+    /** A verified order whose payload is complete. */
+    readonly submit: (
+      order: WorkOrder,
+      envelope: DsseEnvelope,
+      digest: Digest,
+      actor: string,
+      atMs: number
+    ) => Effect.Effect<"queued" | "same" | "sequence_taken" | "id_taken" | "unknown_device" | "payload_missing", StoreError>
+    readonly job: (id: OrderId) => Effect.Effect<JobRow | null, StoreError>
+    readonly jobs: (filter: { readonly device: DeviceId | null; readonly open: boolean; readonly limit: number }) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
+    /** Unfinished orders for a device that are above its high-water mark, lowest counter first, marked `offered`. */
+    readonly offer: (device: DeviceId, lanes: ReadonlyArray<LaneName>, above: HighWater | null, maximum: number, atMs: number) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
+    /** Cancels and stops for unfinished orders of a device. */
+    readonly interventions: (device: DeviceId) => Effect.Effect<{ readonly cancels: ReadonlyArray<DsseEnvelope>; readonly stops: ReadonlyArray<OrderId> }, StoreError>
+    readonly cancel: (cancel: CancelOrder, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
+    readonly requestStop: (id: OrderId, actor: string, atMs: number) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
+    /** Progress of the device's own orders; a version not above the stored one changes nothing. Returns the ids that changed. */
+    readonly progress: (device: DeviceId, events: ReadonlyArray<OrderProgress>) => Effect.Effect<ReadonlyArray<OrderId>, StoreError>
+    /** False when the order is not the device's, or a different chunk stands at that sequence already. */
+    readonly addOutput: (device: DeviceId, order: OrderId, sequence: number, bytes: Uint8Array) => Effect.Effect<boolean, StoreError>
+    readonly output: (order: OrderId, from: number, maximum: number) => Effect.Effect<ReadonlyArray<OutputChunk>, StoreError>
+    /** Records how many bytes of the artifacts blob are durable. */
+    readonly artifactsReceived: (device: DeviceId, order: OrderId, bytes: number) => Effect.Effect<boolean, StoreError>
+    /**
+     * A verified receipt: stored by (device, incarnation, number); the order it names gets its final state if its digest
+     * is that order's. `conflict` when another receipt stands there.
+     */
+    readonly addReceipt: (receipt: Receipt, envelope: DsseEnvelope, digest: Digest, atMs: number) => Effect.Effect<"stored" | "same" | "conflict", StoreError>
+    readonly receipts: (device: DeviceId, fromNumber: number, maximum: number) => Effect.Effect<ReadonlyArray<ReceiptRow>, StoreError>
+
+    readonly addHealth: (device: DeviceId, report: HealthReport, atMs: number) => Effect.Effect<void, StoreError>
+    readonly health: (device: DeviceId, maximum: number) => Effect.Effect<ReadonlyArray<HealthReport>, StoreError>
+
+    /** Role of the token with this SHA-256, with the name it was made for. */
+    readonly tokenByHash: (hash: string) => Effect.Effect<{ readonly name: string; readonly role: Role } | null, StoreError>
+    readonly addToken: (name: string, role: Role, hash: string, atMs: number) => Effect.Effect<"added" | "name_taken", StoreError>
+    readonly audit: (maximum: number) => Effect.Effect<ReadonlyArray<AuditRow>, StoreError>
+    readonly counts: Effect.Effect<{ readonly devices: Readonly<Record<DeviceStatus, number>>; readonly jobs: Readonly<Record<string, number>> }, StoreError>
+  }
+>()("postern/ports/FleetStore") {}

@@ -1,0 +1,23 @@
+/**
+ * The keys of this node. Signing is done here, so that no actor ever holds a private key; unsealing likewise (the
+ * package store takes it from the adapter's side).
+ */
+import type { Effect } from "effect"
+import { Context } from "effect"
+import type { DsseEnvelope, SignedKind } from "../schemas/Dsse.ts"
+import type { Digest, Recipient, SigningKey } from "../schemas/Ids.ts"
+
+export class Identity extends Context.Service<
+  Identity,
+  {
+    /** `dev_…` on a device, `srv_…` on a server. */
+    readonly id: string
+    readonly signingKey: SigningKey
+    readonly recipient: Recipient
+    /** Canonical JSON of `document`, signed as `kind`; with the digest of the payload. */
+    readonly sign: (
+      kind: SignedKind,
+      document: unknown
+    ) => Effect.Effect<{ readonly envelope: DsseEnvelope; readonly digest: Digest }>
+  }
+>()("postern/ports/Identity") {}
