@@ -1,0 +1,123 @@
+// Bundles each program into one file that runs when it is copied alone onto a machine with Node >= 22.19.
+
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { isBuiltin } from "node:module"
+import { join, sep } from "node:path"
+import { gzipSync } from "node:zlib"
+import { rolldown } from "rolldown"
+
+interface Program {
+  readonly name: string
+  readonly entry: string
+  readonly executable?: boolean
+}
+
+interface Bundle {
+  readonly code: string
+  readonly modules: ReadonlyArray<string>
+}
+
+const root = join(import.meta.dirname, "..")
+const dist = join(root, "dist")
+const at = (path: string) => join(root, path)
+
+/** Programs that are still to be written may be missing only as long as this says so. */
+const MISSING_ENTRIES_ARE_ERRORS = false
+
+const programs: ReadonlyArray<Program> = JSON.parse(readFileSync(at("scripts/programs.json"), "utf8"))
+
+/** The program as one CommonJS text without imports other than Node's own modules. */
+const bundle = async (program: Program): Promise<Bundle> => {
+  const complaints: Array<string> = []
+  const build = await rolldown({
+    input: at(program.entry),
+    platform: "node",
+    tsconfig: false,
+    transform: { target: "node22.19" },
+    onLog: (level, log) => {
+      if (level === "warn") complaints.push(log.message)
+    }
+  })
+  try {
+    const { output } = await build.generate({
+      format: "cjs",
+      strict: true,
+      minify: true,
+      codeSplitting: false
+    })
+    const [chunk] = output
+    if (output.length !== 1) complaints.push(`${output.length} files instead of one`)
+    const foreign = [...chunk.imports, ...chunk.dynamicImports].filter((name) => !isBuiltin(name))
+    if (foreign.length > 0) complaints.push(`imports that are not bundled: ${foreign.join(", ")}`)
+    if (complaints.length > 0) throw new Error(`${program.entry}:\n${complaints.join("\n")}`)
+    return { code: chunk.code, modules: chunk.moduleIds }
+  } finally {
+    await build.close()
+  }
+}
+
+/** The first lines, then the program as a string that they compile. */
+const withPrologue = (program: Program, code: string): string => {
+  const prologue = readFileSync(at("scripts/prologue.cjs"), "utf8")
+    .split("\n")
+    .filter((line) => !line.startsWith("//"))
+    .join("\n")
+    .replace("__NAME__", `postern ${program.name}`)
+    .replace("__PROGRAM__", () => JSON.stringify(code))
+  return `${program.executable === true ? "#!/usr/bin/env node\n" : ""}${prologue}`
+}
+
+/** Replaces a file in one step, so that a program being started never sees half of it. */
+const place = (name: string, text: string, mode = 0o644): void => {
+  const partial = join(dist, `.${name}.${process.pid}`)
+  writeFileSync(partial, text, { mode })
+  renameSync(partial, join(dist, name))
+}
+
+const packageFolder = (module: string): string | undefined =>
+  module.match(/^.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+/)?.[0]
+
+/** The licences of all packages that a bundle contains parts of. */
+const licences = (modules: Iterable<string>): string => {
+  const folders = new Set<string>()
+  for (const module of modules) {
+    const folder = packageFolder(module)
+    if (folder !== undefined) folders.add(folder)
+  }
+  const texts = [...folders].sort().map((folder) => {
+    const { name, version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"))
+    const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry))
+    const text = file === undefined ? `Licence: ${license}` : readFileSync(join(folder, file), "utf8").trim()
+    return `${name} ${version}\n\n${text}\n`
+  })
+  return texts.join(`\n${"-".repeat(80)}\n\n`)
+}
+
+const kilobytes = (bytes: number) => `${Math.round(bytes / 1024)} kB`
+
+const buildAll = async (): Promise<void> => {
+  const { sourcesHash } = await import("./lib/build-stamp.mjs")
+  const hash: string = sourcesHash()
+  const modules = new Set<string>()
+  mkdirSync(dist, { recursive: true })
+  rmSync(join(dist, ".sources"), { force: true })
+  for (const program of programs) {
+    if (!existsSync(at(program.entry))) {
+      if (MISSING_ENTRIES_ARE_ERRORS) throw new Error(`${program.entry} is missing`)
+      console.log(`${program.name}: no ${program.entry} yet`)
+      continue
+    }
+    const bundled = await bundle(program)
+    const text = withPrologue(program, bundled.code)
+    for (const module of bundled.modules) modules.add(module)
+    place(`${program.name}.js`, text, program.executable === true ? 0o755 : 0o644)
+    console.log(
+      `dist${sep}${program.name}.js: ${kilobytes(text.length)}, ${kilobytes(gzipSync(text).length)} gzipped`
+    )
+  }
+  place("package.json", `${JSON.stringify({ type: "commonjs" })}\n`)
+  place("THIRD-PARTY-LICENCES.txt", licences(modules))
+  place(".sources", `${hash}\n`)
+}
+
+await buildAll()

@@ -1,0 +1,40 @@
+// Set-up, then the task: dependencies, a Node new enough, system parts, the build.
+
+import { at } from "./paths.mjs"
+import { chooseNode, environmentFor } from "./runtime.mjs"
+import { StepFailed, say } from "./say.mjs"
+import { ensureDependencies } from "./setup.mjs"
+import { ensureSystemParts } from "./system.mjs"
+import { ensureBuilt, tasks } from "./tasks.mjs"
+
+const usage = () => {
+  const width = Math.max(...Object.keys(tasks).map((name) => name.length))
+  const lines = Object.entries(tasks).map(([name, task]) => `  ${name.padEnd(width)}  ${task.about}`)
+  return `usage: node scripts/run.mjs TASK [ARGUMENTS…]\n\n${lines.join("\n")}\n`
+}
+
+const perform = async (name, args) => {
+  const task = tasks[name]
+  await ensureDependencies()
+  const node = await chooseNode()
+  const context = { node, env: environmentFor(node) }
+  if (task.parts) await ensureSystemParts(name)
+  if (task.built) await ensureBuilt(context)
+  return task.run(context, args)
+}
+
+/** Runs one task and exits with its code. */
+export const main = async (name, args) => {
+  if (name === undefined || !Object.hasOwn(tasks, name)) {
+    process.stderr.write(usage())
+    process.exit(name === "--help" ? 0 : 2)
+  }
+  process.chdir(at())
+  try {
+    process.exitCode = await perform(name, args)
+  } catch (error) {
+    if (!(error instanceof StepFailed)) throw error
+    say(error.message)
+    process.exitCode = error.exitCode
+  }
+}

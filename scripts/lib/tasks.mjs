@@ -1,0 +1,141 @@
+// The tasks as data: what each needs first, and what it runs.
+
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { runAttached, runQuiet } from "./exec.mjs"
+import { at, root } from "./paths.mjs"
+import { StepFailed, say, step } from "./say.mjs"
+
+const tool = (...path) => at("node_modules", ...path)
+const TSC = tool("typescript", "bin", "tsc")
+const BIOME = tool("@biomejs", "biome", "bin", "biome")
+const VITEST = tool("vitest", "vitest.mjs")
+
+const node = (context, args, env = {}) =>
+  runAttached(context.node.path, args, { cwd: root, env: { ...context.env, ...env } })
+
+/** A check whose output matters only when it fails: printed then, and remembered as failed. */
+const check = async (context, what, args) => {
+  let result = { code: 0, output: "" }
+  await step(what, async () => {
+    result = await runQuiet(context.node.path, args, { cwd: root, env: context.env })
+    return result.code === 0 ? undefined : "failed"
+  })
+  if (result.code !== 0) process.stderr.write(`${result.output.trimEnd()}\n`)
+  return result.code
+}
+
+const typeCheck = (context) => check(context, "type check", [TSC, "-p", "."])
+const lint = (context) =>
+  check(context, "format, lint, import boundaries and cycles", [BIOME, "check", "--error-on-warnings", "."])
+
+const summaryLine = (path) => {
+  try {
+    const { passed, failed, skipped } = JSON.parse(readFileSync(path, "utf8"))
+    return `${passed} passed, ${failed} failed, ${skipped} skipped`
+  } catch {
+    return undefined
+  }
+}
+
+/** Runs vitest, and ends with the summary line alone on the last line of stdout. */
+const vitest = async (context, args, env = {}) => {
+  const folder = mkdtempSync(join(tmpdir(), "postern-summary-"))
+  const report = join(folder, "summary.json")
+  try {
+    const code = await node(context, [VITEST, "run", ...args], { ...env, POSTERN_SUMMARY_FILE: report })
+    const line = summaryLine(report)
+    return {
+      code: line === undefined && code === 0 ? 1 : code,
+      line: line ?? "the tests ended without a summary"
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+const test = async (context, args) => {
+  const failedChecks = []
+  if (args.length === 0) {
+    if ((await typeCheck(context)) !== 0) failedChecks.push("type check")
+    if ((await lint(context)) !== 0) failedChecks.push("lint")
+  } else {
+    say("arguments given: only the tests that they name run, without type check and lint")
+  }
+  const { code, line } = await vitest(context, args)
+  if (failedChecks.length > 0) process.stdout.write(`failed before the tests: ${failedChecks.join(", ")}\n`)
+  process.stdout.write(`${line}\n`)
+  return failedChecks.length > 0 ? 1 : code
+}
+
+const proof = async (context, args) => {
+  const size = process.env.POSTERN_PROOF === "short" ? "short" : "long"
+  say(`proofs at ${size} size`)
+  const { code, line } = await vitest(context, ["--passWithNoTests", ...args], { POSTERN_PROOF: size })
+  process.stdout.write(`${line}\n`)
+  return code
+}
+
+const build = async (context) => {
+  const { buildIsFresh } = await import("./build-stamp.mjs")
+  if (buildIsFresh()) {
+    say("dist/ is up to date")
+    return 0
+  }
+  return ensureBuilt(context)
+}
+
+/** Builds dist/ when the sources changed since the last build. */
+export const ensureBuilt = async (context) => {
+  const { buildIsFresh } = await import("./build-stamp.mjs")
+  if (buildIsFresh()) return 0
+  let report = ""
+  await step("building dist/", async () => {
+    const { code, output } = await runQuiet(context.node.path, [at("scripts", "build.ts")], {
+      cwd: root,
+      env: context.env
+    })
+    if (code !== 0) throw new StepFailed(`the build failed:\n${output.trimEnd()}`)
+    report = output.trimEnd()
+  })
+  for (const line of report.split("\n").filter((text) => text !== "")) say(`  ${line}`)
+  return 0
+}
+
+const demo = (context, args) => node(context, [at("dist", "demo.js"), ...args])
+const bench = (context, args) => node(context, [at("bench", "run.ts"), ...args])
+const format = (context, args) =>
+  node(context, [BIOME, "check", "--write", ...(args.length > 0 ? args : ["."])])
+
+/** `parts`: looks for system parts first. `built`: needs dist/. */
+export const tasks = {
+  demo: {
+    run: demo,
+    built: true,
+    parts: true,
+    about: "server, device and operator on loopback do the main job"
+  },
+  test: {
+    run: test,
+    built: true,
+    parts: true,
+    about: "type check, lint, and all tests; with arguments only those tests"
+  },
+  proof: {
+    run: proof,
+    built: true,
+    parts: true,
+    about: "the long proofs: more property runs, longer simulations"
+  },
+  check: { run: typeCheck, about: "type check" },
+  lint: { run: lint, about: "format, lint, import boundaries and cycles, changing nothing" },
+  format: { run: format, about: "format and sort imports in place" },
+  build: { run: build, about: "bundle the programs into dist/" },
+  bench: {
+    run: bench,
+    built: true,
+    parts: true,
+    about: "benchmarks with their peers (--short, --json, --only NAME)"
+  }
+}

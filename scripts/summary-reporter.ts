@@ -1,0 +1,33 @@
+import { writeFileSync } from "node:fs"
+import type { Reporter, TestModule } from "vitest/node"
+
+const count = (modules: ReadonlyArray<TestModule>) => {
+  const counts = { passed: 0, failed: 0, skipped: 0 }
+  for (const module of modules) {
+    let tests = 0
+    for (const test of module.children.allTests()) {
+      tests += 1
+      const { state } = test.result()
+      if (state === "passed") counts.passed += 1
+      else if (state === "skipped") counts.skipped += 1
+      else counts.failed += 1
+    }
+    // A file that cannot be loaded, or whose hooks fail, has no failed test of its own.
+    const suites = [module, ...module.children.allSuites()]
+    if (suites.some((suite) => suite.errors().length > 0) || (tests === 0 && !module.ok())) counts.failed += 1
+  }
+  return counts
+}
+
+/**
+ * Writes `{ passed, failed, skipped }` to the file that POSTERN_SUMMARY_FILE names. Files that fail outside a
+ * test and unhandled errors count as one failure each.
+ */
+export default class SummaryReporter implements Reporter {
+  onTestRunEnd(modules: ReadonlyArray<TestModule>, unhandledErrors: ReadonlyArray<unknown>): void {
+    const path = process.env["POSTERN_SUMMARY_FILE"]
+    if (path === undefined) return
+    const counts = count(modules)
+    writeFileSync(path, JSON.stringify({ ...counts, failed: counts.failed + unhandledErrors.length }))
+  }
+}

@@ -1,0 +1,111 @@
+import { spawnSync } from "node:child_process"
+import { accessSync, constants, readFileSync } from "node:fs"
+import { delimiter, join } from "node:path"
+import { describe, it } from "vitest"
+
+/**
+ * What a test needs of the machine: a command of scripts/system-packages.json or of the system, `root`,
+ * or `jail` (bubblewrap can make a sandbox here, which needs user namespaces too).
+ */
+export type Part =
+  | "root"
+  | "jail"
+  | "bwrap"
+  | "age"
+  | "zstd"
+  | "tar"
+  | "ip"
+  | "socat"
+  | "python3"
+  | (string & {})
+
+interface SystemPackage {
+  readonly command: string
+  readonly package: string
+  readonly reason: string
+}
+
+const packages: ReadonlyArray<SystemPackage> = JSON.parse(
+  readFileSync(join(import.meta.dirname, "../../scripts/system-packages.json"), "utf8")
+)
+
+const isExecutable = (path: string): boolean => {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+const hasCommand = (command: string): boolean =>
+  [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/sbin"].some(
+    (folder) => folder !== "" && isExecutable(join(folder, command))
+  )
+
+const whyNoCommand = (command: string): string | undefined => {
+  if (hasCommand(command)) return undefined
+  const known = packages.find((entry) => entry.command === command)
+  return known === undefined
+    ? `there is no ${command} here`
+    : `there is no ${command} here (package ${known.package}: ${known.reason})`
+}
+
+const whyNoJail = (): string | undefined => {
+  const missing = whyNoCommand("bwrap")
+  if (missing !== undefined) return missing
+  const trial = spawnSync("bwrap", ["--unshare-all", "--unshare-user", "--ro-bind", "/", "/", "true"], {
+    encoding: "utf8",
+    timeout: 10_000
+  })
+  return trial.status === 0 ? undefined : `bubblewrap cannot make a sandbox here: ${trial.stderr.trim()}`
+}
+
+const probes: Record<string, () => string | undefined> = {
+  root: () => (process.getuid?.() === 0 ? undefined : "it needs root"),
+  jail: whyNoJail
+}
+
+const answers = new Map<Part, string | undefined>()
+
+const whyMissing = (part: Part): string | undefined => {
+  if (!answers.has(part)) answers.set(part, (probes[part] ?? (() => whyNoCommand(part)))())
+  return answers.get(part)
+}
+
+/** In CI nothing may be skipped for want of a part. */
+const inCi = (): boolean => !["", "0", "false", undefined].includes(process.env["CI"])
+
+const obstacles = (parts: ReadonlyArray<Part>): ReadonlyArray<string> =>
+  parts.map(whyMissing).filter((reason) => reason !== undefined)
+
+/**
+ * True when every part is there. Otherwise it says "skipped, because …" and is false; in CI it throws, which
+ * fails the test file. Use it as `describe.skipIf(!requires("bwrap", "age"))(…)`.
+ */
+export const requires = (...parts: ReadonlyArray<Part>): boolean => {
+  const reasons = obstacles(parts)
+  if (reasons.length === 0) return true
+  if (inCi()) throw new Error(`in CI nothing may be missing, but ${reasons.join("; ")}`)
+  process.stderr.write(`skipped, because ${reasons.join("; ")}\n`)
+  return false
+}
+
+/**
+ * A `describe` whose tests need parts of the machine. Without them it holds one skipped test whose name says
+ * why, and in CI one that fails.
+ */
+export const describeWith = (parts: ReadonlyArray<Part>, name: string, body: () => void): void => {
+  const reasons = obstacles(parts)
+  if (reasons.length === 0) {
+    describe(name, body)
+    return
+  }
+  const because = reasons.join("; ")
+  describe(name, () => {
+    it(`skipped, because ${because}`, (context) => {
+      if (inCi()) throw new Error(`in CI nothing may be missing, but ${because}`)
+      context.skip(because)
+    })
+  })
+}
