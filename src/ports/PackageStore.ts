@@ -5,6 +5,7 @@
 import type { Effect, Scope, Stream } from "effect"
 import { Context, Schema } from "effect"
 import type { Digest, OrderId, Recipient } from "../schemas/Ids.ts"
+import type { JailArtifact } from "../schemas/JailProfile.ts"
 import type { Manifest } from "../schemas/Manifest.ts"
 import type { ArtifactSummary } from "../schemas/Receipt.ts"
 import { RefusalCode } from "../schemas/Refusals.ts"
@@ -50,12 +51,12 @@ export class PackageStore extends Context.Service<
      */
     readonly stage: (order: WorkOrder) => Effect.Effect<StagedPackage, StorageError | PackageRefused>
     /**
-     * Packs plain files below `folder` into an age file in the spool (constant memory) and returns its path and summary.
-     * Null when the folder holds nothing.
+     * Packs what a job left (as the jail lists it) into an age file in the spool, in constant memory, and returns its
+     * path and summary. Null when there is nothing. Refused when a file changed, or is more than `limits` allow.
      */
     readonly packArtifacts: (
       order: OrderId,
-      folder: string,
+      files: ReadonlyArray<JailArtifact>,
       recipients: ReadonlyArray<Recipient>,
       limits: { readonly bytes: number; readonly entries: number }
     ) => Effect.Effect<{ readonly path: string; readonly summary: ArtifactSummary } | null, StorageError | PackageRefused>
