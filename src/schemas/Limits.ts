@@ -21,6 +21,12 @@ export const Limits = {
   addressLength: 300,
   labelLength: 64,
 
+  /** Age files: what is read of a header before anything is proved, and what a passphrase may cost to try. */
+  ageHeaderBytes: 16 * KIB,
+  ageStanzas: 64,
+  scryptLogN: 17,
+  scryptMaximumLogN: 20,
+
   /** Work packages. */
   orderLifetimeMs: 90 * DAY,
   payloadBytes: 256 * MIB,
@@ -97,6 +103,9 @@ export const Limits = {
 /** The relations that the numbers above must keep; read by a test and checked once at load. */
 export const limitRelations: ReadonlyArray<readonly [description: string, holds: boolean]> = [
   ["an encrypted chunk has room for its header and tag", Limits.outputChunkEncryptedBytes > Limits.outputChunkBytes + 4 * KIB],
+  ["an age header has room for its stanzas", Limits.ageHeaderBytes >= Limits.ageStanzas * 98 + 70],
+  ["an age file can name every result recipient", Limits.ageStanzas >= Limits.resultRecipients],
+  ["a passphrase that is written can be read", Limits.scryptLogN <= Limits.scryptMaximumLogN],
   ["a chunk fits into a request body", Limits.outputChunkEncryptedBytes < Limits.requestBodyBytes],
   ["chunks can hold a whole job's output", Limits.outputChunks * Limits.outputChunkBytes >= Limits.jobOutputBytes],
   ["a poll's orders fit into an answer", Limits.pollOrders * Limits.envelopeBytes * 2 <= Limits.responseBodyBytes],
