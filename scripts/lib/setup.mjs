@@ -4,7 +4,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { runQuiet } from "./exec.mjs"
 import { at, root } from "./paths.mjs"
-import { StepFailed, step } from "./say.mjs"
+import { StepFailed, say, step } from "./say.mjs"
 import { hashOf } from "./sources.mjs"
 
 const STAMP = at("node_modules", ".postern-setup")
@@ -27,34 +27,51 @@ const fitsThisMachine = (entry) =>
   allows(entry.cpu, process.arch) &&
   (process.platform !== "linux" || allows(entry.libc, libc()))
 
+/** Where a package required at `from` lies in the lock file, looked up as Node does. */
+const locate = (packages, from, name) => {
+  for (let folder = from; ; folder = folder.slice(0, Math.max(0, folder.lastIndexOf("node_modules/") - 1))) {
+    const path = folder === "" ? `node_modules/${name}` : `${folder}/node_modules/${name}`
+    if (Object.hasOwn(packages, path)) return path
+    if (folder === "") return undefined
+  }
+}
+
+/** Paths of all packages that this machine needs: what is reachable without a package for another machine. */
+const neededPaths = (packages) => {
+  const needed = new Set([""])
+  for (const from of needed) {
+    const entry = packages[from]
+    const lists = [
+      entry.dependencies,
+      entry.optionalDependencies,
+      from === "" ? entry.devDependencies : undefined
+    ]
+    for (const name of lists.flatMap((list) => Object.keys(list ?? {}))) {
+      const path = locate(packages, from, name)
+      if (path !== undefined && fitsThisMachine(packages[path])) needed.add(path)
+    }
+  }
+  needed.delete("")
+  return needed
+}
+
 /**
  * Names of locked packages that are absent from node_modules or there in another version. npm leaves out an
- * optional package whose `engines` do not fit the running Node, without a word: hence this check.
+ * optional package whose `engines` do not fit the running Node, without a word: hence this check. Locked
+ * without a checksum are only packages for other machines, and those may be absent.
  */
 export const missingFrom = (folder) => {
   const { packages } = readJson(join(folder, "package-lock.json"))
   const missing = []
-  for (const [path, entry] of Object.entries(packages)) {
-    if (path === "" || entry.link || !fitsThisMachine(entry)) continue
-    if (entry.optional && !isWantedOptional(packages, path)) continue
+  for (const path of neededPaths(packages)) {
+    const { version, optional, integrity } = packages[path]
+    if (optional && integrity === undefined) continue
     const manifest = join(folder, path, "package.json")
-    if (!existsSync(manifest) || readJson(manifest).version !== entry.version) {
-      missing.push(`${path.replace(/^.*node_modules\//, "")}@${entry.version}`)
+    if (!existsSync(manifest) || readJson(manifest).version !== version) {
+      missing.push(`${path.replace(/^.*node_modules\//, "")}@${version}`)
     }
   }
   return missing
-}
-
-/** An optional package of a package that does not fit this machine is absent for good reason. */
-const isWantedOptional = (packages, path) => {
-  const name = path.replace(/^.*node_modules\//, "")
-  return Object.values(packages).some(
-    (entry) =>
-      fitsThisMachine(entry) &&
-      [entry.dependencies, entry.optionalDependencies, entry.devDependencies].some(
-        (wanted) => wanted !== undefined && Object.hasOwn(wanted, name)
-      )
-  )
 }
 
 /** Runs npm itself: the one that started us, else the one on PATH. */
@@ -88,6 +105,8 @@ const patchTypeScript = async () => {
   if (code !== 0) throw new StepFailed(`effect-tsgo patch failed with code ${code}:\n${output.trimEnd()}`)
 }
 
+const hasTsgo = () => existsSync(at("node_modules", "@effect", `tsgo-${process.platform}-${process.arch}`))
+
 /** Brings node_modules to the lock file's state, unless the stamp says that it is there already. */
 export const ensureDependencies = async () => {
   const wanted = stampNow()
@@ -96,6 +115,7 @@ export const ensureDependencies = async () => {
   if (!existsSync(at("node_modules")) || missingFrom(root).length > 0) {
     await step("installing the dependencies (npm ci, no install scripts)", () => installExactly(root))
   }
-  await step("teaching tsc Effect's own diagnostics (effect-tsgo patch)", patchTypeScript)
+  if (hasTsgo()) await step("teaching tsc Effect's own diagnostics (effect-tsgo patch)", patchTypeScript)
+  else say("tsc works without Effect's own diagnostics: @effect/tsgo has no build for this machine")
   writeFileSync(STAMP, `${wanted}\n`)
 }
