@@ -1,0 +1,89 @@
+/**
+ * The context object that a life hands to its behaviour's factory.
+ */
+import { Effect, Exit } from "effect"
+import type { ActorKey, DynamicKey } from "../ActorKey.ts"
+import type { ActorContext } from "../Behaviour.ts"
+import type { ChildSpec } from "../ChildSpec.ts"
+import { Letter } from "./Cell.ts"
+import type { Life } from "./Life.ts"
+import { CellAddress, NamedAddress } from "./Reference.ts"
+import { Spawned } from "./Spawned.ts"
+
+class Context {
+  readonly self: CellAddress
+  private readonly owner: Life
+
+  constructor(life: Life) {
+    this.owner = life
+    this.self = new CellAddress(life.cell)
+  }
+
+  get path(): string {
+    return this.owner.path
+  }
+
+  get life(): number {
+    return this.owner.number
+  }
+
+  ref(key: ActorKey<any>): NamedAddress {
+    return new NamedAddress(this.owner.cell.kernel, key.name, undefined)
+  }
+
+  refOf(key: DynamicKey<any>, id: string): NamedAddress {
+    return new NamedAddress(this.owner.cell.kernel, key.name, id)
+  }
+
+  spawn(spec: ChildSpec<any, any>): Effect.Effect<unknown, unknown> {
+    return Effect.suspend(() => {
+      this.owner.spawned ??= new Spawned(this.owner)
+      return this.owner.spawned.spawn(spec)
+    })
+  }
+
+  startTask(
+    task: Effect.Effect<any, any>,
+    onExit: (exit: Exit.Exit<any, any>) => readonly [string, unknown?]
+  ): Effect.Effect<void> {
+    const life = this.owner
+    return Effect.suspend(() => {
+      const { maximumTasks } = life.cell.options
+      if (life.tasks >= maximumTasks) {
+        return Effect.die(new Error(`${life.path} runs ${maximumTasks} tasks already, its maximum`))
+      }
+      life.tasks++
+      const reported = Effect.onExit(task, (exit) =>
+        Effect.sync(() => {
+          life.tasks--
+          if (life.fenced) {
+            life.refuse()
+          } else if (life.cell.life === life && life.scope.state._tag !== "Closed") {
+            const [tag, payload] = onExit(exit)
+            life.cell.sendForced(
+              new Letter(life.cell, tag, payload, Number.POSITIVE_INFINITY, 0, undefined, undefined)
+            )
+          }
+        })
+      )
+      return Effect.asVoid(Effect.forkIn(reported, life.scope))
+    })
+  }
+
+  get stopSelf(): Effect.Effect<void> {
+    return Effect.sync(() => this.owner.stopSelf())
+  }
+
+  get beat(): Effect.Effect<void> {
+    return Effect.sync(() => {
+      this.owner.beatMs = this.owner.cell.kernel.deadlines.now()
+    })
+  }
+
+  handlers<H>(handlers: H): H {
+    return handlers
+  }
+}
+
+/** Makes the context of one life. */
+export const makeContext = (life: Life): ActorContext<any> => new Context(life) as unknown as ActorContext<any>

@@ -1,0 +1,317 @@
+/**
+ * A cell is what stands at an address: the mailbox, the counters, and at most one current life. It outlives its lives.
+ */
+import { Exit } from "effect"
+import type { ActorKey } from "../ActorKey.ts"
+import type { Behaviour } from "../Behaviour.ts"
+import type { ActorOptions } from "../ChildSpec.ts"
+import { AskTimeout, Evicted, MailboxFull, Stopped } from "../Errors.ts"
+import type { Inspection } from "../Inspection.ts"
+import { Envelope, EnvelopeState, Mailbox, type Resume } from "../Mailbox.ts"
+import type { TraceOutcome } from "../Trace.ts"
+import type { ChildView, Down, LastFailure, Node, Owner } from "./Node.ts"
+import { inspectCell } from "./inspectCell.ts"
+import { Life } from "./Life.ts"
+import type { Kernel } from "./Kernel.ts"
+
+/** An envelope that knows its receiver, and for asks from inside a handler the life that waits. */
+export class Letter extends Envelope {
+  readonly cell: Cell
+  readonly asker: Life | undefined
+  readonly timeoutMs: number
+
+  constructor(
+    cell: Cell,
+    tag: string,
+    payload: unknown,
+    deadlineMs: number,
+    timeoutMs: number,
+    resume: Resume | undefined,
+    asker: Life | undefined
+  ) {
+    super(tag, payload, deadlineMs, resume)
+    this.cell = cell
+    this.timeoutMs = timeoutMs
+    this.asker = asker
+  }
+
+  override expire(): void {
+    this.cell.expired(this)
+  }
+}
+
+/** Where a cell is between its lives. `waiting` means that the supervisor will begin another life. */
+export type CellState = "idle" | "starting" | "running" | "stopping" | "waiting" | "stopped"
+
+export class Cell implements Node {
+  readonly kind = "actor"
+  readonly kernel: Kernel
+  readonly id: string
+  readonly path: string
+  readonly options: ActorOptions
+  readonly behaviour: Behaviour<any, any>
+  readonly key: ActorKey<any> | undefined
+  readonly owner: Owner
+  readonly mailbox: Mailbox<Letter>
+  state: CellState = "idle"
+  life: Life | undefined = undefined
+  lives = 0
+  handled = 0
+  failedReplies = 0
+  crashes = 0
+  withdrawn = 0
+  lateReplies = 0
+  refused = 0
+  lastFailure: LastFailure | undefined = undefined
+  lastActiveMs = 0
+  /** The parked loop of the current life. */
+  parked: (() => void) | undefined = undefined
+  private ready = false
+
+  constructor(
+    kernel: Kernel,
+    parentPath: string,
+    spec: {
+      readonly options: ActorOptions
+      readonly behaviour: Behaviour<any, any>
+      readonly key: ActorKey<any> | undefined
+    },
+    owner: Owner
+  ) {
+    this.kernel = kernel
+    this.options = spec.options
+    this.id = spec.options.id
+    this.path = `${parentPath}/${spec.options.id}`
+    this.behaviour = spec.behaviour
+    this.key = spec.key
+    this.owner = owner
+    this.mailbox = new Mailbox(spec.options.mailbox.capacity, spec.options.mailbox.overflow)
+    if (spec.key !== undefined) {
+      kernel.registry.set(spec.key.name, this)
+    }
+  }
+
+  /** As the bearer of a plain key. */
+  resolve(): Cell {
+    return this
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Messages
+
+  /** Takes a message in: `undefined` when it has a place, `"waiting"` when it stands in line, else the refusal. */
+  send(letter: Letter): undefined | "waiting" | Stopped | MailboxFull {
+    if (this.state === "stopped") {
+      return this.refuse(letter, "stopped")
+    }
+    const offered = this.mailbox.offer(letter)
+    if (offered === "accepted") {
+      this.wake()
+      return undefined
+    }
+    if (offered === "waiting") {
+      return "waiting"
+    }
+    if (this.mailbox.overflow !== "drop-oldest") {
+      return this.refuse(letter, "full")
+    }
+    const oldest = this.mailbox.shift() as Letter
+    this.kernel.deadLetters.record(this.path, oldest.tag, "evicted")
+    this.trace(oldest.tag, "evicted")
+    this.settle(oldest, EnvelopeState.evicted, Exit.fail(new Evicted({ path: this.path, tag: oldest.tag })))
+    this.mailbox.offer(letter)
+    this.wake()
+    return undefined
+  }
+
+  /** Takes the exit of a task in, whatever the capacity. */
+  sendForced(letter: Letter): void {
+    if (this.state === "stopped") {
+      this.refuse(letter, "stopped")
+      return
+    }
+    this.mailbox.force(letter)
+    this.wake()
+  }
+
+  private refuse(letter: Letter, reason: "stopped" | "full"): Stopped | MailboxFull {
+    letter.state = EnvelopeState.failed
+    this.kernel.deadLetters.record(this.path, letter.tag, reason)
+    this.trace(letter.tag, reason === "full" ? "rejected" : "undelivered")
+    return reason === "full"
+      ? new MailboxFull({ path: this.path, tag: letter.tag, capacity: this.mailbox.capacity })
+      : new Stopped({ path: this.path, tag: letter.tag })
+  }
+
+  /** Hands out the oldest message and lets the first of the line move up. */
+  take(): Letter | undefined {
+    const letter = this.mailbox.shift()
+    if (letter !== undefined && this.mailbox.waiting > 0) {
+      this.admitFromLine()
+    }
+    return letter
+  }
+
+  private admitFromLine(): void {
+    const admitted = this.mailbox.admit()
+    if (admitted?.admitted !== undefined) {
+      const resume = admitted.admitted
+      admitted.admitted = undefined
+      this.kernel.deadlines.cancel(admitted)
+      resume(Exit.void)
+    }
+  }
+
+  /** Gives a letter its final state, once; later calls change nothing and return false. */
+  settle(letter: Letter, state: EnvelopeState, exit: Exit.Exit<any, any>): boolean {
+    if (letter.state > EnvelopeState.handling) {
+      return false
+    }
+    letter.state = state
+    this.kernel.deadlines.cancel(letter)
+    letter.asker?.stopWaiting(letter)
+    const resume = letter.resume ?? letter.admitted
+    letter.resume = undefined
+    letter.admitted = undefined
+    resume?.(exit)
+    return true
+  }
+
+  /** The asker (or the sender in line) has gone away or run out of time. */
+  withdraw(letter: Letter, outcome: "withdrawn" | "timed-out"): boolean {
+    if (letter.state > EnvelopeState.handling) {
+      return false
+    }
+    if (letter.state === EnvelopeState.queued) {
+      const hadPlace = !letter.waiting
+      this.mailbox.remove(letter)
+      if (hadPlace && this.mailbox.waiting > 0) {
+        this.admitFromLine()
+      }
+    }
+    this.withdrawn++
+    this.kernel.totals.withdrawn++
+    this.trace(letter.tag, outcome)
+    return true
+  }
+
+  /** Called by the deadline queue. */
+  expired(letter: Letter): void {
+    if (!this.withdraw(letter, "timed-out")) {
+      return
+    }
+    const { path } = this
+    const error =
+      letter.admitted === undefined
+        ? new AskTimeout({ path, tag: letter.tag, timeoutMs: letter.timeoutMs })
+        : new MailboxFull({ path, tag: letter.tag, capacity: this.mailbox.capacity })
+    this.settle(letter, EnvelopeState.withdrawn, Exit.fail(error))
+  }
+
+  /** Called when the fiber that waits for a letter is interrupted. */
+  abandoned(letter: Letter): void {
+    if (this.withdraw(letter, "withdrawn")) {
+      letter.resume = undefined
+      letter.admitted = undefined
+      this.settle(letter, EnvelopeState.withdrawn, Exit.void)
+    }
+  }
+
+  /** Sees to it that the loop runs, if there is a loop and it is parked. */
+  wake(): void {
+    if (this.parked !== undefined && !this.ready) {
+      this.ready = true
+      this.kernel.makeReady(this)
+    } else if (this.life === undefined && this.state === "idle") {
+      this.owner.messageForIdle?.(this)
+    }
+  }
+
+  /** Called from the system's run queue. */
+  wakeNow(): void {
+    this.ready = false
+    const resume = this.parked
+    if (resume !== undefined) {
+      this.parked = undefined
+      resume()
+    }
+  }
+
+  inspect(view: ChildView, childLimit: number): Inspection {
+    return inspectCell(this, view, childLimit)
+  }
+
+  trace(tag: string, outcome: TraceOutcome): void {
+    const { kernel } = this
+    if (kernel.trace !== undefined) {
+      kernel.trace({ atMs: kernel.deadlines.now(), path: this.path, tag, outcome })
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Lives
+
+  /** Begins a life; `started` is called once with the outcome of the factory. */
+  begin(started: (failure: Down | undefined) => void): void {
+    this.lives++
+    this.state = "starting"
+    this.life = new Life(this, this.lives, started)
+    this.life.begin()
+  }
+
+  /**
+   * Ends the current life in order, and the address too when `forGood`. `done` is called when nothing of it runs any
+   * more, or what still runs has been fenced. Calls during a running stop join it.
+   */
+  stop(forGood: boolean, done: () => void): void {
+    const { life } = this
+    if (life === undefined) {
+      if (forGood) {
+        this.retire()
+      } else if (this.state !== "stopped") {
+        this.state = "waiting"
+      }
+      done()
+      return
+    }
+    life.stop(forGood, () => {
+      if (forGood) {
+        this.retire()
+      }
+      done()
+    })
+  }
+
+  /** Closes the address: what waits in the mailbox fails, and so does everything sent from now on. */
+  retire(): void {
+    if (this.state === "stopped") {
+      return
+    }
+    this.state = "stopped"
+    for (const letter of this.mailbox.drain()) {
+      this.kernel.deadLetters.record(this.path, letter.tag, "stopped")
+      this.trace(letter.tag, "undelivered")
+      this.settle(letter, EnvelopeState.failed, Exit.fail(new Stopped({ path: this.path, tag: letter.tag })))
+    }
+  }
+
+  /** The life has ended (or was abandoned): remembers why and tells the supervisor, unless the supervisor asked. */
+  lifeEnded(life: Life, down: Down, asked: boolean): void {
+    if (this.life !== life) {
+      return
+    }
+    this.life = undefined
+    this.parked = undefined
+    if (this.state !== "stopped") {
+      this.state = "waiting"
+    }
+    if (down._tag === "Crash") {
+      this.crashes++
+      this.kernel.totals.crashes++
+      this.lastFailure = { atMs: this.kernel.wallMs(), reason: down.reason }
+    }
+    if (!asked) {
+      this.owner.childDown(this, down)
+    }
+  }
+}
