@@ -1,0 +1,115 @@
+/**
+ * What stands in the operator's home, as schemas of its JSON files.
+ *
+ * @module
+ */
+import { Schema } from "effect"
+import { DsseEnvelope } from "../../schemas/Dsse.ts"
+import {
+  Count,
+  DeviceId,
+  Digest,
+  Incarnation,
+  InvitationId,
+  KeyId,
+  labelUpTo,
+  Name,
+  OrderId,
+  Recipient,
+  RootVersion,
+  ServerId,
+  SigningKey,
+  TimestampMs
+} from "../../schemas/Ids.ts"
+import { Limits } from "../../schemas/Limits.ts"
+import { Receipt } from "../../schemas/Receipt.ts"
+import { ServerAddress } from "../../schemas/TrustRoot.ts"
+import { LaneName } from "../../schemas/WorkOrder.ts"
+
+/** `operator.json`: who this operator is; no secret in it. */
+export const OperatorProfile = Schema.Struct({
+  type: Schema.Literal("postern/operator/v1"),
+  label: labelUpTo(Limits.labelLength),
+  key_id: KeyId,
+  signing_key: SigningKey,
+  recipient: Recipient,
+  created_at_ms: TimestampMs
+})
+export type OperatorProfile = typeof OperatorProfile.Type
+
+/** A server this operator works with. The token is a secret. */
+export const ServerEntry = Schema.Struct({
+  address: ServerAddress,
+  server: ServerId,
+  token: Schema.String.check(Schema.isBetweenLength(1, 512))
+})
+export type ServerEntry = typeof ServerEntry.Type
+
+/** `servers.json`. `current` is the address used where no `--server` is given. */
+export const ServerEntries = Schema.Struct({
+  type: Schema.Literal("postern/servers/v1"),
+  current: Schema.NullOr(ServerAddress),
+  servers: Schema.Array(ServerEntry).check(Schema.isMaxLength(Limits.rootServers))
+})
+export type ServerEntries = typeof ServerEntries.Type
+
+/** `devices/ID.json`: what the operator knows of a device first hand. Keys are taken from here, never from a server. */
+export const DeviceRecord = Schema.Struct({
+  type: Schema.Literal("postern/device-record/v1"),
+  device: DeviceId,
+  name: Name,
+  status: Schema.Literals(["accepted", "rejected", "revoked"]),
+  signing_key: SigningKey,
+  recipient: Recipient,
+  server: ServerId,
+  incarnation: Incarnation,
+  /** Sequence of the newest admission this operator signed. */
+  admission_sequence: Count,
+  admitted_at_ms: TimestampMs,
+  /** The newest order this operator knows to be signed for the device: its own, or another operator's it has verified. */
+  last_order: Schema.NullOr(Schema.Struct({ root_version: RootVersion, counter: Count, digest: Digest })),
+  /** The newest receipt verified in this incarnation's chain. */
+  last_receipt: Schema.NullOr(Schema.Struct({ number: Count, digest: Digest }))
+})
+export type DeviceRecord = typeof DeviceRecord.Type
+
+/** `invitations/ID.json`: kept until it was used or has expired. The secret never goes to a server. */
+export const InvitationRecord = Schema.Struct({
+  type: Schema.Literal("postern/invitation-record/v1"),
+  id: InvitationId,
+  secret: Schema.String,
+  /** The name the device is to have, or null for the one it asks for. */
+  name: Schema.NullOr(Name),
+  server: ServerId,
+  root_digest: Digest,
+  expires_at_ms: TimestampMs
+})
+export type InvitationRecord = typeof InvitationRecord.Type
+
+/** `orders/ID.json`: an order this operator signed. */
+export const SentOrder = Schema.Struct({
+  type: Schema.Literal("postern/sent-order/v1"),
+  order: OrderId,
+  device: DeviceId,
+  lane: LaneName,
+  counter: Count,
+  digest: Digest,
+  envelope: DsseEnvelope,
+  /** What the package is called, for lists. */
+  name: Schema.String,
+  /** Whether a server took it. An order that none took is void: its counter serves again. */
+  submitted: Schema.Boolean,
+  deadline_at_ms: TimestampMs,
+  /** The receipt, once it was verified here: whatever a server says later, this one counts. */
+  receipt: Schema.NullOr(Schema.Struct({ digest: Digest, document: Receipt }))
+})
+export type SentOrder = typeof SentOrder.Type
+
+export const operatorFile = "operator.json"
+export const operatorKeyFile = "operator.key"
+export const serversFile = "servers.json"
+export const deviceFile = (device: DeviceId): string => `devices/${device}.json`
+export const invitationFile = (id: InvitationId): string => `invitations/${id}.json`
+export const sentOrderFile = (order: OrderId): string => `orders/${order}.json`
+export const rootFile = (version: number | "newest"): string =>
+  version === "newest" ? "root.json" : `roots/${version}.json`
