@@ -1,21 +1,9 @@
 // Bundles each program into one file that runs when it is copied alone onto a machine with Node >= 22.19.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
-import { isBuiltin } from "node:module"
 import { join, sep } from "node:path"
 import { gzipSync } from "node:zlib"
-import { rolldown } from "rolldown"
-
-interface Program {
-  readonly name: string
-  readonly entry: string
-  readonly executable?: boolean
-}
-
-interface Bundle {
-  readonly code: string
-  readonly modules: ReadonlyArray<string>
-}
+import { bundle, type Program } from "./lib/bundle.ts"
 
 const root = join(import.meta.dirname, "..")
 const dist = join(root, "dist")
@@ -25,47 +13,6 @@ const at = (path: string) => join(root, path)
 const MISSING_ENTRIES_ARE_ERRORS = false
 
 const programs: ReadonlyArray<Program> = JSON.parse(readFileSync(at("scripts/programs.json"), "utf8"))
-
-/** The program as one CommonJS text without imports other than Node's own modules. */
-const bundle = async (program: Program): Promise<Bundle> => {
-  const complaints: Array<string> = []
-  const build = await rolldown({
-    input: at(program.entry),
-    platform: "node",
-    tsconfig: false,
-    transform: { target: "node22.19" },
-    onLog: (level, log) => {
-      if (level === "warn") complaints.push(log.message)
-    }
-  })
-  try {
-    const { output } = await build.generate({
-      format: "cjs",
-      strict: true,
-      minify: true,
-      codeSplitting: false
-    })
-    const [chunk] = output
-    if (output.length !== 1) complaints.push(`${output.length} files instead of one`)
-    const foreign = [...chunk.imports, ...chunk.dynamicImports].filter((name) => !isBuiltin(name))
-    if (foreign.length > 0) complaints.push(`imports that are not bundled: ${foreign.join(", ")}`)
-    if (complaints.length > 0) throw new Error(`${program.entry}:\n${complaints.join("\n")}`)
-    return { code: chunk.code, modules: chunk.moduleIds }
-  } finally {
-    await build.close()
-  }
-}
-
-/** The first lines, then the program as a string that they compile. */
-const withPrologue = (program: Program, code: string): string => {
-  const prologue = readFileSync(at("scripts/prologue.cjs"), "utf8")
-    .split("\n")
-    .filter((line) => !line.startsWith("//"))
-    .join("\n")
-    .replace("__NAME__", `postern ${program.name}`)
-    .replace("__PROGRAM__", () => JSON.stringify(code))
-  return `${program.executable === true ? "#!/usr/bin/env node\n" : ""}${prologue}`
-}
 
 /** Replaces a file in one step, so that a program being started never sees half of it. */
 const place = (name: string, text: string, mode = 0o644): void => {
@@ -107,9 +54,8 @@ const buildAll = async (): Promise<void> => {
       console.log(`${program.name}: no ${program.entry} yet`)
       continue
     }
-    const bundled = await bundle(program)
-    const text = withPrologue(program, bundled.code)
-    for (const module of bundled.modules) modules.add(module)
+    const { modules: parts, text } = await bundle(root, program)
+    for (const module of parts) modules.add(module)
     place(`${program.name}.js`, text, program.executable === true ? 0o755 : 0o644)
     console.log(
       `dist${sep}${program.name}.js: ${kilobytes(text.length)}, ${kilobytes(gzipSync(text).length)} gzipped`

@@ -8,6 +8,8 @@ import { hashOf } from "./sources.mjs"
 const INPUTS = [
   "src",
   "scripts/build.ts",
+  "scripts/lib/bundle.ts",
+  "scripts/prologue.cjs",
   "scripts/programs.json",
   "package.json",
   "package-lock.json",

@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { runAttached, runQuiet } from "./exec.mjs"
 import { at, root } from "./paths.mjs"
 import { StepFailed, say, step } from "./say.mjs"
+import { installExactly, missingFrom } from "./setup.mjs"
 
 const tool = (...path) => at("node_modules", ...path)
 const TSC = tool("typescript", "bin", "tsc")
@@ -55,7 +56,20 @@ const vitest = async (context, args, env = {}) => {
   }
 }
 
+/** Other Nodes to try the built programs under. Without them those tests say so, and fail in CI. */
+const ensureRuntimes = async () => {
+  const folder = at("test", "runtimes")
+  if (missingFrom(folder).length === 0) return
+  try {
+    await step("installing the Nodes that dist/ is tried under (test/runtimes)", () => installExactly(folder))
+  } catch (error) {
+    if (!(error instanceof StepFailed)) throw error
+    say(error.message)
+  }
+}
+
 const test = async (context, args) => {
+  await ensureRuntimes()
   const failedChecks = []
   if (args.length === 0) {
     if ((await typeCheck(context)) !== 0) failedChecks.push("type check")

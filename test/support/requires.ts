@@ -61,9 +61,20 @@ const whyNoJail = (): string | undefined => {
   return trial.status === 0 ? undefined : `bubblewrap cannot make a sandbox here: ${trial.stderr.trim()}`
 }
 
+/** Where the Node of that name lies when `npm test` has installed it: the oldest that we support, or one far older. */
+export const runtimePath = (name: "oldest-node" | "ancient-node"): string =>
+  join(import.meta.dirname, "../runtimes/node_modules", `${name}-${process.arch}`, "bin/node")
+
+const whyNoRuntime = (name: "oldest-node" | "ancient-node"): string | undefined =>
+  isExecutable(runtimePath(name))
+    ? undefined
+    : `${name} is not installed in test/runtimes (npm test does that)`
+
 const probes: Record<string, () => string | undefined> = {
   root: () => (process.getuid?.() === 0 ? undefined : "it needs root"),
-  jail: whyNoJail
+  jail: whyNoJail,
+  "oldest-node": () => whyNoRuntime("oldest-node"),
+  "ancient-node": () => whyNoRuntime("ancient-node")
 }
 
 const answers = new Map<Part, string | undefined>()
