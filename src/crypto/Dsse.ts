@@ -100,5 +100,5 @@ export const parseEnvelope = (
   const json = parseStrict(bytes, bounds)
   if (Result.isFailure(json)) return refuse(json.failure.message)
   const decoded = decodeEnvelope(json.success)
-  return Result.isFailure(decoded) ? refuse(decoded.failure.message) : decoded
+  return Result.isFailure(decoded) ? refuse(decoded.failure.message) : Result.succeed(decoded.success)
 }

@@ -26,6 +26,7 @@ export const Limits = {
   ageStanzas: 64,
   scryptLogN: 17,
   scryptMaximumLogN: 20,
+  encryptionKeys: 16,
 
   /** Work packages. */
   orderLifetimeMs: 90 * DAY,
@@ -86,6 +87,8 @@ export const Limits = {
   /** Enrolment. */
   invitationLifetimeMs: 30 * DAY,
   pendingEnrolments: 1_000,
+  /** Devices that may wait on one invitation at a time. */
+  invitationUses: 16,
   groups: 16,
 
   /** Time. */
@@ -94,6 +97,7 @@ export const Limits = {
   /** Management pages. */
   pageItems: 1_000,
   logFollowMs: 30 * SECOND,
+  healthReports: 1_000,
 
   /** Programs. */
   shutdownMs: 5 * SECOND,
