@@ -5,13 +5,13 @@
  *
  * @module
  */
-import { Result, Schema } from "effect"
+import { Predicate, Result, Schema } from "effect"
 import { DsseEnvelope, PayloadTypes, type SignedKind } from "../schemas/Dsse.ts"
 import type { Digest } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import { decodeBase64 } from "./Base64.ts"
 import { canonicalBytes, parseCanonical } from "./CanonicalJson.ts"
-import { signEnvelope, verifyEnvelope } from "./Dsse.ts"
+import { type EnvelopeSigner, type EnvelopeVerifier, signEnvelope, verifyEnvelope } from "./Dsse.ts"
 import type { Engine } from "./Engine.ts"
 import { encodeHex } from "./Hex.ts"
 
@@ -35,20 +35,6 @@ export class Distrust extends Schema.TaggedError<Distrust>()("Distrust", {
   }
 }
 
-/** A key that signs, and the id under which verifiers know it. */
-export interface Signer {
-  readonly keyId: string
-  /** 32 bytes. */
-  readonly seed: Uint8Array
-}
-
-/** A key that signatures are checked with. */
-export interface Verifier {
-  readonly keyId: string
-  /** 32 bytes, Ed25519. */
-  readonly publicKey: Uint8Array
-}
-
 /** A document and the digest of its payload bytes: the name by which other documents refer to it. */
 export interface Opened<A> {
   readonly document: A
@@ -64,7 +50,7 @@ export const signDocument = (
   engine: Engine,
   kind: SignedKind,
   document: unknown,
-  signers: ReadonlyArray<Signer>
+  signers: ReadonlyArray<EnvelopeSigner>
 ): { readonly envelope: DsseEnvelope; readonly digest: Digest } => {
   const payload = canonicalBytes(document)
   return {
@@ -78,7 +64,16 @@ const distrust = (code: DistrustCode, detail: string) => Result.fail(new Distrus
 const decodeEnvelope = Schema.decodeUnknownResult(DsseEnvelope, { onExcessProperty: "error" })
 
 /** The bytes an envelope carries, checked for size, kind and shape but not for signatures. */
-const payloadOf = (kind: SignedKind, envelope: unknown): Result.Result<[DsseEnvelope, Uint8Array], Distrust> => {
+const payloadOf = (
+  kind: SignedKind,
+  envelope: unknown
+): Result.Result<[DsseEnvelope, Uint8Array], Distrust> => {
+  if (Predicate.hasProperty(envelope, "payload") && Predicate.isString(envelope.payload)) {
+    // Said before the schema says it, since "too large" has a code of its own.
+    if (envelope.payload.length > Limits.envelopeBytes) {
+      return distrust("too_large", `its payload has ${envelope.payload.length} characters of base64`)
+    }
+  }
   const decoded = decodeEnvelope(envelope)
   if (Result.isFailure(decoded)) return distrust("malformed", "it is not a DSSE envelope")
   const expected = PayloadTypes[kind].payloadType
@@ -87,7 +82,8 @@ const payloadOf = (kind: SignedKind, envelope: unknown): Result.Result<[DsseEnve
   }
   const payload = decodeBase64(decoded.success.payload)
   if (payload === undefined) return distrust("malformed", "its payload is not strict base64")
-  if (payload.length > Limits.envelopeBytes) return distrust("too_large", `its payload has ${payload.length} bytes`)
+  if (payload.length > Limits.envelopeBytes)
+    return distrust("too_large", `its payload has ${payload.length} bytes`)
   return Result.succeed([decoded.success, payload])
 }
 
@@ -114,7 +110,9 @@ export const openUnverified = <A>(
   envelope: unknown
 ): Result.Result<Opened<A>, Distrust> => {
   const payload = payloadOf(kind, envelope)
-  return Result.isFailure(payload) ? Result.fail(payload.failure) : decodePayload(engine, schema, payload.success[1])
+  return Result.isFailure(payload)
+    ? Result.fail(payload.failure)
+    : decodePayload(engine, schema, payload.success[1])
 }
 
 /** The digest of the payload bytes of anything that came as an envelope, even a broken one (then of its JSON text). */
@@ -127,7 +125,7 @@ export const verifyDocument = <A>(
   kind: SignedKind,
   schema: Schema.Codec<A, unknown>,
   envelope: unknown,
-  verifiers: ReadonlyArray<Verifier>,
+  verifiers: ReadonlyArray<EnvelopeVerifier>,
   threshold: number
 ): Result.Result<Opened<A> & { readonly signers: ReadonlySet<string> }, Distrust> => {
   const payload = payloadOf(kind, envelope)
@@ -137,12 +135,15 @@ export const verifyDocument = <A>(
   const signers = verifyEnvelope(engine, decoded, verifiers)
   if (signers.size < threshold || threshold < 1) {
     const fromKnown = decoded.signatures.filter((signature) => known.has(signature.keyid))
-    if (fromKnown.length === 0) return distrust("unknown_key", "none of its signatures is by a key that may sign it")
+    if (fromKnown.length === 0)
+      return distrust("unknown_key", "none of its signatures is by a key that may sign it")
     if (fromKnown.some((signature) => !signers.has(signature.keyid))) {
       return distrust("bad_signature", "a signature does not fit its content")
     }
     return distrust("threshold_not_met", `it has ${signers.size} good signatures and needs ${threshold}`)
   }
   const opened = decodePayload(engine, schema, bytes)
-  return Result.isFailure(opened) ? Result.fail(opened.failure) : Result.succeed({ ...opened.success, signers })
+  return Result.isFailure(opened)
+    ? Result.fail(opened.failure)
+    : Result.succeed({ ...opened.success, signers })
 }

@@ -4,10 +4,17 @@
  *
  * @module
  */
-import { Result, Schema } from "effect"
-import type { DsseEnvelope } from "../schemas/Dsse.ts"
+import { Result, type Schema } from "effect"
 import { Admission, EnrolmentRequest, type ServerIdentity } from "../schemas/Enrolment.ts"
-import type { DeviceId, Digest, InvitationId, KeyId, Recipient, ServerId, SigningKey } from "../schemas/Ids.ts"
+import type {
+  DeviceId,
+  Digest,
+  InvitationId,
+  KeyId,
+  Recipient,
+  ServerId,
+  SigningKey
+} from "../schemas/Ids.ts"
 import { Receipt } from "../schemas/Receipt.ts"
 import { Statement } from "../schemas/Statement.ts"
 import { type RoleName, TrustRoot } from "../schemas/TrustRoot.ts"
@@ -16,7 +23,8 @@ import { parseRecipient } from "./AgeKeys.ts"
 import { encodeBase32 } from "./Base32.ts"
 import { decodeBase64 } from "./Base64.ts"
 import { concatBytes, equalBytes, utf8 } from "./Bytes.ts"
-import { Distrust, type Opened, openUnverified, type Verifier, verifyDocument } from "./Documents.ts"
+import { Distrust, type Opened, openUnverified, verifyDocument } from "./Documents.ts"
+import type { EnvelopeVerifier } from "./Dsse.ts"
 import type { Engine } from "./Engine.ts"
 import { decodeHex, encodeHex } from "./Hex.ts"
 import { deriveId } from "./IdentityKeys.ts"
@@ -40,7 +48,10 @@ export const keyIdOf = (engine: Engine, publicKey: Uint8Array): KeyId =>
   `key_${encodeBase32(engine.sha256(concatBytes(utf8("postern/key/v1\0"), publicKey)))}` as KeyId
 
 /** A root's keys of a role, and how many of them must sign. */
-const roleOf = (root: TrustRoot, name: RoleName): { verifiers: ReadonlyArray<Verifier>; threshold: number } => {
+const roleOf = (
+  root: TrustRoot,
+  name: RoleName
+): { verifiers: ReadonlyArray<EnvelopeVerifier>; threshold: number } => {
   const role = root.roles[name]
   const verifiers = role.keys.flatMap((keyId) => {
     const key = root.keys[keyId]
@@ -54,8 +65,10 @@ const roleOf = (root: TrustRoot, name: RoleName): { verifiers: ReadonlyArray<Ver
 const checkKeys = (engine: Engine, root: TrustRoot): Verdict<TrustRoot> => {
   for (const [keyId, key] of Object.entries(root.keys)) {
     const publicKey = signingKeyBytes(key.public_key)
-    if (publicKey === undefined) return refuse("malformed", `the root's key ${keyId} is not an acceptable Ed25519 key`)
-    if (keyIdOf(engine, publicKey) !== keyId) return refuse("malformed", `the root's key ${keyId} does not have that id`)
+    if (publicKey === undefined)
+      return refuse("malformed", `the root's key ${keyId} is not an acceptable Ed25519 key`)
+    if (keyIdOf(engine, publicKey) !== keyId)
+      return refuse("malformed", `the root's key ${keyId} does not have that id`)
     if (key.recipient !== null && Result.isFailure(parseRecipient(key.recipient))) {
       return refuse("malformed", `the root's key ${keyId} has an unusable recipient`)
     }
@@ -68,7 +81,11 @@ const checkKeys = (engine: Engine, root: TrustRoot): Verdict<TrustRoot> => {
   return Result.succeed(root)
 }
 
-const verifyRootWith = (engine: Engine, envelope: unknown, judge: TrustRoot | null): Verdict<Verified<TrustRoot>> => {
+const verifyRootWith = (
+  engine: Engine,
+  envelope: unknown,
+  judge: TrustRoot | null
+): Verdict<Verified<TrustRoot>> => {
   const claimed = openUnverified(engine, "root", TrustRoot, envelope)
   if (Result.isFailure(claimed)) return Result.fail(claimed.failure)
   const keys = checkKeys(engine, claimed.success.document)
@@ -94,7 +111,11 @@ export const verifyFirstRoot = (
 }
 
 /** The root after `current`: the next version, signed by the root thresholds of both. Expiry is not judged here. */
-export const verifyNextRoot = (engine: Engine, current: TrustRoot, envelope: unknown): Verdict<Verified<TrustRoot>> => {
+export const verifyNextRoot = (
+  engine: Engine,
+  current: TrustRoot,
+  envelope: unknown
+): Verdict<Verified<TrustRoot>> => {
   const byCurrent = verifyRootWith(engine, envelope, current)
   if (Result.isFailure(byCurrent)) return byCurrent
   const next = byCurrent.success.document
@@ -116,14 +137,23 @@ const verifyByOperators = <A>(
   return verifyDocument(engine, kind, schema, envelope, verifiers, threshold)
 }
 
-export const verifyOrder = (engine: Engine, root: TrustRoot, envelope: unknown): Verdict<Verified<WorkOrder>> =>
-  verifyByOperators(engine, root, "order", WorkOrder, envelope)
+export const verifyOrder = (
+  engine: Engine,
+  root: TrustRoot,
+  envelope: unknown
+): Verdict<Verified<WorkOrder>> => verifyByOperators(engine, root, "order", WorkOrder, envelope)
 
-export const verifyCancel = (engine: Engine, root: TrustRoot, envelope: unknown): Verdict<Verified<CancelOrder>> =>
-  verifyByOperators(engine, root, "cancel", CancelOrder, envelope)
+export const verifyCancel = (
+  engine: Engine,
+  root: TrustRoot,
+  envelope: unknown
+): Verdict<Verified<CancelOrder>> => verifyByOperators(engine, root, "cancel", CancelOrder, envelope)
 
-export const verifyAdmission = (engine: Engine, root: TrustRoot, envelope: unknown): Verdict<Verified<Admission>> =>
-  verifyByOperators(engine, root, "admission", Admission, envelope)
+export const verifyAdmission = (
+  engine: Engine,
+  root: TrustRoot,
+  envelope: unknown
+): Verdict<Verified<Admission>> => verifyByOperators(engine, root, "admission", Admission, envelope)
 
 /** Whether an id belongs to a signing key and the first recipient, as both devices and servers derive it. */
 const idFits = (
@@ -149,7 +179,14 @@ export const verifyEnrolment = (engine: Engine, envelope: unknown): Verdict<Veri
   const { device, recipient, signing_key } = claimed.success.document
   const key = idFits(engine, "device", device, signing_key, recipient)
   if (Result.isFailure(key)) return Result.fail(key.failure)
-  return verifyDocument(engine, "enrolment", EnrolmentRequest, envelope, [{ keyId: device, publicKey: key.success }], 1)
+  return verifyDocument(
+    engine,
+    "enrolment",
+    EnrolmentRequest,
+    envelope,
+    [{ keyId: device, publicKey: key.success }],
+    1
+  )
 }
 
 /** Whether a server's public identity holds together. It proves nothing about who runs it. */
@@ -194,7 +231,14 @@ export const verifyStatement = (
   const key = server === undefined ? undefined : root.keys[server.key]
   const publicKey = key === undefined ? undefined : signingKeyBytes(key.public_key)
   if (publicKey === undefined) return refuse("unknown_key", `the root knows no server ${expected.server}`)
-  const verified = verifyDocument(engine, "statement", Statement, envelope, [{ keyId: expected.server, publicKey }], 1)
+  const verified = verifyDocument(
+    engine,
+    "statement",
+    Statement,
+    envelope,
+    [{ keyId: expected.server, publicKey }],
+    1
+  )
   if (Result.isFailure(verified)) return verified
   const statement = verified.success.document
   const mismatch =
@@ -209,7 +253,9 @@ export const verifyStatement = (
             : statement.body_digest !== expected.bodyDigest
               ? "body"
               : undefined
-  return mismatch === undefined ? verified : refuse("bad_signature", `its ${mismatch} is not that of this answer`)
+  return mismatch === undefined
+    ? verified
+    : refuse("bad_signature", `its ${mismatch} is not that of this answer`)
 }
 
 /** The public id of an invitation: one way from its secret, so the server can look it up and learns nothing. */
@@ -240,6 +286,3 @@ export const invitationProofFits = (
   const expected = decodeHex(invitationProof(engine, secret, bound))
   return given !== undefined && expected !== undefined && equalBytes(given, expected)
 }
-
-/** What signs a node's documents: its own id, and the envelope's digest by which others name it. */
-export type SignedEnvelope = { readonly envelope: DsseEnvelope; readonly digest: Digest }
