@@ -1,0 +1,58 @@
+/** What the jail is told at its making, and what it finds out about the host once, for all runs. */
+import { lstatSync, readlinkSync } from "node:fs"
+import { Effect } from "effect"
+import { type ControlGroups, openControlGroups } from "./ControlGroups.ts"
+import type { LaunchPlan } from "./Launch.ts"
+
+/** How to build the jail. */
+export interface BubblewrapJailOptions {
+  /** Name in the PATH or absolute path of bubblewrap. Default `bwrap`. */
+  readonly bwrap?: string
+  /** First host uid (and gid) for jobs where the client is root; slot n gets this plus n. Default 64000. */
+  readonly uidBase?: number
+  /** How many jobs may run at once. Default 8. */
+  readonly slots?: number
+  /**
+   * Whether the control group of this process is delegated to it. Default: where it belongs to this process's own,
+   * unprivileged uid. Root owns every group, so root must be told.
+   */
+  readonly delegatedControlGroup?: boolean
+}
+
+/** What the adapter knows of itself once, for all runs. */
+export interface JailSetting {
+  readonly bwrap: string
+  readonly uidBase: number | null
+  readonly slots: ReadonlyArray<number>
+  readonly taken: Set<number>
+  readonly rootLinks: LaunchPlan["rootLinks"]
+  readonly rootFolders: LaunchPlan["rootFolders"]
+  readonly controlGroups: ControlGroups | null
+}
+
+/** Which of the folders beside /usr are links into it (a merged root), and which stand for themselves. */
+const hostRoot = (): Pick<JailSetting, "rootLinks" | "rootFolders"> => {
+  const links: Array<readonly [string, string]> = []
+  const folders: Array<string> = []
+  for (const name of ["bin", "sbin", "lib", "lib32", "lib64", "libx32"]) {
+    const found = lstatSync(`/${name}`, { throwIfNoEntry: false })
+    if (found?.isSymbolicLink()) links.push([name, readlinkSync(`/${name}`)])
+    else if (found?.isDirectory()) folders.push(name)
+  }
+  return { rootLinks: links, rootFolders: folders }
+}
+
+/** Looks at the host once; starts nothing but takes possession of a delegated control group. */
+export const jailSetting = (options: BubblewrapJailOptions): Effect.Effect<JailSetting> =>
+  Effect.gen(function* () {
+    const slots = options.slots ?? 8
+    const root = process.getuid?.() === 0
+    return {
+      bwrap: options.bwrap ?? "bwrap",
+      uidBase: root ? (options.uidBase ?? 64_000) : null,
+      slots: Array.from({ length: slots }, (_, index) => index),
+      taken: new Set<number>(),
+      ...hostRoot(),
+      controlGroups: yield* openControlGroups(options.delegatedControlGroup ?? !root)
+    }
+  })

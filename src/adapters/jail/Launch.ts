@@ -1,0 +1,182 @@
+/**
+ * How a job is started: the command line, the two small shell scripts in it and bubblewrap's arguments, as pure functions.
+ *
+ * The chain of processes, each the parent of the next:
+ *
+ *     client
+ *      └ guard    unshare(1) with a mount namespace of its own: /sys shows the package, /tmp is the job's bounded tmpfs
+ *        └ init   process 1 of a process namespace: sheds root, waits for the client's word, then runs the engine
+ *          └ bubblewrap (monitor)
+ *            └ bubblewrap (process 1 of the jail)
+ *              └ the job
+ *
+ * Nothing of this lies on the host's disk or in its mount table, so nothing can be left behind: the kernel takes the
+ * mounts back with the last process. Every link dies with its parent (pdeathsig), and init is told to go on only after
+ * all of them are set, so that a client killed at any moment leaves nothing running. When the guard has ended, init's
+ * namespace is empty: the kernel does not let its process 1 be reaped before.
+ */
+import type { JobLimits } from "../../schemas/Manifest.ts"
+
+/** Numbers of the file descriptors that the chain gets besides 0, 1 and 2. None of them reaches the job. */
+export const LaunchDescriptor = { arguments: 3, seccomp: 4, status: 5, gate: 6 } as const
+
+/** Where, in the chain's own mount namespace, things lie. Both folders exist on every Linux. */
+export const LaunchFolder = { package: "/sys", scratch: "/tmp" } as const
+
+/** Where tools are looked for, and all the environment the chain gets. */
+export const launchPath = "/usr/bin:/bin:/usr/sbin:/sbin"
+
+/** The tools the chain is made of; all but bubblewrap belong to every Debian. */
+export const launchTools = ["sh", "unshare", "setpriv", "prlimit", "mount", "mkfifo", "kill"] as const
+
+/** Exit codes of the scripts, for failures before the engine starts. */
+export const launchFailures: Readonly<Record<number, string>> = {
+  120: "the client went away before the start",
+  121: "the job's file system could not be mounted",
+  122: "the output pipes could not be made",
+  123: "the job's control group could not be entered"
+}
+
+/** What the chain must know beside the request. */
+export interface LaunchPlan {
+  readonly bwrap: string
+  /** The uid and gid the job gets, where the client is root; null where it keeps the client's. */
+  readonly uid: number | null
+  readonly command: ReadonlyArray<string>
+  readonly environment: Readonly<Record<string, string>>
+  readonly packageFolder: string | null
+  readonly limits: JobLimits
+  /** Folder of the job's control group, where there is one; then it holds memory, processes and processor share. */
+  readonly cgroupFolder: string | null
+  /** Top-level folders of the host that are links into /usr (merged), and those that stand beside it. */
+  readonly rootLinks: ReadonlyArray<readonly [name: string, target: string]>
+  readonly rootFolders: ReadonlyArray<string>
+}
+
+/** Files the job may make: a file costs the kernel about a kilobyte that no size limit counts. */
+export const scratchInodes = (diskBytes: number): number =>
+  Math.min(65_536, Math.max(1_024, Math.floor(diskBytes / 8_192)))
+
+/** Processes of the chain that count against the job's RLIMIT_NPROC: init, monitor and the jail's process 1, and the guard. */
+const chainProcesses = 4
+
+const resourceLimits = (plan: LaunchPlan): ReadonlyArray<string> => {
+  const { limits } = plan
+  const cpuSeconds = Math.ceil((limits.timeout_ms / 1000) * (limits.cpu_percent / 100)) + 1
+  const perProcess =
+    plan.cgroupFolder === null ? [`--as=${limits.memory_bytes}`, `--cpu=${cpuSeconds}`] : []
+  return [
+    ...perProcess,
+    `--nproc=${limits.processes + chainProcesses}`,
+    `--fsize=${limits.disk_bytes}`,
+    "--nofile=256",
+    "--core=0",
+    "--memlock=0",
+    "--msgqueue=0"
+  ]
+}
+
+const scratchOptions = (plan: LaunchPlan): string =>
+  [
+    `size=${plan.limits.disk_bytes}`,
+    `nr_inodes=${scratchInodes(plan.limits.disk_bytes)}`,
+    "mode=0700,nosuid,nodev",
+    ...(plan.uid === null ? [] : [`uid=${plan.uid},gid=${plan.uid}`])
+  ].join(",")
+
+/**
+ * The guard. $1 package or empty, $2 control group or empty, $3 the script of init, then engine and command. The job
+ * is the first to go when memory runs out. Writing 0 into cgroup.procs moves the writer.
+ */
+const guardScript = (plan: LaunchPlan): string => {
+  const credentials =
+    plan.uid === null
+      ? ""
+      : `--reuid ${plan.uid} --regid ${plan.uid} --clear-groups --inh-caps=-all --bounding-set=-all`
+  return [
+    "echo 1000 >/proc/self/oom_score_adj",
+    `[ -z "$2" ] || echo 0 >"$2/cgroup.procs" || exit 123`,
+    `[ -z "$1" ] || mount --bind -- "$1" ${LaunchFolder.package} || exit 121`,
+    `mount -t tmpfs -o ${scratchOptions(plan)} postern ${LaunchFolder.scratch} || exit 121`,
+    "script=$3; shift 3",
+    `exec unshare --pid --fork --kill-child -- setpriv ${credentials} --no-new-privs --pdeathsig KILL -- sh -c "$script" init "$@"`
+  ].join("\n")
+}
+
+/**
+ * Init. $1 engine, then the command. The end of the gate without a line means that the client is dead. When the engine
+ * has ended, what is left is killed and reaped before `times` tells the processor time of all that was waited for;
+ * /bin/true is there because the shell reaps strangers only while it waits for a child of its own.
+ */
+const initScript = (plan: LaunchPlan): string => {
+  const { arguments: args, gate, status } = LaunchDescriptor
+  const { scratch } = LaunchFolder
+  return [
+    `mkfifo -m 0600 ${scratch}/stdout ${scratch}/stderr || exit 122`,
+    `echo ready >&${status}`,
+    `read -r go <&${gate} || exit 120`,
+    `exec ${gate}<&-`,
+    "engine=$1; shift",
+    `prlimit ${resourceLimits(plan).join(" ")} -- "$engine" --args ${args} -- "$@" >${scratch}/stdout 2>${scratch}/stderr`,
+    "code=$?",
+    "kill -s KILL -- -1 2>/dev/null",
+    "while kill -s 0 -- -1 2>/dev/null; do /bin/true; done",
+    `times >&${status}`,
+    `exit "$code"`
+  ].join("\n")
+}
+
+/** Program and arguments of the guard, to be spawned with {@link launchPath} as its whole environment. */
+export const launchCommand = (plan: LaunchPlan): readonly [file: string, args: ReadonlyArray<string>] => [
+  "unshare",
+  [
+    ...(plan.uid === null ? ["--user", "--map-root-user"] : []),
+    "--mount",
+    "--",
+    "setpriv",
+    "--pdeathsig",
+    "KILL",
+    "--",
+    "sh",
+    "-c",
+    guardScript(plan),
+    "guard",
+    plan.packageFolder ?? "",
+    plan.cgroupFolder ?? "",
+    initScript(plan),
+    plan.bwrap,
+    ...plan.command
+  ]
+]
+
+const environmentOf = (plan: LaunchPlan): ReadonlyArray<string> => {
+  const given: Record<string, string> = {
+    PATH: "/usr/bin:/bin",
+    HOME: "/work",
+    LANG: "C.UTF-8",
+    ...plan.environment,
+    ...(plan.packageFolder === null ? {} : { POSTERN_PACKAGE: "/package" })
+  }
+  return Object.entries(given).flatMap(([name, value]) => ["--setenv", name, value])
+}
+
+/** bubblewrap's options, NUL-separated as `--args` reads them: the command line can be read inside, this cannot. */
+export const bubblewrapArguments = (plan: LaunchPlan): Uint8Array => {
+  const { package: packageAt, scratch } = LaunchFolder
+  const args = [
+    ...["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"],
+    ...["--cap-drop", "ALL", "--uid", "1000", "--gid", "1000", "--hostname", "jail", "--clearenv"],
+    ...environmentOf(plan),
+    ...["--ro-bind", "/usr", "/usr"],
+    ...plan.rootLinks.flatMap(([name, target]) => ["--symlink", target, `/${name}`]),
+    ...plan.rootFolders.flatMap((name) => ["--ro-bind", `/${name}`, `/${name}`]),
+    // Debian's awk and its like are links to here; the folder holds nothing but links.
+    ...["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"],
+    ...["--proc", "/proc", "--dev", "/dev", "--bind", `${scratch}/shm`, "/dev/shm"],
+    ...["--bind", `${scratch}/tmp`, "/tmp", "--bind", `${scratch}/work`, "/work", "--chdir", "/work"],
+    ...(plan.packageFolder === null ? [] : ["--ro-bind", packageAt, "/package"]),
+    ...["--remount-ro", "/dev", "--remount-ro", "/"],
+    ...["--seccomp", String(LaunchDescriptor.seccomp), "--json-status-fd", String(LaunchDescriptor.status)]
+  ]
+  return new TextEncoder().encode(args.map((argument) => `${argument}\0`).join(""))
+}
