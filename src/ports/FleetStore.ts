@@ -5,7 +5,7 @@
  */
 import type { Effect } from "effect"
 import { Context, Schema } from "effect"
-import type { HighWater } from "../schemas/DeviceApi.ts"
+import type { HighWater, Objection } from "../schemas/DeviceApi.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { Admission, EnrolmentRequest } from "../schemas/Enrolment.ts"
 import type { HealthReport } from "../schemas/Health.ts"
@@ -37,6 +37,20 @@ export interface DeviceRow {
   readonly highWater: HighWater | null
   readonly blocked: string | null
   readonly lastReceipt: number
+  /** What the server holds against the device until an operator accepts it again. */
+  readonly objection: DeviceObjection | null
+}
+
+/** An objection that only a new acceptance takes away. */
+export type DeviceObjection = Exclude<Objection, "not_enrolled">
+
+/**
+ * What the server knows a device's present ledger to hold, each with the time by the device's own clock at which it was
+ * there. A later poll that shows less comes from another copy of the ledger.
+ */
+export interface Standing {
+  readonly position: { readonly rootVersion: number; readonly counter: number; readonly atMs: number } | null
+  readonly receipt: { readonly number: number; readonly atMs: number } | null
 }
 
 export interface JobRow {
@@ -98,11 +112,15 @@ export class FleetStore extends Context.Service<
     readonly admit: (admission: Admission, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"done" | "same" | "stale" | "unknown" | "name_taken", StoreError>
     readonly device: (device: DeviceId) => Effect.Effect<DeviceRow | null, StoreError>
     readonly devices: (status: DeviceStatus | null, limit: number) => Effect.Effect<ReadonlyArray<DeviceRow>, StoreError>
-    /** What a poll told, written only when something but the time changed or the last write is a minute old. */
+    /** What a poll told (`toldAtMs` by the device's clock); the caller leaves out what only repeats the last minute's. */
     readonly sawDevice: (
       device: DeviceId,
-      seen: { readonly atMs: number; readonly incarnation: Incarnation; readonly highWater: HighWater | null; readonly blocked: string | null; readonly lastReceipt: number }
+      seen: { readonly atMs: number; readonly toldAtMs: number; readonly incarnation: Incarnation; readonly highWater: HighWater | null; readonly blocked: string | null; readonly lastReceipt: number }
     ) => Effect.Effect<void, StoreError>
+    /** Holds something against an accepted device, in the audit log too; the next acceptance takes it away. */
+    readonly object: (device: DeviceId, objection: DeviceObjection, atMs: number) => Effect.Effect<void, StoreError>
+    /** What the device's ledger is known to hold since its last acceptance. */
+    readonly standing: (device: DeviceId) => Effect.Effect<Standing, StoreError>
 
     /** Next place in a device's sequence, and the digest of the last order submitted for it. */
     readonly sequence: (device: DeviceId) => Effect.Effect<{ readonly nextCounter: number; readonly previous: Digest | null; readonly rootVersion: number }, StoreError>
@@ -116,13 +134,20 @@ export class FleetStore extends Context.Service<
     ) => Effect.Effect<"queued" | "same" | "sequence_taken" | "id_taken" | "unknown_device" | "payload_missing", StoreError>
     readonly job: (id: OrderId) => Effect.Effect<JobRow | null, StoreError>
     readonly jobs: (filter: { readonly device: DeviceId | null; readonly open: boolean; readonly limit: number }) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
-    /** Unfinished orders for a device that are above its high-water mark, lowest counter first, marked `offered`. */
+    /**
+     * Orders for a device above its high-water mark that it is not known to have taken, lowest place first, marked
+     * `offered`; the list ends with the last one whose lane is among `lanes`. Orders of other lanes before it are in the
+     * list too, since the device could not take them after it.
+     */
     readonly offer: (device: DeviceId, lanes: ReadonlyArray<LaneName>, above: HighWater | null, maximum: number, atMs: number) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
     /** Cancels and stops for unfinished orders of a device. */
     readonly interventions: (device: DeviceId) => Effect.Effect<{ readonly cancels: ReadonlyArray<DsseEnvelope>; readonly stops: ReadonlyArray<OrderId> }, StoreError>
     readonly cancel: (cancel: CancelOrder, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
     readonly requestStop: (id: OrderId, actor: string, atMs: number) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
-    /** Progress of the device's own orders; a version not above the stored one changes nothing. Returns the ids that changed. */
+    /**
+     * Progress of the device's own unfinished orders; a version not above the stored one changes nothing (but more bytes
+     * of the same step). Final states come with receipts only. Returns the ids that changed.
+     */
     readonly progress: (device: DeviceId, events: ReadonlyArray<OrderProgress>) => Effect.Effect<ReadonlyArray<OrderId>, StoreError>
     /** False when the order is not the device's, or a different chunk stands at that sequence already. */
     readonly addOutput: (device: DeviceId, order: OrderId, sequence: number, bytes: Uint8Array) => Effect.Effect<boolean, StoreError>
@@ -134,6 +159,9 @@ export class FleetStore extends Context.Service<
      * is that order's. `conflict` when another receipt stands there.
      */
     readonly addReceipt: (receipt: Receipt, envelope: DsseEnvelope, digest: Digest, atMs: number) => Effect.Effect<"stored" | "same" | "conflict", StoreError>
+    /** Whether a device may still have a payload: an unfinished order of its own names it, only finished ones, or none. */
+    readonly payloadUse: (device: DeviceId, digest: Digest) => Effect.Effect<"open" | "finished" | "none", StoreError>
+    /** By number, then in the order of arrival (a device that was accepted anew counts from 1 again). */
     readonly receipts: (device: DeviceId, fromNumber: number, maximum: number) => Effect.Effect<ReadonlyArray<ReceiptRow>, StoreError>
 
     readonly addHealth: (device: DeviceId, report: HealthReport, atMs: number) => Effect.Effect<void, StoreError>

@@ -9,7 +9,7 @@
  *     GET  /payloads/DIGEST                 octets, with Range            bound by the digest in the order
  *     POST /progress    ProgressReport      Acknowledged
  *     PUT  /orders/ID/output/SEQUENCE       octets (one age file)         idempotent by order and sequence
- *     PUT  /orders/ID/artifacts?offset=N    octets (a block)              idempotent by order and offset -> BlockAnswer
+ *     PUT  /orders/ID/artifacts?offset=N&total=M   octets (a block)       idempotent by order and offset -> BlockAnswer
  *     POST /receipts    ReceiptDelivery     ReceiptAcknowledgement
  *     POST /health      HealthReport        Acknowledged
  */
@@ -66,6 +66,10 @@ export const PollRequest = Schema.Struct({
 })
 export type PollRequest = typeof PollRequest.Type
 
+/** What the server may hold against a device. */
+export const Objection = Schema.Literals(["ledger_rolled_back", "cloned", "not_enrolled"])
+export type Objection = typeof Objection.Type
+
 export const PollAnswer = Schema.Struct({
   /** Order envelopes for the free lanes, lowest counter first. */
   orders: Schema.Array(DsseEnvelope).check(Schema.isMaxLength(Limits.pollOrders)),
@@ -76,7 +80,7 @@ export const PollAnswer = Schema.Struct({
   /** A decision about the device that is newer than the one it named. */
   admission: Schema.NullOr(DsseEnvelope),
   /** What the server holds against the device, or null: it must take no orders until an operator mends it. */
-  objection: Schema.NullOr(Schema.Literals(["ledger_rolled_back", "cloned", "not_enrolled"])),
+  objection: Schema.NullOr(Objection),
   /** How long to sleep before the next poll; the device clamps it. */
   sleep_ms: intBetween(0, Limits.pollSleepMaximumMs)
 })
