@@ -144,10 +144,15 @@ export class Mailbox<E extends Envelope> {
   readonly overflow: OverflowPolicy
   private readonly queue = new Ring<E>()
   private line: Ring<E> | undefined = undefined
+  private readonly lowWater: number
+  /** The line moves while fewer than this many places are taken: the low water, or all while it is being let in. */
+  private admitAt: number
 
   constructor(capacity: number, overflow: OverflowPolicy) {
     this.capacity = capacity
     this.overflow = overflow
+    this.lowWater = Math.ceil(capacity / 2)
+    this.admitAt = this.lowWater
   }
 
   /** Envelopes that have a place. */
@@ -167,7 +172,7 @@ export class Mailbox<E extends Envelope> {
 
   /** Gives the envelope a place, or a place in the line (policy `wait`, bounded like the mailbox), or neither. */
   offer(envelope: E): Offered {
-    if (this.queue.size < this.capacity) {
+    if (this.queue.size < this.capacity && (this.line === undefined || this.line.size === 0)) {
       this.queue.push(envelope)
       return "accepted"
     }
@@ -185,20 +190,24 @@ export class Mailbox<E extends Envelope> {
     this.queue.push(envelope)
   }
 
-  /** Takes the oldest envelope; if somebody waits in line, the first of them moves up and is returned too. */
+  /** Takes the oldest envelope. */
   shift(): E | undefined {
     return this.queue.shift()
   }
 
-  /** Moves the first of the line into a free place and returns it. */
+  /**
+   * Moves the first of the line into a free place and returns it. The line moves only once the mailbox is half empty:
+   * a sender woken for every single place would wait again after every message.
+   */
   admit(): E | undefined {
-    if (this.line === undefined || this.line.size === 0 || this.queue.size >= this.capacity) {
+    if (this.line === undefined || this.line.size === 0 || this.queue.size >= this.admitAt) {
       return undefined
     }
     const envelope = this.line.shift()
     if (envelope !== undefined) {
       envelope.waiting = false
       this.queue.push(envelope)
+      this.admitAt = this.line.size === 0 ? this.lowWater : this.capacity
     }
     return envelope
   }

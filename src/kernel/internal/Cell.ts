@@ -153,12 +153,13 @@ export class Cell implements Node {
   }
 
   private admitFromLine(): void {
-    const admitted = this.mailbox.admit()
-    if (admitted?.admitted !== undefined) {
-      const resume = admitted.admitted
-      admitted.admitted = undefined
-      this.kernel.deadlines.cancel(admitted)
-      resume(Exit.void)
+    for (let letter = this.mailbox.admit(); letter !== undefined; letter = this.mailbox.admit()) {
+      const resume = letter.admitted
+      if (resume !== undefined) {
+        letter.admitted = undefined
+        this.kernel.deadlines.cancel(letter)
+        resume(Exit.void)
+      }
     }
   }
 
