@@ -74,10 +74,18 @@ export const missingFrom = (folder) => {
   return missing
 }
 
+/** Our environment without what an outer `npm test` says of its own folder: npm would install there instead. */
+const npmEnvironment = () => {
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !/^npm_(config_local_prefix|package_|lifecycle_|command$)/.test(name)
+  )
+  return { ...Object.fromEntries(inherited), npm_config_engine_strict: "false" }
+}
+
 /** Runs npm itself: the one that started us, else the one on PATH. */
 const npm = (args, folder) => {
   const cli = process.env.npm_execpath
-  const options = { cwd: folder, env: { ...process.env, npm_config_engine_strict: "false" } }
+  const options = { cwd: folder, env: npmEnvironment() }
   return cli !== undefined && /\bnpm-cli\.[cm]?js$/.test(cli)
     ? runQuiet(process.execPath, [cli, ...args], options)
     : runQuiet("npm", args, options)
