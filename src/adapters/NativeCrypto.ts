@@ -21,6 +21,7 @@ import {
   verify
 } from "node:crypto"
 import { Layer } from "effect"
+import { encodeBase64Url } from "../crypto/Base64.ts"
 import { concatBytes } from "../crypto/Bytes.ts"
 import {
   type ChaCha20Poly1305,
@@ -43,15 +44,11 @@ import { CryptoEngine } from "../ports/CryptoEngine.ts"
 const plain = (buffer: Buffer): Uint8Array =>
   new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength)
 
-/** DER in front of a raw key (RFC 8410): the last byte of the object identifier tells the algorithms apart. */
+/** PKCS#8 in front of a raw key (RFC 8410): the last byte of the object identifier tells the algorithms apart. */
 const privatePrefix = (algorithm: number): Uint8Array =>
   Uint8Array.of(0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, algorithm, 4, 0x22, 4, 0x20)
-const publicPrefix = (algorithm: number): Uint8Array =>
-  Uint8Array.of(0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, algorithm, 3, 0x21, 0)
 const ed25519Private = privatePrefix(0x70)
-const ed25519Public = publicPrefix(0x70)
 const x25519Private = privatePrefix(0x6e)
-const x25519Public = publicPrefix(0x6e)
 
 const importPrivate = (prefix: Uint8Array, raw: Uint8Array): KeyObject => {
   const der = Buffer.from(concatBytes(prefix, raw).buffer)
@@ -60,8 +57,9 @@ const importPrivate = (prefix: Uint8Array, raw: Uint8Array): KeyObject => {
   return key
 }
 
-const importPublic = (prefix: Uint8Array, raw: Uint8Array): KeyObject =>
-  createPublicKey({ key: Buffer.from(concatBytes(prefix, raw).buffer), format: "der", type: "spki" })
+/** As a JSON Web Key: it takes OpenSSL half the time of DER. */
+const importPublic = (curve: "Ed25519" | "X25519", raw: Uint8Array): KeyObject =>
+  createPublicKey({ key: { kty: "OKP", crv: curve, x: encodeBase64Url(raw) }, format: "jwk" })
 
 /** The raw 32 bytes stand at the end of the DER form. */
 const rawPublic = (key: KeyObject): Uint8Array =>
@@ -80,7 +78,7 @@ const nativeEd25519: Ed25519 = {
     // OpenSSL takes non-canonical and small-order keys; the gate before it does not.
     if (signature.length !== ed25519SignatureBytes || !isPlausibleEd25519Key(publicKey)) return false
     try {
-      return verify(null, message, importPublic(ed25519Public, publicKey), signature)
+      return verify(null, message, importPublic("Ed25519", publicKey), signature)
     } catch {
       return false
     }
@@ -97,7 +95,7 @@ const nativeX25519: X25519 = {
     if (publicKey.length !== x25519KeyBytes) return undefined
     const privateKey = importPrivate(x25519Private, secret)
     try {
-      return plain(diffieHellman({ privateKey, publicKey: importPublic(x25519Public, publicKey) }))
+      return plain(diffieHellman({ privateKey, publicKey: importPublic("X25519", publicKey) }))
     } catch {
       return undefined
     }
@@ -117,11 +115,12 @@ const nativeChaCha: ChaCha20Poly1305 = {
     requireKeyAndNonce(key, nonce)
     const cipher = createCipheriv(cipherName, key, nonce, cipherOptions)
     if (aad !== undefined) cipher.setAAD(aad, { plaintextLength: plaintext.length })
-    const box = new Uint8Array(plaintext.length + chachaTagBytes)
+    // Not zeroed first: every byte is written.
+    const box = Buffer.allocUnsafeSlow(plaintext.length + chachaTagBytes)
     box.set(cipher.update(plaintext))
     cipher.final()
     box.set(cipher.getAuthTag(), plaintext.length)
-    return box
+    return plain(box)
   },
   open: (key, nonce, box, aad) => {
     requireKeyAndNonce(key, nonce)
