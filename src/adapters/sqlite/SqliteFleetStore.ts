@@ -1,0 +1,129 @@
+/**
+ * The port `FleetStore` over two hosted databases: registry (`fleet`) and series. Which kind of host they stand in,
+ * worker threads or the process itself, is the program's choice.
+ */
+import { join } from "node:path"
+import { Effect, Layer } from "effect"
+import { FleetStore, StoreError } from "../../ports/FleetStore.ts"
+import type { DatabaseDefinition, DatabaseHost, DatabaseSync, Methods, SqliteError } from "./Database.ts"
+import { fleetDatabase } from "./fleet/FleetDatabase.ts"
+import type { FleetMethods } from "./fleet/FleetMethods.ts"
+import { type SeriesMethods, seriesDatabase } from "./fleet/SeriesDatabase.ts"
+import { hostInProcess, openInProcess } from "./InProcessDatabase.ts"
+import { openInWorker } from "./WorkerDatabase.ts"
+
+/** Every database a server's worker thread may be asked to serve. */
+export const serverDatabases: ReadonlyArray<DatabaseDefinition<any>> = [fleetDatabase, seriesDatabase]
+
+export interface FleetStoreOptions {
+  /** Enrolments above this are answered `full`. */
+  readonly maximumDevices: number
+}
+
+const toStoreError = (error: SqliteError): StoreError =>
+  new StoreError({ operation: error.operation, reason: `${error.code}: ${error.reason}` })
+
+/** A method of the port from one of the database class. */
+const through =
+  <M extends Methods>(host: DatabaseHost<M>) =>
+  <const K extends keyof M & string>(method: K) =>
+  (...args: Parameters<M[K]>): Effect.Effect<ReturnType<M[K]>, StoreError> =>
+    Effect.mapError(host.call(method, ...args), toStoreError)
+
+/** The port over two hosts. */
+export const makeFleetStore = (
+  fleet: DatabaseHost<FleetMethods>,
+  series: DatabaseHost<SeriesMethods>,
+  options: FleetStoreOptions
+): FleetStore["Service"] => {
+  const ask = through(fleet)
+  const enrol = ask("enrol")
+  const addOutput = ask("addOutput")
+  return {
+    roots: ask("roots"),
+    addRoot: ask("addRoot"),
+    addInvitation: ask("addInvitation"),
+    invitationValid: ask("invitationValid"),
+    enrol: (request, envelope, atMs) => enrol(request, envelope, atMs, options.maximumDevices),
+    admit: ask("admit"),
+    device: ask("device"),
+    devices: ask("devices"),
+    sawDevice: ask("sawDevice"),
+    object: ask("object"),
+    standing: ask("standing"),
+    sequence: ask("sequence"),
+    submit: ask("submit"),
+    job: ask("job"),
+    jobs: ask("jobs"),
+    offer: ask("offer"),
+    interventions: ask("interventions"),
+    cancel: ask("cancel"),
+    requestStop: ask("requestStop"),
+    progress: ask("progress"),
+    // A copy: a view into a socket's buffer would take the whole buffer along to the other thread.
+    addOutput: (device, order, sequence, bytes) => addOutput(device, order, sequence, bytes.slice()),
+    output: ask("output"),
+    artifactsReceived: ask("artifactsReceived"),
+    addReceipt: ask("addReceipt"),
+    payloadUse: ask("payloadUse"),
+    receipts: ask("receipts"),
+    addHealth: through(series)("addHealth"),
+    health: through(series)("health"),
+    tokenByHash: ask("tokenByHash"),
+    addToken: ask("addToken"),
+    audit: ask("audit"),
+    counts: Effect.suspend(() => ask("counts")())
+  }
+}
+
+const files = (folder: string) => ({ fleet: join(folder, "fleet.db"), series: join(folder, "series.db") })
+
+/** Production: each database in a thread of its own, files in `folder`. */
+export const SqliteFleetStore = (
+  options: FleetStoreOptions & {
+    readonly folder: string
+    readonly entry: URL
+    readonly onTrouble?: (reason: string) => void
+  }
+): Layer.Layer<FleetStore, SqliteError> => {
+  const { entry, folder, onTrouble } = options
+  const host = <M extends Methods>(definition: DatabaseDefinition<M>, path: string) =>
+    openInWorker(definition, { path, entry, ...(onTrouble === undefined ? {} : { onTrouble }) })
+  return Layer.effect(
+    FleetStore,
+    Effect.gen(function* () {
+      const paths = files(folder)
+      const fleet = yield* host(fleetDatabase, paths.fleet)
+      const series = yield* host(seriesDatabase, paths.series)
+      return makeFleetStore(fleet, series, options)
+    })
+  )
+}
+
+/** The same files served by the calling thread: for short commands beside a running server. */
+export const SqliteFleetStoreInProcess = (
+  options: FleetStoreOptions & { readonly folder: string }
+): Layer.Layer<FleetStore, SqliteError> =>
+  Layer.effect(
+    FleetStore,
+    Effect.gen(function* () {
+      const paths = files(options.folder)
+      const fleet = yield* openInProcess(fleetDatabase, paths.fleet)
+      const series = yield* openInProcess(seriesDatabase, paths.series)
+      return makeFleetStore(fleet, series, options)
+    })
+  )
+
+/** Simulation and tests: databases that the caller opened (`:memory:`) and keeps over simulated crashes. */
+export const SqliteFleetStoreOver = (
+  databases: { readonly fleet: DatabaseSync; readonly series: DatabaseSync },
+  options: FleetStoreOptions
+): Layer.Layer<FleetStore, SqliteError> =>
+  Layer.effect(
+    FleetStore,
+    Effect.gen(function* () {
+      const fleet = yield* hostInProcess(fleetDatabase, databases.fleet)
+      const series = yield* hostInProcess(seriesDatabase, databases.series)
+      return makeFleetStore(fleet, series, options)
+    })
+  )

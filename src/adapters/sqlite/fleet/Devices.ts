@@ -1,0 +1,178 @@
+/** Devices in the fleet database: enrolment, admission, what polls told, and what is held against a device. */
+import type { DeviceRow, DeviceStatus } from "../../../ports/FleetStore.ts"
+import type { Admission } from "../../../schemas/Enrolment.ts"
+import type { DeviceId, Incarnation } from "../../../schemas/Ids.ts"
+import { Limits } from "../../../schemas/Limits.ts"
+import type { DatabaseSync } from "../Database.ts"
+import type { Audit } from "./Audit.ts"
+import {
+  type FleetMethods,
+  fromJson,
+  fromJsonOrNull,
+  integer,
+  integerOrNull,
+  type Row,
+  type StoredObjection,
+  text,
+  textOrNull,
+  toJson
+} from "./FleetMethods.ts"
+
+/** A device that waits and has not asked for this long makes room for others. */
+const staleEnrolmentMs = 24 * 3_600_000
+
+const toDevice = (row: Row): DeviceRow => ({
+  device: text(row, "device") as DeviceId,
+  status: text(row, "status") as DeviceStatus,
+  name: textOrNull(row, "name"),
+  enrolment: fromJson(row, "enrolment"),
+  request: fromJson(row, "request"),
+  admission: fromJsonOrNull(row, "admission"),
+  admitted: fromJsonOrNull(row, "admitted"),
+  enrolledAtMs: integer(row, "enrolled_at_ms"),
+  lastSeenAtMs: integerOrNull(row, "last_seen_at_ms"),
+  incarnation: textOrNull(row, "incarnation") as Incarnation | null,
+  highWater: fromJsonOrNull(row, "high_water"),
+  blocked: textOrNull(row, "blocked"),
+  lastReceipt: integer(row, "last_receipt"),
+  objection: textOrNull(row, "objection") as StoredObjection | null
+})
+
+const enrolment = (database: DatabaseSync, find: (device: DeviceId) => Row | undefined) => {
+  const count = database.prepare("SELECT count(*) AS n FROM devices")
+  const waiting = database.prepare("SELECT count(*) AS n FROM devices WHERE status = 'pending' AND invitation IS NULL")
+  const invited = database.prepare("SELECT count(*) AS n FROM devices WHERE status = 'pending' AND invitation = ?")
+  const invitation = database.prepare("SELECT 1 AS found FROM invitations WHERE id = ? AND expires_at_ms > ?")
+  const forget = database.prepare("DELETE FROM devices WHERE status = 'pending' AND admission IS NULL AND asked_at_ms <= ?")
+  const insert = database.prepare(`
+    INSERT INTO devices (device, status, enrolment, request, requested_at_ms, invitation, enrolled_at_ms, asked_at_ms)
+    VALUES (?, 'pending', ?, ?, ?, ?, ?, ?)`)
+  const renew = database.prepare(
+    "UPDATE devices SET enrolment = ?, request = ?, requested_at_ms = ?, asked_at_ms = ? WHERE device = ?"
+  )
+  const asked = database.prepare("UPDATE devices SET asked_at_ms = ? WHERE device = ?")
+  const numberOf = (row: unknown) => (row as { n: number }).n
+
+  const enrol: FleetMethods["enrol"] = (request, envelope, atMs, maximumDevices) => {
+    const there = find(request.device)
+    if (there !== undefined) {
+      // An older request that comes late (or is replayed) must not hide the ledger the device has now.
+      if (request.issued_at_ms > integer(there, "requested_at_ms")) {
+        renew.run(toJson(envelope), toJson(request), request.issued_at_ms, atMs, request.device)
+      } else asked.run(atMs, request.device)
+      return text(there, "status") as DeviceStatus
+    }
+    const id = request.invitation?.id ?? null
+    const valid = id !== null && invitation.get(id, atMs) !== undefined
+    const invitedBy = valid && numberOf(invited.get(id)) < Limits.invitationUses ? id : null
+    const full = () =>
+      numberOf(count.get()) >= maximumDevices ||
+      (invitedBy === null && numberOf(waiting.get()) >= Limits.pendingEnrolments)
+    if (full()) {
+      forget.run(atMs - staleEnrolmentMs)
+      if (full()) return "full"
+    }
+    insert.run(request.device, toJson(envelope), toJson(request), request.issued_at_ms, invitedBy, atMs, atMs)
+    return "pending"
+  }
+  return enrol
+}
+
+const admission = (database: DatabaseSync, find: (device: DeviceId) => Row | undefined, audit: Audit) => {
+  const byName = database.prepare("SELECT device FROM devices WHERE status = 'accepted' AND name = ? AND device <> ?")
+  const decide = database.prepare(`
+    UPDATE devices SET status = ?, name = ?, admission = ?, admitted = ?, invitation = NULL WHERE device = ?`)
+  const anew = database.prepare(`
+    UPDATE devices SET epoch = epoch + 1, objection = NULL, incarnation = NULL, high_water = NULL, told_at_ms = NULL,
+      last_receipt = 0 WHERE device = ?`)
+  const removeTaken = database.prepare(`
+    UPDATE jobs SET state = 'removed', final = 1, version = version + 1, reason = ?, changed_at_ms = ?
+    WHERE device = ? AND final = 0 AND state <> 'queued'`)
+  const removeAll = database.prepare(`
+    UPDATE jobs SET state = 'removed', final = 1, version = version + 1, reason = ?, changed_at_ms = ?
+    WHERE device = ? AND final = 0`)
+  const statusOf = { accept: "accepted", reject: "rejected", revoke: "revoked" } as const
+
+  const admit: FleetMethods["admit"] = (decision, envelope, actor, atMs) => {
+    const row = find(decision.device)
+    if (row === undefined) return "unknown"
+    const before = fromJsonOrNull<Admission>(row, "admitted")
+    if (before !== null && decision.sequence <= before.sequence) {
+      const same = fromJson<{ payload: string }>(row, "admission").payload === envelope.payload
+      return same ? "same" : "stale"
+    }
+    const status = statusOf[decision.decision]
+    if (status === "accepted" && byName.get(decision.name, decision.device) !== undefined) return "name_taken"
+    decide.run(status, decision.name, toJson(envelope), toJson(decision), decision.device)
+    if (status !== "accepted") {
+      removeAll.run(status, atMs, decision.device)
+    } else if (before?.incarnation !== decision.incarnation || row["objection"] !== null) {
+      // Another ledger than the one that took these orders: what may have begun there must not begin here.
+      anew.run(decision.device)
+      removeTaken.run("accepted_anew", atMs, decision.device)
+    }
+    audit(atMs, actor, decision.decision, `${decision.device} (${decision.name})`)
+    return "done"
+  }
+  return admit
+}
+
+const seen = (database: DatabaseSync, audit: Audit) => {
+  const update = database.prepare(`
+    UPDATE devices SET last_seen_at_ms = ?, told_at_ms = ?, incarnation = ?, high_water = ?, blocked = ?, last_receipt = ?
+    WHERE device = ?`)
+  const object = database.prepare(
+    "UPDATE devices SET objection = ? WHERE device = ? AND status = 'accepted' AND objection IS NOT ?"
+  )
+  const receipt = database.prepare(`
+    SELECT r.number, r.written_at_ms FROM receipts r JOIN devices d ON d.device = r.device
+    WHERE r.device = ? AND r.incarnation = d.admitted ->> '$.incarnation' AND r.epoch = d.epoch
+    ORDER BY r.number DESC LIMIT 1`)
+  const taken = database.prepare(`
+    SELECT j.root_version, j.counter, j.taken_at_ms FROM jobs j JOIN devices d ON d.device = j.device
+    WHERE j.device = ? AND j.taken_epoch = d.epoch ORDER BY j.root_version DESC, j.counter DESC LIMIT 1`)
+  return {
+    sawDevice: (device, told) => {
+      const mark = told.highWater === null ? null : toJson(told.highWater)
+      update.run(told.atMs, told.toldAtMs, told.incarnation, mark, told.blocked, told.lastReceipt, device)
+    },
+    object: (device, objection, atMs) => {
+      if (object.run(objection, device, objection).changes > 0) audit(atMs, "server", `object: ${objection}`, device)
+    },
+    standing: (device) => {
+      const last = receipt.get(device) as Row | undefined
+      const place = taken.get(device) as Row | undefined
+      return {
+        receipt:
+          last === undefined ? null : { number: integer(last, "number"), atMs: integer(last, "written_at_ms") },
+        position:
+          place === undefined
+            ? null
+            : {
+                rootVersion: integer(place, "root_version"),
+                counter: integer(place, "counter"),
+                atMs: integer(place, "taken_at_ms")
+              }
+      }
+    }
+  } satisfies Partial<FleetMethods>
+}
+
+export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
+  const byId = database.prepare("SELECT * FROM devices WHERE device = ?")
+  const all = database.prepare("SELECT * FROM devices ORDER BY enrolled_at_ms DESC, device LIMIT ?")
+  const byStatus = database.prepare(
+    "SELECT * FROM devices WHERE status = ? ORDER BY enrolled_at_ms DESC, device LIMIT ?"
+  )
+  const find = (device: DeviceId) => byId.get(device) as Row | undefined
+  return {
+    enrol: enrolment(database, find),
+    admit: admission(database, find, audit),
+    ...seen(database, audit),
+    device: (device) => {
+      const row = find(device)
+      return row === undefined ? null : toDevice(row)
+    },
+    devices: (status, limit) => (status === null ? all.all(limit) : byStatus.all(status, limit)).map(toDevice)
+  } satisfies Partial<FleetMethods>
+}

@@ -1,0 +1,114 @@
+/** The tables of the fleet database, one script per version. Times are Unix milliseconds; JSON is kept as it came. */
+
+const version1 = `
+CREATE TABLE roots (
+  version INTEGER PRIMARY KEY,
+  envelope TEXT NOT NULL,
+  payload TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE invitations (
+  id TEXT PRIMARY KEY,
+  expires_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE devices (
+  device TEXT PRIMARY KEY,
+  status TEXT NOT NULL CHECK (status IN ('pending', 'accepted', 'rejected', 'revoked')),
+  name TEXT,
+  enrolment TEXT NOT NULL,
+  request TEXT NOT NULL,
+  requested_at_ms INTEGER NOT NULL,
+  invitation TEXT,
+  admission TEXT,
+  admitted TEXT,
+  -- Rises when an acceptance replaces the ledger the device had; what was known of the old one counts no more.
+  epoch INTEGER NOT NULL DEFAULT 0,
+  enrolled_at_ms INTEGER NOT NULL,
+  asked_at_ms INTEGER NOT NULL,
+  last_seen_at_ms INTEGER,
+  incarnation TEXT,
+  high_water TEXT,
+  told_at_ms INTEGER,
+  blocked TEXT,
+  last_receipt INTEGER NOT NULL DEFAULT 0,
+  objection TEXT
+) STRICT;
+CREATE UNIQUE INDEX devices_by_name ON devices (name) WHERE status = 'accepted';
+CREATE INDEX devices_by_status ON devices (status, enrolled_at_ms);
+CREATE INDEX devices_by_invitation ON devices (invitation) WHERE status = 'pending';
+
+CREATE TABLE jobs (
+  id TEXT PRIMARY KEY,
+  device TEXT NOT NULL REFERENCES devices (device),
+  lane TEXT NOT NULL,
+  root_version INTEGER NOT NULL,
+  counter INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  payload_digest TEXT NOT NULL,
+  work_order TEXT NOT NULL,
+  envelope TEXT NOT NULL,
+  state TEXT NOT NULL,
+  final INTEGER NOT NULL DEFAULT 0,
+  version INTEGER NOT NULL DEFAULT 0,
+  reason TEXT,
+  -- The last step the device told of: its own version of the order, its clock, and in which epoch.
+  device_version INTEGER NOT NULL DEFAULT -1,
+  taken_at_ms INTEGER,
+  taken_epoch INTEGER,
+  done_bytes INTEGER,
+  total_bytes INTEGER,
+  submitted_at_ms INTEGER NOT NULL,
+  submitted_by TEXT NOT NULL,
+  changed_at_ms INTEGER NOT NULL,
+  cancel TEXT,
+  stop INTEGER NOT NULL DEFAULT 0,
+  receipt TEXT,
+  receipt_digest TEXT,
+  output_chunks INTEGER NOT NULL DEFAULT 0,
+  artifact_bytes INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE UNIQUE INDEX jobs_by_place ON jobs (device, root_version, counter);
+CREATE INDEX jobs_open ON jobs (device, root_version, counter) WHERE final = 0;
+CREATE INDEX jobs_by_payload ON jobs (device, payload_digest);
+CREATE INDEX jobs_by_time ON jobs (submitted_at_ms);
+CREATE INDEX jobs_by_state ON jobs (state);
+
+CREATE TABLE output (
+  job TEXT NOT NULL REFERENCES jobs (id),
+  sequence INTEGER NOT NULL,
+  bytes BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX output_by_place ON output (job, sequence);
+
+CREATE TABLE receipts (
+  device TEXT NOT NULL REFERENCES devices (device),
+  incarnation TEXT NOT NULL,
+  epoch INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  job TEXT,
+  envelope TEXT NOT NULL,
+  written_at_ms INTEGER NOT NULL,
+  received_at_ms INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX receipts_by_place ON receipts (device, incarnation, epoch, number);
+CREATE INDEX receipts_by_number ON receipts (device, number);
+
+CREATE TABLE tokens (
+  hash TEXT PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  role TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE audit (
+  id INTEGER PRIMARY KEY,
+  at_ms INTEGER NOT NULL,
+  actor TEXT NOT NULL,
+  action TEXT NOT NULL,
+  subject TEXT NOT NULL
+) STRICT;
+`
+
+export const fleetMigrations: ReadonlyArray<string> = [version1]

@@ -1,0 +1,275 @@
+/** Orders in the fleet database: submission, offering, progress, cancels, output and artifacts. */
+import type { JobRow } from "../../../ports/FleetStore.ts"
+import type { HighWater } from "../../../schemas/DeviceApi.ts"
+import type { DsseEnvelope } from "../../../schemas/Dsse.ts"
+import type { DeviceId, Digest, OrderId } from "../../../schemas/Ids.ts"
+import { Limits } from "../../../schemas/Limits.ts"
+import { isFinal, type OrderProgress, type OrderState } from "../../../schemas/WorkOrder.ts"
+import type { DatabaseSync } from "../Database.ts"
+import type { Audit } from "./Audit.ts"
+import {
+  type FleetMethods,
+  fromJson,
+  fromJsonOrNull,
+  integer,
+  integerOrNull,
+  type Row,
+  text,
+  textOrNull,
+  toJson
+} from "./FleetMethods.ts"
+
+export const toJob = (row: Row): JobRow => ({
+  id: text(row, "id") as OrderId,
+  device: text(row, "device") as DeviceId,
+  order: fromJson(row, "work_order"),
+  envelope: fromJson(row, "envelope"),
+  digest: text(row, "digest") as Digest,
+  state: text(row, "state") as OrderState,
+  version: integer(row, "version"),
+  reason: textOrNull(row, "reason"),
+  doneBytes: integerOrNull(row, "done_bytes"),
+  totalBytes: integerOrNull(row, "total_bytes"),
+  submittedAtMs: integer(row, "submitted_at_ms"),
+  submittedBy: text(row, "submitted_by"),
+  changedAtMs: integer(row, "changed_at_ms"),
+  cancel: fromJsonOrNull(row, "cancel"),
+  stopRequested: integer(row, "stop") === 1,
+  receipt: fromJsonOrNull(row, "receipt"),
+  receiptDigest: textOrNull(row, "receipt_digest") as Digest | null,
+  outputChunks: integer(row, "output_chunks"),
+  artifactBytes: integer(row, "artifact_bytes")
+})
+
+interface Place {
+  readonly rootVersion: number
+  readonly counter: number
+}
+
+const isAbove = (place: Place, than: Place): boolean =>
+  place.rootVersion !== than.rootVersion ? place.rootVersion > than.rootVersion : place.counter > than.counter
+
+const placeOf = (mark: HighWater): Place => ({ rootVersion: mark.root_version, counter: mark.counter })
+
+const submission = (database: DatabaseSync, find: (id: OrderId) => Row | undefined, audit: Audit) => {
+  const accepted = database.prepare("SELECT high_water FROM devices WHERE device = ? AND status = 'accepted'")
+  const last = database.prepare(
+    "SELECT root_version, counter, digest FROM jobs WHERE device = ? ORDER BY root_version DESC, counter DESC LIMIT 1"
+  )
+  const highest = database.prepare("SELECT max(counter) AS counter FROM jobs WHERE device = ?")
+  const mark = database.prepare("SELECT high_water FROM devices WHERE device = ?")
+  const insert = database.prepare(`
+    INSERT INTO jobs (id, device, lane, root_version, counter, digest, payload_digest, work_order, envelope, state,
+      submitted_at_ms, submitted_by, changed_at_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)`)
+
+  /** The last place given out for a device: by us, or (after our own restore from a backup) by what the device has. */
+  const lastPlace = (device: DeviceId, seen: Row | undefined): (Place & { readonly digest: Digest }) | null => {
+    const row = last.get(device) as Row | undefined
+    const ours =
+      row === undefined
+        ? null
+        : {
+            rootVersion: integer(row, "root_version"),
+            counter: integer(row, "counter"),
+            digest: text(row, "digest") as Digest
+          }
+    const highWater = seen === undefined ? null : fromJsonOrNull<HighWater>(seen, "high_water")
+    if (highWater === null) return ours
+    const theirs = { ...placeOf(highWater), digest: highWater.order_digest }
+    return ours === null || isAbove(theirs, ours) ? theirs : ours
+  }
+  return {
+    submit: (order, envelope, digest, actor, atMs) => {
+      const there = find(order.id)
+      if (there !== undefined) return text(there, "digest") === digest ? "same" : "id_taken"
+      const seen = accepted.get(order.device) as Row | undefined
+      if (seen === undefined) return "unknown_device"
+      const before = lastPlace(order.device, seen)
+      const place = { rootVersion: order.root_version, counter: order.counter }
+      if (before !== null && !isAbove(place, before)) return "sequence_taken"
+      insert.run(
+        order.id,
+        order.device,
+        order.lane,
+        order.root_version,
+        order.counter,
+        digest,
+        order.payload.digest,
+        toJson(order),
+        toJson(envelope),
+        atMs,
+        actor,
+        atMs
+      )
+      audit(atMs, actor, "submit", `${order.id} for ${order.device}`)
+      return "queued"
+    },
+    sequence: (device) => {
+      const before = lastPlace(device, mark.get(device) as Row | undefined)
+      const top = integerOrNull(highest.get(device) as Row, "counter") ?? 0
+      return {
+        nextCounter: Math.max(top, before?.counter ?? 0) + 1,
+        previous: before?.digest ?? null,
+        rootVersion: before?.rootVersion ?? 0
+      }
+    }
+  } satisfies Partial<FleetMethods>
+}
+
+const offering = (database: DatabaseSync) => {
+  const open = database.prepare(`
+    SELECT * FROM jobs WHERE device = ? AND final = 0 AND state IN ('queued', 'offered') AND device_version < 0
+      AND (root_version, counter) > (?, ?) ORDER BY root_version, counter LIMIT ?`)
+  const mark = database.prepare(
+    "UPDATE jobs SET state = 'offered', version = version + 1, changed_at_ms = ? WHERE id = ?"
+  )
+  const cancels = database.prepare(
+    "SELECT cancel FROM jobs WHERE device = ? AND final = 0 AND cancel IS NOT NULL ORDER BY root_version, counter LIMIT ?"
+  )
+  const stops = database.prepare(
+    "SELECT id FROM jobs WHERE device = ? AND final = 0 AND stop = 1 ORDER BY root_version, counter LIMIT ?"
+  )
+  return {
+    offer: (device, lanes, above, maximum, atMs) => {
+      const from = above === null ? { rootVersion: 0, counter: 0 } : placeOf(above)
+      const rows = open.all(device, from.rootVersion, from.counter, maximum)
+      const end = rows.findLastIndex((row) => (lanes as ReadonlyArray<string>).includes(text(row, "lane"))) + 1
+      return rows.slice(0, end).map((row) => {
+        if (text(row, "state") === "offered") return toJob(row)
+        mark.run(atMs, text(row, "id"))
+        return { ...toJob(row), state: "offered", version: integer(row, "version") + 1, changedAtMs: atMs }
+      })
+    },
+    interventions: (device) => ({
+      cancels: cancels.all(device, Limits.pollCancels).map((row) => fromJson<DsseEnvelope>(row, "cancel")),
+      stops: stops.all(device, Limits.pollCancels).map((row) => text(row, "id") as OrderId)
+    })
+  } satisfies Partial<FleetMethods>
+}
+
+const interventions = (database: DatabaseSync, find: (id: OrderId) => Row | undefined, audit: Audit) => {
+  const cancel = database.prepare(
+    "UPDATE jobs SET cancel = ?, version = version + 1, changed_at_ms = ? WHERE id = ? AND cancel IS NULL"
+  )
+  const stop = database.prepare(
+    "UPDATE jobs SET stop = 1, version = version + 1, changed_at_ms = ? WHERE id = ? AND stop = 0"
+  )
+  return {
+    cancel: (document, envelope, actor, atMs) => {
+      const row = find(document.order)
+      if (row === undefined || text(row, "device") !== document.device) return "unknown"
+      if (integer(row, "final") === 1) return "finished"
+      if (cancel.run(toJson(envelope), atMs, document.order).changes > 0) audit(atMs, actor, "cancel", document.order)
+      return "done"
+    },
+    requestStop: (id, actor, atMs) => {
+      const row = find(id)
+      if (row === undefined) return "unknown"
+      if (integer(row, "final") === 1) return "finished"
+      if (stop.run(atMs, id).changes > 0) audit(atMs, actor, "stop", id)
+      return "done"
+    }
+  } satisfies Partial<FleetMethods>
+}
+
+/** On the server `queued` means "not yet handed out": what a device has queued is `offered` here. */
+const shownState = (state: OrderState): OrderState => (state === "queued" ? "offered" : state)
+
+const movesOn = (row: Row, event: OrderProgress): boolean => {
+  const known = integer(row, "device_version")
+  if (event.version !== known) return event.version > known
+  return (
+    shownState(event.state) === text(row, "state") &&
+    event.done_bytes !== null &&
+    event.done_bytes > (integerOrNull(row, "done_bytes") ?? -1)
+  )
+}
+
+const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined) => {
+  const update = database.prepare(`
+    UPDATE jobs SET state = ?1, device_version = ?2, done_bytes = ?3, total_bytes = ?4, version = version + 1,
+      changed_at_ms = ?5, taken_at_ms = coalesce(taken_at_ms, ?5),
+      taken_epoch = (SELECT epoch FROM devices WHERE device = jobs.device)
+    WHERE id = ?6`)
+  const chunk = database.prepare("SELECT bytes FROM output WHERE job = ? AND sequence = ?")
+  const addChunk = database.prepare("INSERT INTO output (job, sequence, bytes) VALUES (?, ?, ?)")
+  const countChunk = database.prepare("UPDATE jobs SET output_chunks = output_chunks + 1 WHERE id = ?")
+  const chunks = database.prepare(
+    "SELECT sequence, bytes FROM output WHERE job = ? AND sequence >= ? ORDER BY sequence LIMIT ?"
+  )
+  const artifacts = database.prepare(
+    "UPDATE jobs SET artifact_bytes = max(artifact_bytes, ?) WHERE id = ? AND device = ?"
+  )
+  const ofDevice = (device: DeviceId, id: OrderId): Row | undefined => {
+    const row = find(id)
+    return row !== undefined && text(row, "device") === device ? row : undefined
+  }
+  return {
+    progress: (device, events) => {
+      const changed = new Set<OrderId>()
+      for (const event of events) {
+        const row = ofDevice(device, event.order)
+        if (row === undefined || integer(row, "final") === 1 || isFinal(event.state) || !movesOn(row, event)) continue
+        const { at_ms, done_bytes, order, total_bytes, version } = event
+        update.run(shownState(event.state), version, done_bytes, total_bytes, at_ms, order)
+        changed.add(order)
+      }
+      return [...changed]
+    },
+    addOutput: (device, order, sequence, bytes) => {
+      if (ofDevice(device, order) === undefined) return false
+      const there = chunk.get(order, sequence) as { bytes: Uint8Array } | undefined
+      if (there !== undefined) return Buffer.compare(there.bytes, bytes) === 0
+      addChunk.run(order, sequence, bytes)
+      countChunk.run(order)
+      return true
+    },
+    output: (order, from, maximum) =>
+      chunks.all(order, from, maximum).map((row) => ({
+        sequence: integer(row, "sequence"),
+        bytes: row["bytes"] as Uint8Array
+      })),
+    artifactsReceived: (device, order, bytes) => artifacts.run(bytes, order, device).changes > 0
+  } satisfies Partial<FleetMethods>
+}
+
+const listing = (database: DatabaseSync) => {
+  const newest = "ORDER BY submitted_at_ms DESC, id DESC LIMIT"
+  const all = database.prepare(`SELECT * FROM jobs ${newest} ?`)
+  const open = database.prepare(`SELECT * FROM jobs WHERE final = 0 ${newest} ?`)
+  const ofDevice = database.prepare(`SELECT * FROM jobs WHERE device = ? ${newest} ?`)
+  const openOfDevice = database.prepare(`SELECT * FROM jobs WHERE device = ? AND final = 0 ${newest} ?`)
+  const use = database.prepare(
+    "SELECT min(final) AS final FROM jobs WHERE device = ? AND payload_digest = ?"
+  )
+  return {
+    jobs: ({ device, limit, open: onlyOpen }) => {
+      const rows =
+        device === null
+          ? (onlyOpen ? open : all).all(limit)
+          : (onlyOpen ? openOfDevice : ofDevice).all(device, limit)
+      return rows.map(toJob)
+    },
+    payloadUse: (device, digest) => {
+      const final = integerOrNull(use.get(device, digest) as Row, "final")
+      return final === null ? "none" : final === 0 ? "open" : "finished"
+    }
+  } satisfies Partial<FleetMethods>
+}
+
+export const jobMethods = (database: DatabaseSync, audit: Audit) => {
+  const byId = database.prepare("SELECT * FROM jobs WHERE id = ?")
+  const find = (id: OrderId) => byId.get(id) as Row | undefined
+  return {
+    job: (id) => {
+      const row = find(id)
+      return row === undefined ? null : toJob(row)
+    },
+    ...submission(database, find, audit),
+    ...offering(database),
+    ...interventions(database, find, audit),
+    ...reports(database, find),
+    ...listing(database)
+  } satisfies Partial<FleetMethods>
+}

@@ -1,0 +1,59 @@
+/** Receipts in the fleet database. A receipt ends its order: nothing else makes a state final. */
+import type { ReceiptRow } from "../../../ports/FleetStore.ts"
+import type { DeviceId, Digest, OrderId } from "../../../schemas/Ids.ts"
+import type { DatabaseSync } from "../Database.ts"
+import { type FleetMethods, fromJson, integer, type Row, text, textOrNull, toJson } from "./FleetMethods.ts"
+
+const toReceipt = (row: Row): ReceiptRow => ({
+  device: text(row, "device") as DeviceId,
+  number: integer(row, "number"),
+  digest: text(row, "digest") as Digest,
+  order: textOrNull(row, "job") as OrderId | null,
+  envelope: fromJson(row, "envelope")
+})
+
+export const receiptMethods = (database: DatabaseSync) => {
+  const same = database.prepare(
+    "SELECT 1 AS found FROM receipts WHERE device = ? AND incarnation = ? AND number = ? AND digest = ?"
+  )
+  const insert = database.prepare(`
+    INSERT INTO receipts (device, incarnation, epoch, number, digest, job, envelope, written_at_ms, received_at_ms)
+    SELECT ?1, ?2, epoch, ?3, ?4, ?5, ?6, ?7, ?8 FROM devices WHERE device = ?1
+    ON CONFLICT DO NOTHING`)
+  // Progress may have been lost, so the receipt also proves that the order was taken, unless it was refused.
+  const conclude = database.prepare(`
+    UPDATE jobs SET state = ?1, final = 1, version = version + 1, reason = ?2, receipt = ?3, receipt_digest = ?4,
+      changed_at_ms = ?5, done_bytes = NULL, total_bytes = NULL,
+      taken_at_ms = CASE WHEN ?6 THEN coalesce(taken_at_ms, ?7) ELSE taken_at_ms END,
+      taken_epoch = CASE WHEN ?6 THEN (SELECT epoch FROM devices WHERE device = ?8) ELSE taken_epoch END
+    WHERE id = ?9 AND device = ?8 AND digest = ?10 AND receipt IS NULL`)
+  const list = database.prepare(
+    "SELECT * FROM receipts WHERE device = ? AND number >= ? ORDER BY number, rowid LIMIT ?"
+  )
+  return {
+    addReceipt: (receipt, envelope, digest, atMs) => {
+      const { device, incarnation, number, order } = receipt
+      if (same.get(device, incarnation, number, digest) !== undefined) return "same"
+      const kept = toJson(envelope)
+      const stored = insert.run(device, incarnation, number, digest, order, kept, receipt.ended_at_ms, atMs)
+      if (stored.changes === 0) return "conflict"
+      if (order !== null) {
+        const began = receipt.started_at_ms !== null ? 1 : 0
+        conclude.run(
+          receipt.state,
+          receipt.reason,
+          kept,
+          digest,
+          atMs,
+          began,
+          receipt.ended_at_ms,
+          device,
+          order,
+          receipt.order_digest
+        )
+      }
+      return "stored"
+    },
+    receipts: (device, fromNumber, maximum) => list.all(device, fromNumber, maximum).map(toReceipt)
+  } satisfies Partial<FleetMethods>
+}
