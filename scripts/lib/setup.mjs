@@ -55,6 +55,10 @@ const neededPaths = (packages) => {
   return needed
 }
 
+/** Some packages write their version with a leading v; npm does not mind. */
+const installedVersion = (manifest) =>
+  existsSync(manifest) ? String(readJson(manifest).version).replace(/^v/, "") : undefined
+
 /**
  * Names of locked packages that are absent from node_modules or there in another version. npm leaves out an
  * optional package whose `engines` do not fit the running Node, without a word: hence this check. Locked
@@ -66,8 +70,7 @@ export const missingFrom = (folder) => {
   for (const path of neededPaths(packages)) {
     const { version, optional, integrity } = packages[path]
     if (optional && integrity === undefined) continue
-    const manifest = join(folder, path, "package.json")
-    if (!existsSync(manifest) || readJson(manifest).version !== version) {
+    if (installedVersion(join(folder, path, "package.json")) !== version) {
       missing.push(`${path.replace(/^.*node_modules\//, "")}@${version}`)
     }
   }

@@ -28,6 +28,10 @@ const run = (node: string, args: ReadonlyArray<string>, cwd: string): Promise<En
     })
   })
 
+it("dist/ holds every program whose entry is written", () => {
+  expect(programs.filter((name) => !existsSync(join(root, "dist", `${name}.js`)))).toEqual([])
+})
+
 describe.each(programs)("dist/%s.js, copied alone", (name) => {
   let folder = ""
   let file = ""
