@@ -94,9 +94,9 @@ class Reader {
   }
 
   private value(depth: number): unknown {
-    if (depth > this.depthLimit) throw this.refusal("too_deep")
     this.skipBlank()
     const first = this.text[this.at]
+    if (depth >= this.depthLimit && (first === "{" || first === "[")) throw this.refusal("too_deep")
     if (first === "{") return this.object(depth)
     if (first === "[") return this.array(depth)
     if (first === '"') return this.string()
@@ -175,9 +175,10 @@ class Reader {
   }
 }
 
-/** Bounds for reading; the defaults are those of signed documents. */
+/** Bounds for reading; the defaults are those of signed documents (`Limits.envelopeBytes`, `Limits.jsonDepth`). */
 export interface JsonBounds {
   readonly maximumBytes?: number
+  /** How many objects and arrays may stand in each other; 0 admits plain values only. */
   readonly maximumDepth?: number
 }
 

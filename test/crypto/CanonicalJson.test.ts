@@ -194,10 +194,12 @@ describe("strict reading", () => {
 
   it("refuses what is nested too deeply or too large, at the very bound", () => {
     const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth)
-    assert.strictEqual(reasonOf(nested(Limits.jsonDepth + 1)), "accepted")
-    assert.strictEqual(reasonOf(nested(Limits.jsonDepth + 2)), "too_deep")
+    assert.strictEqual(reasonOf(nested(Limits.jsonDepth)), "accepted")
+    assert.strictEqual(reasonOf(nested(Limits.jsonDepth + 1)), "too_deep")
     assert.strictEqual(reasonOf('{"a":'.repeat(40) + "1" + "}".repeat(40)), "too_deep")
-    assert.strictEqual(reasonOf(nested(3), { maximumDepth: 1 }), "too_deep")
+    assert.strictEqual(reasonOf('{"a":[1]}', { maximumDepth: 1 }), "too_deep")
+    assert.strictEqual(reasonOf('{"a":[1]}', { maximumDepth: 2 }), "accepted")
+    assert.strictEqual(reasonOf("1", { maximumDepth: 0 }), "accepted")
     const long = (length: number) => `"${"x".repeat(length - 2)}"`
     assert.strictEqual(reasonOf(long(Limits.envelopeBytes)), "accepted")
     assert.strictEqual(reasonOf(long(Limits.envelopeBytes + 1)), "too_large")

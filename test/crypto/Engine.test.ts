@@ -236,3 +236,55 @@ describe("both engines agree", () => {
     )
   })
 })
+
+describeWithVectors("both engines agree on mutations of Wycheproof", () => {
+  const index = fc.nat()
+  const flips = fc.array(fc.nat(), { maxLength: 3 })
+  const mutate = (bytes: Uint8Array, bits: ReadonlyArray<number>) =>
+    bytes.length === 0 ? bytes : bits.reduce<Uint8Array>(flipBit, bytes)
+
+  it("Ed25519", () => {
+    const cases = wycheproof("ed25519")
+    fc.assert(
+      fc.property(index, flips, flips, flips, (at, inSignature, inMessage, inKey) => {
+        const test = cases[at % cases.length] as (typeof cases)[number]
+        const signature = mutate(test.hex("sig"), inSignature)
+        const [message, key] = [mutate(test.hex("msg"), inMessage), mutate(test.publicKey, inKey)]
+        assert.strictEqual(
+          NativeCrypto.ed25519.verify(signature, message, key),
+          NobleEngine.ed25519.verify(signature, message, key)
+        )
+      }),
+      { numRuns: 200 }
+    )
+  })
+
+  it("X25519", () => {
+    const cases = wycheproof("x25519")
+    fc.assert(
+      fc.property(index, flips, flips, (at, inSecret, inKey) => {
+        const test = cases[at % cases.length] as (typeof cases)[number]
+        const [secret, key] = [mutate(test.hex("private"), inSecret), mutate(test.hex("public"), inKey)]
+        assert.deepStrictEqual(
+          NativeCrypto.x25519.sharedSecret(secret, key),
+          NobleEngine.x25519.sharedSecret(secret, key)
+        )
+      }),
+      { numRuns: 200 }
+    )
+  })
+
+  it("ChaCha20-Poly1305", () => {
+    const cases = wycheproof("chacha20_poly1305").filter((test) => test.hex("iv").length === 12)
+    fc.assert(
+      fc.property(index, flips, flips, (at, inBox, inNonce) => {
+        const test = cases[at % cases.length] as (typeof cases)[number]
+        const box = mutate(Uint8Array.from([...test.hex("ct"), ...test.hex("tag")]), inBox)
+        const open = (engine: Engine) =>
+          engine.chacha20poly1305.open(test.hex("key"), mutate(test.hex("iv"), inNonce), box, test.hex("aad"))
+        assert.deepStrictEqual(open(NativeCrypto), open(NobleEngine))
+      }),
+      { numRuns: 200 }
+    )
+  })
+})

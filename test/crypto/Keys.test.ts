@@ -6,7 +6,7 @@ import { NativeCrypto } from "../../src/adapters/NativeCrypto.ts"
 import { encodeHex } from "../../src/crypto/Hex.ts"
 import { parseEd25519PublicKey, parseX25519PublicKey } from "../../src/crypto/Keys.ts"
 import { NobleEngine } from "../../src/crypto/NobleEngine.ts"
-import { hex } from "./vectors.ts"
+import { describeWithVectors, hex, wycheproof } from "./vectors.ts"
 
 const { Point } = ed25519
 const p = 2n ** 255n - 19n
@@ -160,7 +160,35 @@ describe("X25519 public keys", () => {
     assert.strictEqual(reasonOf(parseX25519PublicKey(littleEndian(p + 9n))), "not_canonical")
   })
 
+  it("refuses nothing else: random bytes below p are points of the curve or of its twist", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 32, maxLength: 32 }), (bytes) => {
+        bytes[31] = (bytes[31] as number) & 0x3f
+        fc.pre(bytes.some((byte) => byte > 1))
+        assert.strictEqual(reasonOf(parseX25519PublicKey(bytes)), "accepted")
+      })
+    )
+  })
+
   it("refuses wrong lengths", () => {
     assert.strictEqual(reasonOf(parseX25519PublicKey(new Uint8Array(0))), "length")
+  })
+})
+
+describeWithVectors("keys of Wycheproof", () => {
+  it("X25519: no key that is of small order or not canonical passes, and every other one does", () => {
+    for (const test of wycheproof("x25519")) {
+      const isBad = test.flags.includes("LowOrderPublic") || test.flags.includes("NonCanonicalPublic")
+      const key = test.hex("public")
+      const hasTopBit = (key[31] as number) > 0x7f
+      const reason = reasonOf(parseX25519PublicKey(key))
+      assert.strictEqual(reason === "accepted", !isBad && !hasTopBit, `case ${test.tcId} ${reason}`)
+    }
+  })
+
+  it("Ed25519: all are good keys", () => {
+    for (const test of wycheproof("ed25519")) {
+      assert.strictEqual(reasonOf(parseEd25519PublicKey(test.publicKey)), "accepted", `case ${test.tcId}`)
+    }
   })
 })
