@@ -1,0 +1,25 @@
+/** The addresses of a device's actors. A tree binds them; everyone else refers to an actor by its key alone. */
+import { ActorKey } from "../kernel/index.ts"
+import { HealthLoopProtocol } from "../schemas/protocols/HealthLoop.ts"
+import { JailGuardProtocol } from "../schemas/protocols/JailGuard.ts"
+import { LaneProtocol } from "../schemas/protocols/Lane.ts"
+import { MainLoopProtocol } from "../schemas/protocols/MainLoop.ts"
+import { NotaryProtocol } from "../schemas/protocols/Notary.ts"
+import { OutboxProtocol } from "../schemas/protocols/Outbox.ts"
+import { TrustKeeperProtocol } from "../schemas/protocols/TrustKeeper.ts"
+import { WatchdogProtocol } from "../schemas/protocols/Watchdog.ts"
+import type { LaneName } from "../schemas/WorkOrder.ts"
+
+export const WatchdogKey = ActorKey.make("watchdog", WatchdogProtocol)
+export const NotaryKey = ActorKey.make("notary", NotaryProtocol)
+export const OutboxKey = ActorKey.make("outbox", OutboxProtocol)
+export const JailGuardKey = ActorKey.make("jail-guard", JailGuardProtocol)
+export const TrustKeeperKey = ActorKey.make("trust-keeper", TrustKeeperProtocol)
+export const MainLoopKey = ActorKey.make("main-loop", MainLoopProtocol)
+export const HealthLoopKey = ActorKey.make("health-loop", HealthLoopProtocol)
+
+/** One lane of each kind. */
+export const LaneKeys = {
+  job: ActorKey.make("lane-job", LaneProtocol),
+  service: ActorKey.make("lane-service", LaneProtocol)
+} satisfies Record<LaneName, ActorKey<never> | unknown>

@@ -1,0 +1,260 @@
+/**
+ * The trust keeper: gets the root and keeps it, asks the operators to let this device in, and believes only what they
+ * signed. It hands the server link its trust and the main loop its view.
+ */
+import { Effect, Exit, Result, Schema } from "effect"
+import type { RpcGroup } from "effect/rpc"
+import { claimCode } from "../crypto/IdentityKeys.ts"
+import { type ActorContext, Behaviour } from "../kernel/index.ts"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
+import { Identity } from "../ports/Identity.ts"
+import { Ledger, type LedgerError } from "../ports/Ledger.ts"
+import { ServerLink } from "../ports/ServerLink.ts"
+import { DsseEnvelope } from "../schemas/Dsse.ts"
+import type { DeviceId } from "../schemas/Ids.ts"
+import {
+  type HeldRoot,
+  TrustKeeperProtocol,
+  type TrustPhase,
+  type TrustStep,
+  type TrustView
+} from "../schemas/protocols/TrustKeeper.ts"
+import { makeAlarm, monotonicMs } from "./Alarm.ts"
+import { MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
+import { type Delays, delayAfter } from "./Delays.ts"
+import {
+  type HeldAdmission,
+  judgeAdmission,
+  newerAdmission,
+  phaseOf,
+  restoreRoot,
+  type Self,
+  storeRoot
+} from "./TrustState.ts"
+import { type TrustOptions, trustStep } from "./TrustSteps.ts"
+
+export type { TrustOptions } from "./TrustSteps.ts"
+
+/** Between attempts to reach the server. */
+const failureDelays: Delays = { firstMs: 1_000, factor: 2, maximumMs: 60_000 }
+/** Between questions whether an operator has decided. */
+const pendingDelays: Delays = { firstMs: 500, factor: 1.5, maximumMs: 15_000 }
+/** After a no, and while an expired root waits for its successor. */
+const patientMs = 300_000
+/** How often an accepted device looks for a newer root on its own. */
+const renewMs = 6 * 3_600_000
+/** How often the claim code is shown. */
+const showCodeEveryMs = 60_000
+/** A step is some requests, each with its own time limit; the watchdog has more patience than all of them. */
+const stepWithinMs = 600_000
+
+type Context = ActorContext<RpcGroup.Rpcs<typeof TrustKeeperProtocol>>
+
+/** The keeper's state in one life; what must survive is in the ledger. */
+interface State {
+  held: HeldRoot | null
+  admission: HeldAdmission | null
+  /** Newest root version an answer spoke of. */
+  announced: number
+  stepping: boolean
+  /** The server asked for enrolment, whatever we believe. */
+  enrol: boolean
+  failures: number
+  asked: number
+  codeShownAt: number | null
+  detail: string
+}
+
+const decodeEnvelope = Schema.decodeUnknownResult(Schema.fromJsonString(DsseEnvelope))
+
+/** What cannot be stored is not believed either: it comes again with a later answer. */
+const notStored = <A>(effect: Effect.Effect<A, LedgerError>): Effect.Effect<A | void> =>
+  Effect.catch(effect, (error) => Effect.logError(`the ledger does not take what the server told: ${error.reason}`))
+
+/** What the ledger kept, checked again; what is damaged is as if it had never come. */
+const restore = (self: Self) =>
+  Effect.gen(function* () {
+    const ledger = yield* Ledger
+    const engine = yield* CryptoEngine
+    const rootText = yield* ledger.note("roots")
+    const root = rootText === null ? null : restoreRoot(engine, rootText)
+    if (root !== null && Result.isFailure(root)) yield* Effect.logError(root.failure)
+    const held = root !== null && Result.isSuccess(root) ? root.success : null
+    const admissionText = yield* ledger.note("admission")
+    const envelope = admissionText === null ? null : decodeEnvelope(admissionText)
+    if (held === null || envelope === null || Result.isFailure(envelope)) return { held, admission: null }
+    const admission = judgeAdmission(engine, held, self, envelope.success)
+    if (Result.isSuccess(admission)) return { held, admission: admission.success }
+    yield* Effect.logWarning(`the stored decision about this device no longer holds: ${admission.failure}`)
+    return { held, admission: null }
+  })
+
+/** The keeper of one life: its state and what changes it. */
+const makeKeeper = (context: Context, options: TrustOptions) =>
+  Effect.gen(function* () {
+    const ledger = yield* Ledger
+    const engine = yield* CryptoEngine
+    const identity = yield* Identity
+    const clock = yield* DeviceClock
+    const link = yield* ServerLink
+    const self: Self = {
+      device: identity.id as DeviceId,
+      signingKey: identity.signingKey,
+      recipient: identity.recipient,
+      incarnation: ledger.incarnation
+    }
+    const restored = yield* restore(self)
+    const state: State = {
+      ...restored,
+      announced: restored.held?.root.version ?? 0,
+      stepping: false,
+      enrol: false,
+      failures: 0,
+      asked: 0,
+      codeShownAt: null,
+      detail: ""
+    }
+    if (state.held !== null) yield* link.trust({ root: state.held.root, server: state.held.server })
+
+    const phase = (): TrustPhase => phaseOf(state.admission, self.incarnation)
+    const code = (): string | null =>
+      state.held === null || phase() === "accepted"
+        ? null
+        : claimCode(engine, { device: self.device, rootDigest: state.held.firstDigest, server: state.held.server })
+    const view = (): TrustView => ({
+      phase: phase(),
+      held: state.held,
+      admissionSequence: state.admission?.admission.sequence ?? 0,
+      name: state.admission?.admission.name ?? null,
+      claimCode: code(),
+      detail: state.detail
+    })
+
+    const takeRoot = Effect.fnUntraced(function* (held: HeldRoot) {
+      if (state.held !== null && held.root.version <= state.held.root.version) return
+      yield* ledger.setNote("roots", storeRoot(held))
+      state.held = held
+      yield* Effect.logInfo(`trust root ${held.root.version} taken in`)
+    }, notStored)
+
+    const takeAdmission = Effect.fnUntraced(function* (envelope: DsseEnvelope) {
+      if (state.held === null) return
+      const came = Result.flatMap(judgeAdmission(engine, state.held, self, envelope), (judged) =>
+        newerAdmission(engine, state.admission, judged)
+      )
+      if (Result.isFailure(came)) {
+        state.detail = `a decision about this device is refused: ${came.failure}`
+        return yield* Effect.logWarning(state.detail)
+      }
+      if (came.success === state.admission) return
+      yield* ledger.setNote("admission", JSON.stringify(came.success.envelope))
+      yield* ledger.setNote("device_name", JSON.stringify(came.success.admission.name))
+      state.admission = came.success
+      yield* Effect.logInfo(`an operator's decision: ${came.success.admission.decision}`).pipe(
+        Effect.annotateLogs({ name: came.success.admission.name, sequence: came.success.admission.sequence })
+      )
+    }, notStored)
+
+    const showCode = Effect.gen(function* () {
+      const text = code()
+      if (text === null || options.invitation !== null || phase() !== "not_enrolled") return
+      const nowMs = yield* monotonicMs
+      if (state.codeShownAt !== null && nowMs - state.codeShownAt < showCodeEveryMs) return
+      state.codeShownAt = nowMs
+      yield* Effect.logInfo(
+        `waiting to be accepted; compare the claim code ${text} with the one \`postern devices show ${self.device}\` prints`
+      )
+    })
+
+    /** How long to wait for the next step; null when only an answer can call for one. */
+    const pause = Effect.gen(function* () {
+      if (state.failures > 0) return yield* delayAfter(failureDelays, state.failures)
+      if (phase() === "not_enrolled" || state.enrol) return yield* delayAfter(pendingDelays, state.asked)
+      if (phase() !== "accepted") return patientMs
+      const expired = state.held !== null && state.held.root.expires_at_ms <= (yield* clock.nowMs)
+      return expired ? patientMs : renewMs
+    })
+
+    const startStep = Effect.suspend(() => {
+      if (state.stepping) return Effect.void
+      state.stepping = true
+      const before = { held: state.held, phase: phase(), enrol: state.enrol }
+      return context.startTask(trustStep(options, before), (exit) => [
+        "StepEnded",
+        Exit.isSuccess(exit)
+          ? exit.value
+          : { held: null, admission: null, status: null, failed: true, detail: "the step broke off" }
+      ])
+    })
+
+    return { state, view, phase, takeRoot, takeAdmission, showCode, pause, startStep }
+  })
+
+type Keeper = Effect.Success<ReturnType<typeof makeKeeper>>
+
+/** Takes in what a step brought and says when the next is due. */
+const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) {
+  const { state } = keeper
+  state.stepping = false
+  state.detail = step.detail
+  if (step.held !== null) {
+    yield* keeper.takeRoot(step.held)
+    state.announced = Math.min(state.announced, state.held?.root.version ?? 0)
+  }
+  if (step.admission !== null) yield* keeper.takeAdmission(step.admission)
+  if (step.failed) {
+    state.failures++
+    yield* Effect.logInfo(`no trust yet, or no newer: ${step.detail}`)
+  } else {
+    state.failures = 0
+    state.asked = step.status === null ? 0 : state.asked + 1
+    // The server holds the same decision as we do: there is nothing to enrol for.
+    if (keeper.phase() === "accepted" && step.status === "accepted") state.enrol = false
+  }
+  yield* keeper.showCode
+})
+
+/** The trust keeper's behaviour. */
+export const trustKeeper = (options: TrustOptions) =>
+  Behaviour.make(TrustKeeperProtocol, (context) =>
+    Effect.gen(function* () {
+      const keeper = yield* makeKeeper(context, options)
+      const { state } = keeper
+      const watchdog = context.ref(WatchdogKey)
+      const mainLoop = context.ref(MainLoopKey)
+      const alarm = yield* makeAlarm(context.self.tell("Due"))
+      const beat = (withinMs: number) =>
+        Effect.andThen(context.beat, Effect.ignore(watchdog.tell("Beat", { loop: "trust-keeper", withinMs })))
+      const waitFor = (delayMs: number) => Effect.andThen(beat(delayMs + stepWithinMs), alarm.ringIn(delayMs))
+      yield* waitFor(0)
+      return context.handlers({
+        View: () => Effect.sync(keeper.view),
+        Heard: Effect.fnUntraced(function* ({ payload }) {
+          if (payload.admission !== null) yield* keeper.takeAdmission(payload.admission)
+          if (payload.rootVersion !== null && payload.rootVersion > state.announced) {
+            state.announced = payload.rootVersion
+            yield* alarm.ringIn(0)
+          }
+          return keeper.view()
+        }),
+        Refused: ({ payload }) =>
+          Effect.suspend(() => {
+            state.detail = `the server refuses this device: ${payload.code}`
+            if (state.enrol) return Effect.void
+            state.enrol = true
+            state.asked = 0
+            return alarm.ringIn(0)
+          }),
+        StepEnded: Effect.fnUntraced(function* ({ payload }) {
+          const before = keeper.view()
+          yield* stepEnded(keeper, payload)
+          const after = keeper.view()
+          if (before.phase !== after.phase || before.held !== after.held) yield* Effect.ignore(mainLoop.tell("Nudge"))
+          yield* waitFor(yield* keeper.pause)
+        }),
+        Due: () => Effect.andThen(beat(stepWithinMs), keeper.startStep),
+        Restart: () => context.stopSelf
+      })
+    })
+  )

@@ -1,0 +1,152 @@
+/**
+ * What a device believes about its root and about itself, as plain functions: taking in roots and decisions, and keeping
+ * them as text. Everything read back is verified again.
+ *
+ * @module
+ */
+import { Result, Schema } from "effect"
+import { digestOf } from "../crypto/Documents.ts"
+import { canonicalBytes } from "../crypto/CanonicalJson.ts"
+import type { Engine } from "../crypto/Engine.ts"
+import { keyIdOf, signingKeyBytes, verifyAdmission, verifyFirstRoot, verifyNextRoot } from "../crypto/Trust.ts"
+import { DsseEnvelope } from "../schemas/Dsse.ts"
+import type { Admission, ServerIdentity } from "../schemas/Enrolment.ts"
+import { type DeviceId, Digest, type Incarnation, type Recipient, ServerId, type SigningKey } from "../schemas/Ids.ts"
+import type { HeldRoot, TrustPhase } from "../schemas/protocols/TrustKeeper.ts"
+import type { TrustRoot } from "../schemas/TrustRoot.ts"
+
+/** Why something was not taken in, in a sentence for people. */
+export type Doubt = string
+
+const StoredRoot = Schema.fromJsonString(
+  Schema.Struct({ first_digest: Digest, server: ServerId, latest: DsseEnvelope })
+)
+const decodeStored = Schema.decodeUnknownResult(StoredRoot)
+
+/** The text to keep of a root. */
+export const storeRoot = (held: HeldRoot): string =>
+  JSON.stringify({ first_digest: held.firstDigest, server: held.server, latest: held.envelope })
+
+/** A kept root, checked again: by its own signatures, since the chain to it was checked when it came. */
+export const restoreRoot = (engine: Engine, text: string): Result.Result<HeldRoot, Doubt> => {
+  const stored = decodeStored(text)
+  if (Result.isFailure(stored)) return Result.fail("the stored root cannot be read")
+  const { first_digest: firstDigest, latest: envelope, server } = stored.success
+  const root = verifyFirstRoot(engine, envelope, null)
+  return Result.isFailure(root)
+    ? Result.fail(`the stored root is damaged: ${root.failure.message}`)
+    : Result.succeed({ firstDigest, server, envelope, root: root.success.document })
+}
+
+/** Whether a root knows a server under the key it showed. */
+const knows = (engine: Engine, root: TrustRoot, identity: ServerIdentity): boolean => {
+  const entry = root.servers.find((server) => server.id === identity.server)
+  const key = signingKeyBytes(identity.signing_key)
+  return entry !== undefined && key !== undefined && keyIdOf(engine, key) === entry.key
+}
+
+/**
+ * The first root a device takes: version 1 from the server, pinned by an invitation's digest or, without one, to be
+ * compared by a person through the claim code.
+ */
+export const firstRoot = (
+  engine: Engine,
+  identity: ServerIdentity,
+  envelope: DsseEnvelope,
+  pin: { readonly digest: Digest; readonly server: ServerId } | null
+): Result.Result<HeldRoot, Doubt> => {
+  if (pin !== null && pin.server !== identity.server) {
+    return Result.fail(`the invitation is for the server ${pin.server}, but ${identity.server} answered`)
+  }
+  const first = verifyFirstRoot(engine, envelope, pin?.digest ?? null)
+  if (Result.isFailure(first)) return Result.fail(`the server's root is not acceptable: ${first.failure.message}`)
+  const { digest, document: root } = first.success
+  if (root.version !== 1) return Result.fail(`the server's first root has the version ${root.version}, not 1`)
+  return Result.succeed({ firstDigest: digest, server: identity.server, envelope, root })
+}
+
+/** Goes on along a chain of roots, as far as it holds; the doubt says why it ended early. */
+export const followRoots = (
+  engine: Engine,
+  held: HeldRoot,
+  chain: ReadonlyArray<DsseEnvelope>
+): { readonly held: HeldRoot; readonly doubt: Doubt | null } => {
+  let current = held
+  for (const envelope of chain) {
+    const next = verifyNextRoot(engine, current.root, envelope)
+    if (Result.isFailure(next)) {
+      return { held: current, doubt: `the root after version ${current.root.version} is not acceptable: ${next.failure.message}` }
+    }
+    current = { ...current, envelope, root: next.success.document }
+  }
+  return { held: current, doubt: null }
+}
+
+/** Whether the server that answered stands in the root, under its own key. */
+export const checkServer = (engine: Engine, held: HeldRoot, identity: ServerIdentity): Doubt | null =>
+  knows(engine, held.root, identity)
+    ? null
+    : `the trust root ${held.root.version} does not name the server ${identity.server} with the key it uses`
+
+/** This device, as a decision must name it. */
+export interface Self {
+  readonly device: DeviceId
+  readonly signingKey: SigningKey
+  readonly recipient: Recipient
+  readonly incarnation: Incarnation
+}
+
+/** A decision taken in. */
+export interface HeldAdmission {
+  readonly envelope: DsseEnvelope
+  readonly admission: Admission
+}
+
+/** Whether a decision is by our operators and about this very device. */
+export const judgeAdmission = (
+  engine: Engine,
+  held: HeldRoot,
+  self: Self,
+  envelope: DsseEnvelope
+): Result.Result<HeldAdmission, Doubt> => {
+  const verified = verifyAdmission(engine, held.root, envelope)
+  if (Result.isFailure(verified)) return Result.fail(`its signatures are not good: ${verified.failure.message}`)
+  const admission = verified.success.document
+  const wrong =
+    admission.device !== self.device || admission.signing_key !== self.signingKey || admission.recipient !== self.recipient
+      ? "it is about another device"
+      : admission.server !== held.server
+        ? `it is for the server ${admission.server}`
+        : null
+  return wrong === null ? Result.succeed({ envelope, admission }) : Result.fail(wrong)
+}
+
+/**
+ * The decision that counts of the one held and one that came: the higher sequence. The same decision come again changes
+ * nothing; another one of an equal or lower sequence is refused.
+ */
+export const newerAdmission = (
+  engine: Engine,
+  held: HeldAdmission | null,
+  came: HeldAdmission
+): Result.Result<HeldAdmission, Doubt> => {
+  if (held === null || came.admission.sequence > held.admission.sequence) return Result.succeed(came)
+  const same =
+    digestOf(engine, canonicalBytes(came.admission)) === digestOf(engine, canonicalBytes(held.admission))
+  return same
+    ? Result.succeed(held)
+    : Result.fail(`its sequence ${came.admission.sequence} is not above the last, ${held.admission.sequence}`)
+}
+
+/** What a decision means for a ledger of this incarnation. */
+export const phaseOf = (held: HeldAdmission | null, incarnation: Incarnation): TrustPhase => {
+  if (held === null) return "not_enrolled"
+  switch (held.admission.decision) {
+    case "accept":
+      return held.admission.incarnation === incarnation ? "accepted" : "not_enrolled"
+    case "reject":
+      return "rejected"
+    case "revoke":
+      return "revoked"
+  }
+}

@@ -1,0 +1,43 @@
+/** The main loop: one turn after the other, each in the paper's order; it never waits for a job or a submission. */
+import { Schema } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { Count, TimestampMs } from "../Ids.ts"
+import { BlockedCode } from "../Refusals.ts"
+
+/** How a turn ended. */
+export const TurnEnd = Schema.Struct({
+  /** `polled`: the server answered. `waiting`: there is no trust yet, or no acceptance. `failed`: it was not reached. */
+  kind: Schema.Literals(["polled", "waiting", "failed"]),
+  blocked: Schema.NullOr(BlockedCode),
+  /** What the server asks to sleep; null where it said nothing. */
+  sleepMs: Schema.NullOr(Count),
+  accepted: Count,
+  refused: Count,
+  /** Whether something was left at the server that the next turn can take at once. */
+  again: Schema.Boolean,
+  detail: Schema.String
+})
+export type TurnEnd = typeof TurnEnd.Type
+
+export const MainLoopStatus = Schema.Struct({
+  turns: Count,
+  polls: Count,
+  blocked: Schema.NullOr(BlockedCode),
+  /** Device time of the last answered poll; null before it. */
+  lastPollAtMs: Schema.NullOr(TimestampMs),
+  failures: Count,
+  detail: Schema.String,
+  degraded: Schema.Array(Schema.String)
+})
+export type MainLoopStatus = typeof MainLoopStatus.Type
+
+export const MainLoopProtocol = RpcGroup.make(
+  /** Something changed that a poll should tell or may now fetch: end the sleep. */
+  Rpc.make("Nudge"),
+  /** The program stops: poll on if need be, take nothing. */
+  Rpc.make("Drain"),
+  Rpc.make("Status", { success: MainLoopStatus }),
+  Rpc.make("TurnEnded", { payload: TurnEnd }),
+  Rpc.make("Due"),
+  Rpc.make("Restart")
+)

@@ -1,0 +1,62 @@
+/** The trust keeper: holds the root and the operators' decision about this device, and enrols it. */
+import { Schema } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { DeviceApiErrorCode } from "../DeviceApi.ts"
+import { DsseEnvelope } from "../Dsse.ts"
+import { Count, Digest, Name, ServerId } from "../Ids.ts"
+import { TrustRoot } from "../TrustRoot.ts"
+
+/** Where the device stands with its operators. */
+export const TrustPhase = Schema.Literals(["not_enrolled", "accepted", "rejected", "revoked"])
+export type TrustPhase = typeof TrustPhase.Type
+
+/** A root the device trusts, and what it is bound to. */
+export const HeldRoot = Schema.Struct({
+  /** Digest of the payload of version 1: what the claim code binds and an invitation pins. */
+  firstDigest: Digest,
+  server: ServerId,
+  /** The newest version. */
+  envelope: DsseEnvelope,
+  root: TrustRoot
+})
+export type HeldRoot = typeof HeldRoot.Type
+
+export const TrustView = Schema.Struct({
+  phase: TrustPhase,
+  held: Schema.NullOr(HeldRoot),
+  /** Sequence of the last decision about this device; 0 before there is one. */
+  admissionSequence: Count,
+  name: Schema.NullOr(Name),
+  /** To be compared by a person; null before there is a root, or once accepted. */
+  claimCode: Schema.NullOr(Schema.String),
+  /** What the keeper is waiting for, for people. */
+  detail: Schema.String
+})
+export type TrustView = typeof TrustView.Type
+
+/** How one attempt to fetch roots or to enrol ended. */
+export const TrustStep = Schema.Struct({
+  /** A root taken in, or null where nothing changed. */
+  held: Schema.NullOr(HeldRoot),
+  /** The decision as it came, or null. */
+  admission: Schema.NullOr(DsseEnvelope),
+  /** What the server says of this device, where it was asked. */
+  status: Schema.NullOr(Schema.Literals(["pending", "accepted", "rejected", "revoked"])),
+  failed: Schema.Boolean,
+  detail: Schema.String
+})
+export type TrustStep = typeof TrustStep.Type
+
+export const TrustKeeperProtocol = RpcGroup.make(
+  Rpc.make("View", { success: TrustView }),
+  /** What an answer of the server told: its newest root's version, and a decision about the device. */
+  Rpc.make("Heard", {
+    payload: { rootVersion: Schema.NullOr(Count), admission: Schema.NullOr(DsseEnvelope) },
+    success: TrustView
+  }),
+  /** The server will not serve this device, or wants it to enrol again. */
+  Rpc.make("Refused", { payload: { code: DeviceApiErrorCode } }),
+  Rpc.make("StepEnded", { payload: TrustStep }),
+  Rpc.make("Due"),
+  Rpc.make("Restart")
+)
