@@ -15,25 +15,34 @@ export class UnknownDevice extends Schema.TaggedError<UnknownDevice>()("UnknownD
 }) {}
 
 /** A device's record, or undefined where the operator never decided about it. */
-export const deviceRecord = (device: DeviceId): Effect.Effect<DeviceRecord | undefined, HomeError, OperatorHome> =>
+export const deviceRecord = (
+  device: DeviceId
+): Effect.Effect<DeviceRecord | undefined, HomeError, OperatorHome> =>
   readJson(deviceFile(device), DeviceRecord)
 
 /** Every record, by name. */
-export const deviceRecords: Effect.Effect<ReadonlyArray<DeviceRecord>, HomeError, OperatorHome> = Effect.gen(function* () {
-  const home = yield* OperatorHome
-  const files = (yield* home.list("devices")).filter((name) => name.endsWith(".json"))
-  const records = yield* Effect.forEach(files, (name) => readJson(`devices/${name}`, DeviceRecord))
-  return records
-    .filter((record) => record !== undefined)
-    .sort((left, right) => (left.name < right.name ? -1 : left.name > right.name ? 1 : 0))
-})
+export const deviceRecords: Effect.Effect<ReadonlyArray<DeviceRecord>, HomeError, OperatorHome> = Effect.gen(
+  function* () {
+    const home = yield* OperatorHome
+    const files = (yield* home.list("devices")).filter((name) => name.endsWith(".json"))
+    const records = yield* Effect.forEach(files, (name) => readJson(`devices/${name}`, DeviceRecord))
+    return records
+      .filter((record) => record !== undefined)
+      .sort((left, right) => (left.name < right.name ? -1 : left.name > right.name ? 1 : 0))
+  }
+)
 
 export const writeDeviceRecord = (record: DeviceRecord): Effect.Effect<void, HomeError, OperatorHome> =>
   writeJson(deviceFile(record.device), DeviceRecord, record)
 
 /** Whether a person may mean this device: by its id, the beginning of it (at least 8 characters), or its name. */
-export const isMeant = (text: string, device: { readonly device: string; readonly name: string | null }): boolean =>
-  device.name === text || device.device === text || (/^dev_[a-z2-7]{4,}$/.test(text) && device.device.startsWith(text))
+export const isMeant = (
+  text: string,
+  device: { readonly device: string; readonly name: string | null }
+): boolean =>
+  device.name === text ||
+  device.device === text ||
+  (/^dev_[a-z2-7]{4,}$/.test(text) && device.device.startsWith(text))
 
 /** The one device of a list that a text means. A full id or a name goes before the beginning of an id. */
 export const chooseDevice = <A extends { readonly device: string; readonly name: string | null }>(

@@ -65,7 +65,8 @@ const conflictAdvice: Record<typeof Conflict.Type.code, string> = {
   payload_missing: "The server does not have the whole payload; submit again.",
   payload_conflict: "What the server has is not the beginning of this payload; submit again.",
   stale_admission: "A newer decision about this device is on the server; see `postern devices show`.",
-  root_conflict: "The server holds another trust root of this version. It belongs to somebody else, or was set up anew.",
+  root_conflict:
+    "The server holds another trust root of this version. It belongs to somebody else, or was set up anew.",
   finished: "The job has ended already; see `postern jobs show`.",
   no_root: "The server has no trust root yet; run `postern keys init`."
 }
@@ -94,23 +95,38 @@ export const toProblem = (address: string, what: string, error: unknown): Server
     new ServerProblem({ kind, code, address, message: `Could not ${what}: ${message}` })
   if (error instanceof ServerProblem) return error
   if (isUnauthorized(error)) {
-    return make("unauthorized", `${address} does not accept the token. Log in again: postern login --server ${address}`)
+    return make(
+      "unauthorized",
+      `${address} does not accept the token. Log in again: postern login --server ${address}`
+    )
   }
-  if (isForbidden(error)) return make("forbidden", `the token's role does not allow it (${error.message}). Use another token`)
+  if (isForbidden(error))
+    return make("forbidden", `the token's role does not allow it (${error.message}). Use another token`)
   if (isNotFound(error)) return make("not_found", `${address} knows no such thing (${error.message})`)
-  if (isConflict(error)) return make("conflict", `${error.message}. ${conflictAdvice[error.code]}`, error.code)
+  if (isConflict(error))
+    return make("conflict", `${error.message}. ${conflictAdvice[error.code]}`, error.code)
   if (isRefused(error)) return make("refused", `${address} refused it: ${error.message}`)
-  if (isUnavailable(error)) return make("unavailable", `${address} cannot at the moment (${error.message}). Try again later`)
+  if (isUnavailable(error))
+    return make("unavailable", `${address} cannot at the moment (${error.message}). Try again later`)
   if (HttpClientError.isHttpClientError(error)) {
     if (error.reason._tag === "TransportError") {
       const reason = innermost(error.reason.cause)
-      return make("unreachable", `${address} was not reached (${reason}). Is the server running, and is the address right?`)
+      return make(
+        "unreachable",
+        `${address} was not reached (${reason}). Is the server running, and is the address right?`
+      )
     }
     const status = "response" in error.reason ? ` (HTTP ${error.reason.response.status})` : ""
-    return make("unexpected", `${address} answered with something else${status}. Is it a Postern server of this version?`)
+    return make(
+      "unexpected",
+      `${address} answered with something else${status}. Is it a Postern server of this version?`
+    )
   }
   if (Schema.isSchemaError(error)) {
-    return make("unexpected", `the answer of ${address} has another shape. Is it a Postern server of this version?`)
+    return make(
+      "unexpected",
+      `the answer of ${address} has another shape. Is it a Postern server of this version?`
+    )
   }
   return make("unexpected", innermost(error))
 }

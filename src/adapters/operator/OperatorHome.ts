@@ -47,9 +47,10 @@ export class OperatorHome extends Context.Service<
     readonly folder: string
     /** A file's text, or undefined where there is none. `name` is relative to the folder. */
     readonly read: (name: string) => Effect.Effect<string | undefined, HomeError>
+    readonly readBytes: (name: string) => Effect.Effect<Uint8Array | undefined, HomeError>
     readonly write: (name: string, text: string) => Effect.Effect<void, HomeError>
-    /** Like `write`, but never replaces a file that is there. */
-    readonly create: (name: string, text: string) => Effect.Effect<void, HomeError>
+    /** Never replaces a file that is there. */
+    readonly createBytes: (name: string, bytes: Uint8Array) => Effect.Effect<void, HomeError>
     readonly remove: (name: string) => Effect.Effect<void, HomeError>
     /** Names in a subfolder, sorted; none where there is no such folder. */
     readonly list: (subfolder: string) => Effect.Effect<ReadonlyArray<string>, HomeError>
@@ -113,28 +114,29 @@ export const OperatorHomeAt = (folder: string): Layer.Layer<OperatorHome> => {
     if (dirname(path) !== folder) requirePrivateFolder(dirname(path))
   }
   const lockPath = at("lock")
+  const readBytes = (name: string) => attempt(at(name), () => readPrivateFile(at(name), fileBytes))
   return Layer.succeed(OperatorHome, {
     folder,
+    readBytes,
     read: (name) =>
-      Effect.flatMap(
-        attempt(at(name), () => readPrivateFile(at(name), fileBytes)),
-        (bytes): Effect.Effect<string | undefined, HomeError> => {
-          if (bytes === undefined) return Effect.undefined
-          const text = fromUtf8(bytes)
-          return text === undefined
-            ? Effect.fail(new HomeError({ path: at(name), reason: "it is not UTF-8 text. Restore it from a backup" }))
-            : Effect.succeed(text)
-        }
-      ),
+      Effect.flatMap(readBytes(name), (bytes): Effect.Effect<string | undefined, HomeError> => {
+        if (bytes === undefined) return Effect.undefined
+        const text = fromUtf8(bytes)
+        return text === undefined
+          ? Effect.fail(
+              new HomeError({ path: at(name), reason: "it is not UTF-8 text. Restore it from a backup" })
+            )
+          : Effect.succeed(text)
+      }),
     write: (name, text) =>
       attempt(at(name), () => {
         prepare(at(name))
         replacePrivateFile(at(name), utf8(text))
       }),
-    create: (name, text) =>
+    createBytes: (name, bytes) =>
       attempt(at(name), () => {
         prepare(at(name))
-        createPrivateFile(at(name), utf8(text))
+        createPrivateFile(at(name), bytes)
       }),
     remove: (name) => attempt(at(name), () => rmSync(at(name), { force: true })),
     list: (subfolder) =>
@@ -169,7 +171,10 @@ export const readJson = <A>(
     if (text === undefined) return undefined
     const decoded = Schema.decodeResult(Schema.fromJsonString(schema))(text)
     if (Result.isSuccess(decoded)) return decoded.success
-    return yield* new HomeError({ path: join(home.folder, name), reason: "it is damaged. Restore it from a backup" })
+    return yield* new HomeError({
+      path: join(home.folder, name),
+      reason: "it is damaged. Restore it from a backup"
+    })
   })
 
 /** Writes a JSON file of the home, readable by people. */

@@ -53,7 +53,9 @@ export const extendChain = (
       continue
     }
     if (document.number > expected) {
-      return stop(`the server withholds receipt ${expected} of ${record.name}: it shows number ${document.number} next`)
+      return stop(
+        `the server withholds receipt ${expected} of ${record.name}: it shows number ${document.number} next`
+      )
     }
     if (document.previous !== (head?.digest ?? null)) {
       return stop(`receipt ${document.number} of ${record.name} does not continue the receipt before it`)
@@ -89,24 +91,31 @@ export const judgeReceipt = (
 ): JobJudgement => {
   const where = `order ${order.document.id} on ${record.name}`
   if (job.receipt === null) {
-    const gone = known === null ? [] : [`the server no longer shows the receipt of ${where}, which was verified before`]
+    const gone =
+      known === null ? [] : [`the server no longer shows the receipt of ${where}, which was verified before`]
     return { receipt: null, alarms: gone }
   }
   const verified = verifyReceipt(engine, record.device, record.signing_key, job.receipt)
   if (Result.isFailure(verified)) {
-    return { receipt: null, alarms: [`the receipt of ${where} is not by that device (${verified.failure.message})`] }
+    return {
+      receipt: null,
+      alarms: [`the receipt of ${where} is not by that device (${verified.failure.message})`]
+    }
   }
   const { digest, document } = verified.success
   const alarms: Array<string> = []
   if (document.order !== order.document.id || document.order_digest !== order.digest) {
     alarms.push(`the receipt shown for ${where} is about another order`)
   }
-  const isOtherPayload = document.payload_digest !== null && document.payload_digest !== order.document.payload.digest
+  const isOtherPayload =
+    document.payload_digest !== null && document.payload_digest !== order.document.payload.digest
   if (isOtherPayload && document.state !== "rejected") {
     alarms.push(`the receipt of ${where} speaks of another payload than the one that was signed`)
   }
   if (document.incarnation !== record.incarnation) {
-    alarms.push(`the receipt of ${where} comes from another ledger than the accepted one (a restored backup or a clone)`)
+    alarms.push(
+      `the receipt of ${where} comes from another ledger than the accepted one (a restored backup or a clone)`
+    )
   }
   if (known !== null && known !== digest) {
     alarms.push(`the server shows another receipt of ${where} than the one that was verified before`)
@@ -140,7 +149,9 @@ export const forgottenBy = (record: DeviceRecord, server: ServerMemory): Readonl
     server.nextCounter === last_order.counter + 1 &&
     server.previous !== last_order.digest
   ) {
-    alarms.push(`the server shows another order number ${last_order.counter} for ${name} than the one that was signed`)
+    alarms.push(
+      `the server shows another order number ${last_order.counter} for ${name} than the one that was signed`
+    )
   }
   if (last_receipt !== null && server.lastReceipt < last_receipt.number) {
     alarms.push(

@@ -23,8 +23,8 @@ export interface TrustedRoot {
 }
 
 /** The operator's root, or undefined before `keys init`. Fails where the chain on disk does not hold. */
-export const trustedRoot: Effect.Effect<TrustedRoot | undefined, HomeError, OperatorHome | CryptoEngine> = Effect.gen(
-  function* () {
+export const trustedRoot: Effect.Effect<TrustedRoot | undefined, HomeError, OperatorHome | CryptoEngine> =
+  Effect.gen(function* () {
     const home = yield* OperatorHome
     const engine = yield* CryptoEngine
     const first = yield* readJson(rootFile(1), DsseEnvelope)
@@ -47,8 +47,7 @@ export const trustedRoot: Effect.Effect<TrustedRoot | undefined, HomeError, Oper
       chain.push(envelope)
     }
     return { root, envelope: chain.at(-1) as DsseEnvelope, firstDigest: verified.success.digest, chain }
-  }
-)
+  })
 
 /** Keeps a root this operator made or verified: as its version, and as the newest. */
 export const keepRoot = (

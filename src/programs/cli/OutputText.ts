@@ -24,7 +24,7 @@ const clean = (text: string): string => {
     out += rest.slice(0, at)
     rest = rest.slice(at)
     const sequence = colour.exec(rest)?.[0]
-    const taken = sequence ?? (String.fromCodePoint(rest.codePointAt(0) as number))
+    const taken = sequence ?? String.fromCodePoint(rest.codePointAt(0) as number)
     out += sequence !== undefined || passes(taken) ? taken : visible(taken)
     rest = rest.slice(taken.length)
   }

@@ -33,7 +33,8 @@ export const say = (line: string): Effect.Effect<void, never, Screen> =>
   Effect.flatMap(Screen, (screen) => screen.write("err", `${line}\n`))
 
 /** One JSON document on stdout. */
-export const outJson = (value: unknown): Effect.Effect<void, never, Screen> => out(`${JSON.stringify(value)}\n`)
+export const outJson = (value: unknown): Effect.Effect<void, never, Screen> =>
+  out(`${JSON.stringify(value)}\n`)
 
 const sgr = (code: number) => (text: string) =>
   Effect.map(Screen, (screen) => (screen.color ? `\u001b[${code}m${text}\u001b[0m` : text))

@@ -18,7 +18,9 @@ export const visible = (text: string): string => text.replace(unsafe, escapeChar
 
 /** The same for text that may have several lines: newline and tab stay. */
 export const visibleLines = (text: string): string =>
-  text.replace(unsafe, (character) => (character === "\n" || character === "\t" ? character : escapeCharacter(character)))
+  text.replace(unsafe, (character) =>
+    character === "\n" || character === "\t" ? character : escapeCharacter(character)
+  )
 
 /** Rows as columns of equal width, two spaces between, nothing behind the last. */
 export const table = (header: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string => {
@@ -89,7 +91,9 @@ export const showSize = (bytes: number): string => {
 
 /** `2026-05-01 12:30:05Z`. */
 export const showTime = (ms: number): string =>
-  DateTime.formatIso(DateTime.makeUnsafe(ms)).replace("T", " ").replace(/\.\d+Z$/, "Z")
+  DateTime.formatIso(DateTime.makeUnsafe(ms))
+    .replace("T", " ")
+    .replace(/\.\d+Z$/, "Z")
 
 /** How long ago, seen from `nowMs`: `12.0 s ago`, `in 3d` for what is still to come. */
 export const showAge = (ms: number, nowMs: number): string =>
@@ -101,8 +105,7 @@ export const shortId = (id: string): string => id.slice(0, 12)
 /** A command as a person would type it; parts that need it are quoted, what is unsafe is made visible. */
 export const showCommand = (command: ReadonlyArray<string>): string =>
   command
-    .map((part) => (/^[A-Za-z0-9_./:=@%+,-]+$/.test(part) ? part : `'${visible(part).replaceAll("'", `'\\''`)}'`))
+    .map((part) =>
+      /^[A-Za-z0-9_./:=@%+,-]+$/.test(part) ? part : `'${visible(part).replaceAll("'", `'\\''`)}'`
+    )
     .join(" ")
-
-/** 80 bits in groups of four: `abcd-efgh-ijkl-mnop`. */
-export const groupsOfFour = (code: string): string => code.replace(/(.{4})(?=.)/g, "$1-")

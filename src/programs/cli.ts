@@ -1,0 +1,26 @@
+/**
+ * `postern`, the operator's command line.
+ *
+ * @module
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Effect, Exit, Layer } from "effect"
+import { NativeCryptoEngine } from "../adapters/NativeCrypto.ts"
+import { SystemEntropy } from "../adapters/SystemEntropy.ts"
+import { version } from "../schemas/Version.ts"
+import { runProgram } from "./cli/Program.ts"
+import { posternCommand } from "./cli/Root.ts"
+import { ProcessScreen } from "./cli/Screen.ts"
+
+const services = Layer.mergeAll(ProcessScreen, NativeCryptoEngine, SystemEntropy, NodeServices.layer)
+
+runProgram(posternCommand, version, process.argv.slice(2)).pipe(
+  Effect.provide(services),
+  NodeRuntime.runMain({
+    disableErrorReporting: true,
+    // All output has been taken by now, so nothing is cut off.
+    teardown: (exit) =>
+      process.exit(Exit.isSuccess(exit) && typeof exit.value === "number" ? exit.value : 130)
+  })
+)

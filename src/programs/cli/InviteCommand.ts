@@ -1,0 +1,121 @@
+/**
+ * `postern invite`: lets one device in without anybody comparing a code.
+ *
+ * @module
+ */
+import { Clock, Effect, Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
+import { OperatorHome, readJson, writeJson } from "../../adapters/operator/OperatorHome.ts"
+import { InvitationRecord, invitationFile } from "../../adapters/operator/Records.ts"
+import { encodeBase64Url } from "../../crypto/Base64.ts"
+import { utf8 } from "../../crypto/Bytes.ts"
+import { invitationId } from "../../crypto/Trust.ts"
+import { base32Token } from "../../crypto/Unguessable.ts"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { Entropy } from "../../ports/Entropy.ts"
+import type { Invitation } from "../../schemas/Enrolment.ts"
+import { Name } from "../../schemas/Ids.ts"
+import { Limits } from "../../schemas/Limits.ts"
+import { failure } from "./Failure.ts"
+import { durationFlag } from "./Flags.ts"
+import { out, outJson, say } from "./Screen.ts"
+import { chosenServer, Json, requireRoot, withClientOf, withHome } from "./Settings.ts"
+import { showTime } from "./Text.ts"
+
+const secretBits = 160
+
+/** `postern-invite-v1.` and base64url of the invitation's JSON: one word for a shell. */
+export const invitationText = (invitation: Invitation): string =>
+  `postern-invite-v1.${encodeBase64Url(utf8(JSON.stringify(invitation)))}`
+
+/** Removes invitations that have expired: their secrets serve for nothing any more. */
+const dropExpired = (nowMs: number) =>
+  Effect.gen(function* () {
+    const home = yield* OperatorHome
+    for (const name of yield* home.list("invitations")) {
+      const record = yield* readJson(`invitations/${name}`, InvitationRecord)
+      if (record !== undefined && record.expires_at_ms < nowMs) yield* home.remove(`invitations/${name}`)
+    }
+  })
+
+/** Makes an invitation, tells the server its public id and when it ends, and keeps the secret here. */
+export const makeInvitation = (options: { readonly name: Name | null; readonly lifetimeMs: number }) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const { firstDigest, root } = yield* requireRoot
+    const entry = yield* chosenServer
+    const server = root.servers.find((candidate) => candidate.id === entry.server)
+    if (server === undefined)
+      return yield* failure(`The server at ${entry.address} is not in your trust root`)
+    const nowMs = yield* Clock.currentTimeMillis
+    yield* dropExpired(nowMs)
+    const secret = yield* base32Token(yield* Entropy, secretBits)
+    const invitation: Invitation = {
+      server: server.id,
+      addresses: server.addresses,
+      root_digest: firstDigest,
+      secret,
+      expires_at_ms: nowMs + options.lifetimeMs
+    }
+    const id = invitationId(engine, secret)
+    const { expires_at_ms, root_digest } = invitation
+    // Kept before the server knows of it: an invitation that a device can use can always be checked here.
+    yield* writeJson(invitationFile(id), InvitationRecord, {
+      type: "postern/invitation-record/v1",
+      id,
+      secret,
+      name: options.name,
+      server: server.id,
+      root_digest,
+      expires_at_ms
+    })
+    yield* withClientOf(entry)(
+      Effect.flatMap(ManagementClient, (client) =>
+        client.call("make the invitation", ({ devices }) =>
+          devices.invite({ payload: { id, expires_at_ms } })
+        )
+      )
+    )
+    return { id, text: invitationText(invitation), invitation }
+  })
+
+/** The command for the device: the invitation goes in by stdin, so that it stands in no list of processes. */
+export const deviceCommand = (text: string): string => `echo ${text} | node client.js enrol --invitation -`
+
+export const inviteCommand = Command.make(
+  "invite",
+  {
+    name: Flag.String("name").pipe(
+      Flag.withMetavar("NAME"),
+      Flag.withDescription("The name the device is to have; default the one it asks for"),
+      Flag.withSchema(Name),
+      Flag.optional
+    ),
+    expires: durationFlag("expires", "How long it can be used", "7d")
+  },
+  Effect.fnUntraced(function* ({ expires, name }) {
+    if (expires > Limits.invitationLifetimeMs) return yield* failure("An invitation lives at most 30d")
+    const { id, invitation, text } = yield* makeInvitation({
+      name: Option.getOrNull(name),
+      lifetimeMs: expires
+    })
+    const command = deviceCommand(text)
+    if (yield* Json) {
+      return yield* outJson({ id, invitation: text, command, expires_at_ms: invitation.expires_at_ms })
+    }
+    yield* say(
+      `Run this on the device, once, until ${showTime(invitation.expires_at_ms)}. Whoever has it can ask to be let in:`
+    )
+    yield* out(`${command}\n`)
+    yield* say("Then accept it here: postern devices accept --waiting")
+  }, withHome)
+).pipe(
+  Command.withDescription(
+    "Print a command that lets a device ask to be let in, with proof that you invited it"
+  ),
+  Command.withExamples([
+    { command: "postern invite --name pi-cellar", description: "An invitation for 7 days" },
+    { command: "postern invite --name pi-cellar --expires 1h --json", description: "For a script" }
+  ])
+)

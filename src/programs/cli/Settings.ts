@@ -1,0 +1,107 @@
+/**
+ * Flags that every command takes, and the services that follow from them.
+ *
+ * @module
+ */
+import { Effect, Option, Redacted, Result, Schema } from "effect"
+import { Flag, GlobalFlag } from "effect/cli"
+import { type ManagementClient, managementClient } from "../../adapters/operator/ManagementClient.ts"
+import {
+  type HomeError,
+  OperatorHome,
+  OperatorHomeAt,
+  operatorHomeFolder,
+  readJson
+} from "../../adapters/operator/OperatorHome.ts"
+import { ServerEntries, type ServerEntry, serversFile } from "../../adapters/operator/Records.ts"
+import { type TrustedRoot, trustedRoot } from "../../adapters/operator/TrustStore.ts"
+import type { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { ServerAddress } from "../../schemas/TrustRoot.ts"
+import { type CliFailure, failure, usage } from "./Failure.ts"
+
+export const Json = GlobalFlag.Setting("json")({
+  flag: Flag.Boolean("json").pipe(
+    Flag.withDescription(
+      "Print one JSON document on stdout (a line per event where a command follows something)"
+    ),
+    Flag.withDefault(false),
+    Flag.withoutNegation
+  )
+})
+
+export const Home = GlobalFlag.Setting("home")({
+  flag: Flag.String("home").pipe(
+    Flag.withMetavar("DIR"),
+    Flag.withDescription("The operator's folder; default $POSTERN_HOME, else ~/.config/postern"),
+    Flag.optional
+  )
+})
+
+export const Server = GlobalFlag.Setting("server")({
+  flag: Flag.String("server").pipe(
+    Flag.withMetavar("URL"),
+    Flag.withDescription("The server, as http://HOST:PORT; default the one logged in to last"),
+    Flag.optional
+  )
+})
+
+export const globalFlags = [Json, Home, Server] as const
+
+const isAddress = Schema.decodeUnknownResult(ServerAddress)
+
+/** A server's address as people type it: lower case, without a slash at the end. */
+export const parseAddress = (text: string): Effect.Effect<string, CliFailure> => {
+  const decoded = isAddress(text.toLowerCase().replace(/\/$/, ""))
+  return Result.isSuccess(decoded)
+    ? Effect.succeed(decoded.success)
+    : Effect.fail(
+        usage(`${text} is no server address. Write it as http://HOST:PORT or https://HOST, without a path`)
+      )
+}
+
+/** Provides the operator's home that the flags and the environment name. */
+export const withHome = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(Home, (given) =>
+    Effect.provide(effect, OperatorHomeAt(operatorHomeFolder(Option.getOrUndefined(given), process.env)))
+  )
+
+const noServers: ServerEntries = { type: "postern/servers/v1", current: null, servers: [] }
+
+/** The servers logged in to. */
+export const serverEntries: Effect.Effect<ServerEntries, HomeError, OperatorHome> = Effect.map(
+  readJson(serversFile, ServerEntries),
+  (entries) => entries ?? noServers
+)
+
+/** The server to talk to: the one of `--server`, else the current one. */
+export const chosenServer = Effect.gen(function* () {
+  const given = yield* Server
+  const { current, servers } = yield* serverEntries
+  const address = Option.isSome(given) ? yield* parseAddress(given.value) : current
+  if (address === null)
+    return yield* failure("No server is known yet. Log in first: postern login --server URL")
+  const entry = servers.find((candidate) => candidate.address === address)
+  if (entry !== undefined) return entry
+  return yield* failure(`There is no token for ${address}. Log in first: postern login --server ${address}`)
+})
+
+/** A client for one server. */
+export const withClientOf =
+  (entry: Pick<ServerEntry, "address" | "token">) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, ManagementClient>> =>
+    Effect.provide(effect, managementClient({ address: entry.address, token: Redacted.make(entry.token) }))
+
+/** Provides the operator's home and a client of the chosen server. */
+export const withServer = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  withHome(Effect.flatMap(chosenServer, (entry) => withClientOf(entry)(effect)))
+
+/** The operator's root, which most commands can't do without. */
+export const requireRoot: Effect.Effect<TrustedRoot, HomeError | CliFailure, OperatorHome | CryptoEngine> =
+  Effect.gen(function* () {
+    const root = yield* trustedRoot
+    if (root !== undefined) return root
+    const { folder } = yield* OperatorHome
+    return yield* failure(
+      `There are no operator keys in ${folder}. Make them first: postern keys init --server URL`
+    )
+  })
