@@ -4,6 +4,7 @@
  * @module
  */
 import { Command } from "effect/cli"
+import { devicesCommand } from "./DevicesCommand.ts"
 import { inviteCommand } from "./InviteCommand.ts"
 import { keysCommand } from "./KeysCommand.ts"
 import { loginCommand } from "./LoginCommand.ts"
@@ -14,7 +15,7 @@ export const posternCommand = Command.make("postern").pipe(
   Command.withDescription(
     "Gives signed, encrypted work to devices behind firewalls, and checks what they return. Keys and the device book stay with the operator; a server only carries."
   ),
-  Command.withSubcommands([keysCommand, loginCommand, inviteCommand]),
+  Command.withSubcommands([keysCommand, loginCommand, inviteCommand, devicesCommand]),
   Command.withGlobalFlags(globalFlags),
   Command.withExamples([
     {

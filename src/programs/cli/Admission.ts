@@ -1,0 +1,206 @@
+/**
+ * Deciding about a device: its enrolment is verified, its proof or claim code checked, and the operator's decision signed.
+ *
+ * @module
+ */
+import { Clock, Effect, Option, Result } from "effect"
+import { deviceRecord, writeDeviceRecord } from "../../adapters/operator/DeviceBook.ts"
+import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
+import { OperatorHome, readJson } from "../../adapters/operator/OperatorHome.ts"
+import { type DeviceRecord, InvitationRecord, invitationFile } from "../../adapters/operator/Records.ts"
+import { openUnverified } from "../../crypto/Documents.ts"
+import { claimCode } from "../../crypto/IdentityKeys.ts"
+import { invitationProofFits, verifyEnrolment } from "../../crypto/Trust.ts"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { Admission, type EnrolmentRequest } from "../../schemas/Enrolment.ts"
+import { Name } from "../../schemas/Ids.ts"
+import type { DeviceView } from "../../schemas/ManagementApi.ts"
+import { askLine, confirm } from "./Ask.ts"
+import { failure } from "./Failure.ts"
+import { say } from "./Screen.ts"
+import { requireRoot } from "./Settings.ts"
+import { visible } from "./Text.ts"
+import { unlocked } from "./Unlock.ts"
+
+export type Decision = Admission["decision"]
+
+/** A device's request, proved to be by the device it names, for this root and this server. */
+export const provedRequest = (view: DeviceView) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const { firstDigest, root } = yield* requireRoot
+    const verified = verifyEnrolment(engine, view.enrolment)
+    if (Result.isFailure(verified)) {
+      return yield* failure(
+        `ALARM: the enrolment of ${view.device} does not hold (${verified.failure.message}). Do not accept it`
+      )
+    }
+    const request = verified.success.document
+    if (request.device !== view.device) {
+      return yield* failure(
+        `ALARM: the server shows the enrolment of ${request.device} under ${view.device}. Do not accept it`
+      )
+    }
+    if (request.root_digest !== firstDigest) {
+      return yield* failure(
+        `${view.device} was given another trust root than yours (${request.root_digest}). It belongs to somebody else, or was deceived`
+      )
+    }
+    if (!root.servers.some((server) => server.id === request.server)) {
+      return yield* failure(
+        `${view.device} enrolled at the server ${request.server}, which is not in your trust root`
+      )
+    }
+    return request
+  })
+
+/** The invitation a request was made with, if it is ours, still good, and proved. */
+const provedInvitation = (request: EnrolmentRequest, nowMs: number) =>
+  Effect.gen(function* () {
+    if (request.invitation === null) return undefined
+    const engine = yield* CryptoEngine
+    const record = yield* readJson(invitationFile(request.invitation.id), InvitationRecord)
+    if (record === undefined) return undefined
+    const bound = { device: request.device, server: request.server, rootDigest: request.root_digest }
+    if (!invitationProofFits(engine, record.secret, bound, request.invitation.proof)) {
+      return yield* failure(
+        `ALARM: ${request.device} names one of your invitations but cannot prove that it has it. Do not accept it`
+      )
+    }
+    return record.expires_at_ms < nowMs ? undefined : record
+  })
+
+/** Compares the claim code: with the flag's, or by the person's eyes. */
+const compareClaimCode = (request: EnrolmentRequest, given: Option.Option<string>) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const { firstDigest } = yield* requireRoot
+    const expected = claimCode(engine, {
+      device: request.device,
+      rootDigest: firstDigest,
+      server: request.server
+    })
+    const plain = (code: string): string => code.toUpperCase().replace(/[^A-Z2-7]/g, "")
+    if (Option.isNone(given)) {
+      yield* say(
+        `${request.device} asks to be let in${request.name === null ? "" : ` as ${request.name}`}, without an invitation.`
+      )
+      yield* say("Its claim code stands in its log and in `postern status --state DIR` on the device.")
+    }
+    const answer = Option.isSome(given)
+      ? given.value
+      : yield* askLine(
+          "Type the claim code that the device shows: ",
+          "There is no terminal to compare the claim code. Give the one the device shows with --claim-code CODE"
+        )
+    if (plain(answer) === plain(expected)) return
+    return yield* failure(
+      `The claim code ${visible(answer)} is not that of ${request.device}. Either it was mistyped, or this is not the device you think it is. Nothing was signed`
+    )
+  })
+
+/** The sequence of the newest admission anybody showed for the device; ours must be above it. */
+const newestSequence = (view: DeviceView, record: DeviceRecord | undefined) =>
+  Effect.map(CryptoEngine, (engine) => {
+    const shown =
+      view.admission === null ? undefined : openUnverified(engine, "admission", Admission, view.admission)
+    const onServer = shown !== undefined && Result.isSuccess(shown) ? shown.success.document.sequence : 0
+    return Math.max(onServer, record?.admission_sequence ?? 0)
+  })
+
+/** Signs a decision, gives it to the server, and writes it into the device book. */
+const signDecision = (view: DeviceView, request: EnrolmentRequest, decision: Decision, name: Name) =>
+  Effect.gen(function* () {
+    const client = yield* ManagementClient
+    const { root } = yield* requireRoot
+    const keys = yield* unlocked
+    const known = yield* deviceRecord(request.device)
+    const nowMs = yield* Clock.currentTimeMillis
+    const sequence = (yield* newestSequence(view, known)) + 1
+    const { incarnation, recipient, server, signing_key } = request
+    const admission: Admission = {
+      type: "postern/admission/v1",
+      decision,
+      device: request.device,
+      name,
+      signing_key,
+      recipient,
+      server,
+      incarnation,
+      root_version: root.version,
+      sequence,
+      issued_at_ms: nowMs
+    }
+    const { envelope } = keys.sign("admission", admission)
+    yield* client.call(`${decision} ${name}`, ({ devices }) =>
+      devices.admit({ params: { device: request.device }, payload: envelope })
+    )
+    const isSameLedger = known?.incarnation === incarnation
+    const record: DeviceRecord = {
+      type: "postern/device-record/v1",
+      device: request.device,
+      name,
+      status: decision === "accept" ? "accepted" : decision === "reject" ? "rejected" : "revoked",
+      signing_key,
+      recipient,
+      server,
+      incarnation,
+      admission_sequence: sequence,
+      admitted_at_ms: nowMs,
+      last_order: known?.last_order ?? null,
+      // Another ledger begins another chain of receipts.
+      last_receipt: isSameLedger ? known.last_receipt : null
+    }
+    yield* writeDeviceRecord(record)
+    return { record, isNewLedger: known !== undefined && !isSameLedger }
+  })
+
+/** Accepts a device: by proof of invitation where there is one, else by claim code. */
+export const acceptDevice = (
+  view: DeviceView,
+  options: {
+    readonly name: Option.Option<Name>
+    readonly claimCode: Option.Option<string>
+    readonly yes: boolean
+  }
+) =>
+  Effect.gen(function* () {
+    const home = yield* OperatorHome
+    const nowMs = yield* Clock.currentTimeMillis
+    const request = yield* provedRequest(view)
+    const known = yield* deviceRecord(request.device)
+    const invitation = yield* provedInvitation(request, nowMs)
+    // A device of the book proves itself by its key; a new one by the invitation or the code.
+    if (invitation === undefined && known?.status !== "accepted") {
+      if (request.invitation !== null)
+        yield* say("Its invitation is not among the open ones of this home; the claim code decides.")
+      yield* compareClaimCode(request, options.claimCode)
+    }
+    if (known !== undefined && known.incarnation !== request.incarnation && !options.yes) {
+      yield* say(
+        `${known.name} comes with another ledger than the accepted one: it was set up anew, restored from a backup, or cloned.`
+      )
+      const isSure = yield* confirm(
+        "Accept the new ledger?",
+        "There is no terminal to ask about the new ledger. Say --yes"
+      )
+      if (!isSure) return yield* failure("Nothing was signed")
+    }
+    const name = Option.getOrNull(options.name) ?? invitation?.name ?? known?.name ?? request.name
+    if (name === null) return yield* failure(`${request.device} asks for no name. Give it one: --name NAME`)
+    const decided = yield* home.alone(signDecision(view, request, "accept", Name.make(name)))
+    if (invitation !== undefined) yield* home.remove(invitationFile(invitation.id))
+    const by =
+      invitation !== undefined ? "invitation" : known?.status === "accepted" ? "device book" : "claim code"
+    return { ...decided, by }
+  })
+
+/** Rejects a device that asks, or revokes one that was let in. */
+export const turnAway = (view: DeviceView, decision: "reject" | "revoke") =>
+  Effect.gen(function* () {
+    const home = yield* OperatorHome
+    const request = yield* provedRequest(view)
+    const known = yield* deviceRecord(request.device)
+    const name = known?.name ?? request.name ?? Name.make(`device-${request.device.slice(4, 12)}`)
+    return yield* home.alone(signDecision(view, request, decision, name))
+  })

@@ -1,0 +1,259 @@
+/**
+ * `postern devices`: who asks to be let in, who is, and how they are.
+ *
+ * @module
+ */
+import { Clock, Effect, Option } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import { chooseDevice, deviceRecord, deviceRecords } from "../../adapters/operator/DeviceBook.ts"
+import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
+import { forgottenBy } from "../../adapters/operator/ReceiptChain.ts"
+import type { DeviceRecord } from "../../adapters/operator/Records.ts"
+import { Name } from "../../schemas/Ids.ts"
+import type { DeviceView } from "../../schemas/ManagementApi.ts"
+import { acceptDevice, turnAway } from "./Admission.ts"
+import { raise } from "./Alarms.ts"
+import { confirm } from "./Ask.ts"
+import { failure, usage } from "./Failure.ts"
+import { yesFlag } from "./Flags.ts"
+import { out, outJson } from "./Screen.ts"
+import { Json, withServer } from "./Settings.ts"
+import { properties, showAge, table, visible } from "./Text.ts"
+import {
+  blockedText,
+  deviceJson,
+  deviceName,
+  deviceRow,
+  deviceTableHeader,
+  healthLines,
+  type KnownDevice
+} from "./Views.ts"
+
+const deviceArgument = Argument.String("device").pipe(
+  Argument.withDescription("Name, id, or the beginning of an id (dev_abcd…)")
+)
+
+/** Every device that server or device book know. */
+export const knownDevices = Effect.gen(function* () {
+  const client = yield* ManagementClient
+  const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
+  const records = yield* deviceRecords
+  const missing = records.filter((record) => !devices.some((view) => view.device === record.device))
+  return [
+    ...devices.map((view) =>
+      join(
+        view,
+        records.find((record) => record.device === view.device)
+      )
+    ),
+    ...missing.map(
+      (record): KnownDevice => ({
+        view: undefined,
+        record,
+        alarms:
+          record.status === "accepted" ? [`the server does not know ${record.name}, which was accepted`] : []
+      })
+    )
+  ]
+})
+
+/** Holds the server's view against the book. */
+const join = (view: DeviceView, record: DeviceRecord | undefined): KnownDevice => {
+  if (record === undefined) {
+    const isForeign = view.status === "accepted"
+    return {
+      view,
+      record,
+      alarms: isForeign ? [`${view.name ?? view.device} was accepted, but not from this home`] : []
+    }
+  }
+  const forgotten = forgottenBy(record, {
+    nextCounter: Number.MAX_SAFE_INTEGER,
+    previous: null,
+    lastReceipt: view.last_receipt
+  })
+  const differs =
+    view.status === record.status
+      ? []
+      : [`the server calls ${record.name} ${view.status}, you ${record.status} it`]
+  // A receipt count is told per ledger: after a new one was accepted it begins again.
+  return { view, record, alarms: [...differs, ...(view.incarnation === record.incarnation ? forgotten : [])] }
+}
+
+/** The device that a text means, among those the server knows. */
+const shownDevice = (text: string) =>
+  Effect.gen(function* () {
+    const client = yield* ManagementClient
+    const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
+    const records = yield* deviceRecords
+    const named = devices.map((view) => ({
+      device: view.device,
+      name: records.find((record) => record.device === view.device)?.name ?? view.name,
+      view
+    }))
+    return (yield* chooseDevice(text, named)).view
+  })
+
+const list = Command.make(
+  "list",
+  {},
+  Effect.fnUntraced(function* () {
+    const nowMs = yield* Clock.currentTimeMillis
+    const devices = yield* knownDevices
+    if (yield* Json) yield* outJson({ devices: devices.map(deviceJson) })
+    else if (devices.length === 0) yield* out("No devices yet. Invite one: postern invite --name NAME\n")
+    else
+      yield* out(
+        table(
+          deviceTableHeader,
+          devices.map((device) => deviceRow(device, nowMs))
+        )
+      )
+    yield* raise(devices.flatMap((device) => device.alarms))
+  }, withServer)
+).pipe(
+  Command.withDescription("List devices: the server's word beside the device book"),
+  Command.withExamples([
+    { command: "postern devices list", description: "RECEIPTS are verified here / known to the server" }
+  ])
+)
+
+const show = Command.make(
+  "show",
+  { device: deviceArgument },
+  Effect.fnUntraced(function* ({ device }) {
+    const client = yield* ManagementClient
+    const nowMs = yield* Clock.currentTimeMillis
+    const view = yield* shownDevice(device)
+    const known = join(view, yield* deviceRecord(view.device))
+    const { reports } = yield* client.call("ask for the device's health", (api) =>
+      api.devices.health({ params: { device: view.device }, query: { limit: 1 } })
+    )
+    const health = reports[0]
+    if (yield* Json) yield* outJson({ ...deviceJson(known), health: health ?? null })
+    else {
+      yield* out(
+        properties([
+          ["name", visible(deviceName(known))],
+          ["id", view.device],
+          ["status", view.status],
+          ["device book", known.record?.status ?? "not in it"],
+          ["online", view.online ? "yes" : "no"],
+          ["seen", view.last_seen_at_ms === null ? "never" : showAge(view.last_seen_at_ms, nowMs)],
+          [
+            "takes work",
+            view.blocked === null ? (view.status === "accepted" ? "yes" : "no") : blockedText(view.blocked)
+          ],
+          [
+            "last order",
+            known.record?.last_order === null || known.record === undefined
+              ? "none"
+              : `${known.record.last_order.counter}`
+          ],
+          [
+            "receipts",
+            `${known.record?.last_receipt?.number ?? 0} verified here, ${view.last_receipt} on the server`
+          ],
+          ...(health === undefined ? [] : healthLines(health, nowMs))
+        ])
+      )
+    }
+    yield* raise(known.alarms)
+  }, withServer)
+).pipe(
+  Command.withDescription("Show one device and its last health report"),
+  Command.withExamples([{ command: "postern devices show pi-cellar", description: "By name" }])
+)
+
+/** The one device that waits, where no name was given. */
+const waitingDevice = Effect.gen(function* () {
+  const client = yield* ManagementClient
+  const { devices } = yield* client.call("list the waiting devices", (api) =>
+    api.devices.list({ query: { status: "pending" } })
+  )
+  if (devices.length === 1) return devices[0] as DeviceView
+  return yield* failure(
+    devices.length === 0
+      ? "No device is waiting. Start one with the command that postern invite prints"
+      : `${devices.length} devices are waiting. Name the one to accept; see postern devices list`
+  )
+})
+
+const accept = Command.make(
+  "accept",
+  {
+    device: deviceArgument.pipe(Argument.optional),
+    waiting: Flag.Boolean("waiting").pipe(
+      Flag.withDescription("The one device that waits, instead of naming it"),
+      Flag.withDefault(false),
+      Flag.withoutNegation
+    ),
+    name: Flag.String("name").pipe(
+      Flag.withMetavar("NAME"),
+      Flag.withDescription("The device's name; default the invitation's, else the one it asks for"),
+      Flag.withSchema(Name),
+      Flag.optional
+    ),
+    claimCode: Flag.String("claim-code").pipe(
+      Flag.withMetavar("CODE"),
+      Flag.withDescription("The code that the device shows, instead of being asked for it"),
+      Flag.optional
+    ),
+    yes: yesFlag
+  },
+  Effect.fnUntraced(function* ({ device, waiting, ...options }) {
+    if (Option.isSome(device) === waiting) return yield* usage("Name the device to accept, or say --waiting")
+    const view = Option.isSome(device) ? yield* shownDevice(device.value) : yield* waitingDevice
+    const { by, isNewLedger, record } = yield* acceptDevice(view, options)
+    if (yield* Json)
+      return yield* outJson({
+        device: record.device,
+        name: record.name,
+        status: "accepted",
+        by,
+        new_ledger: isNewLedger
+      })
+    yield* out(`Accepted ${record.name} (${record.device}), proved by ${by}.\n`)
+    if (isNewLedger) yield* out("It has a new ledger: its chain of receipts begins again.\n")
+    yield* out(`Try: postern run ${record.name} -- uname -a\n`)
+  }, withServer)
+).pipe(
+  Command.withDescription(
+    "Let a device in: checks its enrolment and its invitation or claim code, and signs"
+  ),
+  Command.withExamples([
+    { command: "postern devices accept --waiting", description: "The device that was just invited" },
+    {
+      command: "postern devices accept dev_abcd --name pi-attic --claim-code ABCD-EFGH-IJKL-MNOP",
+      description: "Without an invitation"
+    }
+  ])
+)
+
+const decisionCommand = (decision: "reject" | "revoke", description: string, question: string) =>
+  Command.make(
+    decision,
+    { device: deviceArgument, yes: yesFlag },
+    Effect.fnUntraced(function* ({ device, yes }) {
+      const view = yield* shownDevice(device)
+      const label = view.name ?? view.device
+      const isSure =
+        yes || (yield* confirm(`${question} ${visible(label)}?`, "There is no terminal to ask. Say --yes"))
+      if (!isSure) return yield* failure("Nothing was signed")
+      const { record } = yield* turnAway(view, decision)
+      if (yield* Json)
+        return yield* outJson({ device: record.device, name: record.name, status: record.status })
+      yield* out(`${record.name} (${record.device}) is ${record.status}.\n`)
+    }, withServer)
+  ).pipe(
+    Command.withDescription(description),
+    Command.withExamples([{ command: `postern devices ${decision} dev_abcd`, description: "Asks first" }])
+  )
+
+const reject = decisionCommand("reject", "Turn away a device that asks to be let in", "Reject")
+const revoke = decisionCommand("revoke", "Take back an acceptance: the device gets no more work", "Revoke")
+
+export const devicesCommand = Command.make("devices").pipe(
+  Command.withDescription("Devices that ask to be let in, and those that are"),
+  Command.withSubcommands([list, show, accept, reject, revoke])
+)
