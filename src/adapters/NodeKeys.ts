@@ -12,8 +12,8 @@ import { Context, Effect, Layer, Redacted, Result, Schema } from "effect"
 import { type AgeIdentity, formatIdentity, formatRecipient, parseIdentity, x25519Identity } from "../crypto/AgeKeys.ts"
 import { decodeBase64, encodeBase64 } from "../crypto/Base64.ts"
 import { fromUtf8, utf8 } from "../crypto/Bytes.ts"
-import { ed25519KeyBytes, type Engine, x25519KeyBytes } from "../crypto/Engine.ts"
-import { deriveId } from "../crypto/IdentityKeys.ts"
+import { ed25519KeyBytes, type Engine } from "../crypto/Engine.ts"
+import { deriveId, makeSecretKeys, secretKeysEntropyBytes } from "../crypto/IdentityKeys.ts"
 import { parseX25519PublicKey } from "../crypto/Keys.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { Entropy } from "../ports/Entropy.ts"
@@ -48,9 +48,6 @@ export interface NodeKeyRing {
 
 /** The keys of this node, for other adapters (decryption of packages, signing of requests). */
 export class NodeKeys extends Context.Service<NodeKeys, NodeKeyRing>()("postern/adapters/NodeKeys") {}
-
-/** How much entropy a new node needs. */
-export const nodeEntropyBytes = ed25519KeyBytes + x25519KeyBytes
 
 const keyFileBytes = 16 * 1024
 const maximumDecryptionKeys = 16
@@ -87,7 +84,7 @@ export const nodeKeyRing = (
   const newest = secrets.at(-1) ?? secrets[0]
   return {
     kind,
-    id: deriveId(engine, kind, publicKey, recipientBytes(engine, secrets[0])) as DeviceId | ServerId,
+    id: deriveId(engine, kind, publicKey, recipientBytes(engine, secrets[0])),
     signingKey: SigningKey.make(encodeBase64(publicKey)),
     recipient: Recipient.make(formatRecipient(recipientBytes(engine, newest))),
     signingSeed: seed,
@@ -95,16 +92,11 @@ export const nodeKeyRing = (
   }
 }
 
-/** A key ring from {@link nodeEntropyBytes} fresh bytes, which must not serve for anything else. */
+/** A key ring from `secretKeysEntropyBytes` fresh bytes, which must not serve for anything else. */
 export const nodeKeyRingFrom = (engine: Engine, kind: NodeKind, entropyBytes: Uint8Array): NodeKeyRing => {
-  const { secret, seed } = splitEntropy(entropyBytes)
-  return nodeKeyRing(engine, kind, seed, [secret])
+  const { encryptionSecret, signingSeed } = makeSecretKeys(entropyBytes)
+  return nodeKeyRing(engine, kind, signingSeed, [encryptionSecret])
 }
-
-const splitEntropy = (bytes: Uint8Array) => ({
-  seed: Redacted.make(bytes.slice(0, ed25519KeyBytes)),
-  secret: Redacted.make(bytes.slice(ed25519KeyBytes, nodeEntropyBytes))
-})
 
 const decodeKeyFile = Schema.decodeUnknownResult(Schema.fromJsonString(KeyFile), { onExcessProperty: "error" })
 
@@ -126,14 +118,14 @@ const parseKeyFile = (engine: Engine, kind: NodeKind, bytes: Uint8Array): NodeKe
 }
 
 const writeKeyFile = (path: string, engine: Engine, kind: NodeKind, entropyBytes: Uint8Array): NodeKeyRing => {
-  const { secret, seed } = splitEntropy(entropyBytes)
-  const ring = nodeKeyRing(engine, kind, seed, [secret])
+  const { encryptionSecret, signingSeed } = makeSecretKeys(entropyBytes)
+  const ring = nodeKeyRing(engine, kind, signingSeed, [encryptionSecret])
   const file: typeof KeyFile.Type = {
     type: "postern/node-keys/v1",
     kind,
     id: ring.id,
-    signing_seed: encodeBase64(Redacted.value(seed)),
-    decryption_keys: [Redacted.value(formatIdentity(secret))]
+    signing_seed: encodeBase64(Redacted.value(signingSeed)),
+    decryption_keys: [Redacted.value(formatIdentity(encryptionSecret))]
   }
   createPrivateFile(path, utf8(`${JSON.stringify(file, null, 2)}\n`))
   return ring
@@ -162,7 +154,7 @@ export const loadNodeKeys = Effect.fnUntraced(function* (options: {
   })
   const present = yield* read
   if (present === undefined) {
-    const fresh = yield* entropy.bytes(nodeEntropyBytes)
+    const fresh = yield* entropy.bytes(secretKeysEntropyBytes)
     const created = yield* attempt(() => {
       try {
         return writeKeyFile(path, engine, kind, fresh)
