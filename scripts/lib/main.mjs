@@ -13,11 +13,11 @@ const usage = () => {
   return `usage: node scripts/run.mjs TASK [ARGUMENTS…]\n\n${lines.join("\n")}\n`
 }
 
-const perform = async (name, args) => {
+const perform = async (name, args, calledFrom) => {
   const task = tasks[name]
   await ensureDependencies()
   const node = await chooseNode()
-  const context = { node, env: environmentFor(node) }
+  const context = { node, env: environmentFor(node), calledFrom }
   if (task.parts) await ensureSystemParts(name)
   if (task.built) await ensureBuilt(context)
   return task.run(context, args)
@@ -29,9 +29,11 @@ export const main = async (name, args) => {
     process.stderr.write(usage())
     process.exit(name === "--help" ? 0 : 2)
   }
+  // npm starts us in the root, and says in INIT_CWD where it was called; files named on the command line lie there.
+  const calledFrom = process.env.INIT_CWD ?? process.cwd()
   process.chdir(at())
   try {
-    process.exitCode = await perform(name, args)
+    process.exitCode = await perform(name, args, calledFrom)
   } catch (error) {
     if (!(error instanceof StepFailed)) throw error
     say(error.message)

@@ -117,7 +117,11 @@ export const ensureBuilt = async (context) => {
   return 0
 }
 
-const demo = (context, args) => node(context, [at("dist", "demo.js"), ...args])
+const demo = (context, args) =>
+  runAttached(context.node.path, [at("dist", "demo.js"), ...args], {
+    cwd: context.calledFrom,
+    env: context.env
+  })
 const bench = (context, args) => node(context, [at("bench", "run.ts"), ...args])
 const format = (context, args) =>
   node(context, [BIOME, "check", "--write", ...(args.length > 0 ? args : ["."])])
