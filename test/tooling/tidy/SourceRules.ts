@@ -26,10 +26,13 @@ const FUNCTIONS = new Set(["FunctionDeclaration", "FunctionExpression", "ArrowFu
 const functionLength: Rule = (source) => {
   const found: Array<Finding> = []
   if (!isProduct(source.path)) return found
+  let reportedUpTo = 0
   walk(source.program, (node) => {
-    if (!FUNCTIONS.has(node.type)) return
+    // Inside a function that is too long already, its inner ones are no news.
+    if (!FUNCTIONS.has(node.type) || node.end <= reportedUpTo) return
     const lines = source.lineOf(node.end) - source.lineOf(node.start) + 1
     if (lines <= FUNCTION_LINES_MAXIMUM) return
+    reportedUpTo = node.end
     found.push(
       finding(source, "function-length", node.start, `${lines} lines, more than ${FUNCTION_LINES_MAXIMUM}`)
     )

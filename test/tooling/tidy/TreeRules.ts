@@ -141,7 +141,7 @@ const imported = (sources: Iterable<Source>, counts: (path: string) => boolean):
 
 /**
  * Files of src that nothing but tests imports, and test support that no test imports. While a program's entry is
- * still to be written, src is let through.
+ * still to be written, all are let through.
  */
 export const orphans = (
   tree: Tree,
@@ -158,9 +158,9 @@ export const orphans = (
   return sources
     .map((source) => source.path)
     .filter((path) => {
-      if (entries.includes(path) || path.endsWith(".d.ts")) return false
+      if (!complete || entries.includes(path) || path.endsWith(".d.ts")) return false
       if (path.startsWith("test/support/") || isTesting(path)) return !byAnyone.has(path)
-      return complete && path.startsWith("src/") && !byProduct.has(path)
+      return path.startsWith("src/") && !byProduct.has(path)
     })
     .map((path) => finding(path, 1, "orphan", "nothing imports it"))
 }
