@@ -1,12 +1,16 @@
 /** Asking: the answer comes back to the asker; the kernel's asks all have a deadline, as have nact's queries. */
 import { Deferred, Effect, Queue } from "effect"
-import { type Bench, compare, type Contender, print, race, timed } from "./measure.ts"
+import { type Bench, type Contender, compare, print, race, timed } from "./measure.ts"
 import { nact, open } from "./setting.ts"
 
 const capacity = 1_024
 
 /** `count` asks, shared out among `askers` that ask one after the other. */
-const among = (askers: number, count: number, ask: () => Effect.Effect<unknown, unknown>): Effect.Effect<void, unknown> => {
+const among = (
+  askers: number,
+  count: number,
+  ask: () => Effect.Effect<unknown, unknown>
+): Effect.Effect<void, unknown> => {
   const one = () => {
     let left = count / askers
     return Effect.whileLoop({ while: () => left-- > 0, body: ask, step: () => undefined })

@@ -2,7 +2,14 @@
 import { createRequire } from "node:module"
 import { Effect, Exit, Schema, Scope } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
-import { ActorKey, type ActorRef, ActorSystem, Behaviour, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
+import {
+  ActorKey,
+  type ActorRef,
+  ActorSystem,
+  Behaviour,
+  ChildSpec,
+  Supervisor
+} from "../../src/kernel/index.ts"
 
 const CountProtocol = RpcGroup.make(
   Rpc.make("Count", { payload: { step: Schema.Int } }),
@@ -34,7 +41,9 @@ export const open = async (capacity: number, overflow: "wait" | "reject"): Promi
   const scope = Scope.makeUnsafe()
   const child = ChildSpec.make({ key: Count, behaviour: counting, mailbox: { capacity, overflow } })
   const root = Supervisor.spec({ id: "bench", strategy: "one-for-one", children: [child] })
-  const system = await Effect.runPromise(Effect.provideService(ActorSystem.make({ root }), Scope.Scope, scope))
+  const system = await Effect.runPromise(
+    Effect.provideService(ActorSystem.make({ root }), Scope.Scope, scope)
+  )
   return { ref: system.ref(Count), close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
 }
 

@@ -7,7 +7,7 @@ import { runInNewContext } from "node:vm"
 import { Effect, Exit, Fiber, Queue, Schema, Scope } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { ActorKey, ActorSystem, Behaviour, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
-import { type Bench, compare, type Contender, print, race, timed } from "./measure.ts"
+import { type Bench, type Contender, compare, print, race, timed } from "./measure.ts"
 import { nact } from "./setting.ts"
 
 const IdleProtocol = RpcGroup.make(Rpc.make("Ping"))
@@ -32,11 +32,16 @@ const parent = Behaviour.make(ParentProtocol, (ctx) =>
   )
 )
 
-const kernelSetting = async (): Promise<{ spawn: (count: number) => Promise<void>; close: () => Promise<void> }> => {
+const kernelSetting = async (): Promise<{
+  spawn: (count: number) => Promise<void>
+  close: () => Promise<void>
+}> => {
   const scope = Scope.makeUnsafe()
   const children = [ChildSpec.make({ key: Parent, behaviour: parent, shutdownMs: 60_000 })]
   const root = Supervisor.spec({ id: "bench", strategy: "one-for-one", children })
-  const system = await Effect.runPromise(Effect.provideService(ActorSystem.make({ root }), Scope.Scope, scope))
+  const system = await Effect.runPromise(
+    Effect.provideService(ActorSystem.make({ root }), Scope.Scope, scope)
+  )
   return {
     spawn: (count) => Effect.runPromise(system.ref(Parent).ask("Spawn", { count }, { timeoutMs: 60_000 })),
     close: () => Effect.runPromise(Scope.close(scope, Exit.void))

@@ -74,7 +74,8 @@ export const authenticate = (
       key: digestOf(engine, canonicalBytes(envelope))
     })
   const characters = envelope.payload.length + envelope.signatures.length * 160
-  if (characters > Limits.envelopeBytes) return refuse("too_large", `its envelope has ${characters} characters`)
+  if (characters > Limits.envelopeBytes)
+    return refuse("too_large", `its envelope has ${characters} characters`)
   const verified = verifyOrder(engine, root, envelope)
   return Result.isSuccess(verified)
     ? Result.succeed({ order: verified.success.document, digest: verified.success.digest })
@@ -89,7 +90,11 @@ export const isAbove = (order: WorkOrder, mark: HighWater | null): boolean =>
 
 /** All further checks, on an order whose signatures are good. */
 export const judge = ({ digest, order }: AuthenticOrder, facts: OrderFacts): Judgement => {
-  const refuse = (code: RefusalCode, detail: string | null = null): Judgement => ({ kind: "refuse", code, detail })
+  const refuse = (code: RefusalCode, detail: string | null = null): Judgement => ({
+    kind: "refuse",
+    code,
+    detail
+  })
   if (!facts.accepted) return refuse("not_accepted")
   if (order.device !== facts.device) return refuse("wrong_device", `it is for ${order.device}`)
   if (facts.seen === digest) return { kind: "known" }
@@ -98,7 +103,10 @@ export const judge = ({ digest, order }: AuthenticOrder, facts: OrderFacts): Jud
     return refuse("wrong_root", `it names version ${order.root_version}, the device has ${facts.rootVersion}`)
   }
   if (!isAbove(order, facts.highWater)) {
-    return refuse("out_of_order", `its counter is ${order.counter}, the last was ${facts.highWater?.counter ?? 0}`)
+    return refuse(
+      "out_of_order",
+      `its counter is ${order.counter}, the last was ${facts.highWater?.counter ?? 0}`
+    )
   }
   if (facts.seen !== null) return refuse("replayed", "another order has this id")
   if (!facts.clockProven) return { kind: "later", code: "clock_unproven" }

@@ -39,17 +39,24 @@ export const ledgerDeviceClock = (
       let highestMs = anchorMs
       let proven = false
 
-      const nowMs = Effect.map(Effect.all([Clock.currentTimeMillis, monotonicMs]), ([systemMs, monotonic]) => {
-        highestMs = Math.max(highestMs, Math.floor(systemMs), anchorMs + (monotonic - anchorAt))
-        return highestMs
-      })
+      const nowMs = Effect.map(
+        Effect.all([Clock.currentTimeMillis, monotonicMs]),
+        ([systemMs, monotonic]) => {
+          highestMs = Math.max(highestMs, Math.floor(systemMs), anchorMs + (monotonic - anchorAt))
+          return highestMs
+        }
+      )
 
       const persist = (timeMs: number) =>
         timeMs < persistedMs + persistEveryMs
           ? Effect.void
           : ledger.setNote("highest_time", String(timeMs)).pipe(
               Effect.andThen(Effect.sync(() => void (persistedMs = timeMs))),
-              Effect.catch((error) => Effect.logWarning("the time could not be stored").pipe(Effect.annotateLogs({ reason: error.reason })))
+              Effect.catch((error) =>
+                Effect.logWarning("the time could not be stored").pipe(
+                  Effect.annotateLogs({ reason: error.reason })
+                )
+              )
             )
 
       const accept = Effect.fnUntraced(function* (serverTimeMs: number) {
@@ -62,9 +69,9 @@ export const ledgerDeviceClock = (
           highestMs = serverTimeMs
         }
         if (leapMs > Limits.clockLeapAlarmMs) {
-          yield* Effect.logError("the device's time leapt by more than 30 days; check the server's clock").pipe(
-            Effect.annotateLogs({ fromMs: beforeMs, toMs: serverTimeMs })
-          )
+          yield* Effect.logError(
+            "the device's time leapt by more than 30 days; check the server's clock"
+          ).pipe(Effect.annotateLogs({ fromMs: beforeMs, toMs: serverTimeMs }))
         }
         yield* persist(serverTimeMs)
         return leapMs

@@ -9,16 +9,28 @@
  */
 import { join } from "node:path"
 import { Context, Effect, Layer, Redacted, Result, Schema } from "effect"
-import { type AgeIdentity, formatIdentity, formatRecipient, parseIdentity, x25519Identity } from "../crypto/AgeKeys.ts"
+import {
+  type AgeIdentity,
+  formatIdentity,
+  formatRecipient,
+  parseIdentity,
+  x25519Identity
+} from "../crypto/AgeKeys.ts"
 import { decodeBase64, encodeBase64 } from "../crypto/Base64.ts"
 import { fromUtf8, utf8 } from "../crypto/Bytes.ts"
-import { ed25519KeyBytes, type Engine } from "../crypto/Engine.ts"
+import { type Engine, ed25519KeyBytes } from "../crypto/Engine.ts"
 import { deriveId, makeSecretKeys, secretKeysEntropyBytes } from "../crypto/IdentityKeys.ts"
 import { parseX25519PublicKey } from "../crypto/Keys.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { Entropy } from "../ports/Entropy.ts"
 import { DeviceId, Recipient, ServerId, SigningKey } from "../schemas/Ids.ts"
-import { createPrivateFile, errorCode, errorText, readPrivateFile, requirePrivateFolder } from "./files/AtomicFile.ts"
+import {
+  createPrivateFile,
+  errorCode,
+  errorText,
+  readPrivateFile,
+  requirePrivateFolder
+} from "./files/AtomicFile.ts"
 
 export type NodeKind = "device" | "server"
 
@@ -98,16 +110,20 @@ export const nodeKeyRingFrom = (engine: Engine, kind: NodeKind, entropyBytes: Ui
   return nodeKeyRing(engine, kind, signingSeed, [encryptionSecret])
 }
 
-const decodeKeyFile = Schema.decodeUnknownResult(Schema.fromJsonString(KeyFile), { onExcessProperty: "error" })
+const decodeKeyFile = Schema.decodeUnknownResult(Schema.fromJsonString(KeyFile), {
+  onExcessProperty: "error"
+})
 
-const damaged = "it is damaged. Restore it from a backup, or remove it and enrol this node anew under a new id"
+const damaged =
+  "it is damaged. Restore it from a backup, or remove it and enrol this node anew under a new id"
 
 /** Reads a key file's bytes. Messages never quote its content. */
 const parseKeyFile = (engine: Engine, kind: NodeKind, bytes: Uint8Array): NodeKeyRing | string => {
   const decoded = decodeKeyFile(fromUtf8(bytes) ?? "")
   if (Result.isFailure(decoded)) return damaged
   const file = decoded.success
-  if (file.kind !== kind) return `it holds the keys of a ${file.kind}, not of a ${kind}: use another state folder`
+  if (file.kind !== kind)
+    return `it holds the keys of a ${file.kind}, not of a ${kind}: use another state folder`
   const seed = decodeBase64(file.signing_seed)
   const [first, ...others] = file.decryption_keys.map(parseIdentity)
   if (seed?.length !== ed25519KeyBytes || first === undefined) return damaged
@@ -117,7 +133,12 @@ const parseKeyFile = (engine: Engine, kind: NodeKind, bytes: Uint8Array): NodeKe
   return ring.id === file.id ? ring : damaged
 }
 
-const writeKeyFile = (path: string, engine: Engine, kind: NodeKind, entropyBytes: Uint8Array): NodeKeyRing => {
+const writeKeyFile = (
+  path: string,
+  engine: Engine,
+  kind: NodeKind,
+  entropyBytes: Uint8Array
+): NodeKeyRing => {
   const { encryptionSecret, signingSeed } = makeSecretKeys(entropyBytes)
   const ring = nodeKeyRing(engine, kind, signingSeed, [encryptionSecret])
   const file: typeof KeyFile.Type = {
@@ -167,7 +188,9 @@ export const loadNodeKeys = Effect.fnUntraced(function* (options: {
     if (created !== undefined) return created
   }
   const bytes = present ?? (yield* read)
-  const ring = yield* attempt(() => (bytes === undefined ? "it vanished while it was read" : parseKeyFile(engine, kind, bytes)))
+  const ring = yield* attempt(() =>
+    bytes === undefined ? "it vanished while it was read" : parseKeyFile(engine, kind, bytes)
+  )
   return typeof ring === "string" ? yield* new KeyFileError({ path, reason: ring }) : ring
 })
 
@@ -175,4 +198,5 @@ export const loadNodeKeys = Effect.fnUntraced(function* (options: {
 export const NodeKeysFile = (options: {
   readonly stateFolder: string
   readonly kind: NodeKind
-}): Layer.Layer<NodeKeys, KeyFileError, Entropy | CryptoEngine> => Layer.effect(NodeKeys, loadNodeKeys(options))
+}): Layer.Layer<NodeKeys, KeyFileError, Entropy | CryptoEngine> =>
+  Layer.effect(NodeKeys, loadNodeKeys(options))

@@ -24,7 +24,13 @@ export interface BpfInstruction {
 }
 
 /** Opcodes: load a word at an offset, jump where equal / greater or equal / any bit set, return. */
-export const Bpf = { load: 0x20, jumpEqual: 0x15, jumpGreaterOrEqual: 0x35, jumpSet: 0x45, return: 0x06 } as const
+export const Bpf = {
+  load: 0x20,
+  jumpEqual: 0x15,
+  jumpGreaterOrEqual: 0x35,
+  jumpSet: 0x45,
+  return: 0x06
+} as const
 
 /** What a filter returns; the low 16 bits of `errno` carry the error number. */
 export const SeccompAction = { allow: 0x7fff0000, killProcess: 0x80000000, errno: 0x00050000 } as const
@@ -57,13 +63,22 @@ type Verdict = keyof typeof verdicts
 /** A jump names the verdict it leads to where it holds; where not, the next instruction is run. */
 type Line =
   | { readonly _tag: "load"; readonly at: number }
-  | { readonly _tag: "jump"; readonly code: number; readonly k: number; readonly to: Verdict | "next"; readonly otherwise?: Verdict }
+  | {
+      readonly _tag: "jump"
+      readonly code: number
+      readonly k: number
+      readonly to: Verdict | "next"
+      readonly otherwise?: Verdict
+    }
   | { readonly _tag: "skip"; readonly unless: number; readonly count: number }
 
 const when = (code: number, k: number, to: Verdict | "next", otherwise?: Verdict): Line =>
   otherwise === undefined ? { _tag: "jump", code, k, to } : { _tag: "jump", code, k, to, otherwise }
 
-const present = (calls: Record<string, SyscallNumbers>, architecture: SeccompArchitecture): ReadonlyArray<number> =>
+const present = (
+  calls: Record<string, SyscallNumbers>,
+  architecture: SeccompArchitecture
+): ReadonlyArray<number> =>
   Object.values(calls)
     .map((numbers) => numbers[column[architecture]])
     .filter((number) => number !== null)
@@ -111,7 +126,8 @@ export const seccompInstructions = (architecture: SeccompArchitecture): Readonly
   const distance = (from: number, to: Verdict | "next" | undefined): number => {
     if (to === undefined || to === "next") return 0
     const steps = lines.length + order.indexOf(to) - from - 1
-    if (steps > 255) throw new RangeError(`The seccomp filter is too long: a jump of ${steps} does not fit into a byte.`)
+    if (steps > 255)
+      throw new RangeError(`The seccomp filter is too long: a jump of ${steps} does not fit into a byte.`)
     return steps
   }
   const body = lines.map((line, index): BpfInstruction => {
@@ -121,10 +137,18 @@ export const seccompInstructions = (architecture: SeccompArchitecture): Readonly
       case "skip":
         return { code: Bpf.jumpEqual, jt: 0, jf: line.count, k: line.unless }
       case "jump":
-        return { code: line.code, jt: distance(index, line.to), jf: distance(index, line.otherwise), k: line.k }
+        return {
+          code: line.code,
+          jt: distance(index, line.to),
+          jf: distance(index, line.otherwise),
+          k: line.k
+        }
     }
   })
-  return [...body, ...order.map((verdict): BpfInstruction => ({ code: Bpf.return, jt: 0, jf: 0, k: verdicts[verdict] }))]
+  return [
+    ...body,
+    ...order.map((verdict): BpfInstruction => ({ code: Bpf.return, jt: 0, jf: 0, k: verdicts[verdict] }))
+  ]
 }
 
 /** The filter as the kernel's `struct sock_filter[]`, 8 bytes each: what bubblewrap's `--seccomp` reads. */

@@ -29,7 +29,10 @@ export const ActorKey = {
 
 /** Makes a typed name for a family of addresses. */
 export const DynamicKey = {
-  make: <Rpcs extends AnyRpc>(name: string, protocol: Protocol<Rpcs> & NoStreams<Rpcs>): DynamicKey<Rpcs> => ({
+  make: <Rpcs extends AnyRpc>(
+    name: string,
+    protocol: Protocol<Rpcs> & NoStreams<Rpcs>
+  ): DynamicKey<Rpcs> => ({
     _tag: "DynamicKey",
     name,
     protocol

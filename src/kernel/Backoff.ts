@@ -45,8 +45,5 @@ export const Backoff = {
   delays,
   /** The same with Effect's Random, which a seed makes repeatable. */
   sample: (spec: BackoffSpec): Effect.Effect<ReadonlyArray<number>> =>
-    Effect.map(
-      Effect.service(Random.Random),
-      (random) => delays(spec, () => random.nextDoubleUnsafe())
-    )
+    Effect.map(Effect.service(Random.Random), (random) => delays(spec, () => random.nextDoubleUnsafe()))
 }

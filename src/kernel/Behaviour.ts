@@ -44,7 +44,9 @@ export interface ActorContext<Rpcs extends AnyRpc> {
 export interface Behaviour<Rpcs extends AnyRpc, out R = never> {
   readonly _tag: "Behaviour"
   readonly protocol: Protocol<Rpcs>
-  readonly build: (context: ActorContext<Rpcs>) => Effect.Effect<Handlers<Rpcs, any>, unknown, R | Scope.Scope>
+  readonly build: (
+    context: ActorContext<Rpcs>
+  ) => Effect.Effect<Handlers<Rpcs, any>, unknown, R | Scope.Scope>
 }
 
 /**

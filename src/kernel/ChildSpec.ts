@@ -113,7 +113,9 @@ export interface ChildSpecInput<Rpcs extends AnyRpc, R> {
   /** Default 5,000. */
   readonly shutdownMs?: number | undefined
   /** Default capacity 1,024 and overflow `reject`. */
-  readonly mailbox?: { readonly capacity?: number | undefined; readonly overflow?: OverflowPolicy | undefined } | undefined
+  readonly mailbox?:
+    | { readonly capacity?: number | undefined; readonly overflow?: OverflowPolicy | undefined }
+    | undefined
   /** Default 256. */
   readonly maximumTasks?: number | undefined
 }

@@ -19,7 +19,13 @@ const samples = 32
 /** The counters and samples of one system. */
 export class DeadLetters {
   /** Dead letters since the system started, by reason. */
-  readonly counts: Record<DeadLetterReason, number> = { full: 0, evicted: 0, stopped: 0, "not-found": 0, fenced: 0 }
+  readonly counts: Record<DeadLetterReason, number> = {
+    full: 0,
+    evicted: 0,
+    stopped: 0,
+    "not-found": 0,
+    fenced: 0
+  }
   private readonly latest: Array<DeadLetter> = []
   private readonly wallClock: () => number
 

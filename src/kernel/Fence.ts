@@ -38,5 +38,6 @@ export const Fence = {
   /** Fails with `Fenced` (and counts the refusal) when the current fiber belongs to an abandoned life. */
   check,
   /** Runs the effect unless the current fiber belongs to an abandoned life. */
-  guard: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | Fenced, R> => Effect.andThen(check, effect)
+  guard: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | Fenced, R> =>
+    Effect.andThen(check, effect)
 }

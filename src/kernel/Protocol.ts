@@ -6,8 +6,8 @@
  */
 import type { Effect } from "effect"
 import type { Rpc, RpcGroup } from "effect/rpc"
-import type { AskError } from "./Errors.ts"
 import type { ActorRef, AskOptions } from "./ActorRef.ts"
+import type { AskError } from "./Errors.ts"
 
 /** Any protocol, its messages forgotten. */
 export type AnyRpc = Rpc.Any
@@ -43,9 +43,10 @@ export type AskArguments<Payload> = [Payload] extends [void]
   : [payload: Payload, options?: AskOptions]
 
 /** `unknown` for a group without streaming messages; otherwise an unsatisfiable type that names the offence. */
-export type NoStreams<Rpcs extends AnyRpc> = true extends Rpc.IsStream<Rpcs, Rpcs["_tag"]>
-  ? { readonly "streaming messages are not supported by the kernel": never }
-  : unknown
+export type NoStreams<Rpcs extends AnyRpc> =
+  true extends Rpc.IsStream<Rpcs, Rpcs["_tag"]>
+    ? { readonly "streaming messages are not supported by the kernel": never }
+    : unknown
 
 /**
  * What a handler receives: the payload, and the way to ask others on behalf of this message.
@@ -78,5 +79,7 @@ export type Handlers<Rpcs extends AnyRpc, R = never> = {
 
 /** The services that the handlers `H` need. */
 export type HandlersServices<H> = {
-  readonly [Tag in keyof H]: H[Tag] extends (...args: never) => Effect.Effect<infer _A, infer _E, infer R> ? R : never
+  readonly [Tag in keyof H]: H[Tag] extends (...args: never) => Effect.Effect<infer _A, infer _E, infer R>
+    ? R
+    : never
 }[keyof H]

@@ -54,7 +54,8 @@ export interface DynamicInput<Rpcs extends AnyRpc, R> {
   readonly restart?: RestartType | undefined
 }
 
-type ServicesOf<Children extends ReadonlyArray<AnySpec>> = Children[number] extends AnySpec<infer R> ? R : never
+type ServicesOf<Children extends ReadonlyArray<AnySpec>> =
+  Children[number] extends AnySpec<infer R> ? R : never
 
 export const Supervisor = {
   /** A supervisor with a fixed list of children. */

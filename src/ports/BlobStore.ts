@@ -32,14 +32,24 @@ export class BlobStore extends Context.Service<
   BlobStore,
   {
     /** Writes a block durably; returns the bytes there are now. A block that is there already is answered likewise. */
-    readonly write: (name: BlobName, offset: number, totalBytes: number, block: Uint8Array) => Effect.Effect<number, BlobError | BlobConflict>
+    readonly write: (
+      name: BlobName,
+      offset: number,
+      totalBytes: number,
+      block: Uint8Array
+    ) => Effect.Effect<number, BlobError | BlobConflict>
     /** Bytes received so far and whether the blob is complete. */
-    readonly state: (name: BlobName) => Effect.Effect<{ readonly receivedBytes: number; readonly complete: boolean }, BlobError>
+    readonly state: (
+      name: BlobName
+    ) => Effect.Effect<{ readonly receivedBytes: number; readonly complete: boolean }, BlobError>
     /** The bytes of a complete blob from `offset` on, and its size. */
     readonly read: (
       name: BlobName,
       offset: number
-    ) => Effect.Effect<{ readonly sizeBytes: number; readonly bytes: Stream.Stream<Uint8Array, BlobError> }, BlobError | BlobMissing>
+    ) => Effect.Effect<
+      { readonly sizeBytes: number; readonly bytes: Stream.Stream<Uint8Array, BlobError> },
+      BlobError | BlobMissing
+    >
     readonly remove: (name: BlobName) => Effect.Effect<void, BlobError>
   }
 >()("postern/ports/BlobStore") {}

@@ -4,7 +4,10 @@ import { Context, Schema } from "effect"
 import type { HealthReport } from "../schemas/Health.ts"
 
 /** The host's part of a {@link HealthReport}: all but the work counters and the device's own state. */
-export type HostFigures = Omit<HealthReport, "at_ms" | "work" | "blocked" | "degraded" | "configuration_digest" | "software">
+export type HostFigures = Omit<
+  HealthReport,
+  "at_ms" | "work" | "blocked" | "degraded" | "configuration_digest" | "software"
+>
 
 export class ProbeError extends Schema.TaggedError<ProbeError>()("ProbeError", {
   reason: Schema.String

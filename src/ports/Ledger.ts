@@ -33,9 +33,27 @@ export interface LedgerOrder {
 
 /** A piece waiting to be sent to the server, oldest first. Receipts are never dropped; output may be. */
 export type OutboxItem =
-  | { readonly kind: "output"; readonly id: number; readonly order: OrderId; readonly sequence: number; readonly bytes: Uint8Array }
-  | { readonly kind: "artifacts"; readonly id: number; readonly order: OrderId; readonly path: string; readonly sizeBytes: number }
-  | { readonly kind: "receipt"; readonly id: number; readonly number: number; readonly digest: Digest; readonly envelope: DsseEnvelope }
+  | {
+      readonly kind: "output"
+      readonly id: number
+      readonly order: OrderId
+      readonly sequence: number
+      readonly bytes: Uint8Array
+    }
+  | {
+      readonly kind: "artifacts"
+      readonly id: number
+      readonly order: OrderId
+      readonly path: string
+      readonly sizeBytes: number
+    }
+  | {
+      readonly kind: "receipt"
+      readonly id: number
+      readonly number: number
+      readonly digest: Digest
+      readonly envelope: DsseEnvelope
+    }
 
 export interface OutboxSize {
   readonly items: number
@@ -89,9 +107,16 @@ export class Ledger extends Context.Service<
       receivedAtMs: number
     ) => Effect.Effect<"accepted" | "replayed" | "out_of_order", LedgerError>
     /** Moves an unfinished order on and returns its new version. */
-    readonly advance: (order: OrderId, state: "downloading" | "verifying") => Effect.Effect<number, LedgerError>
+    readonly advance: (
+      order: OrderId,
+      state: "downloading" | "verifying"
+    ) => Effect.Effect<number, LedgerError>
     /** Counts an attempt and marks it running, before the command starts. */
-    readonly begin: (order: OrderId, idempotent: boolean, startedAtMs: number) => Effect.Effect<{ version: number; attempts: number }, LedgerError>
+    readonly begin: (
+      order: OrderId,
+      idempotent: boolean,
+      startedAtMs: number
+    ) => Effect.Effect<{ version: number; attempts: number }, LedgerError>
     /** Puts an interrupted, idempotent order back to `queued`. */
     readonly requeue: (order: OrderId) => Effect.Effect<number, LedgerError>
     readonly find: (order: OrderId) => Effect.Effect<LedgerOrder | null, LedgerError>
@@ -103,11 +128,19 @@ export class Ledger extends Context.Service<
     /** Receipt, final state, chain head and outbox rows in one transaction. */
     readonly conclude: (conclusion: Conclusion) => Effect.Effect<void, LedgerError>
     /** Remembers a verified cancel until it expires; true if it is new. */
-    readonly rememberCancel: (order: OrderId, envelope: DsseEnvelope, expiresAtMs: number) => Effect.Effect<boolean, LedgerError>
+    readonly rememberCancel: (
+      order: OrderId,
+      envelope: DsseEnvelope,
+      expiresAtMs: number
+    ) => Effect.Effect<boolean, LedgerError>
     readonly cancels: Effect.Effect<ReadonlyArray<OrderId>, LedgerError>
     readonly isCanceled: (order: OrderId) => Effect.Effect<boolean, LedgerError>
     /** Adds an output chunk to the outbox; false (and nothing written) when the outbox has no room. */
-    readonly putOutput: (order: OrderId, sequence: number, bytes: Uint8Array) => Effect.Effect<boolean, LedgerError>
+    readonly putOutput: (
+      order: OrderId,
+      sequence: number,
+      bytes: Uint8Array
+    ) => Effect.Effect<boolean, LedgerError>
     /** Removes output of an order that is to be run again. */
     readonly dropOutput: (order: OrderId) => Effect.Effect<void, LedgerError>
     /** The oldest things to send: chunks and artifacts of an order before its receipt. */

@@ -59,9 +59,16 @@ export class PackageStore extends Context.Service<
       files: ReadonlyArray<JailArtifact>,
       recipients: ReadonlyArray<Recipient>,
       limits: { readonly bytes: number; readonly entries: number }
-    ) => Effect.Effect<{ readonly path: string; readonly summary: ArtifactSummary } | null, StorageError | PackageRefused>
+    ) => Effect.Effect<
+      { readonly path: string; readonly summary: ArtifactSummary } | null,
+      StorageError | PackageRefused
+    >
     /** Reads a block of a spooled file. */
-    readonly readBlock: (path: string, offset: number, maximumBytes: number) => Effect.Effect<Uint8Array, StorageError>
+    readonly readBlock: (
+      path: string,
+      offset: number,
+      maximumBytes: number
+    ) => Effect.Effect<Uint8Array, StorageError>
     readonly removeSpooled: (path: string) => Effect.Effect<void, StorageError>
     /** Encrypts one output chunk to the recipients (an age file of its own) and gives its digest. */
     readonly sealChunk: (
@@ -73,6 +80,9 @@ export class PackageStore extends Context.Service<
     /** Removes ciphertext, folder and scratch of an order (not what is spooled for sending). */
     readonly remove: (order: OrderId) => Effect.Effect<void, StorageError>
     /** Removes everything that belongs to none of `keep`; called at start. */
-    readonly sweep: (keep: ReadonlyArray<OrderId>, keepSpooled: ReadonlyArray<string>) => Effect.Effect<void, StorageError>
+    readonly sweep: (
+      keep: ReadonlyArray<OrderId>,
+      keepSpooled: ReadonlyArray<string>
+    ) => Effect.Effect<void, StorageError>
   }
 >()("postern/ports/PackageStore") {}

@@ -74,7 +74,11 @@ export class ServerLink extends Context.Service<
     /** Ciphertext of a payload from `offset` on, as it comes. A server that lacks it answers `not_found`. */
     readonly payload: (digest: Digest, offset: number) => Stream.Stream<Uint8Array, LinkError>
     readonly progress: (report: ProgressReport) => Effect.Effect<Answer<unknown>, LinkError>
-    readonly output: (order: OrderId, sequence: number, chunk: Uint8Array) => Effect.Effect<Answer<unknown>, LinkError>
+    readonly output: (
+      order: OrderId,
+      sequence: number,
+      chunk: Uint8Array
+    ) => Effect.Effect<Answer<unknown>, LinkError>
     /** A block of the artifacts file of `totalBytes` at `offset`; the answer says how much the server has. */
     readonly artifacts: (
       order: OrderId,

@@ -4,7 +4,8 @@ import { intBetween, Name } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
-const withDefault = <A>(schema: Schema.Codec<A, A>, value: A) => schema.pipe(Schema.withDecodingDefault(Effect.succeed(value)))
+const withDefault = <A>(schema: Schema.Codec<A, A>, value: A) =>
+  schema.pipe(Schema.withDecodingDefault(Effect.succeed(value)))
 
 export const ClientConfig = Schema.Struct({
   /** Where the device keeps keys, ledger, packages. 0700. */

@@ -98,7 +98,10 @@ export const BlockAnswer = Schema.Struct({ received_bytes: Count })
 export type BlockAnswer = typeof BlockAnswer.Type
 
 export const ReceiptDelivery = Schema.Struct({
-  receipts: Schema.Array(DsseEnvelope).check(Schema.isMinLength(1), Schema.isMaxLength(Limits.receiptsPerRequest))
+  receipts: Schema.Array(DsseEnvelope).check(
+    Schema.isMinLength(1),
+    Schema.isMaxLength(Limits.receiptsPerRequest)
+  )
 })
 export type ReceiptDelivery = typeof ReceiptDelivery.Type
 

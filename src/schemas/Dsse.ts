@@ -6,7 +6,9 @@ import { Schema } from "effect"
 import { KeyId } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 
-export const Base64 = Schema.String.check(Schema.isPattern(/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/))
+export const Base64 = Schema.String.check(
+  Schema.isPattern(/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/)
+)
 
 export const DsseSignature = Schema.Struct({
   keyid: Schema.Union([KeyId, Schema.String.check(Schema.isPattern(/^(dev|srv)_[a-z2-7]{52}$/))]),

@@ -54,7 +54,10 @@ export type EnrolmentRequest = typeof EnrolmentRequest.Type
 /** What `postern invite` prints, as `postern-invite-v1.` and base64url of this JSON. Holds a secret. */
 export const Invitation = Schema.Struct({
   server: ServerId,
-  addresses: Schema.Array(ServerAddress).check(Schema.isMinLength(1), Schema.isMaxLength(Limits.serverAddresses)),
+  addresses: Schema.Array(ServerAddress).check(
+    Schema.isMinLength(1),
+    Schema.isMaxLength(Limits.serverAddresses)
+  ),
   root_digest: Digest,
   /** 160 bits, base32. */
   secret: Schema.String.check(Schema.isPattern(/^[a-z2-7]{32}$/)),

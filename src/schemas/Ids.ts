@@ -5,11 +5,15 @@
 import { Schema } from "effect"
 
 /** `dev_` and 52 characters of base32 (RFC 4648, lower case): SHA-256 over tag, Ed25519 key and first X25519 key. */
-export const DeviceId = Schema.String.check(Schema.isPattern(/^dev_[a-z2-7]{52}$/)).pipe(Schema.brand("DeviceId"))
+export const DeviceId = Schema.String.check(Schema.isPattern(/^dev_[a-z2-7]{52}$/)).pipe(
+  Schema.brand("DeviceId")
+)
 export type DeviceId = typeof DeviceId.Type
 
 /** Like {@link DeviceId}, for a server. */
-export const ServerId = Schema.String.check(Schema.isPattern(/^srv_[a-z2-7]{52}$/)).pipe(Schema.brand("ServerId"))
+export const ServerId = Schema.String.check(Schema.isPattern(/^srv_[a-z2-7]{52}$/)).pipe(
+  Schema.brand("ServerId")
+)
 export type ServerId = typeof ServerId.Type
 
 /** `key_` and base32 of SHA-256 over a tag and an Ed25519 public key: how a role or a signature names a key. */
@@ -23,15 +27,21 @@ export const OrderId = Schema.String.check(
 export type OrderId = typeof OrderId.Type
 
 /** An invitation's public id: base32 of SHA-256 over a tag and its secret, so the id reveals nothing of the secret. */
-export const InvitationId = Schema.String.check(Schema.isPattern(/^inv_[a-z2-7]{52}$/)).pipe(Schema.brand("InvitationId"))
+export const InvitationId = Schema.String.check(Schema.isPattern(/^inv_[a-z2-7]{52}$/)).pipe(
+  Schema.brand("InvitationId")
+)
 export type InvitationId = typeof InvitationId.Type
 
 /** Random identity of one ledger database; a restored backup or a cloned card is told apart by it. 128 bits, base32. */
-export const Incarnation = Schema.String.check(Schema.isPattern(/^[a-z2-7]{26}$/)).pipe(Schema.brand("Incarnation"))
+export const Incarnation = Schema.String.check(Schema.isPattern(/^[a-z2-7]{26}$/)).pipe(
+  Schema.brand("Incarnation")
+)
 export type Incarnation = typeof Incarnation.Type
 
 /** `sha256:` and 64 hexadecimal digits, lower case. */
-export const Digest = Schema.String.check(Schema.isPattern(/^sha256:[0-9a-f]{64}$/)).pipe(Schema.brand("Digest"))
+export const Digest = Schema.String.check(Schema.isPattern(/^sha256:[0-9a-f]{64}$/)).pipe(
+  Schema.brand("Digest")
+)
 export type Digest = typeof Digest.Type
 
 /** Name of a device, agent or operator. `broker-services` is reserved. */
@@ -41,11 +51,15 @@ export const Name = Schema.String.check(
 export type Name = typeof Name.Type
 
 /** A raw 32-byte Ed25519 public key in standard base64 with padding. That it is a good point is checked where it is used. */
-export const SigningKey = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{43}=$/)).pipe(Schema.brand("SigningKey"))
+export const SigningKey = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{43}=$/)).pipe(
+  Schema.brand("SigningKey")
+)
 export type SigningKey = typeof SigningKey.Type
 
 /** An age X25519 recipient (`age1…`, bech32). That it decodes is checked where it is used. */
-export const Recipient = Schema.String.check(Schema.isPattern(/^age1[02-9ac-hj-np-z]{58}$/)).pipe(Schema.brand("Recipient"))
+export const Recipient = Schema.String.check(Schema.isPattern(/^age1[02-9ac-hj-np-z]{58}$/)).pipe(
+  Schema.brand("Recipient")
+)
 export type Recipient = typeof Recipient.Type
 
 /** A request nonce: 128 bits, base32. */
@@ -60,7 +74,8 @@ export type TimestampMs = number
 export const Count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
 
 /** A whole number from `minimum` to `maximum`. */
-export const intBetween = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+export const intBetween = (minimum: number, maximum: number) =>
+  Schema.Int.check(Schema.isBetween({ minimum, maximum }))
 
 /** A string of at most `maximum` characters without control characters: a label a person may read. */
 export const labelUpTo = (maximum: number) =>

@@ -3,11 +3,29 @@
  * ciphertext as octets. Declared once; the server's handlers, the CLI's client and `/openapi.json` all come from here.
  */
 import { Context, Schema } from "effect"
-import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchema, HttpApiSecurity, OpenApi } from "effect/http-api"
+import {
+  HttpApi,
+  HttpApiEndpoint,
+  HttpApiGroup,
+  HttpApiMiddleware,
+  HttpApiSchema,
+  HttpApiSecurity,
+  OpenApi
+} from "effect/http-api"
 import { HighWater, RootChain } from "./DeviceApi.ts"
 import { Base64, DsseEnvelope } from "./Dsse.ts"
 import { HealthReport } from "./Health.ts"
-import { Count, DeviceId, Digest, Incarnation, InvitationId, Name, OrderId, ServerId, TimestampMs } from "./Ids.ts"
+import {
+  Count,
+  DeviceId,
+  Digest,
+  Incarnation,
+  InvitationId,
+  Name,
+  OrderId,
+  ServerId,
+  TimestampMs
+} from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { LaneName, OrderState } from "./WorkOrder.ts"
 
@@ -18,7 +36,9 @@ export const Role = Schema.Literals(["viewer", "operator", "admin"])
 export type Role = typeof Role.Type
 
 /** Who is asking. */
-export class Caller extends Context.Service<Caller, { readonly name: string; readonly role: Role }>()("postern/ManagementApi/Caller") {}
+export class Caller extends Context.Service<Caller, { readonly name: string; readonly role: Role }>()(
+  "postern/ManagementApi/Caller"
+) {}
 
 export class Unauthorized extends Schema.TaggedError<Unauthorized>()(
   "Unauthorized",
@@ -26,9 +46,17 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>()(
   { httpApiStatus: 401 }
 ) {}
 
-export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", { message: Schema.String }, { httpApiStatus: 403 }) {}
+export class Forbidden extends Schema.TaggedError<Forbidden>()(
+  "Forbidden",
+  { message: Schema.String },
+  { httpApiStatus: 403 }
+) {}
 
-export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", { message: Schema.String }, { httpApiStatus: 404 }) {}
+export class NotFound extends Schema.TaggedError<NotFound>()(
+  "NotFound",
+  { message: Schema.String },
+  { httpApiStatus: 404 }
+) {}
 
 /** The request is well-formed but can't be done as things stand; `code` says which rule. */
 export class Conflict extends Schema.TaggedError<Conflict>()(
@@ -52,15 +80,27 @@ export class Conflict extends Schema.TaggedError<Conflict>()(
 ) {}
 
 /** The document is malformed, or not signed by those who may. */
-export class Refused extends Schema.TaggedError<Refused>()("Refused", { message: Schema.String }, { httpApiStatus: 422 }) {}
+export class Refused extends Schema.TaggedError<Refused>()(
+  "Refused",
+  { message: Schema.String },
+  { httpApiStatus: 422 }
+) {}
 
 /** The server's store or disk failed, or it is overloaded; nothing was changed. */
-export class Unavailable extends Schema.TaggedError<Unavailable>()("Unavailable", { message: Schema.String }, { httpApiStatus: 503 }) {}
-
-export class Authorization extends HttpApiMiddleware.Service<Authorization, { provides: Caller; requires: never }>()(
-  "postern/ManagementApi/Authorization",
-  { requiredForClient: true, security: { bearer: HttpApiSecurity.bearer }, error: [Unauthorized, Unavailable] }
+export class Unavailable extends Schema.TaggedError<Unavailable>()(
+  "Unavailable",
+  { message: Schema.String },
+  { httpApiStatus: 503 }
 ) {}
+
+export class Authorization extends HttpApiMiddleware.Service<
+  Authorization,
+  { provides: Caller; requires: never }
+>()("postern/ManagementApi/Authorization", {
+  requiredForClient: true,
+  security: { bearer: HttpApiSecurity.bearer },
+  error: [Unauthorized, Unavailable]
+}) {}
 
 const common = [Forbidden, Unavailable] as const
 
@@ -150,9 +190,21 @@ class ServerGroup extends HttpApiGroup.make("server")
     HttpApiEndpoint.get("status", "/status", { success: ServerStatus, error: [...common] }),
     /** The actor tree, as `kernel/Inspection` encodes it. */
     HttpApiEndpoint.get("actors", "/actors", { success: Schema.Unknown, error: [...common] }),
-    HttpApiEndpoint.get("roots", "/roots", { query: { from: number }, success: RootChain, error: [...common] }),
-    HttpApiEndpoint.post("publishRoot", "/roots", { payload: DsseEnvelope, success: Ok, error: [...common, Refused, Conflict] }),
-    HttpApiEndpoint.get("audit", "/audit", { query: { limit: number }, success: AuditPage, error: [...common] })
+    HttpApiEndpoint.get("roots", "/roots", {
+      query: { from: number },
+      success: RootChain,
+      error: [...common]
+    }),
+    HttpApiEndpoint.post("publishRoot", "/roots", {
+      payload: DsseEnvelope,
+      success: Ok,
+      error: [...common, Refused, Conflict]
+    }),
+    HttpApiEndpoint.get("audit", "/audit", {
+      query: { limit: number },
+      success: AuditPage,
+      error: [...common]
+    })
   )
   .middleware(Authorization) {}
 
@@ -168,7 +220,11 @@ class DevicesGroup extends HttpApiGroup.make("devices")
       success: Schema.Struct({ devices: Schema.Array(DeviceView) }),
       error: [...common]
     }),
-    HttpApiEndpoint.get("show", "/devices/:device", { params: { device: DeviceId }, success: DeviceView, error: [...common, NotFound] }),
+    HttpApiEndpoint.get("show", "/devices/:device", {
+      params: { device: DeviceId },
+      success: DeviceView,
+      error: [...common, NotFound]
+    }),
     /** An operator's signed decision: accept, reject or revoke. */
     HttpApiEndpoint.post("admit", "/devices/:device/admission", {
       params: { device: DeviceId },
@@ -206,7 +262,11 @@ class JobsGroup extends HttpApiGroup.make("jobs")
       success: Schema.Struct({ received_bytes: Count, complete: Schema.Boolean }),
       error: [...common, Refused, Conflict]
     }),
-    HttpApiEndpoint.post("submit", "/jobs", { payload: DsseEnvelope, success: JobView, error: [...common, Refused, Conflict] }),
+    HttpApiEndpoint.post("submit", "/jobs", {
+      payload: DsseEnvelope,
+      success: JobView,
+      error: [...common, Refused, Conflict]
+    }),
     HttpApiEndpoint.get("list", "/jobs", {
       query: { device: Schema.optional(DeviceId), open: Schema.optional(Schema.Literals(["true", "false"])) },
       success: Schema.Struct({ jobs: Schema.Array(JobView) }),
@@ -240,7 +300,11 @@ class JobsGroup extends HttpApiGroup.make("jobs")
       error: [...common, NotFound, Refused, Conflict]
     }),
     /** A stop without an operator's signature: can stop work, never start any. */
-    HttpApiEndpoint.post("stop", "/jobs/:id/stop", { params: { id: OrderId }, success: Ok, error: [...common, NotFound, Conflict] })
+    HttpApiEndpoint.post("stop", "/jobs/:id/stop", {
+      params: { id: OrderId },
+      success: Ok,
+      error: [...common, NotFound, Conflict]
+    })
   )
   .middleware(Authorization) {}
 
@@ -249,4 +313,10 @@ export class ManagementApi extends HttpApi.make("postern-management")
   .add(DevicesGroup)
   .add(JobsGroup)
   .prefix(managementApiPath)
-  .annotateMerge(OpenApi.annotations({ title: "Postern management API", version: "1", description: `Pages hold at most ${Limits.pageItems} items.` })) {}
+  .annotateMerge(
+    OpenApi.annotations({
+      title: "Postern management API",
+      version: "1",
+      description: `Pages hold at most ${Limits.pageItems} items.`
+    })
+  ) {}

@@ -17,7 +17,8 @@ export const PackagePath = Schema.String.check(
   })
 )
 
-const text = (maximum: number) => Schema.String.check(Schema.isMaxLength(maximum), Schema.isPattern(/^[^\0]*$/))
+const text = (maximum: number) =>
+  Schema.String.check(Schema.isMaxLength(maximum), Schema.isPattern(/^[^\0]*$/))
 
 export const JobLimits = Schema.Struct({
   /** Wall clock; then SIGTERM, after the grace SIGKILL. */
@@ -38,8 +39,14 @@ export type JobLimits = typeof JobLimits.Type
 
 /** What a package asks of the device beyond the bare jail. The device grants only what its own allow-list names too. */
 export const Grants = Schema.Struct({
-  devices: Schema.Array(Schema.String.check(Schema.isPattern(/^[a-z0-9][a-z0-9-]{0,62}$/))).check(Schema.isMaxLength(16), Schema.isUnique()),
-  read_only: Schema.Array(text(Limits.packagePathLength).check(Schema.isPattern(/^\//))).check(Schema.isMaxLength(16), Schema.isUnique())
+  devices: Schema.Array(Schema.String.check(Schema.isPattern(/^[a-z0-9][a-z0-9-]{0,62}$/))).check(
+    Schema.isMaxLength(16),
+    Schema.isUnique()
+  ),
+  read_only: Schema.Array(text(Limits.packagePathLength).check(Schema.isPattern(/^\//))).check(
+    Schema.isMaxLength(16),
+    Schema.isUnique()
+  )
 })
 export type Grants = typeof Grants.Type
 

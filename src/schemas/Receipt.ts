@@ -1,6 +1,16 @@
 /** The receipt: what a device signs about an order it finished or refused. Receipts form a chain by number and digest. */
 import { Schema } from "effect"
-import { Count, DeviceId, Digest, Incarnation, intBetween, labelUpTo, OrderId, RootVersion, TimestampMs } from "./Ids.ts"
+import {
+  Count,
+  DeviceId,
+  Digest,
+  Incarnation,
+  intBetween,
+  labelUpTo,
+  OrderId,
+  RootVersion,
+  TimestampMs
+} from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { OutcomeReason } from "./Refusals.ts"
 import { FinalState } from "./WorkOrder.ts"

@@ -7,28 +7,35 @@ import { Schema } from "effect"
 /** Reasons to refuse one order, in the order of the checks. */
 export const refusalTexts = {
   too_large: "The order is larger than allowed. Sign a smaller one.",
-  malformed: "The order is not strict RFC 8785 JSON of the expected shape. It was altered or made by another version.",
-  unknown_key: "No signature is by a key of the operators role in the device's trust root. Update the root, or sign with the right key.",
+  malformed:
+    "The order is not strict RFC 8785 JSON of the expected shape. It was altered or made by another version.",
+  unknown_key:
+    "No signature is by a key of the operators role in the device's trust root. Update the root, or sign with the right key.",
   bad_signature: "A signature does not fit the order. It was altered on the way.",
   threshold_not_met: "Fewer operators signed than the trust root asks for. Add signatures.",
   not_accepted: "The device has not been accepted by an operator. Accept it with `postern devices accept`.",
   wrong_device: "The order is for another device.",
-  wrong_root: "The order names a trust root newer than the device could get. Publish that root on the server.",
-  out_of_order: "The order's place in the sequence is not above the last one accepted. It was replayed, or signed twice.",
+  wrong_root:
+    "The order names a trust root newer than the device could get. Publish that root on the server.",
+  out_of_order:
+    "The order's place in the sequence is not above the last one accepted. It was replayed, or signed twice.",
   replayed: "An order with this id was accepted before.",
   expired: "The order's time is over. Submit it again.",
   not_yet_valid: "The order was issued in the device's future. Check the operator's clock.",
-  clock_unproven: "The device has not yet been told the time in this boot. It will take orders once the server answered.",
+  clock_unproven:
+    "The device has not yet been told the time in this boot. It will take orders once the server answered.",
   canceled: "A cancel for this order was there before it began.",
   no_jail: "The device has no safe jail. Run `postern doctor` there.",
   disk_low: "The device has too little free disk. Free some.",
   outbox_full: "Too many results wait to be sent. They go out when the server is reached.",
   lane_unknown: "The device does not know the order's lane.",
   payload_missing: "The server does not have the payload. Submit it again.",
-  payload_too_slow: "The payload came too slowly to be finished in time. It is tried again later, until the order expires.",
+  payload_too_slow:
+    "The payload came too slowly to be finished in time. It is tried again later, until the order expires.",
   payload_size: "The payload is not as long as the order says. It was altered on the way.",
   payload_digest: "The payload's digest is not the one the operator signed. It was altered on the way.",
-  payload_not_for_us: "The payload is not encrypted to this device's key. Build it with the key from the device book.",
+  payload_not_for_us:
+    "The payload is not encrypted to this device's key. Build it with the key from the device book.",
   payload_decrypt: "The payload does not decrypt. It was damaged before it was signed.",
   payload_decompress: "The payload is not zstd data, or it is cut short.",
   payload_unpacked_size: "The payload unpacks to more than the order says.",
@@ -53,7 +60,8 @@ export const failureTexts = {
   canceled_by_operator: "An operator canceled it.",
   stopped_by_server: "The server stopped it.",
   device_stopped: "The device's program was stopped while it ran.",
-  crashed_in_run: "The device or its program went down while it ran. It is not run again, since it is not idempotent.",
+  crashed_in_run:
+    "The device or its program went down while it ran. It is not run again, since it is not idempotent.",
   attempts_used: "It was interrupted on every attempt it is allowed.",
   artifact_missing: "The command ended well, but a file it promised is not in /work/out.",
   artifact_refused: "What stands in /work/out is too large, too many, or not plain files.",
@@ -77,7 +85,8 @@ export const blockedTexts = {
   no_jail: "There is no safe jail on the device.",
   disk_low: "The device has too little free disk.",
   outbox_full: "Too many results wait to be sent.",
-  ledger_rolled_back: "The server knows of later orders than the device's ledger: it was restored from a backup. An operator must accept the device again.",
+  ledger_rolled_back:
+    "The server knows of later orders than the device's ledger: it was restored from a backup. An operator must accept the device again.",
   cloned: "Two devices use this identity. An operator must accept one of them again.",
   stopping: "The device's program is stopping."
 } as const

@@ -4,7 +4,8 @@ import { intBetween } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
-const withDefault = <A>(schema: Schema.Codec<A, A>, value: A) => schema.pipe(Schema.withDecodingDefault(Effect.succeed(value)))
+const withDefault = <A>(schema: Schema.Codec<A, A>, value: A) =>
+  schema.pipe(Schema.withDecodingDefault(Effect.succeed(value)))
 
 export const ServerConfig = Schema.Struct({
   /** Where the server keeps keys, databases, ciphertext. 0700. */
@@ -14,9 +15,9 @@ export const ServerConfig = Schema.Struct({
   /** 0 takes a free port and says which. */
   port: withDefault(intBetween(0, 65_535), 8470),
   /** Origins under which devices reach it, for the identity that goes into the root. Default: the bound address. */
-  addresses: Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses)).pipe(
-    Schema.withDecodingDefault(Effect.succeed([]))
-  ),
+  addresses: Schema.Array(ServerAddress)
+    .check(Schema.isMaxLength(Limits.serverAddresses))
+    .pipe(Schema.withDecodingDefault(Effect.succeed([]))),
   /** The sleep told to devices that do not hold their polls open. */
   poll_sleep_ms: withDefault(intBetween(Limits.pollSleepMinimumMs, Limits.pollSleepMaximumMs), 60_000),
   /** Requests in work at once; above it devices are told to come later (503, Retry-After). */

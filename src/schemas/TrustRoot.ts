@@ -3,7 +3,16 @@
  * of both N and N+1; expiry is judged on the last root of a chain only.
  */
 import { Schema } from "effect"
-import { intBetween, KeyId, labelUpTo, Recipient, RootVersion, ServerId, SigningKey, TimestampMs } from "./Ids.ts"
+import {
+  intBetween,
+  KeyId,
+  labelUpTo,
+  Recipient,
+  RootVersion,
+  ServerId,
+  SigningKey,
+  TimestampMs
+} from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 
 export const RoleName = Schema.Literals(["root", "operators", "servers", "broker_services"])
@@ -22,8 +31,11 @@ export const Role = Schema.Struct({
   keys: Schema.Array(KeyId).check(Schema.isMaxLength(Limits.rootKeys), Schema.isUnique()),
   threshold: intBetween(1, Limits.rootKeys)
 }).check(
-  Schema.makeFilter((role) =>
-    role.keys.length === 0 || role.threshold <= role.keys.length || "the threshold is larger than the number of keys"
+  Schema.makeFilter(
+    (role) =>
+      role.keys.length === 0 ||
+      role.threshold <= role.keys.length ||
+      "the threshold is larger than the number of keys"
   )
 )
 
@@ -38,7 +50,10 @@ export const RootServer = Schema.Struct({
   key: KeyId,
   recipient: Recipient,
   /** Origins (scheme, host, port; no path) under which devices reach it, best first. */
-  addresses: Schema.Array(ServerAddress).check(Schema.isMinLength(1), Schema.isMaxLength(Limits.serverAddresses))
+  addresses: Schema.Array(ServerAddress).check(
+    Schema.isMinLength(1),
+    Schema.isMaxLength(Limits.serverAddresses)
+  )
 })
 
 export const TrustRoot = Schema.Struct({

@@ -62,9 +62,11 @@ export const CancelOrder = Schema.Struct({
   /** As the order's: the device remembers a cancel for an order it has not seen until then. */
   expires_at_ms: TimestampMs
 }).check(
-  Schema.makeFilter((cancel) =>
-    (cancel.expires_at_ms > cancel.issued_at_ms && cancel.expires_at_ms - cancel.issued_at_ms <= 2 * Limits.orderLifetimeMs) ||
-    "its lifetime is not between 0 and 180 days"
+  Schema.makeFilter(
+    (cancel) =>
+      (cancel.expires_at_ms > cancel.issued_at_ms &&
+        cancel.expires_at_ms - cancel.issued_at_ms <= 2 * Limits.orderLifetimeMs) ||
+      "its lifetime is not between 0 and 180 days"
   )
 )
 export type CancelOrder = typeof CancelOrder.Type

@@ -16,8 +16,8 @@ import { FileIdentity } from "../../src/adapters/FileIdentity.ts"
 import { NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
 import { loadNodeKeys, NodeKeys, type NodeKind } from "../../src/adapters/NodeKeys.ts"
 import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
-import { decryptBytes, encryptBytes, cipherEntropyBytes } from "../../src/crypto/PackageCipher.ts"
 import { utf8 } from "../../src/crypto/Bytes.ts"
+import { cipherEntropyBytes, decryptBytes, encryptBytes } from "../../src/crypto/PackageCipher.ts"
 import { CryptoEngine } from "../../src/ports/CryptoEngine.ts"
 import { Entropy } from "../../src/ports/Entropy.ts"
 import { Identity } from "../../src/ports/Identity.ts"
@@ -26,7 +26,8 @@ import { temporaryFolder } from "./support/folders.ts"
 
 const outside = Layer.merge(NativeCryptoEngine, SystemEntropy)
 
-const load = (stateFolder: string, kind: NodeKind = "device") => loadNodeKeys({ stateFolder, kind }).pipe(Effect.provide(outside))
+const load = (stateFolder: string, kind: NodeKind = "device") =>
+  loadNodeKeys({ stateFolder, kind }).pipe(Effect.provide(outside))
 
 const withKeys = Effect.gen(function* () {
   const folder = join(yield* temporaryFolder, "state")
@@ -60,7 +61,10 @@ describe("keys of a node", () => {
         const entropyBytes = yield* (yield* Entropy).bytes(cipherEntropyBytes(1))
         const sealed = encryptBytes(engine, { recipients: [identity.recipient], entropyBytes }, utf8("hello"))
         const file = yield* Effect.fromResult(sealed)
-        assert.deepStrictEqual(yield* Effect.fromResult(decryptBytes(engine, ageIdentities, file)), utf8("hello"))
+        assert.deepStrictEqual(
+          yield* Effect.fromResult(decryptBytes(engine, ageIdentities, file)),
+          utf8("hello")
+        )
         const { envelope } = yield* identity.sign("receipt", { type: "postern/receipt/v1" })
         assert.strictEqual(envelope.signatures[0]?.keyid, identity.id)
       }).pipe(Effect.provide(FileIdentity({ stateFolder, kind: "server" }).pipe(Layer.provideMerge(outside))))
@@ -94,7 +98,10 @@ describe("keys of a node", () => {
     Effect.gen(function* () {
       const { file, folder } = yield* withKeys
       chmodSync(file, 0o640)
-      assert.match((yield* Effect.flip(load(folder))).message, /open to other users \(mode 0640\): run chmod 0600/)
+      assert.match(
+        (yield* Effect.flip(load(folder))).message,
+        /open to other users \(mode 0640\): run chmod 0600/
+      )
       chmodSync(file, 0o600)
       chmodSync(join(folder, "keys"), 0o750)
       assert.match((yield* Effect.flip(load(folder))).message, /keys is open to other users \(mode 0750\)/)

@@ -39,7 +39,9 @@ const octal = (mode: number): string => (mode & 0o7777).toString(8).padStart(4, 
 const requireOwner = (path: string, uid: number): void => {
   const own = process.geteuid?.()
   if (own !== undefined && uid !== own) {
-    throw new UnsafeFile(`${path} belongs to uid ${uid}, but this program runs as uid ${own}: give it to that user`)
+    throw new UnsafeFile(
+      `${path} belongs to uid ${uid}, but this program runs as uid ${own}: give it to that user`
+    )
   }
 }
 
@@ -75,7 +77,11 @@ const writeAll = (handle: number, bytes: Uint8Array): void => {
 
 /** Writes a new 0600 file and flushes it. Fails where something stands there already. */
 const writeNew = (path: string, bytes: Uint8Array): void => {
-  const handle = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+  const handle = openSync(
+    path,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600
+  )
   try {
     fchmodSync(handle, 0o600)
     writeAll(handle, bytes)
@@ -127,7 +133,8 @@ export const readPrivateFile = (path: string, maximumBytes: number): Uint8Array 
     if ((found.mode & 0o077) !== 0) {
       throw new UnsafeFile(`${path} is open to other users (mode ${octal(found.mode)}): run chmod 0600 on it`)
     }
-    if (found.size > maximumBytes) throw new UnsafeFile(`${path} has ${found.size} bytes, more than ${maximumBytes}`)
+    if (found.size > maximumBytes)
+      throw new UnsafeFile(`${path} has ${found.size} bytes, more than ${maximumBytes}`)
     const bytes = new Uint8Array(found.size)
     let offset = 0
     while (offset < bytes.length) {

@@ -5,7 +5,14 @@ import { closeSync, openSync } from "node:fs"
 import type { Readable, Writable } from "node:stream"
 import type { Scope } from "effect"
 import { Deferred, Effect, Option } from "effect"
-import { LaunchDescriptor, type LaunchPlan, bubblewrapArguments, launchCommand, launchFailures, launchPath } from "./Launch.ts"
+import {
+  bubblewrapArguments,
+  LaunchDescriptor,
+  type LaunchPlan,
+  launchCommand,
+  launchFailures,
+  launchPath
+} from "./Launch.ts"
 import { inheritableDescriptors, killChain, killInit, signalJob } from "./Processes.ts"
 
 /** How the chain ended. */
@@ -66,7 +73,14 @@ export const childTimesMs = (status: string): number | null => {
   const lines = [...status.matchAll(/^(\d+)m(\d+)[.,](\d+)s (\d+)m(\d+)[.,](\d+)s$/gm)]
   const [, ...fields] = lines[1] ?? []
   if (fields.length !== 6) return null
-  const [userM, userS, userF, systemM, systemS, systemF] = fields as [string, string, string, string, string, string]
+  const [userM, userS, userF, systemM, systemS, systemF] = fields as [
+    string,
+    string,
+    string,
+    string,
+    string,
+    string
+  ]
   const ms = (minutes: string, seconds: string, fraction: string) =>
     Number(minutes) * 60_000 + Math.round(Number(`${seconds}.${fraction}`) * 1000)
   return ms(userM, userS, userF) + ms(systemM, systemS, systemF)
@@ -87,7 +101,15 @@ const spawnChain = (plan: LaunchPlan): ChildProcess => {
   const stray = inheritableDescriptors(LaunchDescriptor.gate + 1)
   const nothing = openSync("/dev/null", "r")
   try {
-    const stdio: Array<"ignore" | "pipe" | number> = ["ignore", "ignore", "pipe", "pipe", "pipe", "pipe", "pipe"]
+    const stdio: Array<"ignore" | "pipe" | number> = [
+      "ignore",
+      "ignore",
+      "pipe",
+      "pipe",
+      "pipe",
+      "pipe",
+      "pipe"
+    ]
     for (const descriptor of stray) {
       while (stdio.length < descriptor) stdio.push("ignore")
       stdio[descriptor] = nothing
@@ -111,7 +133,9 @@ const start = (plan: LaunchPlan, seccomp: Uint8Array): Engine => {
     const ended: EngineEnd = {
       exitCode: statusExitCode(status),
       cpuMs: childTimesMs(status),
-      message: [known, failure, message.trim()].filter((part) => part !== undefined && part !== "").join(": "),
+      message: [known, failure, message.trim()]
+        .filter((part) => part !== undefined && part !== "")
+        .join(": "),
       // unshare(1) takes on the signal of its child: after a kill of init it ends by one, having waited all the same.
       clean: child.pid === undefined || (!force.chain && (code !== null || force.init))
     }
@@ -193,7 +217,10 @@ const engineOf = (
 }
 
 /** Starts the chain; closing the scope kills it and waits until it is gone. */
-export const acquireEngine = (plan: LaunchPlan, seccomp: Uint8Array): Effect.Effect<Engine, never, Scope.Scope> =>
+export const acquireEngine = (
+  plan: LaunchPlan,
+  seccomp: Uint8Array
+): Effect.Effect<Engine, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => start(plan, seccomp)),
     (engine) => engine.kill

@@ -63,8 +63,7 @@ const chainProcesses = 4
 const resourceLimits = (plan: LaunchPlan): ReadonlyArray<string> => {
   const { limits } = plan
   const cpuSeconds = Math.ceil((limits.timeout_ms / 1000) * (limits.cpu_percent / 100)) + 1
-  const perProcess =
-    plan.cgroupFolder === null ? [`--as=${limits.memory_bytes}`, `--cpu=${cpuSeconds}`] : []
+  const perProcess = plan.cgroupFolder === null ? [`--as=${limits.memory_bytes}`, `--cpu=${cpuSeconds}`] : []
   return [
     ...perProcess,
     `--nproc=${limits.processes + chainProcesses}`,

@@ -2,7 +2,7 @@
  * The job's bounded tmpfs as the client sees it: an open folder. It stays readable after the last process of the job,
  * and with it the mount, is gone, and the kernel frees it when the folder is closed.
  */
-import { constants, closeSync, openSync } from "node:fs"
+import { closeSync, constants, openSync } from "node:fs"
 import { chown, lstat, mkdir, opendir, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import type { Scope } from "effect"
@@ -10,12 +10,15 @@ import { Effect, Schema } from "effect"
 import { LaunchFolder } from "./Launch.ts"
 
 /** A step on the file system failed: which, and why. */
-export class ScratchError extends Schema.TaggedError<ScratchError>()("ScratchError", { detail: Schema.String }) {}
+export class ScratchError extends Schema.TaggedError<ScratchError>()("ScratchError", {
+  detail: Schema.String
+}) {}
 
 const attempt = <A>(what: string, step: () => Promise<A>): Effect.Effect<A, ScratchError> =>
   Effect.tryPromise({
     try: step,
-    catch: (error) => new ScratchError({ detail: `${what}: ${error instanceof Error ? error.message : String(error)}` })
+    catch: (error) =>
+      new ScratchError({ detail: `${what}: ${error instanceof Error ? error.message : String(error)}` })
   })
 
 const tmpfsMagic = 0x01021994
@@ -77,7 +80,11 @@ const giveTree = async (folder: string, uid: number, left: { entries: number }):
  * Checks that the package's folder is there and, where jobs have a uid of their own, gives the tree to that uid: a job
  * can read it no other way, since nobody but the owner may enter it.
  */
-export const lendPackage = (folder: string, uid: number | null, maximumEntries: number): Effect.Effect<void, ScratchError> =>
+export const lendPackage = (
+  folder: string,
+  uid: number | null,
+  maximumEntries: number
+): Effect.Effect<void, ScratchError> =>
   attempt("lending the package to the jail", async () => {
     const found = await lstat(folder)
     if (!found.isDirectory()) refuseEntry(folder, "is not a folder")

@@ -6,8 +6,8 @@
  * @module
  */
 import { Result, Schema } from "effect"
-import { parseCanonical } from "../../crypto/CanonicalJson.ts"
 import { concatBytes, utf8 } from "../../crypto/Bytes.ts"
+import { parseCanonical } from "../../crypto/CanonicalJson.ts"
 import type { Engine, Hasher } from "../../crypto/Engine.ts"
 import { encodeHex } from "../../crypto/Hex.ts"
 import { PackageRefused } from "../../ports/PackageStore.ts"
@@ -47,7 +47,8 @@ export interface ContentReader {
 }
 
 /** A refusal; `detail` names what was found, for people. */
-export const refused = (code: RefusalCode, detail: string): PackageRefused => new PackageRefused({ code, detail })
+export const refused = (code: RefusalCode, detail: string): PackageRefused =>
+  new PackageRefused({ code, detail })
 
 const quoted = (path: string): string => JSON.stringify(path.length > 200 ? `${path.slice(0, 200)}…` : path)
 
@@ -92,7 +93,8 @@ const pathBook = (bounds: ContentBounds) => {
   let unpackedBytes = 0
 
   const add = (path: string, kind: TarEntry["kind"]): void => {
-    if (kinds.size >= bounds.entries) throw refused("payload_entries", `there are more than ${bounds.entries} entries`)
+    if (kinds.size >= bounds.entries)
+      throw refused("payload_entries", `there are more than ${bounds.entries} entries`)
     kinds.set(folded(path), { path, kind })
   }
   /** Folders on the way that no entry named: they are made and counted. */
@@ -113,7 +115,8 @@ const pathBook = (bounds: ContentBounds) => {
   return {
     /** Takes in an entry; gives the folders to make before it. */
     enter: (entry: TarEntry): ReadonlyArray<string> => {
-      if (!isSafePath(entry.path)) throw refused("entry_forbidden", `the path ${quoted(entry.path)} is not safe`)
+      if (!isSafePath(entry.path))
+        throw refused("entry_forbidden", `the path ${quoted(entry.path)} is not safe`)
       const known = kinds.get(folded(entry.path))
       if (known !== undefined) {
         const isSameFile = known.path === entry.path && known.kind === "file" && entry.kind === "file"
@@ -204,7 +207,10 @@ export const packageReader = (engine: Engine, bounds: ContentBounds): PackageRea
       throw refused("manifest_missing", `it begins with ${quoted(entry.path)}`)
     }
     if (entry.sizeBytes > Limits.manifestBytes) {
-      throw refused("manifest_malformed", `it has ${entry.sizeBytes} bytes, more than ${Limits.manifestBytes}`)
+      throw refused(
+        "manifest_malformed",
+        `it has ${entry.sizeBytes} bytes, more than ${Limits.manifestBytes}`
+      )
     }
     manifestBytes = new Uint8Array(0)
   }
@@ -222,7 +228,8 @@ export const packageReader = (engine: Engine, bounds: ContentBounds): PackageRea
   const endFile = (): void => {
     if (current === undefined) return
     const digest = `sha256:${encodeHex(current.hasher.digest())}`
-    if (digest !== current.digest) throw refused("file_digest", `${quoted(current.path)} is not the file that was listed`)
+    if (digest !== current.digest)
+      throw refused("file_digest", `${quoted(current.path)} is not the file that was listed`)
     current = undefined
     filesSeen += 1
   }
@@ -247,7 +254,8 @@ export const packageReader = (engine: Engine, bounds: ContentBounds): PackageRea
     finish: () => {
       if (manifest === undefined) throw refused("manifest_missing", "it is empty")
       const listed = Object.keys(manifest.files).length
-      if (filesSeen !== listed) throw refused("file_missing", `it holds ${filesSeen} of the ${listed} files listed`)
+      if (filesSeen !== listed)
+        throw refused("file_missing", `it holds ${filesSeen} of the ${listed} files listed`)
     }
   })
   return { ...reader, manifest: () => manifest }
@@ -255,11 +263,15 @@ export const packageReader = (engine: Engine, bounds: ContentBounds): PackageRea
 
 /** Begins to judge returned artifacts: plain files at safe paths, whatever they hold. Their digest was signed whole. */
 export const artifactsReader = (bounds: ContentBounds): ContentReader =>
-  contentReader(bounds, { begin: (entry) => entry.executable, data: () => {}, end: () => {}, finish: () => {} })
+  contentReader(bounds, {
+    begin: (entry) => entry.executable,
+    data: () => {},
+    end: () => {},
+    finish: () => {}
+  })
 
 /** Bounds that nothing may exceed, whatever an order or receipt says. */
 export const boundedBy = (bounds: ContentBounds, limits: ContentBounds): ContentBounds => ({
   unpackedBytes: Math.min(bounds.unpackedBytes, limits.unpackedBytes),
   entries: Math.min(bounds.entries, limits.entries)
 })
-

@@ -54,7 +54,8 @@ const part = (block: Uint8Array, [offset, length]: readonly [number, number]): U
 const checksum = (block: Uint8Array): number => {
   let sum = 8 * 0x20
   for (let index = 0; index < tarBlockBytes; index++) {
-    if (index < field.checksum[0] || index >= field.checksum[0] + field.checksum[1]) sum += block[index] as number
+    if (index < field.checksum[0] || index >= field.checksum[0] + field.checksum[1])
+      sum += block[index] as number
   }
   return sum
 }
@@ -66,7 +67,8 @@ const splitPath = (path: Uint8Array): readonly [Uint8Array, Uint8Array] | undefi
   if (path.length <= field.name[1]) return [new Uint8Array(0), path]
   const slash = 0x2f
   for (let cut = Math.min(field.prefix[1], path.length - 2); cut > 0; cut--) {
-    if (path[cut] === slash && path.length - cut - 1 <= field.name[1]) return [path.subarray(0, cut), path.subarray(cut + 1)]
+    if (path[cut] === slash && path.length - cut - 1 <= field.name[1])
+      return [path.subarray(0, cut), path.subarray(cut + 1)]
   }
   return undefined
 }
@@ -102,7 +104,8 @@ const paxRecord = (path: string): Uint8Array => {
 }
 
 /** How many zeros follow content of a length, so that the next header stands on a block. */
-export const tarPadding = (sizeBytes: number): number => (tarBlockBytes - (sizeBytes % tarBlockBytes)) % tarBlockBytes
+export const tarPadding = (sizeBytes: number): number =>
+  (tarBlockBytes - (sizeBytes % tarBlockBytes)) % tarBlockBytes
 
 const padded = (bytes: Uint8Array): Uint8Array => concatBytes(bytes, new Uint8Array(tarPadding(bytes.length)))
 
@@ -174,7 +177,8 @@ export const readTarHeader = (block: Uint8Array, paxPath: string | undefined): T
   const sizeBytes = octalField(block, field.size, "size")
   const typeflag = String.fromCharCode(...part(block, field.typeflag))
   if (typeflag === "x") {
-    if (paxPath !== undefined || sizeBytes > paxBytes) throw new TarRefused("a pax header is too large or stands twice")
+    if (paxPath !== undefined || sizeBytes > paxBytes)
+      throw new TarRefused("a pax header is too large or stands twice")
     return { _tag: "Pax", sizeBytes }
   }
   const prefix = textField(block, field.prefix)
@@ -214,7 +218,8 @@ export const readPaxPath = (content: Uint8Array): string | undefined => {
     if (!(end <= content.length && end > blank + 1) || content[end - 1] !== 0x0a) {
       throw new TarRefused("a pax header is malformed")
     }
-    const [, key, value] = /^([^=]+)=([\s\S]*)$/.exec(fromUtf8(content.subarray(blank + 1, end - 1)) ?? "") ?? []
+    const [, key, value] =
+      /^([^=]+)=([\s\S]*)$/.exec(fromUtf8(content.subarray(blank + 1, end - 1)) ?? "") ?? []
     if (key === undefined || value === undefined) throw new TarRefused("a pax header is malformed")
     if (key === "path") {
       if (path !== undefined || value === "") throw new TarRefused("a pax header names no path, or two")

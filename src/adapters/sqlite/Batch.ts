@@ -33,14 +33,21 @@ const failAll = (calls: ReadonlyArray<Call>, reason: string): ReadonlyArray<Repl
   calls.map((call) => ({ id: call.id, ok: false, reason }))
 
 /** Runs the calls in order in one transaction and returns their replies once it is committed (or failed). */
-export const runBatch = (database: DatabaseSync, methods: Methods, calls: ReadonlyArray<Call>): ReadonlyArray<Reply> => {
+export const runBatch = (
+  database: DatabaseSync,
+  methods: Methods,
+  calls: ReadonlyArray<Call>
+): ReadonlyArray<Reply> => {
   try {
     database.exec("BEGIN IMMEDIATE")
     const replies: Array<Reply> = []
     for (const call of calls) {
       const reply = runOne(database, methods, call)
       if (!database.isTransaction) {
-        return failAll(calls, reply.ok ? "the transaction was lost" : `the transaction was taken back: ${reply.reason}`)
+        return failAll(
+          calls,
+          reply.ok ? "the transaction was lost" : `the transaction was taken back: ${reply.reason}`
+        )
       }
       replies.push(reply)
     }

@@ -86,7 +86,9 @@ export const migrate = (database: DatabaseSync, definition: DatabaseDefinition<a
   const { user_version: found } = database.prepare("PRAGMA user_version").get() as { user_version: number }
   const newest = definition.migrations.length
   if (found > newest) {
-    throw new Error(`the file has schema version ${found}, this program knows ${newest}: install the newer program again`)
+    throw new Error(
+      `the file has schema version ${found}, this program knows ${newest}: install the newer program again`
+    )
   }
   for (let version = found; version < newest; version++) {
     database.exec("BEGIN IMMEDIATE")
@@ -102,4 +104,5 @@ export const migrate = (database: DatabaseSync, definition: DatabaseDefinition<a
 }
 
 /** What went wrong, in one line, without a stack. */
-export const describeError = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+export const describeError = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error)

@@ -13,7 +13,9 @@ export interface WorkerRole {
   readonly path: string
 }
 
-export type ToWorker = { readonly type: "calls"; readonly calls: ReadonlyArray<Call> } | { readonly type: "close" }
+export type ToWorker =
+  | { readonly type: "calls"; readonly calls: ReadonlyArray<Call> }
+  | { readonly type: "close" }
 
 export type FromWorker =
   | { readonly type: "ready" }

@@ -12,5 +12,7 @@ export const refuseFenced = <A>(
   Effect.flatMap(Fence.isCurrent, (current) =>
     current
       ? call
-      : Effect.fail(new SqliteError({ database, operation, code: "fenced", reason: "the caller is an abandoned life" }))
+      : Effect.fail(
+          new SqliteError({ database, operation, code: "fenced", reason: "the caller is an abandoned life" })
+        )
   )

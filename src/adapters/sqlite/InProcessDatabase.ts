@@ -35,14 +35,24 @@ export const hostInProcess = <M extends Methods>(
               return reply?.ok === true
                 ? Effect.succeed(reply.value as never)
                 : Effect.fail(
-                    new SqliteError({ database: definition.name, operation: method, code: "failed", reason: reply?.reason ?? "no reply" })
+                    new SqliteError({
+                      database: definition.name,
+                      operation: method,
+                      code: "failed",
+                      reason: reply?.reason ?? "no reply"
+                    })
                   )
             })
           )
       }
     },
     catch: (error) =>
-      new SqliteError({ database: definition.name, operation: "open", code: "unusable", reason: describeError(error) })
+      new SqliteError({
+        database: definition.name,
+        operation: "open",
+        code: "unusable",
+        reason: describeError(error)
+      })
   })
 
 /** Opens the file at `path` in the calling thread and closes it with the scope. */
@@ -54,7 +64,12 @@ export const openInProcess = <M extends Methods>(
     Effect.try({
       try: () => openDatabase(path),
       catch: (error) =>
-        new SqliteError({ database: definition.name, operation: "open", code: "unusable", reason: `${path}: ${describeError(error)}` })
+        new SqliteError({
+          database: definition.name,
+          operation: "open",
+          code: "unusable",
+          reason: `${path}: ${describeError(error)}`
+        })
     }),
     (database) => Effect.sync(() => database.close())
   ).pipe(Effect.flatMap((database) => hostInProcess(definition, database)))

@@ -64,7 +64,12 @@ class WorkerHost {
   /** Starts a thread; `opened` hears once whether the database is usable. */
   open(opened: (error: SqliteError | undefined) => void): void {
     const role: WorkerRole = { role: "postern/sqlite", database: this.database, path: this.options.path }
-    const worker = new Worker(this.options.entry, { workerData: role, name: `sqlite ${this.database}`, execArgv: [], argv: [] })
+    const worker = new Worker(this.options.entry, {
+      workerData: role,
+      name: `sqlite ${this.database}`,
+      execArgv: [],
+      argv: []
+    })
     this.worker = worker
     let told = false
     let lastError = "it ended without a word"
@@ -101,7 +106,9 @@ class WorkerHost {
       tell(this.error("open", "unusable", lastError))
       if (this.closing) return
       this.failEverything(wasReady ? "died" : "unusable", `the database thread ended: ${lastError}`)
-      this.options.onTrouble?.(`${this.database}: the database thread ended and is started again: ${lastError}`)
+      this.options.onTrouble?.(
+        `${this.database}: the database thread ended and is started again: ${lastError}`
+      )
       this.startAgain()
     })
   }
@@ -179,7 +186,8 @@ class WorkerHost {
     clearTimeout(this.restart)
     const queued = this.queue
     this.queue = []
-    for (const waiting of queued) waiting.settle(this.error(waiting.call.method, "closed", "the database is closed"))
+    for (const waiting of queued)
+      waiting.settle(this.error(waiting.call.method, "closed", "the database is closed"))
     const worker = this.worker
     if (worker === undefined) {
       done()
@@ -236,7 +244,12 @@ export const openInWorker = <M extends Methods>(
                   : reply.ok
                     ? Effect.succeed(reply.value as never)
                     : Effect.fail(
-                        new SqliteError({ database: definition.name, operation: method, code: "failed", reason: reply.reason })
+                        new SqliteError({
+                          database: definition.name,
+                          operation: method,
+                          code: "failed",
+                          reason: reply.reason
+                        })
                       )
               )
             )

@@ -11,7 +11,12 @@ export const makeNode = (kernel: Kernel, parentPath: string, spec: AnySpec, owne
     case "Actor":
       return new Cell(kernel, parentPath, spec, owner)
     case "Supervisor":
-      return new SupervisorNode(kernel, parentPath, spec as typeof spec & { options: SupervisorOptions }, owner)
+      return new SupervisorNode(
+        kernel,
+        parentPath,
+        spec as typeof spec & { options: SupervisorOptions },
+        owner
+      )
     case "Dynamic":
       return new DynamicNode(kernel, parentPath, spec, owner)
   }

@@ -48,7 +48,10 @@ export interface Probe<Rpcs extends AnyRpc> {
 const patience = 10_000
 
 /** Lets other fibers run until the condition holds; dies with `what` when it never does. No time passes. */
-const until = (condition: () => boolean | Effect.Effect<boolean>, what = "the condition"): Effect.Effect<void> =>
+const until = (
+  condition: () => boolean | Effect.Effect<boolean>,
+  what = "the condition"
+): Effect.Effect<void> =>
   Effect.gen(function* () {
     for (let turn = 0; turn < patience; turn++) {
       const now = condition()
@@ -73,7 +76,9 @@ const advanceUntil = (
       }
       yield* TestClock.adjust(options.stepMs)
     }
-    return yield* Effect.die(new Error(`waited ${options.limitMs} ms in vain for ${options.what ?? "the condition"}`))
+    return yield* Effect.die(
+      new Error(`waited ${options.limitMs} ms in vain for ${options.what ?? "the condition"}`)
+    )
   })
 
 /** Gives every fiber that can run without time passing the chance to do so. */
@@ -120,9 +125,8 @@ const probe = <Rpcs extends AnyRpc>(
       return answer === undefined ? Effect.void : answer(request as never)
     }
   }
-  const behaviour = Behaviour.make(
-    key.protocol as Protocol<Rpcs> & NoStreams<Rpcs>,
-    () => Effect.succeed(handlers as unknown as Handlers<Rpcs>)
+  const behaviour = Behaviour.make(key.protocol as Protocol<Rpcs> & NoStreams<Rpcs>, () =>
+    Effect.succeed(handlers as unknown as Handlers<Rpcs>)
   )
   return {
     key,

@@ -60,38 +60,48 @@ describe("in-process host", () => {
 })
 
 describe("worker host", () => {
-  it.live("answers after the commit: what was answered is in the file when the thread is killed at once", () =>
-    Effect.gen(function* () {
-      const path = join(yield* folder, "counter.db")
-      const host = yield* openInWorker(counterDatabase, { path, entry })
-      const answers = yield* Effect.all(
-        Array.from({ length: 100 }, (_, index) => Effect.result(host.call(index % 10 === 3 ? "fail" : "add", "a", 1))),
-        { concurrency: "unbounded" }
-      )
-      yield* host.kill
-      const succeeded = answers.filter((answer) => answer._tag === "Success").length
-      assert.strictEqual(succeeded, 90)
-      const database = openDatabase(path)
-      const row = database.prepare("SELECT value FROM counter WHERE name = 'a'").get() as { value: number }
-      database.close()
-      assert.strictEqual(row.value, 90)
-    })
+  it.live(
+    "answers after the commit: what was answered is in the file when the thread is killed at once",
+    () =>
+      Effect.gen(function* () {
+        const path = join(yield* folder, "counter.db")
+        const host = yield* openInWorker(counterDatabase, { path, entry })
+        const answers = yield* Effect.all(
+          Array.from({ length: 100 }, (_, index) =>
+            Effect.result(host.call(index % 10 === 3 ? "fail" : "add", "a", 1))
+          ),
+          { concurrency: "unbounded" }
+        )
+        yield* host.kill
+        const succeeded = answers.filter((answer) => answer._tag === "Success").length
+        assert.strictEqual(succeeded, 90)
+        const database = openDatabase(path)
+        const row = database.prepare("SELECT value FROM counter WHERE name = 'a'").get() as { value: number }
+        database.close()
+        assert.strictEqual(row.value, 90)
+      })
   )
 
-  it.live("fails every call in hand when the thread dies, starts it again, and keeps nothing of the lost batch", () =>
-    Effect.gen(function* () {
-      const path = join(yield* folder, "counter.db")
-      const troubles: Array<string> = []
-      const host = yield* openInWorker(counterDatabase, { path, entry, onTrouble: (reason) => troubles.push(reason) })
-      yield* host.call("add", "a", 1)
-      const fibers = yield* Effect.forEach(["add", "die", "add", "read"] as const, (method) =>
-        Effect.forkChild(Effect.flip(host.call(method as "add", "a", 1)), { startImmediately: true })
-      )
-      const errors = yield* Effect.forEach(fibers, (fiber) => Fiber.join(fiber))
-      assert.deepStrictEqual(errors.map(codeOf), ["died", "died", "died", "died"])
-      assert.strictEqual(yield* eventually(host.call("read", "a")), 1)
-      assert.strictEqual(troubles.length, 1)
-    })
+  it.live(
+    "fails every call in hand when the thread dies, starts it again, and keeps nothing of the lost batch",
+    () =>
+      Effect.gen(function* () {
+        const path = join(yield* folder, "counter.db")
+        const troubles: Array<string> = []
+        const host = yield* openInWorker(counterDatabase, {
+          path,
+          entry,
+          onTrouble: (reason) => troubles.push(reason)
+        })
+        yield* host.call("add", "a", 1)
+        const fibers = yield* Effect.forEach(["add", "die", "add", "read"] as const, (method) =>
+          Effect.forkChild(Effect.flip(host.call(method as "add", "a", 1)), { startImmediately: true })
+        )
+        const errors = yield* Effect.forEach(fibers, (fiber) => Fiber.join(fiber))
+        assert.deepStrictEqual(errors.map(codeOf), ["died", "died", "died", "died"])
+        assert.strictEqual(yield* eventually(host.call("read", "a")), 1)
+        assert.strictEqual(troubles.length, 1)
+      })
   )
 
   it.live("refuses what is more than its queue holds, and serves the rest", () =>
@@ -123,9 +133,13 @@ describe("worker host", () => {
   it.live("says why a file cannot be opened, and a closed host says that it is closed", () =>
     Effect.gen(function* () {
       const home = yield* folder
-      const error = yield* Effect.flip(openInWorker(counterDatabase, { path: join(home, "none", "counter.db"), entry }))
+      const error = yield* Effect.flip(
+        openInWorker(counterDatabase, { path: join(home, "none", "counter.db"), entry })
+      )
       assert.strictEqual(error.code, "unusable")
-      const closed = yield* Effect.scoped(openInWorker(counterDatabase, { path: join(home, "counter.db"), entry }))
+      const closed = yield* Effect.scoped(
+        openInWorker(counterDatabase, { path: join(home, "counter.db"), entry })
+      )
       assert.strictEqual((yield* Effect.flip(closed.call("read", "a"))).code, "closed")
     })
   )
