@@ -5,6 +5,8 @@
  * @module
  */
 import { Schema } from "effect"
+import { PackageRefused, StorageError } from "../../ports/PackageStore.ts"
+import { refusalTexts } from "../../schemas/Refusals.ts"
 
 /** A command could not do what it was asked. `message` is for people and already free of unsafe characters. */
 export class CliFailure extends Schema.TaggedError<CliFailure>()("CliFailure", {
@@ -21,3 +23,14 @@ export const usage = (message: string): CliFailure => new CliFailure({ message, 
 
 /** Ends with this exit code and no message: everything has been said. */
 export const silentExit = (exitCode: number): CliFailure => new CliFailure({ message: "", exitCode })
+
+const isPackageRefused = Schema.is(PackageRefused)
+const isStorageError = Schema.is(StorageError)
+
+/** What an error says to a person. Errors of shared code, which carry no sentence of their own, get one here. */
+export const explain = (error: unknown): string => {
+  if (isPackageRefused(error)) return `${refusalTexts[error.code]} (${error.code}: ${error.detail})`
+  if (isStorageError(error)) return `Could not ${error.operation} ${error.path}: ${error.reason}`
+  const message = error instanceof Error ? error.message : String(error)
+  return message === "" && error instanceof Error ? error.name : message
+}

@@ -8,6 +8,7 @@
  */
 import { Cause, Effect, Exit, Layer, Predicate } from "effect"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
+import { CliFailure, explain } from "./Failure.ts"
 import { Screen } from "./Screen.ts"
 import { visibleLines } from "./Text.ts"
 
@@ -47,7 +48,8 @@ const report = (cause: Cause.Cause<unknown>): { readonly text: string; readonly 
   if (Cause.hasInterruptsOnly(cause)) return { text: "", code: 130 }
   const error = Cause.squash(cause)
   if (CliError.isCliError(error) && error._tag === "ShowHelp") return { text: "", code: 2 }
-  const message = error instanceof Error ? error.message : String(error)
+  if (error instanceof CliFailure && error.message === "") return { text: "", code: error.exitCode }
+  const message = explain(error)
   const code =
     Predicate.hasProperty(error, "exitCode") && Predicate.isNumber(error.exitCode) ? error.exitCode : 1
   if (Cause.hasDies(cause)) {
