@@ -13,6 +13,7 @@ import { JailError, type JailOutcome, type JailResult, JailUnavailable } from ".
 import { Limits } from "../schemas/Limits.ts"
 import { JobLimits } from "../schemas/Manifest.ts"
 import { type ArtifactList, collectArtifacts } from "./jail/Artifacts.ts"
+import { watchMemory } from "./jail/MemoryWatch.ts"
 import { acquireControlGroup } from "./jail/ControlGroups.ts"
 import { acquireEngine, type Engine, type EngineEnd } from "./jail/Engine.ts"
 import { checkJail } from "./jail/JailCheck.ts"
@@ -241,7 +242,9 @@ export const runInSetting = (
     const started = yield* startEngine(plan, request)
     const asked = yield* Deferred.make<Stop>()
     const result = yield* Deferred.make<JailResult>()
-    const peakMemory = group === null ? Effect.succeed(null) : group.peakMemoryBytes
+    const weightBytes = request.limits.memory_bytes + request.limits.disk_bytes
+    const watched = group === null ? yield* watchMemory(started.engine.guard, weightBytes) : null
+    const peakMemory = watched?.peakBytes ?? group?.peakMemoryBytes ?? Effect.succeed(null)
     yield* Effect.forkScoped(
       Effect.flatMap(follow(started, { ...request, packageFolder: "" }, asked, peakMemory), (value) =>
         Deferred.succeed(result, value)

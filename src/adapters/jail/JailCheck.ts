@@ -50,8 +50,8 @@ const versionOf = (bwrap: string): Effect.Effect<string, JailUnavailable> =>
       ["--version"],
       { timeout: versionMs, killSignal: "SIGKILL", env: { PATH: launchPath }, maxBuffer: 4_096 },
       (error, stdout) => {
-        const version = /(\d+\.\d+(?:\.\d+)?)/.exec(stdout)?.[1]
-        const failure = unavailable("no_engine", `${bwrap} does not tell its version.`, "Install bubblewrap anew.")
+        const version = /^bubblewrap (\d+\.\d+(?:\.\d+)?)/.exec(stdout)?.[1]
+        const failure = unavailable("no_engine", `${bwrap} does not answer as bubblewrap does.`, "Install bubblewrap anew.")
         resume(error === null && version !== undefined ? Effect.succeed(version) : Effect.fail(failure))
       }
     )

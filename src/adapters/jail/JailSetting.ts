@@ -1,5 +1,5 @@
 /** What the jail is told at its making, and what it finds out about the host once, for all runs. */
-import { lstatSync, readlinkSync } from "node:fs"
+import { lstatSync, readFileSync, readlinkSync } from "node:fs"
 import { Effect } from "effect"
 import { type ControlGroups, openControlGroups } from "./ControlGroups.ts"
 import type { LaunchPlan } from "./Launch.ts"
@@ -27,6 +27,7 @@ export interface JailSetting {
   readonly taken: Set<number>
   readonly rootLinks: LaunchPlan["rootLinks"]
   readonly rootFolders: LaunchPlan["rootFolders"]
+  readonly hardLimits: LaunchPlan["hardLimits"]
   readonly controlGroups: ControlGroups | null
 }
 
@@ -42,6 +43,25 @@ const hostRoot = (): Pick<JailSetting, "rootLinks" | "rootFolders"> => {
   return { rootLinks: links, rootFolders: folders }
 }
 
+/** The lines of /proc/self/limits that matter, by prlimit's names. Those without a number are unlimited. */
+const limitLines = {
+  as: "Max address space",
+  cpu: "Max cpu time",
+  nproc: "Max processes",
+  fsize: "Max file size",
+  nofile: "Max open files"
+} as const
+
+/** This process's own hard limits; only root may raise one, and root's jobs are not root. */
+const hardLimits = (): Record<string, number> => {
+  const text = readFileSync("/proc/self/limits", "latin1")
+  const found = Object.entries(limitLines).map(([name, line]) => [
+    name,
+    Number(new RegExp(`^${line} +\\S+ +(\\S+)`, "m").exec(text)?.[1])
+  ])
+  return Object.fromEntries(found.filter(([, value]) => !Number.isNaN(value)))
+}
+
 /** Looks at the host once; starts nothing but takes possession of a delegated control group. */
 export const jailSetting = (options: BubblewrapJailOptions): Effect.Effect<JailSetting> =>
   Effect.gen(function* () {
@@ -53,6 +73,7 @@ export const jailSetting = (options: BubblewrapJailOptions): Effect.Effect<JailS
       slots: Array.from({ length: slots }, (_, index) => index),
       taken: new Set<number>(),
       ...hostRoot(),
+      hardLimits: hardLimits(),
       controlGroups: yield* openControlGroups(options.delegatedControlGroup ?? !root)
     }
   })

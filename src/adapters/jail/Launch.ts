@@ -48,6 +48,8 @@ export interface LaunchPlan {
   readonly limits: JobLimits
   /** Folder of the job's control group, where there is one; then it holds memory, processes and processor share. */
   readonly cgroupFolder: string | null
+  /** Hard limits of this very process, by prlimit's names; nothing may be raised above them. */
+  readonly hardLimits: Readonly<Record<string, number>>
   /** Top-level folders of the host that are links into /usr (merged), and those that stand beside it. */
   readonly rootLinks: ReadonlyArray<readonly [name: string, target: string]>
   readonly rootFolders: ReadonlyArray<string>
@@ -63,16 +65,16 @@ const chainProcesses = 4
 const resourceLimits = (plan: LaunchPlan): ReadonlyArray<string> => {
   const { limits } = plan
   const cpuSeconds = Math.ceil((limits.timeout_ms / 1000) * (limits.cpu_percent / 100)) + 1
-  const perProcess = plan.cgroupFolder === null ? [`--as=${limits.memory_bytes}`, `--cpu=${cpuSeconds}`] : []
-  return [
-    ...perProcess,
-    `--nproc=${limits.processes + chainProcesses}`,
-    `--fsize=${limits.disk_bytes}`,
-    "--nofile=256",
-    "--core=0",
-    "--memlock=0",
-    "--msgqueue=0"
+  const wanted: ReadonlyArray<readonly [name: string, value: number]> = [
+    ...(plan.cgroupFolder === null ? [["as", limits.memory_bytes] as const, ["cpu", cpuSeconds] as const] : []),
+    ["nproc", limits.processes + chainProcesses],
+    ["fsize", limits.disk_bytes],
+    ["nofile", 256],
+    ["core", 0],
+    ["memlock", 0],
+    ["msgqueue", 0]
   ]
+  return wanted.map(([name, value]) => `--${name}=${Math.min(value, plan.hardLimits[name] ?? value)}`)
 }
 
 const scratchOptions = (plan: LaunchPlan): string =>

@@ -1,6 +1,7 @@
 /**
  * The processes of one run, seen from the host, and signals to them. Reads /proc, which answers from memory and never
- * waits, so these are plain synchronous functions. Used only when a run is ended by force.
+ * waits, so these are plain synchronous functions. Used when a run is ended by force, and
+ * now and then to weigh a job's memory.
  */
 import { readdirSync, readFileSync } from "node:fs"
 
@@ -59,6 +60,32 @@ export const signalJob = (guard: number, signal: NodeJS.Signals): number =>
     .slice(3)
     .flat()
     .filter((pid) => signalProcess(pid, signal)).length
+
+/** The sum of some `Key:   123 kB` lines of a file in /proc, in bytes; null for a process that is gone. */
+const sumOfLines = (path: string, keys: ReadonlyArray<string>): number | null => {
+  try {
+    const text = readFileSync(path, "latin1")
+    const kibibytes = (key: string) => Number(new RegExp(`^${key}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? 0)
+    return keys.reduce((sum, key) => sum + kibibytes(key) * 1024, 0)
+  } catch {
+    return null
+  }
+}
+
+/** Memory of its own that a process has resident: anonymous and shared, but no file's. */
+const ownMemoryBytes = (pid: number): number => sumOfLines(`/proc/${pid}/status`, ["RssAnon", "RssShmem"]) ?? 0
+
+/** The same without counting twice what processes share since their fork: exact, and slow for large processes. */
+const proportionalMemoryBytes = (pid: number): number =>
+  sumOfLines(`/proc/${pid}/smaps_rollup`, ["Pss_Anon", "Pss_Shmem"]) ?? ownMemoryBytes(pid)
+
+/** Memory of the whole job. The exact measure is taken only where the quick one, which can only be too high, exceeds. */
+export const jobMemoryBytes = (guard: number, limitBytes: number): number => {
+  const job = generations(guard).slice(3).flat()
+  const sum = (measure: (pid: number) => number) => job.reduce((total, pid) => total + measure(pid), 0)
+  const quick = sum(ownMemoryBytes)
+  return quick <= limitBytes ? quick : sum(proportionalMemoryBytes)
+}
 
 /** Kills init, and with it, by the kernel's rule for a process 1, everything in its process namespace. */
 export const killInit = (guard: number): void => {
