@@ -35,6 +35,8 @@ export interface ActorSystemOptions<R> {
   readonly interruptGraceMs?: number | undefined
   /** More abandoned lives than this terminate the system. Default 8. */
   readonly maximumFencedLives?: number | undefined
+  /** Whether every message gets a tracing span; costs about as much as the message itself. Default false. */
+  readonly spans?: boolean | undefined
   /** Called for everything that happens, in order; for simulations and debugging. */
   readonly trace?: ((event: TraceEvent) => void) | undefined
 }
@@ -62,7 +64,8 @@ class Root implements Owner {
   constructor(terminated: Deferred.Deferred<Termination>) {
     this.terminated = terminated
   }
-  childDown(_child: Node, down: Down): void {
+  childDown(child: Node, down: Down): void {
+    child.retire()
     const reason = down._tag === "Crash" ? down.reason : "it ended"
     Deferred.doneUnsafe(this.terminated, Effect.succeed({ _tag: "GaveUp", reason }))
   }
@@ -78,6 +81,7 @@ const build = (
     interruptGraceMs: options.interruptGraceMs ?? 1_000,
     maximumFencedLives: options.maximumFencedLives ?? 8,
     trace: options.trace,
+    spans: options.spans ?? false,
     tooManyFenced: () => {
       const count = kernel.fencedNow
       Deferred.doneUnsafe(terminated, Effect.succeed({ _tag: "TooManyFencedLives", count }))
@@ -111,6 +115,7 @@ const make = <R>(
     })
     if (failure !== undefined) {
       const reason = failure._tag === "Crash" ? failure.reason : "it ended"
+      root.retire()
       return yield* new StartFailed({ path: root.path, reason })
     }
     const system: ActorSystem = {

@@ -37,7 +37,7 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
   }
 }
 
-/** A dynamic supervisor already holds its maximum number of children and none of them is idle. */
+/** A dynamic supervisor already holds its maximum number of children; idle ones leave when they are passivated. */
 export class TooManyChildren extends Schema.TaggedError<TooManyChildren>()("TooManyChildren", {
   path: Schema.String,
   tag: Schema.String,

@@ -1,7 +1,7 @@
 /**
  * The context object that a life hands to its behaviour's factory.
  */
-import { Effect, Exit } from "effect"
+import { Cause, Effect, type Exit } from "effect"
 import type { ActorKey, DynamicKey } from "../ActorKey.ts"
 import type { ActorContext } from "../Behaviour.ts"
 import type { ChildSpec } from "../ChildSpec.ts"
@@ -36,9 +36,9 @@ class Context {
   }
 
   spawn(spec: ChildSpec<any, any>): Effect.Effect<unknown, unknown> {
-    return Effect.suspend(() => {
+    return Effect.withFiber((fiber) => {
       this.owner.spawned ??= new Spawned(this.owner)
-      return this.owner.spawned.spawn(spec)
+      return this.owner.spawned.spawn(spec, fiber.context)
     })
   }
 
@@ -53,19 +53,7 @@ class Context {
         return Effect.die(new Error(`${life.path} runs ${maximumTasks} tasks already, its maximum`))
       }
       life.tasks++
-      const reported = Effect.onExit(task, (exit) =>
-        Effect.sync(() => {
-          life.tasks--
-          if (life.fenced) {
-            life.refuse()
-          } else if (life.cell.life === life && life.scope.state._tag !== "Closed") {
-            const [tag, payload] = onExit(exit)
-            life.cell.sendForced(
-              new Letter(life.cell, tag, payload, Number.POSITIVE_INFINITY, 0, undefined, undefined)
-            )
-          }
-        })
-      )
+      const reported = Effect.onExit(task, (exit) => Effect.sync(() => taskEnded(life, exit, onExit)))
       return Effect.asVoid(Effect.forkIn(reported, life.scope))
     })
   }
@@ -82,6 +70,28 @@ class Context {
 
   handlers<H>(handlers: H): H {
     return handlers
+  }
+}
+
+/** Brings the exit of a task back as a message to the same life, if that life is still there. */
+const taskEnded = (
+  life: Life,
+  exit: Exit.Exit<any, any>,
+  onExit: (exit: Exit.Exit<any, any>) => readonly [string, unknown?]
+): void => {
+  life.tasks--
+  if (life.fenced) {
+    life.refuse()
+    return
+  }
+  if (!life.isAlive) {
+    return
+  }
+  try {
+    const [tag, payload] = onExit(exit)
+    life.cell.sendForced(new Letter(life.cell, tag, payload, Number.POSITIVE_INFINITY, 0, undefined, life))
+  } catch (defect) {
+    life.crashWith(Cause.die(defect))
   }
 }
 

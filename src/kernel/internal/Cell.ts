@@ -1,7 +1,7 @@
 /**
  * A cell is what stands at an address: the mailbox, the counters, and at most one current life. It outlives its lives.
  */
-import { Exit } from "effect"
+import { type Context, Exit } from "effect"
 import type { ActorKey } from "../ActorKey.ts"
 import type { Behaviour } from "../Behaviour.ts"
 import type { ActorOptions } from "../ChildSpec.ts"
@@ -14,7 +14,10 @@ import { inspectCell } from "./inspectCell.ts"
 import { Life } from "./Life.ts"
 import type { Kernel } from "./Kernel.ts"
 
-/** An envelope that knows its receiver, and for asks from inside a handler the life that waits. */
+/**
+ * An envelope that knows its receiver, and the life it belongs to: the one whose handler waits for the answer, or the one
+ * whose task has ended (then no other life may receive it).
+ */
 export class Letter extends Envelope {
   readonly cell: Cell
   readonly asker: Life | undefined
@@ -38,6 +41,11 @@ export class Letter extends Envelope {
   override expire(): void {
     this.cell.expired(this)
   }
+
+  /** Whether this is the exit of a task of another life. */
+  isForeignTo(life: Life): boolean {
+    return this.asker !== undefined && this.asker !== life && this.resume === undefined
+  }
 }
 
 /** Where a cell is between its lives. `waiting` means that the supervisor will begin another life. */
@@ -46,6 +54,8 @@ export type CellState = "idle" | "starting" | "running" | "stopping" | "waiting"
 export class Cell implements Node {
   readonly kind = "actor"
   readonly kernel: Kernel
+  /** What lives are run with, besides their own Scope. */
+  readonly context: Context.Context<never>
   readonly id: string
   readonly path: string
   readonly options: ActorOptions
@@ -76,9 +86,11 @@ export class Cell implements Node {
       readonly behaviour: Behaviour<any, any>
       readonly key: ActorKey<any> | undefined
     },
-    owner: Owner
+    owner: Owner,
+    context: Context.Context<never> = kernel.context
   ) {
     this.kernel = kernel
+    this.context = context
     this.options = spec.options
     this.id = spec.options.id
     this.path = `${parentPath}/${spec.options.id}`
@@ -118,9 +130,10 @@ export class Cell implements Node {
     const oldest = this.mailbox.shift() as Letter
     this.kernel.deadLetters.record(this.path, oldest.tag, "evicted")
     this.trace(oldest.tag, "evicted")
-    this.settle(oldest, EnvelopeState.evicted, Exit.fail(new Evicted({ path: this.path, tag: oldest.tag })))
+    // First the newcomer takes the place: the evicted asker may send again at once.
     this.mailbox.offer(letter)
     this.wake()
+    this.settle(oldest, EnvelopeState.evicted, Exit.fail(new Evicted({ path: this.path, tag: oldest.tag })))
     return undefined
   }
 
@@ -143,6 +156,13 @@ export class Cell implements Node {
       : new Stopped({ path: this.path, tag: letter.tag })
   }
 
+  /** Gives up a message that no life may receive any more. */
+  discard(letter: Letter): void {
+    this.kernel.deadLetters.record(this.path, letter.tag, "stopped")
+    this.trace(letter.tag, "undelivered")
+    this.settle(letter, EnvelopeState.failed, Exit.fail(new Stopped({ path: this.path, tag: letter.tag })))
+  }
+
   /** Hands out the oldest message and lets the first of the line move up. */
   take(): Letter | undefined {
     const letter = this.mailbox.shift()
@@ -158,7 +178,7 @@ export class Cell implements Node {
       if (resume !== undefined) {
         letter.admitted = undefined
         this.kernel.deadlines.cancel(letter)
-        resume(Exit.void)
+        this.kernel.resume(resume, Exit.void)
       }
     }
   }
@@ -174,7 +194,9 @@ export class Cell implements Node {
     const resume = letter.resume ?? letter.admitted
     letter.resume = undefined
     letter.admitted = undefined
-    resume?.(exit)
+    if (resume !== undefined) {
+      this.kernel.resume(resume, exit)
+    }
     return true
   }
 
@@ -222,15 +244,19 @@ export class Cell implements Node {
   wake(): void {
     if (this.parked !== undefined && !this.ready) {
       this.ready = true
-      this.kernel.makeReady(this)
+      this.kernel.later(this.wakeUp)
     } else if (this.life === undefined && this.state === "idle") {
       this.owner.messageForIdle?.(this)
     }
   }
 
-  /** Called from the system's run queue. */
-  wakeNow(): void {
+  private readonly wakeUp = (): void => {
     this.ready = false
+    this.wakeNow()
+  }
+
+  /** Lets the parked loop go on. */
+  wakeNow(): void {
     const resume = this.parked
     if (resume !== undefined) {
       this.parked = undefined
@@ -290,9 +316,7 @@ export class Cell implements Node {
     }
     this.state = "stopped"
     for (const letter of this.mailbox.drain()) {
-      this.kernel.deadLetters.record(this.path, letter.tag, "stopped")
-      this.trace(letter.tag, "undelivered")
-      this.settle(letter, EnvelopeState.failed, Exit.fail(new Stopped({ path: this.path, tag: letter.tag })))
+      this.discard(letter)
     }
   }
 

@@ -2,28 +2,21 @@
  * A supervisor whose children come and go by key: a send starts a child, idleness stops it, and no message is lost in
  * between, because the child's cell (its mailbox) stays as long as there is anything in it.
  */
-import { Effect, Fiber } from "effect"
-import { Backoff } from "../Backoff.ts"
+import { Effect, Fiber, Schema } from "effect"
 import { ChildId, checkSpec, type ChildSpec, type DynamicOptions } from "../ChildSpec.ts"
 import type { Timer } from "../Deadlines.ts"
 import { BadSpec, NotFound, Stopped, TooManyChildren } from "../Errors.ts"
 import type { DynamicKey } from "../ActorKey.ts"
 import type { Inspection } from "../Inspection.ts"
-import { Schema } from "effect"
 import { Cell } from "./Cell.ts"
-import { Intensity } from "./Intensity.ts"
 import type { Kernel } from "./Kernel.ts"
-import type { ChildView, Down, LastFailure, Node, Owner } from "./Node.ts"
+import type { ChildView, Down, Node, Owner } from "./Node.ts"
+import { inspectParent } from "./inspectParent.ts"
+import { RestartRecord } from "./RestartRecord.ts"
 
 interface Child {
   readonly cell: Cell
-  readonly intensity: Intensity
-  restarts: number
-  streak: number
-  delays: ReadonlyArray<number>
-  upSinceMs: number
-  degraded: boolean
-  lastFailure: LastFailure | undefined
+  readonly record: RestartRecord
   idleTimer: Timer | undefined
   handledBefore: number
   restarting: Fiber.Fiber<void> | undefined
@@ -37,7 +30,6 @@ export class DynamicNode implements Node, Owner {
   readonly path: string
   private readonly kernel: Kernel
   private readonly options: DynamicOptions
-  private readonly key: DynamicKey<any>
   private readonly makeSpec: (id: string) => ChildSpec<any, any>
   private readonly children = new Map<string, Child>()
   private state: "idle" | "running" | "stopping" | "waiting" | "stopped" = "idle"
@@ -58,7 +50,6 @@ export class DynamicNode implements Node, Owner {
     this.options = spec.options
     this.id = spec.options.id
     this.path = `${parentPath}/${this.id}`
-    this.key = spec.key
     this.makeSpec = spec.child
     kernel.registry.set(spec.key.name, this)
   }
@@ -66,10 +57,12 @@ export class DynamicNode implements Node, Owner {
   begin(started: (failure: Down | undefined) => void): void {
     this.state = "running"
     this.startedMs = this.kernel.deadlines.now()
-    // Children that outlived this supervisor's last life with messages waiting go on now.
-    for (const child of this.children.values()) {
-      if (child.cell.life === undefined) {
+    // Children for which messages waited while this supervisor was down go on now.
+    for (const child of [...this.children.values()]) {
+      if (child.cell.mailbox.depth > 0) {
         this.startChild(child)
+      } else {
+        this.forget(child)
       }
     }
     started(undefined)
@@ -109,13 +102,7 @@ export class DynamicNode implements Node, Owner {
     }
     const child: Child = {
       cell: new Cell(this.kernel, this.path, spec, this),
-      intensity: new Intensity(this.options.intensity, this.options.periodMs),
-      restarts: 0,
-      streak: 0,
-      delays: [],
-      upSinceMs: 0,
-      degraded: false,
-      lastFailure: undefined,
+      record: new RestartRecord(this.kernel, `${this.path}/${id}`, this.options),
       idleTimer: undefined,
       handledBefore: 0,
       restarting: undefined
@@ -135,7 +122,7 @@ export class DynamicNode implements Node, Owner {
   private startChild(child: Child): void {
     child.cell.begin((failure) => {
       if (failure === undefined) {
-        child.upSinceMs = this.kernel.deadlines.now()
+        child.record.isUp()
         child.handledBefore = -1
         this.watchIdle(child)
       } else {
@@ -215,23 +202,11 @@ export class DynamicNode implements Node, Owner {
       }
       return
     }
-    const now = this.kernel.deadlines.now()
-    if (child.upSinceMs > 0 && now - child.upSinceMs > this.options.periodMs) {
-      child.streak = 0
-      child.degraded = false
-    }
-    child.restarts++
-    this.kernel.totals.restarts++
-    child.lastFailure = { atMs: this.kernel.wallMs(), reason: down.reason }
-    if (!child.intensity.count(now) && !child.degraded) {
-      child.degraded = true
-      child.streak = 0
-      this.kernel.trace?.({ atMs: now, path: node.path, tag: "", outcome: "degraded" })
-      this.kernel.fork(Effect.logWarning(`${node.path} is degraded: it fails too often: ${down.reason}`))
-    }
+    child.record.count(down)
+    child.record.degradeIfTooOften(down)
     const fiber = this.kernel.fork(
       Effect.andThen(
-        this.pause(child),
+        child.record.pause,
         Effect.sync(() => {
           child.restarting = undefined
           this.startChild(child)
@@ -239,24 +214,6 @@ export class DynamicNode implements Node, Owner {
       )
     )
     child.restarting = fiber.pollUnsafe() === undefined ? fiber : undefined
-  }
-
-  private pause(child: Child): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const attempt = child.streak++
-      const backoff = child.degraded ? this.options.degradedBackoff : this.options.backoff
-      const sampled = attempt === 0 ? Backoff.sample(backoff) : Effect.succeed(child.delays)
-      return Effect.flatMap(sampled, (delays) => {
-        child.delays = delays
-        this.kernel.trace?.({
-          atMs: this.kernel.deadlines.now(),
-          path: child.cell.path,
-          tag: "",
-          outcome: "restarting"
-        })
-        return this.kernel.deadlines.sleep(delays[Math.min(attempt, delays.length - 1)] ?? 0)
-      })
-    })
   }
 
   // ---------------------------------------------------------------------------------------------------------------
@@ -318,31 +275,15 @@ export class DynamicNode implements Node, Owner {
   }
 
   inspect(view: ChildView, childLimit: number): Inspection {
-    const now = this.kernel.deadlines.now()
-    const shown = [...this.children.values()].slice(0, childLimit)
-    return {
-      id: this.id,
-      path: this.path,
-      kind: "dynamic",
-      state: this.state,
-      restarts: view.restarts,
-      lastFailure: view.lastFailure ?? null,
-      ageMs: this.state === "running" ? now - this.startedMs : null,
-      beatAgeMs: null,
-      mailbox: null,
-      handled: 0,
-      failedReplies: 0,
-      withdrawn: 0,
-      lateReplies: 0,
-      refused: 0,
-      tasks: 0,
-      childCount: this.children.size,
-      children: shown.map((child) => child.cell.inspect(child, childLimit))
-    }
-  }
-
-  /** The protocol the children speak. */
-  get protocol(): unknown {
-    return this.key.protocol
+    return inspectParent(
+      this,
+      this.state,
+      view,
+      this.state === "running" ? this.kernel.deadlines.now() - this.startedMs : null,
+      this.children.size,
+      [...this.children.values()]
+        .slice(0, childLimit)
+        .map((child) => child.cell.inspect(child.record, childLimit))
+    )
   }
 }

@@ -1,9 +1,10 @@
 /**
  * What all cells of one system share. Nothing here is global: a process may hold many systems.
  */
-import { Clock, Context, Effect, type Fiber, Scheduler } from "effect"
+import { Clock, Context, Effect, type Exit, type Fiber, Scheduler } from "effect"
 import { DeadLetters } from "../DeadLetters.ts"
 import { Deadlines } from "../Deadlines.ts"
+import type { Resume } from "../Mailbox.ts"
 import type { TraceEvent } from "../Trace.ts"
 import type { Cell } from "./Cell.ts"
 
@@ -14,12 +15,16 @@ export interface Registered {
   resolve(id: string | undefined, tag: string): Cell | Error
 }
 
+/** Fibers resumed inside each other at most. */
+const deepest = 32
+
 /** Settings of a system that cells read. */
 export interface KernelSettings {
   readonly askTimeoutMs: number
   readonly interruptGraceMs: number
   readonly maximumFencedLives: number
   readonly trace: ((event: TraceEvent) => void) | undefined
+  readonly spans: boolean
   readonly tooManyFenced: () => void
 }
 
@@ -38,7 +43,8 @@ export class Kernel {
   readonly trace: ((event: TraceEvent) => void) | undefined
   private readonly clock: Clock.Clock
   private readonly dispatcher: Scheduler.SchedulerDispatcher
-  private ready: Array<Cell> = []
+  private ready: Array<() => void> = []
+  private depth = 0
   private scheduled = false
 
   constructor(context: Context.Context<never>, settings: KernelSettings) {
@@ -61,9 +67,9 @@ export class Kernel {
     return Effect.runForkWith(this.context)(effect)
   }
 
-  /** Puts a parked cell on the run queue; all cells made ready in one turn wake in the order they were made so. */
-  makeReady(cell: Cell): void {
-    this.ready.push(cell)
+  /** Puts something on the run queue; what is put there in one turn runs in the next, in order. */
+  later(work: () => void): void {
+    this.ready.push(work)
     if (!this.scheduled) {
       this.scheduled = true
       this.dispatcher.scheduleTask(this.runReady, 0)
@@ -74,9 +80,31 @@ export class Kernel {
     this.scheduled = false
     const ready = this.ready
     this.ready = []
-    for (const cell of ready) {
-      cell.wakeNow()
+    for (const work of ready) {
+      work()
     }
+  }
+
+  /**
+   * Resumes a waiting fiber, which runs at once, inside the caller. A long chain of actors that ask each other would
+   * nest as deep as it is long, so beyond a few levels the rest waits for the run queue.
+   */
+  resume(resume: Resume, exit: Exit.Exit<any, any>): void {
+    if (this.depth >= deepest) {
+      this.later(() => resume(exit))
+      return
+    }
+    this.depth++
+    try {
+      resume(exit)
+    } finally {
+      this.depth--
+    }
+  }
+
+  /** Logs a warning. */
+  warn(text: string): void {
+    this.fork(Effect.logWarning(text))
   }
 
   /** Counts a life as abandoned. */

@@ -9,14 +9,9 @@ import type { Timer } from "../Deadlines.ts"
 import { makeContext } from "./ActorContext.ts"
 import type { Cell, Letter } from "./Cell.ts"
 import { describeCause } from "./describe.ts"
-import { Handling } from "./Handling.ts"
+import { Loop } from "./Loop.ts"
 import type { Down } from "./Node.ts"
 import type { Spawned } from "./Spawned.ts"
-
-type Handler = (request: Handling) => Effect.Effect<unknown, unknown, never>
-
-/** Messages handled without a break before other fibers get a turn. */
-const turn = 128
 
 export class Life implements LifeMark {
   readonly cell: Cell
@@ -26,8 +21,6 @@ export class Life implements LifeMark {
   /** The context of the life's fiber: the system's services, this Scope, and the mark of this life. */
   readonly context: Context.Context<never>
   fiber: Fiber.Fiber<void, unknown> | undefined = undefined
-  /** The message in hand. */
-  inHand: Letter | undefined = undefined
   /** Asks the handler in hand is waiting for. */
   waits: Array<Letter> | undefined = undefined
   spawned: Spawned | undefined = undefined
@@ -35,26 +28,26 @@ export class Life implements LifeMark {
   beatMs: number
   fenced = false
   private phase: "starting" | "running" | "ending" | "ended" = "starting"
-  private handlers: Record<string, Handler> | undefined = undefined
+  private readonly loop: Loop
   private stopping: "no" | "self" | "restart" | "for-good" = "no"
-  private crash: Cause.Cause<unknown> | undefined = undefined
   private failure: string | undefined = undefined
   private started: ((failure: Down | undefined) => void) | undefined
   private timer: Timer | undefined = undefined
   private done: Array<() => void> | undefined = undefined
 
-  constructor(
-    cell: Cell,
-    number: number,
-    started: (failure: Down | undefined) => void,
-    base: Context.Context<never> = cell.kernel.context
-  ) {
+  constructor(cell: Cell, number: number, started: (failure: Down | undefined) => void) {
     this.cell = cell
     this.number = number
     this.started = started
     this.startedMs = cell.kernel.deadlines.now()
     this.beatMs = this.startedMs
-    this.context = Context.add(Context.add(base, Scope.Scope, this.scope), CurrentLife, this)
+    this.loop = new Loop(this)
+    this.context = Context.add(Context.add(cell.context, Scope.Scope, this.scope), CurrentLife, this)
+  }
+
+  /** The message in hand. */
+  get inHand(): Letter | undefined {
+    return this.loop.inHand
   }
 
   get path(): string {
@@ -76,7 +69,7 @@ export class Life implements LifeMark {
     const program = Effect.flatMap(
       Effect.suspend(() => cell.behaviour.build(makeContext(this))),
       (handlers) => {
-        this.handlers = handlers as unknown as Record<string, Handler>
+        this.loop.handlers = handlers as unknown as Loop["handlers"]
         return this.enter()
       }
     )
@@ -95,7 +88,7 @@ export class Life implements LifeMark {
     this.cell.state = "running"
     this.cell.trace("", "started")
     this.reportStarted(undefined)
-    return this.loop
+    return this.loop.run
   }
 
   private reportStarted(failure: Down | undefined): boolean {
@@ -110,102 +103,6 @@ export class Life implements LifeMark {
     this.interrupt()
   }
 
-  // ---------------------------------------------------------------------------------------------------------------
-  // The loop
-
-  private readonly loop: Effect.Effect<void> = Effect.whileLoop({
-    while: () => this.stopping === "no" && this.crash === undefined,
-    body: () => this.next(),
-    step: () => undefined
-  })
-
-  private readonly park: Effect.Effect<void> = Effect.callback<void>((resume) => {
-    this.cell.parked = () => resume(Effect.void)
-  })
-
-  private readonly outcome = {
-    onSuccess: (value: unknown): void => this.succeeded(value),
-    onFailure: (cause: Cause.Cause<unknown>): void => this.failed(cause)
-  }
-
-  /** Handles messages until one needs the fiber, the mailbox is empty or the turn is over. */
-  private next(): Effect.Effect<void> {
-    const { cell } = this
-    for (let left = turn; left > 0; left--) {
-      const letter = cell.take()
-      if (letter === undefined) {
-        return this.park
-      }
-      letter.state = EnvelopeState.handling
-      this.inHand = letter
-      const effect = this.handle(letter)
-      if (!Exit.isExit(effect)) {
-        return Effect.matchCause(effect, this.outcome)
-      }
-      if (Exit.isSuccess(effect)) {
-        this.succeeded(effect.value)
-      } else {
-        this.failed(effect.cause)
-      }
-      if (this.stopping !== "no" || this.crash !== undefined) {
-        return Effect.void
-      }
-    }
-    return Effect.yieldNow
-  }
-
-  private handle(letter: Letter): Effect.Effect<unknown, unknown> {
-    const handler = (this.handlers as Record<string, Handler>)[letter.tag]
-    if (handler === undefined) {
-      return Exit.fail(new Stopped({ path: this.path, tag: letter.tag }))
-    }
-    try {
-      return handler(new Handling(this, letter))
-    } catch (defect) {
-      return Exit.die(defect)
-    }
-  }
-
-  private succeeded(value: unknown): void {
-    this.answer(EnvelopeState.answered, Exit.succeed(value))
-  }
-
-  private failed(cause: Cause.Cause<unknown>): void {
-    // A typed error belongs to the asker; a defect, and a handler that interrupts itself, to the supervisor.
-    if (Cause.hasDies(cause) || Cause.hasInterrupts(cause)) {
-      this.crash = cause
-      return
-    }
-    const letter = this.inHand
-    if (letter !== undefined && letter.resume === undefined && letter.state === EnvelopeState.handling) {
-      this.cell.failedReplies++
-      this.cell.kernel.totals.failedReplies++
-      this.cell.kernel.fork(
-        Effect.logWarning(`${this.path} failed to handle the told message ${letter.tag}: ${describeCause(cause)}`)
-      )
-    }
-    this.answer(EnvelopeState.failed, Exit.failCause(cause))
-  }
-
-  private answer(state: EnvelopeState, exit: Exit.Exit<unknown, unknown>): void {
-    const { cell } = this
-    const letter = this.inHand as Letter
-    this.inHand = undefined
-    if (this.fenced) {
-      this.refuse()
-      return
-    }
-    cell.handled++
-    cell.kernel.totals.handled++
-    if (!cell.settle(letter, state, exit)) {
-      cell.lateReplies++
-      cell.kernel.totals.lateReplies++
-    }
-    if (cell.kernel.trace !== undefined) {
-      cell.trace(letter.tag, state === EnvelopeState.answered ? "answered" : "failed")
-    }
-  }
-
   /** The handler no longer waits for this ask. */
   stopWaiting(letter: Letter): void {
     const at = this.waits === undefined ? -1 : this.waits.indexOf(letter)
@@ -217,10 +114,29 @@ export class Life implements LifeMark {
   // ---------------------------------------------------------------------------------------------------------------
   // The end
 
+  /** Whether this life can still begin things. */
+  get isAlive(): boolean {
+    return !this.fenced && (this.phase === "starting" || this.phase === "running")
+  }
+
+  /** Ends this life as if its handler had crashed. */
+  crashWith(cause: Cause.Cause<unknown>): void {
+    if (this.isAlive && this.loop.crash === undefined) {
+      this.loop.crash = cause
+      this.loop.isHalted = true
+      if (this.loop.inHand === undefined && this.phase === "running") {
+        this.unpark()
+      } else {
+        this.interrupt()
+      }
+    }
+  }
+
   /** Ends this life after the message in hand, as its own wish. */
   stopSelf(): void {
     if (this.stopping === "no") {
       this.stopping = "self"
+      this.loop.isHalted = true
       this.unpark()
     }
   }
@@ -232,6 +148,7 @@ export class Life implements LifeMark {
     const { cell } = this
     cell.state = "stopping"
     const before = this.stopping
+    this.loop.isHalted = true
     this.stopping = forGood ? "for-good" : before === "for-good" ? before : "restart"
     if (before === "restart" || before === "for-good" || this.phase === "ending") {
       return
@@ -269,8 +186,8 @@ export class Life implements LifeMark {
       return
     }
     const unexpected = Exit.isFailure(exit) && (this.stopping === "no" || this.stopping === "self")
-    if (unexpected && this.crash === undefined) {
-      this.crash = exit.cause
+    if (unexpected && this.loop.crash === undefined) {
+      this.loop.crash = exit.cause
     }
     this.clearTimer()
     this.failInHand()
@@ -283,25 +200,25 @@ export class Life implements LifeMark {
     if (this.failure !== undefined) {
       return { _tag: "Crash", reason: this.failure, during }
     }
-    return this.crash === undefined
+    return this.loop.crash === undefined
       ? { _tag: "Normal" }
-      : { _tag: "Crash", reason: describeCause(this.crash), during }
+      : { _tag: "Crash", reason: describeCause(this.loop.crash), during }
   }
 
   /** The message in hand when the life ends fails to its asker. */
   private failInHand(): void {
-    const letter = this.inHand
+    const letter = this.loop.inHand
     if (letter === undefined) {
       return
     }
-    this.inHand = undefined
+    this.loop.inHand = undefined
     const { path, cell } = this
     const { tag } = letter
     const error =
       this.stopping === "for-good"
         ? new Stopped({ path, tag })
         : new ActorCrashed({ path, tag, reason: this.reason() })
-    cell.trace(tag, this.crash === undefined ? "interrupted" : "crashed")
+    cell.trace(tag, this.loop.crash === undefined ? "interrupted" : "crashed")
     cell.settle(letter, EnvelopeState.failed, Exit.fail(error))
   }
 
@@ -310,7 +227,7 @@ export class Life implements LifeMark {
     return down._tag === "Crash" ? down.reason : "it was stopped to be started again"
   }
 
-  /** Stops temporary children and closes the Scope, within the shutdown time-out. */
+  /** Stops temporary children (each within its own shutdown time-out), then closes the Scope within this life's. */
   private close(): void {
     this.phase = "ending"
     const { cell, scope, spawned } = this
@@ -319,16 +236,19 @@ export class Life implements LifeMark {
       return
     }
     const { kernel } = cell
-    this.timer = kernel.deadlines.after(cell.options.shutdownMs + kernel.settings.interruptGraceMs, () => this.abandon())
-    const closing = Effect.andThen(spawned === undefined ? Effect.void : spawned.stopAll, Scope.close(scope, Exit.void))
-    this.fiber = kernel.fork(closing)
+    const closeScope = Effect.suspend(() => {
+      const limitMs = cell.options.shutdownMs + kernel.settings.interruptGraceMs
+      this.timer = kernel.deadlines.after(limitMs, () => this.abandon())
+      return Scope.close(scope, Exit.void)
+    })
+    this.fiber = kernel.fork(spawned === undefined ? closeScope : Effect.andThen(spawned.stopAll, closeScope))
     this.fiber.addObserver((exit) => {
       if (this.fenced) {
         kernel.fencedNow--
         return
       }
-      if (Exit.isFailure(exit) && this.crash === undefined) {
-        this.crash = exit.cause
+      if (Exit.isFailure(exit) && this.loop.crash === undefined) {
+        this.loop.crash = exit.cause
       }
       this.clearTimer()
       this.end()

@@ -60,12 +60,18 @@ const inLine = (cell: Cell, letter: Letter): Effect.Effect<void, MailboxFull> =>
   })
 
 /** The ring of paths an ask from `asker` to `target` would close, or `undefined`. */
-const findRing = (asker: Life, target: Cell): Array<string> | undefined => {
+const findRing = (asker: Life, target: Cell, seen: Set<Cell> | undefined): Array<string> | undefined => {
   if (target === asker.cell) {
     return [target.path]
   }
-  for (const wait of target.life?.waits ?? []) {
-    const ring = findRing(asker, wait.cell)
+  const waits = target.life?.waits
+  if (waits === undefined || waits.length === 0 || seen?.has(target) === true) {
+    return undefined
+  }
+  const visited = seen ?? new Set<Cell>()
+  visited.add(target)
+  for (const wait of waits) {
+    const ring = findRing(asker, wait.cell, visited)
     if (ring !== undefined) {
       return [target.path, ...ring]
     }
@@ -91,8 +97,9 @@ export const askFor = (
     if (mark?.fenced === true) {
       return resume(Exit.fail(refuseFenced(address, mark, tag)))
     }
-    let asker = life
-    let before = inHand
+    // A request kept beyond its message asks like anybody else.
+    let asker = life !== undefined && life.inHand === inHand ? life : undefined
+    let before = asker === undefined ? undefined : inHand
     if (asker === undefined && mark instanceof Life && mark.fiber === fiber && mark.inHand !== undefined) {
       asker = mark
       before = mark.inHand
@@ -101,7 +108,7 @@ export const askFor = (
     if (cell instanceof Error) {
       return resume(Exit.fail(cell))
     }
-    const ring = asker === undefined ? undefined : findRing(asker, cell)
+    const ring = asker === undefined ? undefined : findRing(asker, cell, undefined)
     if (ring !== undefined) {
       return resume(Exit.fail(new AskCycle({ path: cell.path, tag, ring: [(asker as Life).path, ...ring] })))
     }

@@ -1,7 +1,7 @@
 /**
  * Temporary children of one life: started by its handlers, never restarted, stopped with the life in reverse order.
  */
-import { Effect } from "effect"
+import { type Context, Effect } from "effect"
 import type { ActorRef } from "../ActorRef.ts"
 import { type ChildSpec, checkSpec } from "../ChildSpec.ts"
 import { BadSpec, Fenced, type SpawnError, StartFailed } from "../Errors.ts"
@@ -18,20 +18,30 @@ export class Spawned implements Owner {
     this.life = life
   }
 
-  spawn(spec: ChildSpec<any, any>): Effect.Effect<ActorRef<any>, SpawnError> {
+  /** `context` is the sender's: a child may use what the handler that starts it has been given. */
+  spawn(spec: ChildSpec<any, any>, context: Context.Context<never>): Effect.Effect<ActorRef<any>, SpawnError> {
     const { life } = this
     return Effect.andThen(
       checkSpec(spec, life.path),
       Effect.callback<ActorRef<any>, SpawnError>((resume) => {
         const { id } = spec.options
+        const name = `${life.path}/${id}`
         if (life.fenced) {
+          life.refuse()
           return resume(Effect.fail(new Fenced({ path: life.path })))
         }
+        if (!life.isAlive) {
+          return resume(Effect.fail(new StartFailed({ path: name, reason: "the life it belongs to has ended" })))
+        }
+        const { registry } = life.cell.kernel
+        if (spec.key !== undefined && registry.has(spec.key.name)) {
+          const issue = `the key ${spec.key.name} is already bound to ${registry.get(spec.key.name)?.path}`
+          return resume(Effect.fail(new BadSpec({ name, issue })))
+        }
         if (this.children.has(id)) {
-          const name = `${life.path}/${id}`
           return resume(Effect.fail(new BadSpec({ name, issue: "a temporary child with this id is still running" })))
         }
-        const cell = new Cell(life.cell.kernel, life.path, spec, this)
+        const cell = new Cell(life.cell.kernel, life.path, spec, this, context)
         this.children.set(id, cell)
         cell.begin((failure) => {
           if (failure === undefined) {

@@ -6,31 +6,25 @@
  * holds up nobody. The group strategies restart in one procedure at a time, in order.
  */
 import { Effect, Fiber } from "effect"
-import { Backoff } from "../Backoff.ts"
-import type { AnySpec, SupervisorOptions } from "../ChildSpec.ts"
+import type { AnySpec, RestartType, SupervisorOptions } from "../ChildSpec.ts"
 import type { Inspection } from "../Inspection.ts"
 import { Intensity } from "./Intensity.ts"
 import type { Kernel } from "./Kernel.ts"
 import { makeNode } from "./makeNode.ts"
-import type { ChildView, Down, LastFailure, Node, Owner } from "./Node.ts"
+import type { ChildView, Down, Node, Owner } from "./Node.ts"
+import { inspectParent } from "./inspectParent.ts"
+import { reasonOf, RestartRecord } from "./RestartRecord.ts"
 
 type State = "idle" | "starting" | "running" | "stopping" | "waiting" | "stopped"
 
 /** What a supervisor remembers of a child. */
 interface Child {
   readonly node: Node
-  readonly restartType: "permanent" | "transient" | "temporary"
-  readonly intensity: Intensity
-  restarts: number
-  /** Failures in a row; a life longer than the period ends the row. */
-  streak: number
-  delays: ReadonlyArray<number>
-  upSinceMs: number
+  readonly restartType: RestartType
+  readonly record: RestartRecord
   up: boolean
   /** No longer supervised: ended, and its restart type says so. */
   done: boolean
-  degraded: boolean
-  lastFailure: LastFailure | undefined
 }
 
 export class SupervisorNode implements Node, Owner {
@@ -67,15 +61,9 @@ export class SupervisorNode implements Node, Owner {
     this.children = spec.children.map((child) => ({
       node: makeNode(kernel, this.path, child, this),
       restartType: child.options.restart,
-      intensity: new Intensity(spec.options.intensity, spec.options.periodMs),
-      restarts: 0,
-      streak: 0,
-      delays: [],
-      upSinceMs: 0,
+      record: new RestartRecord(kernel, `${this.path}/${child.options.id}`, spec.options),
       up: false,
-      done: false,
-      degraded: false,
-      lastFailure: undefined
+      done: false
     }))
   }
 
@@ -91,7 +79,7 @@ export class SupervisorNode implements Node, Owner {
     this.regrouping = this.options.strategy !== "one-for-one"
     for (const child of this.children) {
       child.done = false
-      child.streak = 0
+      child.record.reset()
     }
     this.job(
       Effect.andThen(this.startFrom(0), () =>
@@ -129,12 +117,13 @@ export class SupervisorNode implements Node, Owner {
       if (failure === undefined) {
         return Effect.void
       }
-      if (!this.countFailure(child, failure)) {
-        return Effect.never
-      }
       if (child.restartType === "temporary") {
+        child.record.note(failure)
         this.release(child)
         return Effect.void
+      }
+      if (!this.countFailure(child, failure)) {
+        return Effect.never
       }
       if (this.options.optional) {
         if (this.options.strategy === "one-for-one") {
@@ -143,7 +132,7 @@ export class SupervisorNode implements Node, Owner {
         }
         this.isUp()
       }
-      return Effect.andThen(this.pause(child), this.startInOrder(child))
+      return Effect.andThen(child.record.pause, this.startInOrder(child))
     })
   }
 
@@ -151,7 +140,9 @@ export class SupervisorNode implements Node, Owner {
     return Effect.callback<Down | undefined>((resume) => {
       child.node.begin((failure) => {
         child.up = failure === undefined
-        child.upSinceMs = this.kernel.deadlines.now()
+        if (child.up) {
+          child.record.isUp()
+        }
         resume(Effect.succeed(failure))
       })
     })
@@ -167,9 +158,7 @@ export class SupervisorNode implements Node, Owner {
     }
     child.up = false
     if (child.restartType === "temporary" || (child.restartType === "transient" && down._tag === "Normal")) {
-      if (down._tag === "Crash") {
-        child.lastFailure = { atMs: this.kernel.wallMs(), reason: down.reason }
-      }
+      child.record.note(down)
       this.release(child)
       return
     }
@@ -192,53 +181,23 @@ export class SupervisorNode implements Node, Owner {
 
   /** Counts a failure. False: there were too many, and this supervisor is giving up. */
   private countFailure(child: Child, down: Down): boolean {
-    const now = this.kernel.deadlines.now()
-    if (child.upSinceMs > 0 && now - child.upSinceMs > this.options.periodMs) {
-      child.streak = 0
-      child.degraded = false
-    }
-    child.restarts++
-    this.kernel.totals.restarts++
-    if (down._tag === "Crash") {
-      child.lastFailure = { atMs: this.kernel.wallMs(), reason: down.reason }
-    }
-    const reason = down._tag === "Crash" ? down.reason : "it ended"
+    child.record.count(down)
     if (this.options.optional) {
-      if (!child.intensity.count(now) && !child.degraded) {
-        child.degraded = true
-        child.streak = 0
-        this.trace(child.node.path, "degraded")
-        this.log(`${child.node.path} is degraded: it fails too often and is tried at long intervals: ${reason}`)
-      }
+      child.record.degradeIfTooOften(down)
       return true
     }
-    if (this.intensity.count(now)) {
-      this.log(`${child.node.path} is started again: ${reason}`)
+    if (this.intensity.count(this.kernel.deadlines.now())) {
+      this.kernel.warn(`${child.node.path} is started again: ${reasonOf(down)}`)
       return true
     }
-    this.giveUp(`${child.node.path} failed more than ${this.options.intensity} times: ${reason}`)
+    this.giveUp(`${child.node.path} failed more than ${this.options.intensity} times: ${reasonOf(down)}`)
     return false
-  }
-
-  /** Waits as long as the child's back-off says. */
-  private pause(child: Child): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const backoff = child.degraded ? this.options.degradedBackoff : this.options.backoff
-      const attempt = child.streak++
-      const sampled = attempt === 0 ? Backoff.sample(backoff) : Effect.succeed(child.delays)
-      return Effect.flatMap(sampled, (delays) => {
-        child.delays = delays
-        const delayMs = delays[Math.min(attempt, delays.length - 1)] ?? 0
-        this.trace(child.node.path, "restarting")
-        return this.kernel.deadlines.sleep(delayMs)
-      })
-    })
   }
 
   /** One-for-one: starts the child again beside whatever else happens. */
   private restartAlone(child: Child): void {
     this.job(
-      Effect.flatMap(Effect.andThen(this.pause(child), this.startOnce(child)), (failure) =>
+      Effect.flatMap(Effect.andThen(child.record.pause, this.startOnce(child)), (failure) =>
         Effect.sync(() => {
           if (failure !== undefined) {
             this.childDown(child.node, failure)
@@ -258,15 +217,21 @@ export class SupervisorNode implements Node, Owner {
 
   /** Stops the siblings that share the fate of the fallen, waits, and starts all of them in order. */
   private readonly regroup: Effect.Effect<void> = Effect.suspend(() => {
-    const { fallen, children } = this
+    const { children } = this
+    // Some may have come back with the procedure that was running when they fell.
+    const fallen = this.fallen.filter((child) => !child.up && !child.done)
     this.fallen = []
+    if (fallen.length === 0) {
+      this.regrouping = false
+      return Effect.void
+    }
     const first =
       this.options.strategy === "one-for-all" ? 0 : Math.min(...fallen.map((child) => children.indexOf(child)))
     const culprit = fallen[0] as Child
     return Effect.andThen(
-      this.stopDownTo(first, false),
+      this.stopGroup(first),
       Effect.andThen(
-        this.pause(culprit),
+        culprit.record.pause,
         Effect.andThen(this.startFrom(first), () => {
           this.regrouping = false
           this.isUp()
@@ -275,6 +240,21 @@ export class SupervisorNode implements Node, Owner {
       )
     )
   })
+
+  /** Stops a group that is to start again. A temporary child is let go; a transient one that had ended comes back. */
+  private stopGroup(first: number): Effect.Effect<void> {
+    return Effect.andThen(
+      this.stopDownTo(first, false),
+      Effect.sync(() => {
+        for (const child of this.children.slice(first)) {
+          child.done = false
+          if (child.restartType === "temporary") {
+            this.release(child)
+          }
+        }
+      })
+    )
+  }
 
   // ---------------------------------------------------------------------------------------------------------------
   // The end
@@ -294,8 +274,8 @@ export class SupervisorNode implements Node, Owner {
 
   /** Too many failures: everything below is stopped, and the parent decides. */
   private giveUp(reason: string): void {
-    this.trace(this.path, "gave-up")
-    this.log(`${this.path} gives up: ${reason}`)
+    this.kernel.trace?.({ atMs: this.kernel.deadlines.now(), path: this.path, tag: "", outcome: "gave-up" })
+    this.kernel.warn(`${this.path} gives up: ${reason}`)
     const during = this.state === "starting" ? "start" : "run"
     this.tearDown(false, () => {
       const down: Down = { _tag: "Crash", reason, during }
@@ -372,36 +352,16 @@ export class SupervisorNode implements Node, Owner {
     fiber.addObserver(() => this.jobs.delete(fiber))
   }
 
-  private log(text: string): void {
-    this.kernel.fork(Effect.logWarning(text))
-  }
-
-  private trace(path: string, outcome: "restarting" | "degraded" | "gave-up"): void {
-    this.kernel.trace?.({ atMs: this.kernel.deadlines.now(), path, tag: "", outcome })
-  }
-
   inspect(view: ChildView, childLimit: number): Inspection {
-    const now = this.kernel.deadlines.now()
     const isAlive = this.state === "running" || this.state === "starting"
-    const degraded = this.children.some((child) => child.degraded && !child.up)
-    return {
-      id: this.id,
-      path: this.path,
-      kind: "supervisor",
-      state: (degraded && isAlive) || (view.degraded && this.state === "waiting") ? "degraded" : this.state,
-      restarts: view.restarts,
-      lastFailure: view.lastFailure ?? null,
-      ageMs: isAlive ? now - this.startedMs : null,
-      beatAgeMs: null,
-      mailbox: null,
-      handled: 0,
-      failedReplies: 0,
-      withdrawn: 0,
-      lateReplies: 0,
-      refused: 0,
-      tasks: 0,
-      childCount: this.children.length,
-      children: this.children.slice(0, childLimit).map((child) => child.node.inspect(child, childLimit))
-    }
+    const isDegraded = isAlive && this.children.some((child) => child.record.degraded && !child.up)
+    return inspectParent(
+      this,
+      isDegraded ? "degraded" : this.state,
+      view,
+      isAlive ? this.kernel.deadlines.now() - this.startedMs : null,
+      this.children.length,
+      this.children.slice(0, childLimit).map((child) => child.node.inspect(child.record, childLimit))
+    )
   }
 }
