@@ -35,6 +35,8 @@ export interface DeviceRow {
   /** What the last poll said, written when it changed. */
   readonly incarnation: Incarnation | null
   readonly highWater: HighWater | null
+  /** When that was, by the device's own clock. */
+  readonly toldAtMs: number | null
   readonly blocked: string | null
   readonly lastReceipt: number
   /** What the server holds against the device until an operator accepts it again. */
@@ -141,7 +143,10 @@ export class FleetStore extends Context.Service<
      */
     readonly offer: (device: DeviceId, lanes: ReadonlyArray<LaneName>, above: HighWater | null, maximum: number, atMs: number) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
     /** Cancels and stops for unfinished orders of a device. */
-    readonly interventions: (device: DeviceId) => Effect.Effect<{ readonly cancels: ReadonlyArray<DsseEnvelope>; readonly stops: ReadonlyArray<OrderId> }, StoreError>
+    readonly interventions: (device: DeviceId) => Effect.Effect<
+      { readonly cancels: ReadonlyArray<{ readonly order: OrderId; readonly envelope: DsseEnvelope }>; readonly stops: ReadonlyArray<OrderId> },
+      StoreError
+    >
     readonly cancel: (cancel: CancelOrder, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
     readonly requestStop: (id: OrderId, actor: string, atMs: number) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
     /**

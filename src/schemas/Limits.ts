@@ -98,6 +98,8 @@ export const Limits = {
   pageItems: 1_000,
   logFollowMs: 30 * SECOND,
   healthReports: 1_000,
+  jobWatchers: 10_000,
+  devicePolls: 4,
 
   /** Programs. */
   shutdownMs: 5 * SECOND,

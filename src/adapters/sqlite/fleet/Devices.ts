@@ -33,6 +33,7 @@ const toDevice = (row: Row): DeviceRow => ({
   lastSeenAtMs: integerOrNull(row, "last_seen_at_ms"),
   incarnation: textOrNull(row, "incarnation") as Incarnation | null,
   highWater: fromJsonOrNull(row, "high_water"),
+  toldAtMs: integerOrNull(row, "told_at_ms"),
   blocked: textOrNull(row, "blocked"),
   lastReceipt: integer(row, "last_receipt"),
   objection: textOrNull(row, "objection") as StoredObjection | null

@@ -125,7 +125,7 @@ const offering = (database: DatabaseSync) => {
     "UPDATE jobs SET state = 'offered', version = version + 1, changed_at_ms = ? WHERE id = ?"
   )
   const cancels = database.prepare(
-    "SELECT cancel FROM jobs WHERE device = ? AND final = 0 AND cancel IS NOT NULL ORDER BY root_version, counter LIMIT ?"
+    "SELECT id, cancel FROM jobs WHERE device = ? AND final = 0 AND cancel IS NOT NULL ORDER BY root_version, counter LIMIT ?"
   )
   const stops = database.prepare(
     "SELECT id FROM jobs WHERE device = ? AND final = 0 AND stop = 1 ORDER BY root_version, counter LIMIT ?"
@@ -142,7 +142,10 @@ const offering = (database: DatabaseSync) => {
       })
     },
     interventions: (device) => ({
-      cancels: cancels.all(device, Limits.pollCancels).map((row) => fromJson<DsseEnvelope>(row, "cancel")),
+      cancels: cancels.all(device, Limits.pollCancels).map((row) => ({
+        order: text(row, "id") as OrderId,
+        envelope: fromJson<DsseEnvelope>(row, "cancel")
+      })),
       stops: stops.all(device, Limits.pollCancels).map((row) => text(row, "id") as OrderId)
     })
   } satisfies Partial<FleetMethods>

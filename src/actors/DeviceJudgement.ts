@@ -1,0 +1,70 @@
+/**
+ * How the server tells that a device's ledger is not the one it knew: restored from a backup, or living twice. Pure
+ * functions over what a poll says and what was told before.
+ *
+ * Requests of one device overtake each other, so a poll is judged only by what the device told by its own clock some
+ * seconds before it made the poll: that much its ledger must hold, whatever is still on its way.
+ */
+import type { DeviceObjection, DeviceRow, Standing } from "../ports/FleetStore.ts"
+import type { HighWater, PollRequest } from "../schemas/DeviceApi.ts"
+
+/** Between reading the ledger and signing the request, a slow device may take this long. */
+const marginMs = 5_000
+
+/** What one poll says, and when it was made by the device's clock. */
+export interface Heard {
+  readonly request: PollRequest
+  readonly createdMs: number
+}
+
+/** What a life of the device's actor remembers beside the store. */
+export interface Memory {
+  /** The highest place a poll of the accepted ledger showed. */
+  readonly mark: { readonly at: HighWater; readonly createdMs: number } | null
+  /** When another ledger than the accepted one was last heard. */
+  readonly rivalMs: number | null
+}
+
+const isBelow = (
+  mark: HighWater | null,
+  place: { readonly rootVersion: number; readonly counter: number }
+): boolean =>
+  mark === null ||
+  (mark.root_version === place.rootVersion ? mark.counter < place.counter : mark.root_version < place.rootVersion)
+
+/** Whether `next` stands above `mark`. */
+export const isHigher = (next: HighWater, mark: HighWater | null): boolean =>
+  isBelow(mark, { rootVersion: next.root_version, counter: next.counter })
+
+const fellBack = (heard: Heard, standing: Standing, memory: Memory): boolean => {
+  const { createdMs, request } = heard
+  const counts = (toldMs: number) => createdMs > toldMs + marginMs
+  const { mark } = memory
+  return (
+    (standing.position !== null && counts(standing.position.atMs) && isBelow(request.high_water, standing.position)) ||
+    (standing.receipt !== null && counts(standing.receipt.atMs) && request.last_receipt < standing.receipt.number) ||
+    (mark !== null &&
+      counts(mark.createdMs) &&
+      isBelow(request.high_water, { rootVersion: mark.at.root_version, counter: mark.at.counter }))
+  )
+}
+
+/**
+ * What is to be held against an accepted device after this poll. Once there is an objection only a new acceptance takes
+ * it away; `cloned` outweighs the other.
+ */
+export const objectionTo = (
+  heard: Heard,
+  row: DeviceRow,
+  standing: Standing,
+  memory: Memory
+): DeviceObjection | null => {
+  if (row.objection === "cloned") return "cloned"
+  const accepted = row.admitted?.incarnation
+  if (heard.request.incarnation !== accepted) return row.objection ?? "ledger_rolled_back"
+  const { rivalMs } = memory
+  const rivalEnrolled = row.request.incarnation === accepted ? null : row.request.issued_at_ms
+  const afterRival = [rivalMs, rivalEnrolled].some((ms) => ms !== null && heard.createdMs > ms + marginMs)
+  if (afterRival) return "cloned"
+  return row.objection ?? (fellBack(heard, standing, memory) ? "ledger_rolled_back" : null)
+}

@@ -1,0 +1,89 @@
+/** What operators do with one device's orders: submit, cancel, stop. Every document is verified before it is stored. */
+import { Clock, Effect, Result } from "effect"
+import { verifyCancel, verifyOrder } from "../crypto/Trust.ts"
+import { BlobStore } from "../ports/BlobStore.ts"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import { FleetStore } from "../ports/FleetStore.ts"
+import type { DsseEnvelope } from "../schemas/Dsse.ts"
+import type { DeviceId, OrderId } from "../schemas/Ids.ts"
+import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
+import type { WorkOrder } from "../schemas/WorkOrder.ts"
+import { FleetTrust } from "./FleetTrust.ts"
+
+const noRoot = new Conflict({ code: "no_root", message: "the server has no trust root yet" })
+
+const conflictTexts = {
+  sequence_taken: "the order's place in the device's sequence is taken, or lies below one that is: sign it for the next place",
+  id_taken: "another order has this id",
+  unknown_device: "no accepted device has this id",
+  payload_missing: "the payload is not there, or not complete"
+} as const
+
+export const makeOrders = (device: DeviceId) =>
+  Effect.gen(function* () {
+    const store = yield* FleetStore
+    const blobs = yield* BlobStore
+    const engine = yield* CryptoEngine
+    const trust = yield* FleetTrust
+
+    const payloadFlaw = Effect.fnUntraced(function* ({ payload }: WorkOrder) {
+      const { complete, receivedBytes } = yield* blobs.state({ kind: "payload", digest: payload.digest })
+      if (!complete) return new Conflict({ code: "payload_missing", message: conflictTexts.payload_missing })
+      return receivedBytes === payload.size_bytes
+        ? null
+        : new Conflict({
+            code: "payload_conflict",
+            message: `the order says ${payload.size_bytes} bytes, the payload has ${receivedBytes}`
+          })
+    })
+
+    const orderFlaw = (order: WorkOrder, rootVersion: number, nowMs: number): string | null => {
+      if (order.device !== device) return `the order is for ${order.device}`
+      if (order.root_version > rootVersion) return `the order names root ${order.root_version}, the server holds ${rootVersion}`
+      return order.expires_at_ms <= nowMs ? "the order has expired" : null
+    }
+
+    return {
+      submit: Effect.fnUntraced(function* (envelope: DsseEnvelope, actor: string) {
+        const root = trust.current()
+        if (root === null) return yield* noRoot
+        const verified = verifyOrder(engine, root.root, envelope)
+        if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
+        const { digest, document: order } = verified.success
+        const nowMs = yield* Clock.currentTimeMillis
+        const flaw = orderFlaw(order, root.root.version, nowMs)
+        if (flaw !== null) return yield* new Refused({ message: flaw })
+        const missing = yield* payloadFlaw(order)
+        if (missing !== null) return yield* missing
+        const outcome = yield* store.submit(order, envelope, digest, actor, nowMs)
+        if (outcome !== "queued" && outcome !== "same") {
+          return yield* new Conflict({ code: outcome, message: conflictTexts[outcome] })
+        }
+        return order.id
+      }),
+      cancel: Effect.fnUntraced(function* (id: OrderId, envelope: DsseEnvelope, actor: string) {
+        const root = trust.current()
+        if (root === null) return yield* noRoot
+        const verified = verifyCancel(engine, root.root, envelope)
+        if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
+        const cancel = verified.success.document
+        if (cancel.order !== id) return yield* new Refused({ message: `the cancel is for the order ${cancel.order}` })
+        if (cancel.device !== device) return yield* new Refused({ message: `the cancel is for ${cancel.device}` })
+        return yield* outcomeOf(yield* store.cancel(cancel, envelope, actor, yield* Clock.currentTimeMillis))
+      }),
+      stop: Effect.fnUntraced(function* (id: OrderId, actor: string) {
+        return yield* outcomeOf(yield* store.requestStop(id, actor, yield* Clock.currentTimeMillis))
+      })
+    }
+  })
+
+const outcomeOf = (outcome: "done" | "finished" | "unknown"): Effect.Effect<void, NotFound | Conflict> => {
+  switch (outcome) {
+    case "done":
+      return Effect.void
+    case "finished":
+      return Effect.fail(new Conflict({ code: "finished", message: "the job has ended already" }))
+    case "unknown":
+      return Effect.fail(new NotFound({ message: "there is no such job of this device" }))
+  }
+}

@@ -1,0 +1,211 @@
+/**
+ * The registrar: decides who belongs to the fleet by what operators signed. It alone publishes roots, and only roots in
+ * which this very server stands with its own key.
+ */
+import { Clock, Effect, Result } from "effect"
+import { keyIdOf, signingKeyBytes, verifyAdmission, verifyEnrolment, verifyFirstRoot, verifyNextRoot } from "../crypto/Trust.ts"
+import type { Engine } from "../crypto/Engine.ts"
+import { Behaviour } from "../kernel/index.ts"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import { type DeviceRow, FleetStore } from "../ports/FleetStore.ts"
+import { Identity } from "../ports/Identity.ts"
+import type { EnrolmentAnswer } from "../schemas/DeviceApi.ts"
+import type { DsseEnvelope } from "../schemas/Dsse.ts"
+import type { Admission, EnrolmentRequest } from "../schemas/Enrolment.ts"
+import type { DeviceId } from "../schemas/Ids.ts"
+import { Limits } from "../schemas/Limits.ts"
+import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
+import { EnrolmentFull, NoRoot, RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
+import type { TrustRoot } from "../schemas/TrustRoot.ts"
+import { type FleetRoot, FleetTrust } from "./FleetTrust.ts"
+import { DeviceKey } from "./ServerKeys.ts"
+import { orUnavailable } from "./StoreTrouble.ts"
+
+/** A root of ours names this server, with the key it really signs with. */
+const isOurs = (engine: Engine, root: TrustRoot, identity: Identity["Service"]): boolean => {
+  const key = signingKeyBytes(identity.signingKey)
+  const entry = root.servers.find((server) => server.id === identity.id)
+  return (
+    entry !== undefined &&
+    key !== undefined &&
+    entry.key === keyIdOf(engine, key) &&
+    entry.recipient === identity.recipient
+  )
+}
+
+/** The next root of the chain, judged. `current` is null before the first. */
+const judgeRoot = (
+  engine: Engine,
+  identity: Identity["Service"],
+  current: FleetRoot | null,
+  envelope: DsseEnvelope
+): Result.Result<FleetRoot, string> => {
+  const verified =
+    current === null ? verifyFirstRoot(engine, envelope, null) : verifyNextRoot(engine, current.root, envelope)
+  if (Result.isFailure(verified)) return Result.fail(verified.failure.message)
+  const { digest, document: root } = verified.success
+  if (current === null && root.version !== 1) return Result.fail(`the first root has version 1, not ${root.version}`)
+  if (!isOurs(engine, root, identity)) {
+    return Result.fail(`the root does not name this server (${identity.id}) with its own keys: add it and sign again`)
+  }
+  return Result.succeed({ root, firstDigest: current?.firstDigest ?? digest })
+}
+
+/** Reads the stored chain and checks it again, from version 1 on: what a disk changed is not trusted. */
+const loadRoots = Effect.fnUntraced(function* (engine: Engine, identity: Identity["Service"]) {
+  const store = yield* FleetStore
+  let current: FleetRoot | null = null
+  for (;;) {
+    const chain: ReadonlyArray<DsseEnvelope> = yield* store.roots((current?.root.version ?? 0) + 1, 16)
+    if (chain.length === 0) return current
+    for (const envelope of chain) {
+      const judged: Result.Result<FleetRoot, string> = judgeRoot(engine, identity, current, envelope)
+      if (Result.isFailure(judged)) {
+        const version = (current?.root.version ?? 0) + 1
+        yield* Effect.logError(`the stored root ${version} is not acceptable any more: ${judged.failure}`)
+        return current
+      }
+      current = judged.success
+    }
+  }
+})
+
+/** What an accepted device that enrols again is told: the acceptance counts for the ledger it names alone. */
+const answerTo = (request: EnrolmentRequest, row: DeviceRow): EnrolmentAnswer =>
+  row.status === "accepted" && row.admitted?.incarnation !== request.incarnation
+    ? { status: "pending", admission: null }
+    : { status: row.status, admission: row.admission }
+
+/** Why an admission does not fit the device it names, or null. */
+const admissionFlaw = (admission: Admission, row: DeviceRow, server: string): string | null => {
+  const { request } = row
+  if (admission.server !== server) return `it is for the server ${admission.server}`
+  if (admission.signing_key !== request.signing_key || admission.recipient !== request.recipient) {
+    return "it names other keys than the device enrolled with"
+  }
+  return null
+}
+
+const enrolments = Effect.gen(function* () {
+  const store = yield* FleetStore
+  const engine = yield* CryptoEngine
+  const identity = yield* Identity
+  const trust = yield* FleetTrust
+
+  const judge = (device: DeviceId, envelope: DsseEnvelope, root: FleetRoot) => {
+    const verified = verifyEnrolment(engine, envelope)
+    if (Result.isFailure(verified)) return new Refused({ message: verified.failure.message })
+    const request = verified.success.document
+    if (request.device !== device) return new Refused({ message: `the document is of ${request.device}, the request of ${device}` })
+    if (request.server !== identity.id) return new Refused({ message: `the document is for the server ${request.server}` })
+    return request.root_digest === root.firstDigest
+      ? request
+      : new Conflict({ code: "root_conflict", message: "the device was given another trust root than this server's" })
+  }
+
+  return Effect.fnUntraced(function* (device: DeviceId, envelope: DsseEnvelope) {
+    const root = trust.current()
+    if (root === null) return yield* new NoRoot()
+    const request = judge(device, envelope, root)
+    if ("_tag" in request) return yield* request
+    const nowMs = yield* Clock.currentTimeMillis
+    const status = yield* store.enrol(request, envelope, nowMs)
+    if (status === "full") return yield* new EnrolmentFull()
+    const row = yield* store.device(device)
+    return row === null ? ({ status: "pending", admission: null } as const) : answerTo(request, row)
+  })
+})
+
+const admissions = Effect.gen(function* () {
+  const store = yield* FleetStore
+  const engine = yield* CryptoEngine
+  const identity = yield* Identity
+  const trust = yield* FleetTrust
+  const texts = {
+    stale: ["stale_admission", "a newer decision about this device is there already"],
+    name_taken: ["name_taken", "another accepted device has this name"],
+    unknown: ["unknown_device", "no such device has enrolled"]
+  } as const
+
+  return Effect.fnUntraced(function* (device: DeviceId, envelope: DsseEnvelope, actor: string) {
+    const root = trust.current()
+    if (root === null) return yield* new Conflict({ code: "no_root", message: new NoRoot().message })
+    const verified = verifyAdmission(engine, root.root, envelope)
+    if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
+    const admission = verified.success.document
+    if (admission.device !== device) return yield* new Refused({ message: `the decision is about ${admission.device}` })
+    const row = yield* store.device(device)
+    if (row === null) return yield* new NotFound({ message: texts.unknown[1] })
+    const flaw = admissionFlaw(admission, row, identity.id)
+    if (flaw !== null) return yield* new Refused({ message: flaw })
+    const outcome = yield* store.admit(admission, envelope, actor, yield* Clock.currentTimeMillis)
+    if (outcome === "done" || outcome === "same") return
+    const [code, message] = texts[outcome]
+    return yield* new Conflict({ code, message })
+  })
+})
+
+const publication = Effect.gen(function* () {
+  const store = yield* FleetStore
+  const engine = yield* CryptoEngine
+  const identity = yield* Identity
+  const trust = yield* FleetTrust
+
+  return Effect.fnUntraced(function* (envelope: DsseEnvelope, actor: string) {
+    const current = trust.current()
+    const judged = judgeRoot(engine, identity, current, envelope)
+    if (Result.isFailure(judged)) {
+      // The version there already, sent again, is no mistake.
+      const versions = yield* store.roots(1, Limits.rootChain)
+      if (versions.some((known) => known.payload === envelope.payload)) return
+      const other = current !== null && Result.isSuccess(judgeRoot(engine, identity, null, envelope))
+      return yield* other
+        ? new Conflict({ code: "root_conflict", message: "the server holds another trust root already" })
+        : new Refused({ message: judged.failure })
+    }
+    const { version } = judged.success.root
+    if (version > Limits.rootChain) return yield* new Refused({ message: `a chain has at most ${Limits.rootChain} roots` })
+    const outcome = yield* store.addRoot(version, envelope, actor, yield* Clock.currentTimeMillis)
+    if (outcome === "conflict") {
+      return yield* new Conflict({ code: "root_conflict", message: `another root of version ${version} is there already` })
+    }
+    trust.set(judged.success)
+    yield* Effect.logInfo(`the trust root has version ${version} now`)
+  })
+})
+
+export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
+  Effect.gen(function* () {
+    const store = yield* FleetStore
+    const trust = yield* FleetTrust
+    const loaded = yield* loadRoots(yield* CryptoEngine, yield* Identity)
+    if (loaded !== null) trust.set(loaded)
+    const enrol = yield* enrolments
+    const admit = yield* admissions
+    const publish = yield* publication
+
+    /** The device's actor reads its row again; when it is not to be reached it will do so at its next start. */
+    const tellDevice = (device: DeviceId) =>
+      Effect.catch(context.refOf(DeviceKey, device).tell("Changed"), (error) => Effect.logWarning(error.message))
+
+    return context.handlers({
+      Enrol: ({ payload }) =>
+        enrol(payload.device, payload.envelope).pipe(Effect.tap(() => tellDevice(payload.device)), orUnavailable),
+      Admit: ({ payload }) =>
+        admit(payload.device, payload.envelope, payload.actor).pipe(
+          Effect.tap(() => tellDevice(payload.device)),
+          orUnavailable
+        ),
+      Invite: ({ payload }) =>
+        Effect.gen(function* () {
+          const nowMs = yield* Clock.currentTimeMillis
+          const { actor, expires_at_ms, id } = payload
+          if (expires_at_ms <= nowMs || expires_at_ms > nowMs + Limits.invitationLifetimeMs) {
+            return yield* new Refused({ message: "an invitation expires in the future, within 30 days" })
+          }
+          yield* store.addInvitation(id, expires_at_ms, actor, nowMs)
+        }).pipe(orUnavailable),
+      PublishRoot: ({ payload }) => publish(payload.envelope, payload.actor).pipe(orUnavailable)
+    })
+  })
+)

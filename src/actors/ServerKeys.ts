@@ -1,0 +1,14 @@
+/** The addresses of the server's actors. */
+import { ActorKey, DynamicKey } from "../kernel/index.ts"
+import { DeviceProtocol } from "../schemas/protocols/Device.ts"
+import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
+import { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
+import { RecorderProtocol } from "../schemas/protocols/Recorder.ts"
+import { RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
+
+export const RegistrarKey = ActorKey.make("registrar", RegistrarProtocol)
+export const JobWatchKey = ActorKey.make("job-watch", JobWatchProtocol)
+export const RecorderKey = ActorKey.make("recorder", RecorderProtocol)
+export const HttpGatewayKey = ActorKey.make("http", GatewayProtocol)
+/** One actor per device id. */
+export const DeviceKey = DynamicKey.make("devices", DeviceProtocol)
