@@ -88,12 +88,16 @@ describe("parts of the system", () => {
   const ensure = async (): Promise<void> =>
     (await import(join(scripts, "lib/system.mjs"))).ensureSystemParts("demo")
 
-  /** An apt-get that notes its arguments and installs bubblewrap. */
+  /** An apt-get that notes its arguments and makes the commands that its packages hold. */
   const fakeApt = (): void => {
-    write(
-      "apt-get",
-      `#!/bin/sh\necho "$@" >> ${folder}/calls\n: > ${folder}/bwrap\n/bin/chmod +x ${folder}/bwrap\n`
-    )
+    const lines = [
+      "#!/bin/sh",
+      `echo "$@" >> ${folder}/calls`,
+      "for command in bwrap prlimit; do",
+      `  : > ${folder}/$command && /bin/chmod +x ${folder}/$command`,
+      "done"
+    ]
+    write("apt-get", `${lines.join("\n")}\n`)
     chmodSync(join(folder, "apt-get"), 0o755)
   }
 
@@ -111,7 +115,7 @@ describe("parts of the system", () => {
     actAs(0)
     await ensure()
     expect(readFileSync(join(folder, "calls"), "utf8")).toBe(
-      "install -y --no-install-recommends bubblewrap\n"
+      "install -y --no-install-recommends bubblewrap util-linux\n"
     )
     expect(said).toContain("installing system packages with apt: bubblewrap")
     expect(said).not.toContain("missing")
