@@ -1,6 +1,6 @@
 /** Telling: one sender, one receiver. Ours is a mailbox of 1,024 with back-pressure; the peers are unbounded, which is quicker. */
 import { Effect, Queue } from "effect"
-import { type Bench, compare, type Contender, print, race, timed } from "./measure.ts"
+import { type Bench, type Contender, compare, print, race, timed } from "./measure.ts"
 import { nact, open } from "./setting.ts"
 
 const capacity = 1_024
@@ -12,7 +12,10 @@ const loop = (count: number, body: () => Effect.Effect<unknown, unknown>): Effec
 
 const kernel: Contender = async (count) => {
   const { ref, close } = await open(capacity, "wait")
-  const work = Effect.andThen(loop(count, () => ref.tell("Count", { step: 1 })), ref.ask("Total"))
+  const work = Effect.andThen(
+    loop(count, () => ref.tell("Count", { step: 1 })),
+    ref.ask("Total")
+  )
   const ms = await timed(async () => {
     const total = await Effect.runPromise(work)
     if (total !== count + 1) {

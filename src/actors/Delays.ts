@@ -14,7 +14,8 @@ const jitter = 0.3
 /** The delays without chance, as far as they rise. */
 export const delayList = ({ factor, firstMs, maximumMs }: Delays): ReadonlyArray<number> => {
   const list: Array<number> = []
-  for (let delay = firstMs; delay < maximumMs && list.length < 32; delay *= factor) list.push(Math.round(delay))
+  for (let delay = firstMs; delay < maximumMs && list.length < 32; delay *= factor)
+    list.push(Math.round(delay))
   return [...list, maximumMs]
 }
 

@@ -47,12 +47,18 @@ const conclude = Effect.fnUntraced(function* (ending: Ending) {
     artifacts: ending.artifacts
   })
   yield* Effect.logInfo(`order ${receipt.order ?? "(none)"} ${receipt.state}`).pipe(
-    Effect.annotateLogs({ order: receipt.order, state: receipt.state, reason: receipt.reason, receipt: receipt.number })
+    Effect.annotateLogs({
+      order: receipt.order,
+      state: receipt.state,
+      reason: receipt.reason,
+      receipt: receipt.number
+    })
   )
   return true
 })
 
-const notConcluded = (error: LedgerError) => new NotConcluded({ reason: `${error.operation}: ${error.reason}` })
+const notConcluded = (error: LedgerError) =>
+  new NotConcluded({ reason: `${error.operation}: ${error.reason}` })
 
 /** The notary's behaviour. It keeps nothing: the chain's head stands in the ledger. */
 export const notary = Behaviour.make(NotaryProtocol, (context) =>

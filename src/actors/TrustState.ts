@@ -5,13 +5,26 @@
  * @module
  */
 import { Result, Schema } from "effect"
-import { digestOf } from "../crypto/Documents.ts"
 import { canonicalBytes } from "../crypto/CanonicalJson.ts"
+import { digestOf } from "../crypto/Documents.ts"
 import type { Engine } from "../crypto/Engine.ts"
-import { keyIdOf, signingKeyBytes, verifyAdmission, verifyFirstRoot, verifyNextRoot } from "../crypto/Trust.ts"
+import {
+  keyIdOf,
+  signingKeyBytes,
+  verifyAdmission,
+  verifyFirstRoot,
+  verifyNextRoot
+} from "../crypto/Trust.ts"
 import { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { Admission, ServerIdentity } from "../schemas/Enrolment.ts"
-import { type DeviceId, Digest, type Incarnation, type Recipient, ServerId, type SigningKey } from "../schemas/Ids.ts"
+import {
+  type DeviceId,
+  Digest,
+  type Incarnation,
+  type Recipient,
+  ServerId,
+  type SigningKey
+} from "../schemas/Ids.ts"
 import type { HeldRoot, TrustPhase } from "../schemas/protocols/TrustKeeper.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 
@@ -59,7 +72,8 @@ export const firstRoot = (
     return Result.fail(`the invitation is for the server ${pin.server}, but ${identity.server} answered`)
   }
   const first = verifyFirstRoot(engine, envelope, pin?.digest ?? null)
-  if (Result.isFailure(first)) return Result.fail(`the server's root is not acceptable: ${first.failure.message}`)
+  if (Result.isFailure(first))
+    return Result.fail(`the server's root is not acceptable: ${first.failure.message}`)
   const { digest, document: root } = first.success
   if (root.version !== 1) return Result.fail(`the server's first root has the version ${root.version}, not 1`)
   return Result.succeed({ firstDigest: digest, server: identity.server, envelope, root })
@@ -75,7 +89,10 @@ export const followRoots = (
   for (const envelope of chain) {
     const next = verifyNextRoot(engine, current.root, envelope)
     if (Result.isFailure(next)) {
-      return { held: current, doubt: `the root after version ${current.root.version} is not acceptable: ${next.failure.message}` }
+      return {
+        held: current,
+        doubt: `the root after version ${current.root.version} is not acceptable: ${next.failure.message}`
+      }
     }
     current = { ...current, envelope, root: next.success.document }
   }
@@ -110,10 +127,13 @@ export const judgeAdmission = (
   envelope: DsseEnvelope
 ): Result.Result<HeldAdmission, Doubt> => {
   const verified = verifyAdmission(engine, held.root, envelope)
-  if (Result.isFailure(verified)) return Result.fail(`its signatures are not good: ${verified.failure.message}`)
+  if (Result.isFailure(verified))
+    return Result.fail(`its signatures are not good: ${verified.failure.message}`)
   const admission = verified.success.document
   const wrong =
-    admission.device !== self.device || admission.signing_key !== self.signingKey || admission.recipient !== self.recipient
+    admission.device !== self.device ||
+    admission.signing_key !== self.signingKey ||
+    admission.recipient !== self.recipient
       ? "it is about another device"
       : admission.server !== held.server
         ? `it is for the server ${admission.server}`

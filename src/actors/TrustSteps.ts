@@ -68,8 +68,12 @@ const acquire = Effect.fnUntraced(function* (options: TrustOptions) {
   const identity = yield* link.identity
   const { roots } = yield* link.roots(1)
   const first = roots[0]
-  if (first === undefined) return "the server has no trust root yet: an operator must publish one (`postern keys publish`)"
-  const pin = options.invitation === null ? null : { digest: options.invitation.rootDigest, server: options.invitation.server }
+  if (first === undefined)
+    return "the server has no trust root yet: an operator must publish one (`postern keys publish`)"
+  const pin =
+    options.invitation === null
+      ? null
+      : { digest: options.invitation.rootDigest, server: options.invitation.server }
   const taken = firstRoot(engine, identity, first, pin)
   if (Result.isFailure(taken)) return taken.failure
   const held = yield* follow(taken.success)
@@ -97,7 +101,9 @@ const enrol = Effect.fnUntraced(function* (options: TrustOptions, held: HeldRoot
     root_digest: held.firstDigest,
     incarnation: ledger.incarnation,
     invitation:
-      secret === null ? null : { id: invitationId(engine, secret), proof: invitationProof(engine, secret, bound) },
+      secret === null
+        ? null
+        : { id: invitationId(engine, secret), proof: invitationProof(engine, secret, bound) },
     software,
     issued_at_ms: yield* clock.nowMs
   }

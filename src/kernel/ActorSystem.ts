@@ -2,7 +2,7 @@
  * A system: one tree of supervised actors, with its own registry, deadlines, dead letters and trace. Nothing stands at
  * module level, so a process may hold many (a whole fleet in one simulation).
  */
-import { Context, Deferred, Effect, type Scope } from "effect"
+import { type Context, Deferred, Effect, type Scope } from "effect"
 import type { ActorKey, DynamicKey } from "./ActorKey.ts"
 import type { ActorRef } from "./ActorRef.ts"
 import { checkSpec, type DynamicSpec, type SupervisorSpec } from "./ChildSpec.ts"

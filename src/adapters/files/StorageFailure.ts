@@ -20,7 +20,11 @@ const remedies: Readonly<Record<string, string>> = {
 /** A failed operation on a path. */
 export const storageError = (operation: string, path: string, error: unknown): StorageError => {
   const remedy = remedies[errorCode(error) ?? ""]
-  return new StorageError({ operation, path, reason: remedy === undefined ? errorText(error) : `${remedy} (${errorText(error)})` })
+  return new StorageError({
+    operation,
+    path,
+    reason: remedy === undefined ? errorText(error) : `${remedy} (${errorText(error)})`
+  })
 }
 
 /** Work on files; what it throws becomes a `StorageError`. Waits for the work's own end when interrupted. */

@@ -7,10 +7,10 @@ import { constants } from "node:fs"
 import { type FileHandle, lstat, open, readdir } from "node:fs/promises"
 import { join } from "node:path"
 import { Effect, Schema } from "effect"
-import { abortable } from "../files/Abortable.ts"
-import { errorText } from "../files/AtomicFile.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { manifestPath } from "../../schemas/Manifest.ts"
+import { abortable } from "../files/Abortable.ts"
+import { errorText } from "../files/AtomicFile.ts"
 import { isSafePath } from "./PackageContent.ts"
 
 /** A package cannot be built from this: `path` is the file or folder in question. */
@@ -54,11 +54,18 @@ const requireName = (path: string, hostPath: string): void => {
     })
   }
   if (path === manifestPath) {
-    throw new BuildError({ path: hostPath, reason: `${manifestPath} is made by the build: give the file another name` })
+    throw new BuildError({
+      path: hostPath,
+      reason: `${manifestPath} is made by the build: give the file another name`
+    })
   }
 }
 
-const walk = async (root: string, isExcluded: (path: string) => boolean, signal: AbortSignal): Promise<Source> => {
+const walk = async (
+  root: string,
+  isExcluded: (path: string) => boolean,
+  signal: AbortSignal
+): Promise<Source> => {
   const files: Array<SourceFile> = []
   const folders: Array<string> = []
   const visit = async (below: string): Promise<void> => {
@@ -70,16 +77,27 @@ const walk = async (root: string, isExcluded: (path: string) => boolean, signal:
       const hostPath = join(root, path)
       requireName(path, hostPath)
       if (files.length + folders.length + 2 > Limits.packageEntries) {
-        throw new BuildError({ path: root, reason: `it holds more than ${Limits.packageEntries} files and folders` })
+        throw new BuildError({
+          path: root,
+          reason: `it holds more than ${Limits.packageEntries} files and folders`
+        })
       }
       const found = await lstat(hostPath)
       if (found.isDirectory()) {
         folders.push(path)
         await visit(path)
       } else if (found.isFile()) {
-        files.push({ path, sizeBytes: found.size, executable: (found.mode & 0o111) !== 0, content: { hostPath } })
+        files.push({
+          path,
+          sizeBytes: found.size,
+          executable: (found.mode & 0o111) !== 0,
+          content: { hostPath }
+        })
       } else {
-        throw new BuildError({ path: hostPath, reason: "it is neither a plain file nor a folder (links are not followed)" })
+        throw new BuildError({
+          path: hostPath,
+          reason: "it is neither a plain file nor a folder (links are not followed)"
+        })
       }
     }
   }
@@ -133,7 +151,8 @@ export async function* sourceBlocks(file: SourceFile, signal: AbortSignal) {
   const path = file.content.hostPath
   const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   try {
-    if (!(await handle.stat()).isFile()) throw new BuildError({ path, reason: "it is no longer a plain file" })
+    if (!(await handle.stat()).isFile())
+      throw new BuildError({ path, reason: "it is no longer a plain file" })
     let seen = 0
     for await (const block of handleBlocks(handle, file.sizeBytes)) {
       signal.throwIfAborted()

@@ -4,7 +4,14 @@
  * @module
  */
 import { concatBytes } from "../../crypto/Bytes.ts"
-import { readPaxPath, readTarHeader, type TarEntry, TarRefused, tarBlockBytes, tarPadding } from "./TarHeader.ts"
+import {
+  readPaxPath,
+  readTarHeader,
+  type TarEntry,
+  TarRefused,
+  tarBlockBytes,
+  tarPadding
+} from "./TarHeader.ts"
 
 /** What comes out, in the archive's order: an entry, then its data in pieces, then its end. */
 export type TarEvent =
@@ -113,7 +120,8 @@ export const tarReader = (): TarReader => {
       }
       case "End": {
         state.seen += bytes.length
-        if (!isZero(bytes) || state.seen > maximumTrailingBytes) throw new TarRefused("there are bytes behind the end")
+        if (!isZero(bytes) || state.seen > maximumTrailingBytes)
+          throw new TarRefused("there are bytes behind the end")
         return bytes.length
       }
     }
@@ -126,6 +134,7 @@ export const tarReader = (): TarReader => {
       while (offset < bytes.length) offset += step(bytes.subarray(offset), events)
       return events
     },
-    isComplete: () => state._tag === "End" && state.seen >= 2 * tarBlockBytes && state.seen % tarBlockBytes === 0
+    isComplete: () =>
+      state._tag === "End" && state.seen >= 2 * tarBlockBytes && state.seen % tarBlockBytes === 0
   }
 }

@@ -3,7 +3,7 @@
  */
 import { Effect, Exit, Fiber } from "effect"
 import type { AskOptions } from "../ActorRef.ts"
-import { AskCycle, AskTimeout, Fenced, MailboxFull, NotFound } from "../Errors.ts"
+import { AskCycle, AskTimeout, Fenced, type MailboxFull, NotFound } from "../Errors.ts"
 import { CurrentLife } from "../Fence.ts"
 import { type Cell, Letter } from "./Cell.ts"
 import type { Kernel } from "./Kernel.ts"
@@ -31,7 +31,11 @@ export abstract class Address {
       }
       const letter = new Letter(cell, tag, payload, Number.POSITIVE_INFINITY, 0, undefined, undefined)
       const refused = cell.send(letter)
-      return refused === undefined ? Effect.void : refused === "waiting" ? inLine(cell, letter) : Effect.fail(refused)
+      return refused === undefined
+        ? Effect.void
+        : refused === "waiting"
+          ? inLine(cell, letter)
+          : Effect.fail(refused)
     })
   }
 
@@ -40,7 +44,11 @@ export abstract class Address {
   }
 }
 
-const refuseFenced = (address: Address, life: { readonly path: string; refuse(): void }, tag: string): Fenced => {
+const refuseFenced = (
+  address: Address,
+  life: { readonly path: string; refuse(): void },
+  tag: string
+): Fenced => {
   life.refuse()
   address.kernel.deadLetters.record(address.path, tag, "fenced")
   return new Fenced({ path: life.path })
@@ -114,7 +122,10 @@ export const askFor = (
     }
     const { deadlines, settings } = address.kernel
     const now = deadlines.now()
-    const timeoutMs = Math.max(Math.min(options?.timeoutMs ?? settings.askTimeoutMs, (before?.deadlineMs ?? Infinity) - now), 0)
+    const timeoutMs = Math.max(
+      Math.min(options?.timeoutMs ?? settings.askTimeoutMs, (before?.deadlineMs ?? Infinity) - now),
+      0
+    )
     if (timeoutMs === 0) {
       return resume(Exit.fail(new AskTimeout({ path: cell.path, tag, timeoutMs })))
     }

@@ -30,7 +30,9 @@ const rootMethods = (database: DatabaseSync, audit: Audit) => {
 }
 
 const invitationMethods = (database: DatabaseSync, audit: Audit) => {
-  const insert = database.prepare("INSERT INTO invitations (id, expires_at_ms) VALUES (?, ?) ON CONFLICT DO NOTHING")
+  const insert = database.prepare(
+    "INSERT INTO invitations (id, expires_at_ms) VALUES (?, ?) ON CONFLICT DO NOTHING"
+  )
   const find = database.prepare("SELECT 1 AS found FROM invitations WHERE id = ? AND expires_at_ms > ?")
   const forget = database.prepare("DELETE FROM invitations WHERE expires_at_ms <= ?")
   return {

@@ -1,7 +1,8 @@
 /** The fleet database's methods: the port `FleetStore` without health, as synchronous functions. */
-import type { Objection } from "../../../schemas/DeviceApi.ts"
-import type { FleetStore } from "../../../ports/FleetStore.ts"
+
 import type { Effect } from "effect"
+import type { FleetStore } from "../../../ports/FleetStore.ts"
+import type { Objection } from "../../../schemas/DeviceApi.ts"
 
 type Port = FleetStore["Service"]
 
@@ -28,7 +29,8 @@ export type Row = Readonly<Record<string, unknown>>
 export const text = (row: Row, column: string): string => row[column] as string
 export const textOrNull = (row: Row, column: string): string | null => (row[column] ?? null) as string | null
 export const integer = (row: Row, column: string): number => row[column] as number
-export const integerOrNull = (row: Row, column: string): number | null => (row[column] ?? null) as number | null
+export const integerOrNull = (row: Row, column: string): number | null =>
+  (row[column] ?? null) as number | null
 
 /** What {@link toJson} wrote. */
 export const fromJson = <A>(row: Row, column: string): A => JSON.parse(text(row, column)) as A

@@ -1,7 +1,7 @@
 /** The series database: health reports. Apart from the registry, so that figures never stand in the way of orders. */
 import type { HealthReport } from "../../../schemas/Health.ts"
-import { Limits } from "../../../schemas/Limits.ts"
 import type { DeviceId } from "../../../schemas/Ids.ts"
+import { Limits } from "../../../schemas/Limits.ts"
 import type { DatabaseDefinition } from "../Database.ts"
 import { fromJson, toJson } from "./FleetMethods.ts"
 
@@ -39,7 +39,8 @@ export const seriesDatabase: DatabaseDefinition<SeriesMethods> = {
         insert.run(device, atMs, report.at_ms, toJson(report))
         prune.run(device)
       },
-      health: (device, maximum) => list.all(device, maximum).map((row) => fromJson<HealthReport>(row, "report"))
+      health: (device, maximum) =>
+        list.all(device, maximum).map((row) => fromJson<HealthReport>(row, "report"))
     }
   }
 }
