@@ -45,7 +45,7 @@ const ownFolder = (): string | null => {
 /** Kills what a group still holds and removes it. A group goes only when its last process has been reaped. */
 export const removeControlGroup = (folder: string): Effect.Effect<void> =>
   Effect.tryPromise(async () => {
-    await writeFile(join(folder, "cgroup.kill"), "1").catch(() => undefined)
+    await writeFile(join(folder, "cgroup.kill"), "1", { flag: "r+" }).catch(() => undefined)
     await rmdir(folder)
   }).pipe(
     Effect.retry(Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(200)])),
@@ -97,7 +97,8 @@ export const openControlGroups = (
     return { folder, next: 1 }
   }).pipe(Effect.orElseSucceed(() => null))
 
-const settings = (limits: JobLimits): ReadonlyArray<readonly [file: string, value: string]> => [
+/** What a job's group is set to. */
+export const controlGroupSettings = (limits: JobLimits): ReadonlyArray<readonly [file: string, value: string]> => [
   // The job's disk is memory too, and is charged to it.
   ["memory.max", String(limits.memory_bytes + limits.disk_bytes)],
   ["memory.oom.group", "1"],
@@ -116,7 +117,7 @@ export const acquireControlGroup = (
   const make = Effect.tryPromise({
     try: async (): Promise<ControlGroup> => {
       await mkdir(folder)
-      for (const [file, value] of settings(limits)) await writeFile(join(folder, file), value)
+      for (const [file, value] of controlGroupSettings(limits)) await writeFile(join(folder, file), value)
       // Not every kernel accounts for swap.
       await writeFile(join(folder, "memory.swap.max"), "0").catch(() => undefined)
       const peakMemoryBytes = Effect.promise(() => readFile(join(folder, "memory.peak"), "utf8").then(Number, () => null))

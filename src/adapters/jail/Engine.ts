@@ -127,7 +127,7 @@ const start = (plan: LaunchPlan, seccomp: Uint8Array): Engine => {
   let status = ""
   let message = ""
   const child = spawnChain(plan)
-  const force: Force = { init: false, chain: false }
+  const force: Force = { released: false, init: false, chain: false }
   const finish = (code: number | null, failure: string): void => {
     const known = code === null || status.includes("child-pid") ? undefined : launchFailures[code]
     const ended: EngineEnd = {
@@ -161,12 +161,14 @@ const start = (plan: LaunchPlan, seccomp: Uint8Array): Engine => {
   }
   return engineOf(child, force, { ready, begun, end }, () => {
     const gate = stdio[LaunchDescriptor.gate] as Writable | undefined
+    force.released = true
     if (gate !== undefined) gate.end("go\n")
   })
 }
 
-/** What was killed by force so far. */
+/** What was killed by force so far, and whether init was told to go on. */
 interface Force {
+  released: boolean
   init: boolean
   chain: boolean
 }
@@ -186,7 +188,13 @@ const engineOf = (
   const act = (action: () => void) => Effect.sync(() => (running() ? action() : undefined))
   const end = Deferred.await(signs.end)
   const endWithin = (ms: number) => Effect.timeoutOption(end, ms)
+  const killAtOnce = act(() => {
+    force.chain = true
+    killChain(guard)
+  })
   const kill = Effect.gen(function* () {
+    // Before init was told to go on there is nothing of the job, and init may not be there to be found.
+    if (!force.released) yield* killAtOnce
     const killed = yield* Effect.sync(() => (running() ? signalJob(guard, "SIGKILL") : 0))
     const first = killed > 0 || !running() ? yield* endWithin(accountingMs) : Option.none()
     if (Option.isSome(first)) return first.value
@@ -196,10 +204,7 @@ const engineOf = (
     })
     const second = yield* endWithin(namespaceMs)
     if (Option.isSome(second)) return second.value
-    yield* act(() => {
-      force.chain = true
-      killChain(guard)
-    })
+    yield* killAtOnce
     const third = yield* endWithin(chainMs)
     if (Option.isSome(third)) return third.value
     for (const pipe of child.stdio) pipe?.destroy()

@@ -26,15 +26,16 @@ const packages = () => readdirSync(tmpdir()).filter((name) => name.startsWith("p
 const startClient = (marker: string, ...more: ReadonlyArray<string>): ChildProcess =>
   spawn(process.execPath, ["--no-warnings", client, marker, ...more], { stdio: ["ignore", "pipe", "inherit"] })
 
-/** Resolves when the client has said the line `count` times. */
-const says = async (child: ChildProcess, line: string, count = 1) => {
-  let heard = 0
-  for await (const chunk of child.stdout ?? []) {
-    heard += String(chunk).split("\n").filter((text) => text === line).length
-    if (heard >= count) return
-  }
-  throw new Error(`the client ended before it said "${line}"`)
-}
+/** Resolves when the client has said the line `count` times; goes on reading, so that the client can go on writing. */
+const says = (child: ChildProcess, line: string, count = 1) =>
+  new Promise<void>((resolve, reject) => {
+    let heard = 0
+    child.stdout?.on("data", (chunk) => {
+      heard += String(chunk).split("\n").filter((text) => text === line).length
+      if (heard >= count) resolve()
+    })
+    child.once("exit", () => reject(new Error(`the client ended before it said "${line}"`)))
+  })
 
 const waitUntilGone = async (marker: string) => {
   const deadline = performance.now() + 5_000
