@@ -77,6 +77,8 @@ export class Cell implements Node {
   /** The parked loop of the current life. */
   parked: (() => void) | undefined = undefined
   private ready = false
+  /** Nothing is taken in any more. */
+  private closed = false
 
   constructor(
     kernel: Kernel,
@@ -113,7 +115,7 @@ export class Cell implements Node {
 
   /** Takes a message in: `undefined` when it has a place, `"waiting"` when it stands in line, else the refusal. */
   send(letter: Letter): undefined | "waiting" | Stopped | MailboxFull {
-    if (this.state === "stopped") {
+    if (this.closed) {
       return this.refuse(letter, "stopped")
     }
     const offered = this.mailbox.offer(letter)
@@ -139,7 +141,7 @@ export class Cell implements Node {
 
   /** Takes the exit of a task in, whatever the capacity. */
   sendForced(letter: Letter): void {
-    if (this.state === "stopped") {
+    if (this.closed) {
       this.refuse(letter, "stopped")
       return
     }
@@ -281,6 +283,7 @@ export class Cell implements Node {
   /** Begins a life; `started` is called once with the outcome of the factory. */
   begin(started: (failure: Down | undefined) => void): void {
     this.lives++
+    this.closed = false
     this.state = "starting"
     this.life = new Life(this, this.lives, started)
     this.life.begin()
@@ -292,6 +295,9 @@ export class Cell implements Node {
    */
   stop(forGood: boolean, done: () => void): void {
     const { life } = this
+    if (forGood) {
+      this.close()
+    }
     if (life === undefined) {
       if (forGood) {
         this.retire()
@@ -309,12 +315,15 @@ export class Cell implements Node {
     })
   }
 
-  /** Closes the address: what waits in the mailbox fails, and so does everything sent from now on. */
+  /** Closes the address of an actor that is down. */
   retire(): void {
-    if (this.state === "stopped") {
-      return
-    }
     this.state = "stopped"
+    this.close()
+  }
+
+  /** What waits in the mailbox fails, and so does everything sent from now on. */
+  private close(): void {
+    this.closed = true
     for (const letter of this.mailbox.drain()) {
       this.discard(letter)
     }

@@ -33,6 +33,8 @@ export class Life implements LifeMark {
   private failure: string | undefined = undefined
   private started: ((failure: Down | undefined) => void) | undefined
   private timer: Timer | undefined = undefined
+  /** An abandoned handler whose reply is still to come. */
+  private owesReply = false
   private done: Array<() => void> | undefined = undefined
 
   constructor(cell: Cell, number: number, started: (failure: Down | undefined) => void) {
@@ -58,6 +60,14 @@ export class Life implements LifeMark {
   refuse(): void {
     this.cell.refused++
     this.cell.kernel.totals.refused++
+  }
+
+  /** Counts the reply of an abandoned handler, once. */
+  refuseReply(): void {
+    if (this.owesReply) {
+      this.owesReply = false
+      this.refuse()
+    }
   }
 
   // ---------------------------------------------------------------------------------------------------------------
@@ -179,6 +189,7 @@ export class Life implements LifeMark {
 
   private fiberEnded(exit: Exit.Exit<void, unknown>): void {
     if (this.fenced) {
+      this.refuseReply()
       this.cell.kernel.fencedNow--
       return
     }
@@ -260,6 +271,7 @@ export class Life implements LifeMark {
     const { cell, scope } = this
     this.timer = undefined
     this.fenced = true
+    this.owesReply = this.loop.inHand !== undefined
     this.failInHand()
     this.waits = undefined
     cell.trace("", "fenced")

@@ -119,7 +119,7 @@ export class Loop {
     const letter = this.inHand
     this.inHand = undefined
     if (life.fenced || letter === undefined) {
-      life.refuse()
+      life.refuseReply()
       return
     }
     cell.handled++
