@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { Count, OrderId } from "../Ids.ts"
+import { RefusalCode } from "../Refusals.ts"
 import { OrderProgress } from "../WorkOrder.ts"
 
 /** Who asks that an order stop. */
@@ -18,6 +19,8 @@ export const WorkEnd = Schema.Struct({
   kind: Schema.Literals(["concluded", "later", "failed"]),
   /** Milliseconds to leave it alone. */
   pauseMs: Count,
+  /** Why it will be refused if nothing changes before it expires; null for the plain `expired`. */
+  trouble: Schema.NullOr(RefusalCode),
   detail: Schema.String
 })
 export type WorkEnd = typeof WorkEnd.Type

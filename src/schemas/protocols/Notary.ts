@@ -28,7 +28,11 @@ export type Ending = typeof Ending.Type
 /** The ledger took no receipt; nothing was changed. Try again. */
 export class NotConcluded extends Schema.TaggedError<NotConcluded>()("NotConcluded", {
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `the ledger took no receipt (${this.reason})`
+  }
+}
 
 export const NotaryProtocol = RpcGroup.make(
   /** Signs and stores; false when this order (or refused envelope) was concluded before. */

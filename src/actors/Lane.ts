@@ -1,0 +1,175 @@
+/**
+ * A lane: takes the accepted orders of its kind from the ledger, lowest counter first, one at a time. The work is a task
+ * of the life's Scope, so that a cancel, a stop or a question is answered at once, however long a job runs.
+ */
+import { Cause, Deferred, Effect, Exit } from "effect"
+import type { RpcGroup } from "effect/rpc"
+import { type ActorContext, Behaviour } from "../kernel/index.ts"
+import { Ledger, type LedgerOrder } from "../ports/Ledger.ts"
+import type { OrderId } from "../schemas/Ids.ts"
+import { LaneProtocol, type LaneStatus, type StopReason, type WorkEnd } from "../schemas/protocols/Lane.ts"
+import type { RefusalCode } from "../schemas/Refusals.ts"
+import type { LaneName, OrderProgress } from "../schemas/WorkOrder.ts"
+import { makeAlarm, monotonicMs } from "./Alarm.ts"
+import { JailGuardKey, MainLoopKey, NotaryKey, OutboxKey, TrustKeeperKey } from "./ClientKeys.ts"
+import { type Delays, delayAfter } from "./Delays.ts"
+import { giveUp, type LaneEnvironment, work, type WorkError } from "./LaneWork.ts"
+
+/** What a lane takes from the device's configuration. */
+export type LaneOptions = Pick<LaneEnvironment, "allowance" | "download" | "diskReserveBytes">
+
+/** Between attempts that failed for a reason of the device's own, and how many there are. */
+const failureDelays: Delays = { firstMs: 1_000, factor: 2, maximumMs: 60_000 }
+const failuresAllowed = 10
+const tellEveryMs = 1_000
+/** When the ledger could not be read. */
+const ledgerRetryMs = 5_000
+
+type Context = ActorContext<RpcGroup.Rpcs<typeof LaneProtocol>>
+
+/** An order put off. */
+interface Pause {
+  readonly untilAt: number
+  readonly detail: string
+  readonly trouble: RefusalCode | null
+  readonly failures: number
+}
+
+interface State {
+  current: { readonly order: OrderId; readonly stop: Deferred.Deferred<StopReason> } | null
+  progress: OrderProgress | null
+  readonly pauses: Map<OrderId, Pause>
+  /** Orders the server asked to stop before they were in hand; it asks again with every poll. */
+  readonly stops: Set<OrderId>
+  draining: boolean
+}
+
+const broken = (order: OrderId, cause: Cause.Cause<WorkError>): WorkEnd => {
+  const error = Cause.squash(cause)
+  const storage = typeof error === "object" && error !== null && "_tag" in error && error._tag === "StorageError"
+  return {
+    order,
+    kind: "failed",
+    pauseMs: 0,
+    trouble: storage ? "disk_low" : null,
+    detail: error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  }
+}
+
+const makeEnvironment = (context: Context, options: LaneOptions, state: State): LaneEnvironment => {
+  const outbox = context.ref(OutboxKey)
+  let toldAtMs = 0
+  return {
+    ...options,
+    notary: context.ref(NotaryKey),
+    jailGuard: context.ref(JailGuardKey),
+    trust: context.ref(TrustKeeperKey),
+    report: (progress) =>
+      Effect.suspend(() => {
+        if (state.current?.order === progress.order) state.progress = progress
+        // Bytes come by the thousand; the server hears of them once a second.
+        if (progress.done_bytes !== null && progress.at_ms - toldAtMs < tellEveryMs) return Effect.void
+        toldAtMs = progress.at_ms
+        return Effect.ignore(outbox.tell("Progress", progress))
+      })
+  }
+}
+
+/** Takes up an order: its work is a task, whose end comes back as a message. */
+const takeUp = (context: Context, state: State, environment: LaneEnvironment, row: LedgerOrder) => {
+  const order = row.order.id
+  const stop = Deferred.makeUnsafe<StopReason>()
+  const pause = state.pauses.get(order)
+  state.current = { order, stop }
+  if (state.stops.delete(order)) Deferred.doneUnsafe(stop, Effect.succeed("stopped_by_server"))
+  const task =
+    pause !== undefined && pause.failures >= failuresAllowed
+      ? giveUp(row, environment, pause.trouble, pause.detail)
+      : work(row, stop, environment, pause?.trouble ?? null)
+  return context.startTask(Effect.annotateLogs(task, { order }), (exit) => [
+    "Ended",
+    Exit.isSuccess(exit) ? exit.value : broken(order, exit.cause)
+  ])
+}
+
+/** Remembers how work on an order ended, until it is taken up again. */
+const remember = Effect.fnUntraced(function* (state: State, ended: WorkEnd) {
+  if (ended.kind === "concluded") {
+    state.pauses.delete(ended.order)
+    return
+  }
+  const failures = ended.kind === "failed" ? (state.pauses.get(ended.order)?.failures ?? 0) + 1 : 0
+  const pauseMs = ended.kind === "failed" ? yield* delayAfter(failureDelays, failures) : ended.pauseMs
+  const { detail, trouble } = ended
+  state.pauses.set(ended.order, { untilAt: (yield* monotonicMs) + pauseMs, detail, trouble, failures })
+  yield* Effect.logInfo(`an order is put off for ${pauseMs} ms: ${detail}`).pipe(Effect.annotateLogs({ order: ended.order }))
+})
+
+/** The behaviour of the lane `name`. */
+export const lane = (name: LaneName, options: LaneOptions) =>
+  Behaviour.make(LaneProtocol, (context) =>
+    Effect.gen(function* () {
+      const ledger = yield* Ledger
+      const mainLoop = context.ref(MainLoopKey)
+      const state: State = { current: null, progress: null, pauses: new Map(), stops: new Set(), draining: false }
+      const environment = makeEnvironment(context, options, state)
+      const alarm = yield* makeAlarm(context.self.tell("Due"))
+
+      /** Takes up the first order that is not put off; else sleeps until the first of those. */
+      const next = Effect.gen(function* () {
+        if (state.current !== null || state.draining) return
+        const rows = yield* ledger.unfinished(name)
+        const known = new Set<string>(rows.map((row) => row.order.id))
+        for (const order of state.pauses.keys()) if (!known.has(order)) state.pauses.delete(order)
+        for (const order of state.stops) if (!known.has(order)) state.stops.delete(order)
+        const nowAt = yield* monotonicMs
+        const untilAt = (row: LedgerOrder) => state.pauses.get(row.order.id)?.untilAt ?? nowAt
+        const row = rows.find((candidate) => untilAt(candidate) <= nowAt)
+        if (row !== undefined) return yield* takeUp(context, state, environment, row)
+        if (rows.length > 0) yield* alarm.ringIn(Math.min(...rows.map(untilAt)) - nowAt)
+      }).pipe(
+        Effect.catch((error) =>
+          Effect.andThen(Effect.logError(`the ledger cannot be read: ${error.reason}`), alarm.ringIn(ledgerRetryMs))
+        )
+      )
+
+      const status = Effect.map(monotonicMs, (nowAt): LaneStatus => ({
+        current: state.progress,
+        waiting: [...state.pauses].map(([order, pause]) => ({
+          order,
+          pauseMs: Math.max(pause.untilAt - nowAt, 0),
+          detail: pause.detail
+        })),
+        draining: state.draining
+      }))
+
+      // What was in hand when the last life ended stands in the ledger.
+      yield* alarm.ringIn(0)
+      return context.handlers({
+        Wake: () => next,
+        Due: () => next,
+        Stop: ({ payload }) =>
+          Effect.suspend(() => {
+            if (state.current?.order === payload.order) return Deferred.succeed(state.current.stop, payload.reason)
+            const pause = state.pauses.get(payload.order)
+            if (pause !== undefined) state.pauses.set(payload.order, { ...pause, untilAt: 0 })
+            if (payload.reason === "stopped_by_server") state.stops.add(payload.order)
+            return next
+          }),
+        Drain: () =>
+          Effect.suspend(() => {
+            state.draining = true
+            if (state.current === null) return Effect.succeed(true)
+            return Effect.as(Deferred.succeed(state.current.stop, "device_stopped"), false)
+          }),
+        Status: () => status,
+        Ended: Effect.fnUntraced(function* ({ payload }) {
+          state.current = null
+          state.progress = null
+          yield* remember(state, payload)
+          if (payload.kind === "concluded") yield* Effect.ignore(mainLoop.tell("Nudge"))
+          yield* next
+        })
+      })
+    })
+  )

@@ -1,0 +1,156 @@
+/**
+ * The main loop: turn after turn, for as long as the program runs. A turn is a task, so that the loop answers at once
+ * while a poll is held open; it waits for no job and no submission.
+ */
+import { Cause, Deferred, Effect, Exit } from "effect"
+import { Behaviour } from "../kernel/index.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
+import { MainLoopProtocol, type MainLoopStatus, type TurnEnd } from "../schemas/protocols/MainLoop.ts"
+import { blockedTexts } from "../schemas/Refusals.ts"
+import type { LaneName } from "../schemas/WorkOrder.ts"
+import { makeAlarm } from "./Alarm.ts"
+import { JailGuardKey, LaneKeys, NotaryKey, OutboxKey, TrustKeeperKey, WatchdogKey } from "./ClientKeys.ts"
+import { delayAfter, jittered } from "./Delays.ts"
+import { type TurnEnvironment, type TurnOptions, type TurnState, turn } from "./MainLoopTurn.ts"
+
+export interface MainLoopOptions extends TurnOptions {
+  readonly lanes: ReadonlyArray<LaneName>
+  /** Bounds on the sleep the server may ask for. */
+  readonly sleepMinimumMs: number
+  readonly sleepMaximumMs: number
+}
+
+/** Without trust the keeper wakes the loop; this is for the case that its message was lost. */
+const waitingMs = 10_000
+/** Requests of one turn beside the poll, each with its own time limit. */
+const turnWithinMs = 300_000
+/** Sleeps above this are spread by chance; shorter ones keep their promise of a quick answer. */
+const spreadAboveMs = 5_000
+
+interface State {
+  readonly turn: TurnState
+  running: boolean
+  again: boolean
+  draining: boolean
+  failures: number
+  status: MainLoopStatus
+}
+
+const freshState = (): State => ({
+  turn: { objection: null, abort: Deferred.makeUnsafe<void>(), abortable: false, prunedAtMs: 0 },
+  running: false,
+  again: false,
+  draining: false,
+  failures: 0,
+  status: { turns: 0, polls: 0, blocked: null, lastPollAtMs: null, failures: 0, detail: "", degraded: [] }
+})
+
+/** How long to sleep after a turn: what the server asked for within our bounds, longer and longer after failures. */
+const sleepAfter = Effect.fnUntraced(function* (ended: TurnEnd, failures: number, options: MainLoopOptions) {
+  const { sleepMaximumMs, sleepMinimumMs } = options
+  if (ended.again) return 0
+  if (ended.kind === "waiting") return waitingMs
+  if (ended.kind === "failed") {
+    const delayMs = yield* delayAfter({ firstMs: sleepMinimumMs, factor: 2, maximumMs: sleepMaximumMs }, failures)
+    return Math.min(Math.max(delayMs, ended.sleepMs ?? 0), sleepMaximumMs)
+  }
+  const asked = Math.min(Math.max(ended.sleepMs ?? 0, sleepMinimumMs), sleepMaximumMs)
+  return asked > spreadAboveMs ? Math.max(yield* jittered(asked), sleepMinimumMs) : asked
+})
+
+/** What the turn changes in the loop's own account, and a line in the log where something is new. */
+const account = Effect.fnUntraced(function* (state: State, ended: TurnEnd) {
+  const clock = yield* DeviceClock
+  const before = state.status
+  const polled = ended.kind === "polled"
+  state.failures = ended.kind === "failed" ? state.failures + 1 : 0
+  state.status = {
+    turns: before.turns + 1,
+    polls: before.polls + (polled ? 1 : 0),
+    blocked: ended.blocked,
+    lastPollAtMs: polled ? yield* clock.nowMs : before.lastPollAtMs,
+    failures: state.failures,
+    detail: ended.detail,
+    degraded: ended.blocked === null ? [] : [`${ended.blocked}: ${blockedTexts[ended.blocked]}`]
+  }
+  if (ended.kind === "failed" && ended.detail !== before.detail) yield* Effect.logWarning(`a turn failed: ${ended.detail}`)
+  if (polled && before.failures > 0) yield* Effect.logInfo("the server is reached again")
+  if (ended.blocked !== before.blocked && ended.blocked !== null) {
+    yield* Effect.logInfo(`no orders are taken: ${blockedTexts[ended.blocked]}`)
+  }
+  return polled && (before.failures > 0 || before.polls === 0)
+})
+
+/** The main loop's behaviour. */
+export const mainLoop = (options: MainLoopOptions) =>
+  Behaviour.make(MainLoopProtocol, (context) =>
+    Effect.gen(function* () {
+      const state = freshState()
+      const watchdog = context.ref(WatchdogKey)
+      const outbox = context.ref(OutboxKey)
+      const environment: TurnEnvironment = {
+        longPollMs: options.longPollMs,
+        diskReserveBytes: options.diskReserveBytes,
+        trust: context.ref(TrustKeeperKey),
+        jailGuard: context.ref(JailGuardKey),
+        notary: context.ref(NotaryKey),
+        outbox,
+        lanes: new Map(options.lanes.map((name) => [name, context.ref(LaneKeys[name])]))
+      }
+      const alarm = yield* makeAlarm(context.self.tell("Due"))
+      const beat = (withinMs: number) =>
+        Effect.andThen(context.beat, Effect.ignore(watchdog.tell("Beat", { loop: "main-loop", withinMs })))
+      const beginTurn = Effect.suspend(() => {
+        if (state.running || state.draining) return Effect.void
+        state.running = true
+        state.again = false
+        state.turn.abort = Deferred.makeUnsafe<void>()
+        return Effect.andThen(
+          beat(options.longPollMs + turnWithinMs),
+          context.startTask(turn(state.turn, environment), (exit) => [
+            "TurnEnded",
+            Exit.isSuccess(exit) ? exit.value : brokenTurn(exit.cause)
+          ])
+        )
+      })
+      const nudge = Effect.suspend(() => {
+        if (!state.running) return beginTurn
+        state.again = true
+        return state.turn.abortable ? Effect.asVoid(Deferred.succeed(state.turn.abort, undefined)) : Effect.void
+      })
+      yield* beat(turnWithinMs)
+      yield* alarm.ringIn(0)
+      return context.handlers({
+        Due: () => beginTurn,
+        Nudge: () => nudge,
+        Drain: () =>
+          Effect.suspend(() => {
+            state.draining = true
+            state.status = { ...state.status, blocked: "stopping" }
+            return Effect.andThen(alarm.silence, Effect.asVoid(Deferred.succeed(state.turn.abort, undefined)))
+          }),
+        Status: () => Effect.sync(() => state.status),
+        TurnEnded: Effect.fnUntraced(function* ({ payload }) {
+          state.running = false
+          const reachedAgain = yield* account(state, payload)
+          if (reachedAgain) yield* Effect.ignore(outbox.tell("Wake"))
+          const nudged = state.again && payload.kind !== "failed"
+          const sleepMs = nudged ? 0 : yield* sleepAfter(payload, state.failures, options)
+          yield* beat(sleepMs + turnWithinMs)
+          yield* alarm.ringIn(sleepMs)
+        }),
+        Restart: () => context.stopSelf
+      })
+    })
+  )
+
+/** A turn that ended by a defect is a failed one: the next begins afresh. */
+const brokenTurn = (cause: Cause.Cause<unknown>): TurnEnd => ({
+  kind: "failed",
+  blocked: null,
+  sleepMs: null,
+  accepted: 0,
+  refused: 0,
+  again: false,
+  detail: `the turn broke off: ${Cause.pretty(cause).split("\n")[0] ?? ""}`
+})

@@ -1,0 +1,247 @@
+/**
+ * One turn of the main loop, in the paper's order: self → connectivity → disk → poll → hand orders to the lanes → end of
+ * turn. What is wrong with the device goes along with the poll; only a missing server, or missing trust, leaves it out.
+ */
+import { type Deferred, Effect, Result } from "effect"
+import { Deferred as D } from "effect"
+import type { RpcGroup } from "effect/rpc"
+import type { ActorRef } from "../kernel/index.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
+import { HostProbe } from "../ports/HostProbe.ts"
+import { Ledger, type LedgerOrder } from "../ports/Ledger.ts"
+import { type Answer, ServerLink } from "../ports/ServerLink.ts"
+import type { PollAnswer, PollRequest } from "../schemas/DeviceApi.ts"
+import { Limits } from "../schemas/Limits.ts"
+import type { JailGuardProtocol } from "../schemas/protocols/JailGuard.ts"
+import type { TurnEnd } from "../schemas/protocols/MainLoop.ts"
+import type { OutboxProtocol } from "../schemas/protocols/Outbox.ts"
+import type { HeldRoot, TrustKeeperProtocol, TrustView } from "../schemas/protocols/TrustKeeper.ts"
+import type { BlockedCode } from "../schemas/Refusals.ts"
+import type { LaneName, OrderProgress } from "../schemas/WorkOrder.ts"
+import { type IntakeEnvironment, type IntakeOutcome, takeInterventions, takeOrders } from "./OrderIntake.ts"
+import { resting } from "./Progress.ts"
+import { linkProblem } from "./TrustSteps.ts"
+
+export interface TurnOptions {
+  readonly longPollMs: number
+  readonly diskReserveBytes: number
+}
+
+/** Whom a turn talks to. */
+export interface TurnEnvironment extends IntakeEnvironment, TurnOptions {
+  readonly trust: ActorRef<RpcGroup.Rpcs<typeof TrustKeeperProtocol>>
+  readonly jailGuard: ActorRef<RpcGroup.Rpcs<typeof JailGuardProtocol>>
+  readonly outbox: ActorRef<RpcGroup.Rpcs<typeof OutboxProtocol>>
+}
+
+/** What one life of the main loop carries from turn to turn, and what may reach into a running one. */
+export interface TurnState {
+  /** What the server held against this device in its last answer. */
+  objection: "ledger_rolled_back" | "cloned" | null
+  /** Completed to end a poll that was held open although nothing could come of it. */
+  abort: Deferred.Deferred<void>
+  /** Whether the running poll is such a one. */
+  abortable: boolean
+  prunedAtMs: number
+}
+
+/** Accepted orders that may wait on the device; beyond it the server keeps them. Both lanes count together. */
+export const laneQueue = 32
+
+const pruneEveryMs = 600_000
+/** The outbox must have room for one more job's results. */
+const outboxReserveBytes = Limits.artifactBytes + Limits.jobOutputBytes
+/** So long does a poll that proves the time stay open: not at all. */
+const atOnce = 0
+
+/** The device's own state, as found in this turn. */
+interface Findings {
+  readonly clockProven: boolean
+  readonly rootExpired: boolean
+  readonly jailMissing: boolean
+  readonly diskLow: boolean
+  readonly outboxFull: boolean
+}
+
+/** Why the device takes no orders, the gravest reason first. */
+export const blockedBy = (
+  view: Pick<TrustView, "phase">,
+  objection: TurnState["objection"],
+  found: Findings
+): BlockedCode | null => {
+  if (view.phase !== "accepted") return view.phase
+  if (!found.clockProven) return "clock_unproven"
+  if (found.rootExpired) return "root_expired"
+  if (objection !== null) return objection
+  if (found.jailMissing) return "no_jail"
+  if (found.diskLow) return "disk_low"
+  return found.outboxFull ? "outbox_full" : null
+}
+
+/** Looks at jail, disk, outbox, root and clock. */
+const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvironment) {
+  const probe = yield* HostProbe
+  const ledger = yield* Ledger
+  const clock = yield* DeviceClock
+  const verdict = yield* Effect.option(environment.jailGuard.ask("Verdict"))
+  const free = yield* Effect.result(probe.freeDiskBytes)
+  const size = yield* ledger.outboxSize
+  const nowMs = yield* clock.nowMs
+  const found: Findings = {
+    clockProven: yield* clock.proven,
+    rootExpired: held.root.expires_at_ms <= nowMs,
+    // Not yet checked counts as missing: orders stay with the server a moment longer.
+    jailMissing: verdict._tag === "None" || verdict.value.report === null,
+    diskLow: Result.isFailure(free) || free.success < environment.diskReserveBytes,
+    outboxFull: size.items >= Limits.outboxItems || size.bytes + outboxReserveBytes > Limits.outboxBytes
+  }
+  return found
+})
+
+/** Unfinished orders with what the lanes know beyond the ledger. */
+const activeOrders = Effect.fnUntraced(function* (rows: ReadonlyArray<LedgerOrder>, environment: TurnEnvironment) {
+  const clock = yield* DeviceClock
+  const nowMs = yield* clock.nowMs
+  const current = new Map<string, OrderProgress>()
+  for (const lane of environment.lanes.values()) {
+    const status = yield* Effect.option(lane.ask("Status"))
+    if (status._tag === "Some" && status.value.current !== null) current.set(status.value.current.order, status.value.current)
+  }
+  return rows.slice(0, Limits.pollActive).map((row) => current.get(row.order.id) ?? resting(row, nowMs))
+})
+
+const makeRequest = Effect.fnUntraced(function* (
+  view: TrustView,
+  held: HeldRoot,
+  blocked: BlockedCode | null,
+  environment: TurnEnvironment
+) {
+  const ledger = yield* Ledger
+  const rows = yield* ledger.unfinished()
+  const head = yield* ledger.chainHead
+  const cancels = yield* ledger.cancels
+  const full = rows.length >= laneQueue
+  const lanes: ReadonlyArray<LaneName> = blocked !== null || full ? [] : [...environment.lanes.keys()]
+  const request: PollRequest = {
+    incarnation: ledger.incarnation,
+    root_version: held.root.version,
+    admission_sequence: view.admissionSequence,
+    high_water: yield* ledger.highWater,
+    last_receipt: head.number,
+    free_lanes: lanes,
+    active: yield* activeOrders(rows, environment),
+    cancels_seen: cancels.slice(-Limits.pollCancels),
+    blocked,
+    wait_ms: blocked === "clock_unproven" ? atOnce : environment.longPollMs
+  }
+  return request
+})
+
+/** Takes in an answer: time, trust, cancels, orders. */
+const handOver = Effect.fnUntraced(function* (answer: Answer<PollAnswer>, state: TurnState, environment: TurnEnvironment) {
+  const clock = yield* DeviceClock
+  yield* clock.accept(answer.serverTimeMs)
+  const { body, rootVersion } = answer
+  const view = yield* environment.trust.ask("Heard", { rootVersion, admission: body.admission })
+  if (body.objection === "not_enrolled") yield* Effect.ignore(environment.trust.tell("Refused", { code: "unknown_device" }))
+  else if (body.objection !== null) yield* Effect.ignore(environment.trust.tell("Refused", { code: "not_accepted" }))
+  if (body.objection !== null && body.objection !== state.objection) {
+    yield* Effect.logError(`the server objects to this device: ${body.objection}`)
+  }
+  state.objection = body.objection === "not_enrolled" ? null : body.objection
+  const held = view.held as HeldRoot
+  yield* takeInterventions(body, held, environment)
+  const found = yield* look(held, environment)
+  // Orders are judged by the newest root there is: until it is here they stay with the server.
+  const outdated = rootVersion !== null && rootVersion > held.root.version
+  const outcome: IntakeOutcome = outdated
+    ? { accepted: 0, refused: 0, left: null }
+    : yield* takeOrders(
+        body.orders,
+        {
+          held,
+          accepted: view.phase === "accepted",
+          blocked: view.phase === "accepted" ? blockedBy(view, state.objection, found) : null,
+          outboxFull: found.outboxFull
+        },
+        environment
+      )
+  return { outcome, blocked: blockedBy(view, state.objection, found) }
+})
+
+const waiting = (blocked: BlockedCode, detail: string): TurnEnd => ({
+  kind: "waiting",
+  blocked,
+  sleepMs: null,
+  accepted: 0,
+  refused: 0,
+  again: false,
+  detail
+})
+
+const failed = (blocked: BlockedCode | null, sleepMs: number | null, detail: string): TurnEnd => ({
+  ...waiting("not_enrolled", detail),
+  kind: "failed",
+  blocked,
+  sleepMs
+})
+
+/** The poll and what comes of it. */
+const pollOnce = Effect.fnUntraced(function* (view: TrustView, held: HeldRoot, state: TurnState, environment: TurnEnvironment) {
+  const link = yield* ServerLink
+  const before = blockedBy(view, state.objection, yield* look(held, environment))
+  const request = yield* makeRequest(view, held, before, environment)
+  state.abortable = request.free_lanes.length === 0
+  const answer = yield* Effect.raceFirst(
+    Effect.result(link.poll(request)),
+    Effect.as(D.await(state.abort), null)
+  )
+  state.abortable = false
+  if (answer === null) return { ...waiting("clock_unproven", "something changed"), blocked: before, again: true }
+  if (Result.isFailure(answer)) {
+    const error = answer.failure
+    const refused = error._tag === "ServerRefused" ? error : null
+    if (refused?.code === "unknown_device" || refused?.code === "not_accepted" || refused?.code === "revoked") {
+      yield* Effect.ignore(environment.trust.tell("Refused", { code: refused.code }))
+    }
+    return failed(before, refused?.retryAfterMs ?? null, linkProblem(error))
+  }
+  const { blocked, outcome } = yield* handOver(answer.success, state, environment)
+  const polled: TurnEnd = {
+    kind: "polled",
+    blocked,
+    sleepMs: answer.success.body.sleep_ms,
+    accepted: outcome.accepted,
+    refused: outcome.refused,
+    // The poll that proved the time took no orders; now it may.
+    again: before === "clock_unproven" && blocked === null,
+    detail: ""
+  }
+  return polled
+})
+
+/** Forgets what is over, now and then. */
+const tidy = Effect.fnUntraced(function* (state: TurnState) {
+  const clock = yield* DeviceClock
+  const ledger = yield* Ledger
+  const nowMs = yield* clock.nowMs
+  if (!(yield* clock.proven) || nowMs - state.prunedAtMs < pruneEveryMs) return
+  state.prunedAtMs = nowMs
+  yield* ledger.prune(nowMs)
+})
+
+/** One turn. It fails never: how it ended is said by its result. */
+export const turn = (state: TurnState, environment: TurnEnvironment) =>
+  Effect.gen(function* () {
+    yield* tidy(state)
+    const view = yield* environment.trust.ask("View")
+    if (view.held === null) return waiting("not_enrolled", view.detail)
+    if (view.phase !== "accepted") return waiting(view.phase, view.detail)
+    const ended = yield* pollOnce(view, view.held, state, environment)
+    if (ended.kind !== "failed") return ended
+    const probe = yield* HostProbe
+    const connected = yield* probe.hasNetwork
+    return connected ? ended : { ...ended, detail: `no network interface is up; ${ended.detail}` }
+  }).pipe(
+    Effect.catch((error) => Effect.succeed(failed(null, null, error.message)))
+  )

@@ -1,0 +1,36 @@
+/** How an order's progress is told to the server. */
+import type { LedgerOrder } from "../ports/Ledger.ts"
+import type { OrderProgress, OrderState } from "../schemas/WorkOrder.ts"
+
+const stepsPerState = 1_000
+
+/**
+ * The version of a progress report: the ledger's version of the state, with the share of bytes done below it, so that a
+ * later report is always the higher one.
+ */
+export const progressVersion = (version: number, doneBytes: number, totalBytes: number): number =>
+  version * stepsPerState +
+  (totalBytes === 0 ? 0 : Math.min(Math.floor((doneBytes / totalBytes) * stepsPerState), stepsPerState - 1))
+
+/** A step into a state, without bytes. */
+export const stepInto = (order: OrderProgress["order"], state: OrderState, version: number, atMs: number): OrderProgress => ({
+  order,
+  state,
+  version: progressVersion(version, 0, 0),
+  at_ms: atMs,
+  done_bytes: null,
+  total_bytes: null
+})
+
+/** So many bytes done within a state. */
+export const bytesDone = (step: OrderProgress, version: number, doneBytes: number, totalBytes: number, atMs: number): OrderProgress => ({
+  ...step,
+  version: progressVersion(version, doneBytes, totalBytes),
+  at_ms: atMs,
+  done_bytes: doneBytes,
+  total_bytes: totalBytes
+})
+
+/** What the ledger says of an order nobody is working on. */
+export const resting = (row: LedgerOrder, atMs: number): OrderProgress =>
+  stepInto(row.order.id, row.state, row.version, atMs)
