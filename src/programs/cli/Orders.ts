@@ -17,7 +17,6 @@ import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Entropy } from "../../ports/Entropy.ts"
 import { type DeviceId, type Digest, OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
-import type { JobView } from "../../schemas/ManagementApi.ts"
 import type { LaneName, PayloadReference, WorkOrder } from "../../schemas/WorkOrder.ts"
 import { raise } from "./Alarms.ts"
 import { failure, usage } from "./Failure.ts"
@@ -185,6 +184,25 @@ export const nextPlace = (record: DeviceRecord) =>
     return { counter: sequence.next_counter, previous: sequence.previous } satisfies Place
   })
 
+/**
+ * The place behind every order that was signed here for the device and not sent yet, so that several can be signed before
+ * the first is sent.
+ */
+export const placeBehindPending = (device: DeviceId, place: Place) =>
+  Effect.gen(function* () {
+    const home = yield* OperatorHome
+    const nowMs = yield* Clock.currentTimeMillis
+    let last = place
+    for (const name of yield* home.list("orders")) {
+      const sent = yield* readJson(`orders/${name}`, SentOrder)
+      const isPending =
+        sent !== undefined && sent.device === device && !sent.submitted && sent.deadline_at_ms > nowMs
+      if (isPending && sent.counter >= last.counter)
+        last = { counter: sent.counter + 1, previous: sent.digest }
+    }
+    return last
+  })
+
 const isPassing = (problem: ServerProblem): boolean =>
   problem.kind === "unreachable" || problem.kind === "unavailable"
 
@@ -237,7 +255,7 @@ export const submitOrder = (keys: OperatorKeys, plan: OrderPlan) =>
       // Nobody has an order that was refused: it leaves no trace.
       if (problem._tag === "ServerProblem") yield* home.remove(sentOrderFile(sent.order))
       if (problem._tag === "ServerProblem" && problem.code === "sequence_taken") return undefined
-      return yield* Effect.fail(problem)
+      return yield* problem
     })
     const submitting = Effect.gen(function* () {
       for (let attempt = 0; attempt < sequenceAttempts; attempt++) {

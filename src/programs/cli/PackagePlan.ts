@@ -191,7 +191,7 @@ export const readDescription = (folder: string) =>
   })
 
 /** A package file's size and digest. */
-const fileDigest = (path: string) =>
+export const fileDigest = (path: string) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     return yield* abortable(async (signal) => {
