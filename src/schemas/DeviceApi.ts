@@ -6,7 +6,8 @@
  *     GET  /roots?from=N                    RootChain                     unsigned (the roots sign themselves)
  *     POST /enrolment   DsseEnvelope        EnrolmentAnswer               request signed by the device's own key
  *     POST /poll        PollRequest         PollAnswer                    held up to wait_ms when there is nothing
- *     GET  /payloads/DIGEST                 octets, with Range            bound by the digest in the order
+ *     GET  /payloads/DIGEST                 octets; Range: bytes=N-       bound by the digest in the order; the statement's
+ *                                                                         body_digest is that of the whole payload
  *     POST /progress    ProgressReport      Acknowledged
  *     PUT  /orders/ID/output/SEQUENCE       octets (one age file)         idempotent by order and sequence
  *     PUT  /orders/ID/artifacts?offset=N&total=M   octets (a block)       idempotent by order and offset -> BlockAnswer

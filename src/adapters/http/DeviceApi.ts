@@ -1,0 +1,182 @@
+/**
+ * The device API as an effect over bytes: proves who asks, lets the endpoint answer, and signs every answer to a signed
+ * request, refusals included. No sockets: a gateway puts it on a port, a simulation on a virtual network.
+ */
+import { Clock, Effect, Option, Result } from "effect"
+import { FleetTrust } from "../../actors/FleetTrust.ts"
+import { encodeBase64 } from "../../crypto/Base64.ts"
+import { digestOf } from "../../crypto/Documents.ts"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { FleetStore } from "../../ports/FleetStore.ts"
+import { Identity } from "../../ports/Identity.ts"
+import type { DeviceApiErrorBody } from "../../schemas/DeviceApi.ts"
+import { DsseEnvelope } from "../../schemas/Dsse.ts"
+import type { ServerIdentity } from "../../schemas/Enrolment.ts"
+import type { DeviceId, Digest, Nonce, ServerId } from "../../schemas/Ids.ts"
+import { Limits } from "../../schemas/Limits.ts"
+import { type Statement, statementHeader } from "../../schemas/Statement.ts"
+import { type Claim, claimOf, makeAuthentication } from "./DeviceAuthentication.ts"
+import { type Actors, type Answer, type DeviceEndpoints, makeEndpoints, type Proven } from "./DeviceEndpoints.ts"
+import { type DeviceRefusal, refuse, refusing, retryAfterSeconds, statusOf } from "./DeviceRefusal.ts"
+import { type DeviceRoute, maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
+import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
+import { decodeJson, encodeJson, jsonType, octetsType } from "./Json.ts"
+
+export interface DeviceApiOptions {
+  readonly actors: Actors
+  /** Origins for the identity that operators take into the root; asked at each request, since port 0 is known late. */
+  readonly addresses: () => ReadonlyArray<string>
+}
+
+/** Requests of one device in work at once. */
+const requestsPerDevice = 16
+
+const jsonResponse = (status: number, value: unknown): ApiResponse => ({
+  status,
+  headers: { "content-type": jsonType },
+  body: encodeJson(value)
+})
+
+const refusalResponse = (refusal: DeviceRefusal): ApiResponse => {
+  const body: DeviceApiErrorBody = { error: refusal.code, message: refusal.message.replace(/\p{C}/gu, " ").slice(0, 500) }
+  const response = jsonResponse(statusOf[refusal.code], body)
+  return refusal.code === "overloaded"
+    ? { ...response, headers: { ...response.headers, "retry-after": String(retryAfterSeconds) } }
+    : response
+}
+
+const answerResponse = (answer: Answer): ApiResponse => {
+  if (answer.kind === "json") return jsonResponse(200, answer.value)
+  const { body, offset, sizeBytes } = answer
+  const headers = { "content-type": octetsType, "accept-ranges": "bytes" }
+  return offset === 0
+    ? { status: 200, headers, body }
+    : { status: 206, headers: { ...headers, "content-range": `bytes ${offset}-${sizeBytes - 1}/${sizeBytes}` }, body }
+}
+
+/** Signs answers. */
+const makeSigning = Effect.gen(function* () {
+  const engine = yield* CryptoEngine
+  const identity = yield* Identity
+  const trust = yield* FleetTrust
+  return Effect.fnUntraced(function* (claim: Claim, response: ApiResponse, bodyDigest: Digest | null) {
+    const statement: Statement = {
+      type: "postern/statement/v1",
+      server: identity.id as ServerId,
+      device: claim.device,
+      nonce: claim.request.nonce as Nonce,
+      at_ms: yield* Clock.currentTimeMillis,
+      status: response.status,
+      body_digest: bodyDigest ?? digestOf(engine, response.body as Uint8Array),
+      root_version: trust.current()?.root.version ?? null
+    }
+    const { envelope } = yield* identity.sign("statement", statement)
+    return { ...response, headers: { ...response.headers, [statementHeader]: encodeBase64(encodeJson(envelope)) } }
+  })
+})
+
+/** What anyone may ask, unsigned. */
+const makeOpenRoutes = (options: DeviceApiOptions) =>
+  Effect.gen(function* () {
+    const identity = yield* Identity
+    const store = yield* FleetStore
+    return (route: DeviceRoute): Effect.Effect<ApiResponse, DeviceRefusal> | undefined => {
+      if (route.name === "identity") {
+        const body: ServerIdentity = {
+          type: "postern/server-identity/v1",
+          server: identity.id as ServerId,
+          signing_key: identity.signingKey,
+          recipient: identity.recipient,
+          addresses: options.addresses()
+        }
+        return Effect.succeed(jsonResponse(200, body))
+      }
+      return route.name === "roots"
+        ? refusing(Effect.map(store.roots(route.from, 16), (roots) => jsonResponse(200, { roots })))
+        : undefined
+    }
+  })
+
+const run = (endpoints: DeviceEndpoints, route: DeviceRoute, proven: Proven): Effect.Effect<Answer, DeviceRefusal> => {
+  switch (route.name) {
+    case "payload":
+      return endpoints.payload(proven.device, route.digest, route.offset)
+    case "output":
+      return endpoints.output(proven, route.order, route.sequence)
+    case "artifacts":
+      return endpoints.artifacts(proven, route.order, route.offset, route.totalBytes)
+    case "identity":
+    case "roots":
+      return Effect.fail(refuse("bad_request", "this is asked without a signature"))
+    default:
+      return endpoints[route.name](proven)
+  }
+}
+
+/** Counts what each device has in work. */
+const makeInFlight = () => {
+  const counts = new Map<DeviceId, number>()
+  return <A>(device: DeviceId, effect: Effect.Effect<A, DeviceRefusal>): Effect.Effect<A, DeviceRefusal> =>
+    Effect.suspend(() => {
+      const count = counts.get(device) ?? 0
+      if (count >= requestsPerDevice) {
+        return Effect.fail(refuse("overloaded", `the device has ${count} requests in work already`))
+      }
+      counts.set(device, count + 1)
+      return Effect.ensuring(
+        effect,
+        Effect.sync(() => {
+          const left = (counts.get(device) ?? 1) - 1
+          if (left === 0) counts.delete(device)
+          else counts.set(device, left)
+        })
+      )
+    })
+}
+
+/** The enrolment document in a body, whose key is what the request is checked with. */
+const enrolmentIn = (route: DeviceRoute, request: ApiRequest): Option.Option<unknown> => {
+  if (route.name !== "enrolment") return Option.none()
+  const decoded = decodeJson(DsseEnvelope, request.body, Limits.requestBodyBytes)
+  return Option.some(Result.isSuccess(decoded) ? decoded.success : null)
+}
+
+export const makeDeviceApi = (options: DeviceApiOptions) =>
+  Effect.gen(function* () {
+    const identity = yield* Identity
+    const trust = yield* FleetTrust
+    const authenticate = yield* makeAuthentication
+    const endpoints = yield* makeEndpoints(options.actors)
+    const open = yield* makeOpenRoutes(options)
+    const sign = yield* makeSigning
+    const counted = makeInFlight()
+
+    const proceed = Effect.fnUntraced(function* (request: ApiRequest, route: DeviceRoute, claim: Claim) {
+      const root = trust.current()?.root ?? null
+      yield* authenticate(request, claim, root, identity.id, enrolmentIn(route, request))
+      if (root === null) return yield* refuse("no_root", "the server has no trust root yet: an operator must publish one")
+      const proven = {
+        device: claim.device,
+        createdMs: claim.request.createdSeconds * 1_000,
+        body: request.body
+      }
+      return yield* run(endpoints, route, proven)
+    })
+
+    const handle: ApiHandler = Effect.fnUntraced(function* (request: ApiRequest) {
+      const route = routeOf(request)
+      if (route === undefined) return refusalResponse(refuse("not_found", "the device API has no such path"))
+      if (request.body.length > maximumBodyBytes(route)) {
+        return refusalResponse(refuse("too_large", `the body has more than ${maximumBodyBytes(route)} bytes`))
+      }
+      const unsigned = open(route)
+      if (unsigned !== undefined) return yield* Effect.catch(unsigned, (refusal) => Effect.succeed(refusalResponse(refusal)))
+      const claim = claimOf(request)
+      if (Result.isFailure(claim)) return refusalResponse(claim.failure)
+      const result = yield* Effect.result(counted(claim.success.device, proceed(request, route, claim.success)))
+      if (Result.isFailure(result)) return yield* sign(claim.success, refusalResponse(result.failure), null)
+      const answer = result.success
+      return yield* sign(claim.success, answerResponse(answer), answer.kind === "payload" ? answer.digest : null)
+    })
+    return handle
+  })

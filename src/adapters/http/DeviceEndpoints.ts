@@ -1,0 +1,175 @@
+/** What each signed endpoint of the device API does, once it is known who asks. */
+import { Clock, Deferred, Duration, Effect, Result, type Schema } from "effect"
+import { DeviceKey, JobWatchKey, RecorderKey, RegistrarKey } from "../../actors/ServerKeys.ts"
+import type { ActorSystem } from "../../kernel/index.ts"
+import { BlobStore } from "../../ports/BlobStore.ts"
+import { FleetStore } from "../../ports/FleetStore.ts"
+import {
+  type BlockAnswer,
+  type EnrolmentAnswer,
+  type PollAnswer,
+  PollRequest,
+  ProgressReport,
+  type ReceiptAcknowledgement,
+  ReceiptDelivery
+} from "../../schemas/DeviceApi.ts"
+import { DsseEnvelope } from "../../schemas/Dsse.ts"
+import { HealthReport } from "../../schemas/Health.ts"
+import type { DeviceId, Digest, OrderId } from "../../schemas/Ids.ts"
+import { Limits } from "../../schemas/Limits.ts"
+import { NotAccepted } from "../../schemas/protocols/Device.ts"
+import type { Ticket } from "../../schemas/protocols/Ticket.ts"
+import { type DeviceRefusal, refuse, refusing } from "./DeviceRefusal.ts"
+import type { StreamedBody } from "./Exchange.ts"
+import { decodeJson } from "./Json.ts"
+
+/** How callers reach the actors: a running system, or what stands in for it in a test. */
+export type Actors = Pick<ActorSystem, "ref" | "refOf">
+
+/** A request whose sender is proven. */
+export interface Proven {
+  readonly device: DeviceId
+  /** By the device's own clock. */
+  readonly createdMs: number
+  readonly body: Uint8Array
+}
+
+/** An answer before it is signed: a JSON value, or the ciphertext of a payload. */
+export type Answer =
+  | { readonly kind: "json"; readonly value: unknown }
+  | { readonly kind: "payload"; readonly digest: Digest; readonly offset: number; readonly sizeBytes: number; readonly body: StreamedBody }
+
+const json = (value: unknown): Answer => ({ kind: "json", value })
+
+const decode = <A>(schema: Schema.Codec<A, unknown>, body: Uint8Array): Effect.Effect<A, DeviceRefusal> => {
+  const decoded = decodeJson(schema, body, Limits.requestBodyBytes)
+  return Result.isSuccess(decoded)
+    ? Effect.succeed(decoded.success)
+    : Effect.fail(refuse("bad_request", `the body is not what this path takes: ${decoded.failure}`.slice(0, 400)))
+}
+
+const pollEndpoint = (actors: Actors) => {
+  /** Waits outside the actor; whoever gives up withdraws. */
+  const await_ = (device: DeviceId, ticket: Ticket<PollAnswer>) => {
+    const ref = actors.refOf(DeviceKey, device)
+    return Deferred.await(ticket.answer).pipe(
+      Effect.timeoutOrElse({
+        duration: Duration.millis(ticket.waitMs),
+        orElse: () => ref.ask("Collect", { ticket: ticket.id })
+      }),
+      Effect.onInterrupt(() => Effect.ignore(ref.tell("Withdraw", { ticket: ticket.id })))
+    )
+  }
+  return Effect.fnUntraced(function* ({ body, createdMs, device }: Proven) {
+    const request = yield* decode(PollRequest, body)
+    const ticket = yield* refusing(actors.refOf(DeviceKey, device).ask("Poll", { request, createdMs }))
+    const answered = Deferred.isDoneUnsafe(ticket.answer) ? Deferred.await(ticket.answer) : await_(device, ticket)
+    return json(yield* refusing(answered))
+  })
+}
+
+const enrolmentEndpoint = (actors: Actors) =>
+  Effect.fnUntraced(function* ({ body, device }: Proven) {
+    const envelope = yield* decode(DsseEnvelope, body)
+    const answer: EnrolmentAnswer = yield* refusing(actors.ref(RegistrarKey).ask("Enrol", { device, envelope }))
+    return json(answer)
+  })
+
+/** Fails unless the device is accepted. */
+const requireAccepted = (actors: Actors, device: DeviceId) =>
+  refusing(
+    Effect.flatMap(actors.refOf(DeviceKey, device).ask("Standing"), (standing) =>
+      standing === "accepted" ? Effect.void : Effect.fail(new NotAccepted({ device, standing }))
+    )
+  )
+
+const reportEndpoints = (actors: Actors) => ({
+  progress: Effect.fnUntraced(function* ({ body, device }: Proven) {
+    const { events } = yield* decode(ProgressReport, body)
+    yield* refusing(actors.refOf(DeviceKey, device).ask("Progress", { events }))
+    return json({ ok: true })
+  }),
+  receipts: Effect.fnUntraced(function* ({ body, device }: Proven) {
+    const { receipts } = yield* decode(ReceiptDelivery, body)
+    const answer: ReceiptAcknowledgement = yield* refusing(
+      actors.refOf(DeviceKey, device).ask("Receipts", { receipts })
+    )
+    return json(answer)
+  }),
+  health: Effect.fnUntraced(function* ({ body, device }: Proven) {
+    const report = yield* decode(HealthReport, body)
+    yield* requireAccepted(actors, device)
+    const receivedAtMs = yield* Clock.currentTimeMillis
+    yield* refusing(actors.ref(RecorderKey).tell("Health", { device, report, receivedAtMs }))
+    return json({ ok: true })
+  })
+})
+
+const resultEndpoints = (actors: Actors) =>
+  Effect.gen(function* () {
+    const store = yield* FleetStore
+    const blobs = yield* BlobStore
+    const requireOwn = Effect.fnUntraced(function* (device: DeviceId, order: OrderId) {
+      yield* requireAccepted(actors, device)
+      const job = yield* refusing(store.job(order))
+      if (job?.device !== device) return yield* refuse("not_found", "the device has no such order")
+    })
+    const announce = (order: OrderId) => Effect.ignore(actors.ref(JobWatchKey).tell("Changed", { orders: [order] }))
+
+    return {
+      output: Effect.fnUntraced(function* ({ body, device }: Proven, order: OrderId, sequence: number) {
+        if (sequence >= Limits.outputChunks) return yield* refuse("bad_request", "an order has fewer chunks of output")
+        if (body.length === 0) return yield* refuse("bad_request", "the chunk is empty")
+        yield* requireOwn(device, order)
+        const added = yield* refusing(store.addOutput(device, order, sequence, body))
+        if (!added) return yield* refuse("conflict", "another chunk stands at this place")
+        yield* announce(order)
+        return json({ ok: true })
+      }),
+      artifacts: Effect.fnUntraced(function* (
+        { body, device }: Proven,
+        order: OrderId,
+        offset: number,
+        totalBytes: number
+      ) {
+        yield* requireOwn(device, order)
+        const received = yield* blobs.write({ kind: "artifacts", order }, offset, totalBytes, body).pipe(
+          Effect.catchTag("BlobConflict", (error) =>
+            // Ahead of us or behind: the answer says where to go on.
+            error.receivedBytes !== offset && error.receivedBytes <= totalBytes
+              ? Effect.succeed(error.receivedBytes)
+              : Effect.fail(refuse("conflict", error.reason))
+          ),
+          refusing
+        )
+        yield* refusing(store.artifactsReceived(device, order, received))
+        yield* announce(order)
+        const answer: BlockAnswer = { received_bytes: received }
+        return json(answer)
+      }),
+      payload: Effect.fnUntraced(function* (device: DeviceId, digest: Digest, offset: number) {
+        yield* requireAccepted(actors, device)
+        const use = yield* refusing(store.payloadUse(device, digest))
+        if (use === "none") return yield* refuse("not_found", "no order of the device names this payload")
+        if (use === "finished") return yield* refuse("gone", "the orders with this payload have ended")
+        const blob = yield* blobs.read({ kind: "payload", digest }, offset).pipe(
+          Effect.catchTag("BlobMissing", () => Effect.fail(refuse("not_found", "the payload is not here"))),
+          refusing
+        )
+        const { bytes, sizeBytes } = blob
+        if (offset >= sizeBytes) return yield* refuse("bad_request", `the payload has only ${sizeBytes} bytes`)
+        return { kind: "payload", digest, offset, sizeBytes, body: { lengthBytes: sizeBytes - offset, bytes } } as const
+      })
+    }
+  })
+
+/** All signed endpoints. */
+export const makeEndpoints = (actors: Actors) =>
+  Effect.map(resultEndpoints(actors), (results) => ({
+    poll: pollEndpoint(actors),
+    enrolment: enrolmentEndpoint(actors),
+    ...reportEndpoints(actors),
+    ...results
+  }))
+
+export type DeviceEndpoints = Effect.Success<ReturnType<typeof makeEndpoints>>
