@@ -14,7 +14,11 @@ import type { FinalState, LaneName, OrderState, WorkOrder } from "../schemas/Wor
 export class LedgerError extends Schema.TaggedError<LedgerError>()("LedgerError", {
   operation: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `The ledger failed (${this.operation}): ${this.reason}`
+  }
+}
 
 /** An order the device accepted and has not yet finished, or finished and remembers. */
 export interface LedgerOrder {

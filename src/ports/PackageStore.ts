@@ -15,14 +15,22 @@ import type { WorkOrder } from "../schemas/WorkOrder.ts"
 export class PackageRefused extends Schema.TaggedError<PackageRefused>()("PackageRefused", {
   code: RefusalCode,
   detail: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `${this.code}: ${this.detail}`
+  }
+}
 
 /** The device's own disk failed (full, read-only, damaged). */
 export class StorageError extends Schema.TaggedError<StorageError>()("StorageError", {
   operation: Schema.String,
   path: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `${this.operation} ${this.path}: ${this.reason}`
+  }
+}
 
 /** A package proved and unpacked: what to run and the folder with its files. */
 export interface StagedPackage {

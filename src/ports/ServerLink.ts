@@ -26,7 +26,11 @@ import type { TrustRoot } from "../schemas/TrustRoot.ts"
 export class ServerUnreachable extends Schema.TaggedError<ServerUnreachable>()("ServerUnreachable", {
   address: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `${this.address} was not reached: ${this.reason}`
+  }
+}
 
 /** The server answered with a signed refusal. `retryAfterMs` when it named a time. */
 export class ServerRefused extends Schema.TaggedError<ServerRefused>()("ServerRefused", {
@@ -39,7 +43,11 @@ export class ServerRefused extends Schema.TaggedError<ServerRefused>()("ServerRe
 export class ServerUntrusted extends Schema.TaggedError<ServerUntrusted>()("ServerUntrusted", {
   address: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `What answered at ${this.address} is not trusted: ${this.reason}`
+  }
+}
 
 export type LinkError = ServerUnreachable | ServerRefused | ServerUntrusted
 
