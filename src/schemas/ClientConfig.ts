@@ -1,11 +1,27 @@
 /** The device's configuration. Every key has a default that works; times in milliseconds, sizes in bytes. */
 import { Effect, Schema } from "effect"
-import { intBetween, Name } from "./Ids.ts"
+import { Count, intBetween, Name } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
+import { Grants } from "./Manifest.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
 const withDefault = <A>(schema: Schema.Codec<A, A>, value: A) =>
   schema.pipe(Schema.withDecodingDefault(Effect.succeed(value)))
+
+const Bound = Schema.optionalKey(Count)
+
+/** What one job may use at the most on this device; the names are those of a manifest's limits. */
+const DeviceLimits = Schema.Struct({
+  timeout_ms: Bound,
+  grace_ms: Bound,
+  memory_bytes: Bound,
+  cpu_percent: Bound,
+  processes: Bound,
+  disk_bytes: Bound,
+  output_bytes: Bound,
+  artifact_bytes: Bound,
+  artifact_entries: Bound
+})
 
 export const ClientConfig = Schema.Struct({
   /** Where the device keeps keys, ledger, packages. 0700. */
@@ -25,6 +41,10 @@ export const ClientConfig = Schema.Struct({
   /** A download must be done within this and come at least at that rate (bytes per second, over 30 s). */
   download_timeout_ms: withDefault(intBetween(1_000, 7 * 86_400_000), 6 * 3_600_000),
   download_minimum_rate: withDefault(intBetween(1, 1_000_000_000), 100),
+  /** What packages may be granted beyond the bare jail: nothing, unless it is named here. */
+  grants: withDefault(Grants, { devices: [], read_only: [] }),
+  /** Upper bounds of this device on what a package may ask for; those left out are the general ones. */
+  job_limits: withDefault(DeviceLimits, {}),
   /** First host uid for jobs when the client runs as root. */
   jail_uid_base: withDefault(intBetween(1_000, 2_000_000_000), 64_000),
   /** Path of bubblewrap. */

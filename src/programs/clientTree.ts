@@ -1,0 +1,121 @@
+/**
+ * The device's tree, on one screen. Children stand in start order and stop in the reverse one.
+ *
+ *     client                      rest-for-one
+ *     ├─ observers                optional: it sees and tells, whatever becomes of the others
+ *     │  └─ health-loop
+ *     ├─ vital                    one-for-one: gives up after too many crashes, and the program is respawned
+ *     │  ├─ watchdog              hears the loops' heartbeats
+ *     │  ├─ notary                continues the chain of receipts
+ *     │  ├─ jail-guard            knows whether there is a safe jail
+ *     │  ├─ trust-keeper          root, enrolment, operators' decisions
+ *     │  ├─ outbox                sends what waits, oldest first
+ *     │  ├─ lane-job              one order after the other
+ *     │  ├─ lane-service          short requests, also while a job runs
+ *     │  └─ main-loop             polls, and hands orders to the lanes
+ *     └─ extras                   optional: what others plug in
+ */
+
+import {
+  HealthLoopKey,
+  JailGuardKey,
+  LaneKeys,
+  MainLoopKey,
+  NotaryKey,
+  OutboxKey,
+  TrustKeeperKey,
+  WatchdogKey
+} from "../actors/ClientKeys.ts"
+import { healthLoop } from "../actors/HealthLoop.ts"
+import { jailGuard } from "../actors/JailGuard.ts"
+import { lane } from "../actors/Lane.ts"
+import { mainLoop } from "../actors/MainLoop.ts"
+import { notary } from "../actors/Notary.ts"
+import { outbox } from "../actors/Outbox.ts"
+import { type TrustOptions, trustKeeper } from "../actors/TrustKeeper.ts"
+import { watchdog } from "../actors/Watchdog.ts"
+import type { AnySpec, SupervisorSpec } from "../kernel/index.ts"
+import { ChildSpec, Supervisor } from "../kernel/index.ts"
+import type { ClientConfig } from "../schemas/ClientConfig.ts"
+import { LaneName } from "../schemas/WorkOrder.ts"
+
+/** What the tree is a function of, beside the ports. */
+export interface ClientTreeOptions {
+  readonly config: ClientConfig
+  readonly trust: TrustOptions
+  /** SHA-256 of the configuration file's text; null where there is none. */
+  readonly configurationDigest: string | null
+}
+
+/** A handler is short, and the program has seconds to stop. */
+const shutdownMs = 1_000
+
+/** Builds the tree. `extras` are optional children of the program's own; none of them can hurt the vital part. */
+export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonly []>(
+  options: ClientTreeOptions,
+  extras: Extras = [] as unknown as Extras
+) => {
+  const { config } = options
+  const allowance = { grants: config.grants, limits: config.job_limits }
+  const download = { timeoutMs: config.download_timeout_ms, minimumRate: config.download_minimum_rate }
+  const laneOptions = { allowance, download, diskReserveBytes: config.disk_reserve_bytes }
+  const observers = Supervisor.spec({
+    id: "observers",
+    strategy: "one-for-one",
+    optional: true,
+    children: [
+      ChildSpec.make({
+        key: HealthLoopKey,
+        shutdownMs,
+        behaviour: healthLoop({
+          intervalMs: config.health_interval_ms,
+          configurationDigest: options.configurationDigest
+        })
+      })
+    ]
+  })
+  const vital = Supervisor.spec({
+    id: "vital",
+    strategy: "one-for-one",
+    intensity: 5,
+    children: [
+      ChildSpec.make({
+        key: WatchdogKey,
+        shutdownMs,
+        mailbox: { overflow: "drop-oldest" },
+        behaviour: watchdog({
+          loops: [
+            { loop: "main-loop", vital: true },
+            { loop: "outbox", vital: true },
+            { loop: "trust-keeper", vital: true },
+            { loop: "health-loop", vital: false }
+          ],
+          roundMs: 5_000,
+          graceMs: 60_000
+        })
+      }),
+      ChildSpec.make({ key: NotaryKey, shutdownMs, behaviour: notary }),
+      ChildSpec.make({ key: JailGuardKey, shutdownMs, behaviour: jailGuard }),
+      ChildSpec.make({ key: TrustKeeperKey, shutdownMs, behaviour: trustKeeper(options.trust) }),
+      ChildSpec.make({ key: OutboxKey, shutdownMs, behaviour: outbox }),
+      ChildSpec.make({ key: LaneKeys.job, shutdownMs, behaviour: lane("job", laneOptions) }),
+      ChildSpec.make({ key: LaneKeys.service, shutdownMs, behaviour: lane("service", laneOptions) }),
+      ChildSpec.make({
+        key: MainLoopKey,
+        shutdownMs,
+        behaviour: mainLoop({
+          lanes: LaneName.literals,
+          longPollMs: config.long_poll_ms,
+          diskReserveBytes: config.disk_reserve_bytes,
+          sleepMinimumMs: config.sleep_minimum_ms,
+          sleepMaximumMs: config.sleep_maximum_ms
+        })
+      })
+    ]
+  })
+  const plugged = Supervisor.spec({ id: "extras", strategy: "one-for-one", optional: true, children: extras })
+  return Supervisor.spec({ id: "client", strategy: "rest-for-one", children: [observers, vital, plugged] })
+}
+
+/** The tree's type without its extras, for those who start it. */
+export type ClientTree = ReturnType<typeof clientTree<readonly []>>
