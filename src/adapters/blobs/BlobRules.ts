@@ -21,7 +21,6 @@ const largest = (name: BlobName): number =>
 export const blockFlaw = (name: BlobName, offset: number, totalBytes: number, lengthBytes: number): string | undefined => {
   if (totalBytes < 1 || totalBytes > largest(name)) return `a total of ${totalBytes} bytes is not between 1 and ${largest(name)}`
   if (lengthBytes > Limits.blockBytes) return `a block has at most ${Limits.blockBytes} bytes, not ${lengthBytes}`
-  if (lengthBytes === 0 && offset < totalBytes) return "the block is empty"
   return offset + lengthBytes > totalBytes ? "the block ends behind the total" : undefined
 }
 
