@@ -6,16 +6,30 @@
 import { Command } from "effect/cli"
 import { devicesCommand } from "./DevicesCommand.ts"
 import { inviteCommand } from "./InviteCommand.ts"
+import { jobsCommand } from "./JobsCommand.ts"
 import { keysCommand } from "./KeysCommand.ts"
 import { loginCommand } from "./LoginCommand.ts"
+import { packageCommand } from "./PackageCommand.ts"
+import { runCommand } from "./RunCommand.ts"
 import { globalFlags } from "./Settings.ts"
+import { psCommand, statusCommand } from "./StatusCommand.ts"
 
 /** `postern` and everything below it. */
 export const posternCommand = Command.make("postern").pipe(
   Command.withDescription(
     "Gives signed, encrypted work to devices behind firewalls, and checks what they return. Keys and the device book stay with the operator; a server only carries."
   ),
-  Command.withSubcommands([keysCommand, loginCommand, inviteCommand, devicesCommand]),
+  Command.withSubcommands([
+    keysCommand,
+    loginCommand,
+    inviteCommand,
+    devicesCommand,
+    runCommand,
+    packageCommand,
+    jobsCommand,
+    statusCommand,
+    psCommand
+  ]),
   Command.withGlobalFlags(globalFlags),
   Command.withExamples([
     {

@@ -1,0 +1,180 @@
+/**
+ * `postern status` and `postern ps`: how the server and its parts are.
+ *
+ * @module
+ */
+import { Clock, Effect, Option, Result, Schema } from "effect"
+import { Command, Flag } from "effect/cli"
+import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
+import { OperatorHome } from "../../adapters/operator/OperatorHome.ts"
+import { trustedRoot } from "../../adapters/operator/TrustStore.ts"
+import { renderInspection, SystemInspection } from "../../kernel/index.ts"
+import type { ServerStatus } from "../../schemas/ManagementApi.ts"
+import { raise } from "./Alarms.ts"
+import { knownDevices } from "./DevicesCommand.ts"
+import { failure } from "./Failure.ts"
+import { out, outJson, say } from "./Screen.ts"
+import { chosenServer, Json, withClientOf, withHome } from "./Settings.ts"
+import { properties, showAge, showDuration, showTime, visible } from "./Text.ts"
+import { judgeJob } from "./Verification.ts"
+
+const dayMs = 86_400_000
+/** Days before its end at which a root's expiry is worth a warning, and how loud. */
+const warnings: ReadonlyArray<readonly [days: number, text: string]> = [
+  [0, "has EXPIRED: devices take no new work until you publish a new one"],
+  [7, "expires within a week: publish a new one now"],
+  [30, "expires within a month: make a new one soon"],
+  [90, "expires within three months"]
+]
+
+/** What is to be said about a root's age, or nothing. */
+export const expiryWarning = (version: number, expiresAtMs: number, nowMs: number): string | undefined => {
+  const days = (expiresAtMs - nowMs) / dayMs
+  const found = warnings.find(([limit]) => days <= limit)
+  return found === undefined
+    ? undefined
+    : `The trust root (version ${version}, until ${showTime(expiresAtMs)}) ${found[1]}.`
+}
+
+const counts = (record: Readonly<Record<string, number>>): string =>
+  Object.entries(record)
+    .filter(([, count]) => count > 0)
+    .map(([name, count]) => `${count} ${visible(name)}`)
+    .join(", ") || "none"
+
+const statusLines = (
+  status: ServerStatus,
+  address: string,
+  nowMs: number
+): ReadonlyArray<readonly [string, string]> => [
+  ["server", `${status.server} at ${address}`],
+  ["software", visible(status.software)],
+  ["up", showDuration(Math.max(0, status.time_ms - status.started_at_ms))],
+  [
+    "clock",
+    Math.abs(status.time_ms - nowMs) < 10_000
+      ? "agrees with yours"
+      : `${showAge(status.time_ms, nowMs)} by yours`
+  ],
+  [
+    "root",
+    status.root_version === null ? "none: run postern keys publish" : `version ${status.root_version}`
+  ],
+  ["devices", counts(status.devices)],
+  ["jobs", counts(status.jobs)]
+]
+
+/** What the server says of itself against what the operator knows. */
+const rootAlarms = (status: ServerStatus) =>
+  Effect.gen(function* () {
+    const trusted = yield* trustedRoot
+    if (trusted === undefined) return []
+    const { root } = trusted
+    if (!root.servers.some((server) => server.id === status.server))
+      return [`the server ${status.server} is not in your trust root`]
+    const version = status.root_version ?? 0
+    if (version < root.version)
+      return [
+        `the server holds version ${version} of the trust root, you version ${root.version}: run postern keys publish`
+      ]
+    return version > root.version
+      ? [`the server holds version ${version} of the trust root, newer than yours (${root.version})`]
+      : []
+  })
+
+export const statusCommand = Command.make(
+  "status",
+  {},
+  Effect.fnUntraced(function* () {
+    const entry = yield* chosenServer
+    const nowMs = yield* Clock.currentTimeMillis
+    const trusted = yield* trustedRoot
+    const found = yield* withClientOf(entry)(
+      Effect.gen(function* () {
+        const client = yield* ManagementClient
+        const status = yield* client.call("ask for the server's status", (api) => api.server.status())
+        const devices = trusted === undefined ? [] : yield* knownDevices
+        const { jobs } = yield* client.call("list the open jobs", (api) =>
+          api.jobs.list({ query: { open: "true" } })
+        )
+        const judged = trusted === undefined ? [] : yield* Effect.forEach(jobs, judgeJob)
+        return {
+          status,
+          alarms: [...devices.flatMap((device) => device.alarms), ...judged.flatMap((job) => job.alarms)]
+        }
+      })
+    )
+    const alarms = [...(yield* rootAlarms(found.status)), ...found.alarms]
+    const warning =
+      trusted === undefined
+        ? undefined
+        : expiryWarning(trusted.root.version, trusted.root.expires_at_ms, nowMs)
+    const hasRecovery = (yield* (yield* OperatorHome).readBytes("recovery.key")) !== undefined
+    const notes = [
+      ...(warning === undefined ? [] : [warning]),
+      ...(hasRecovery
+        ? ["The recovery key still lies in the operator's home: move it to a safe place off this machine."]
+        : [])
+    ]
+    if (yield* Json) {
+      yield* outJson({
+        address: entry.address,
+        ...found.status,
+        trusted_root_version: trusted?.root.version ?? null,
+        trusted_root_expires_at_ms: trusted?.root.expires_at_ms ?? null,
+        warnings: notes,
+        alarms
+      })
+    } else {
+      yield* out(properties(statusLines(found.status, entry.address, nowMs)))
+      for (const note of notes) yield* say(note)
+    }
+    yield* raise(alarms)
+  }, withHome)
+).pipe(
+  Command.withDescription(
+    "How the server is, whether it remembers what you signed, and what needs your attention"
+  ),
+  Command.withExamples([{ command: "postern status", description: "Exit code 1 when there is an alarm" }])
+)
+
+const decodeInspection = Schema.decodeUnknownResult(SystemInspection)
+
+/** The tree of a program on this machine, by the control socket in its state folder. */
+const localTree = (folder: string) => failure(`There is no control socket in ${folder}`)
+
+const serverTree = Effect.gen(function* () {
+  const entry = yield* chosenServer
+  return yield* withClientOf(entry)(
+    Effect.flatMap(ManagementClient, (client) =>
+      client.call("ask for the actors", (api) => api.server.actors())
+    )
+  )
+})
+
+export const psCommand = Command.make(
+  "ps",
+  {
+    state: Flag.String("state").pipe(
+      Flag.withMetavar("DIR"),
+      Flag.withDescription("A program on this machine instead of the server: its state folder"),
+      Flag.optional
+    )
+  },
+  Effect.fnUntraced(function* ({ state }) {
+    const answer = Option.isSome(state) ? yield* localTree(state.value) : yield* serverTree
+    const decoded = decodeInspection(answer)
+    if (Result.isFailure(decoded))
+      return yield* failure("The answer is not a tree of actors. Is it a Postern program of this version?")
+    if (yield* Json) return yield* outJson(answer)
+    yield* out(`${renderInspection(decoded.success)}\n`)
+  }, withHome)
+).pipe(
+  Command.withDescription(
+    "The actors of the server, or of a program on this machine: mailboxes, restarts, last failures"
+  ),
+  Command.withExamples([
+    { command: "postern ps", description: "The server's" },
+    { command: "postern ps --state /var/lib/postern", description: "The device's, on the device itself" }
+  ])
+)
