@@ -17,6 +17,7 @@ import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import { HealthReport } from "../../schemas/Health.ts"
 import type { DeviceId, Digest, OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
+import { sequenceLimit } from "../../schemas/OutputFrames.ts"
 import { NotAccepted } from "../../schemas/protocols/Device.ts"
 import type { Ticket } from "../../schemas/protocols/Ticket.ts"
 import { type DeviceRefusal, refuse, refusing } from "./DeviceRefusal.ts"
@@ -118,7 +119,7 @@ const resultEndpoints = (actors: Actors) =>
 
     return {
       output: Effect.fnUntraced(function* ({ body, device }: Proven, order: OrderId, sequence: number) {
-        if (sequence >= Limits.outputChunks) return yield* refuse("bad_request", "an order has fewer chunks of output")
+        if (sequence >= sequenceLimit) return yield* refuse("bad_request", "an order has fewer chunks of output")
         if (body.length === 0) return yield* refuse("bad_request", "the chunk is empty")
         yield* requireOwn(device, order)
         const added = yield* refusing(store.addOutput(device, order, sequence, body))
