@@ -10,6 +10,7 @@ import type { DeadLetters } from "./DeadLetters.ts"
 import { type BadSpec, StartFailed } from "./Errors.ts"
 import type { SystemInspection } from "./Inspection.ts"
 import { Kernel } from "./internal/Kernel.ts"
+import { makePublisher } from "./internal/KernelMetrics.ts"
 import { makeNode } from "./internal/makeNode.ts"
 import type { Down, Node, Owner } from "./internal/Node.ts"
 import { NamedAddress } from "./internal/Reference.ts"
@@ -53,6 +54,8 @@ export interface ActorSystem {
   readonly deadLetters: DeadLetters
   /** Counters since the start. */
   readonly totals: Readonly<Kernel["totals"]>
+  /** Carries the counters over to Effect's metrics; a page that shows metrics runs this first. */
+  readonly publishMetrics: Effect.Effect<void>
   /** Stops the tree in reverse order of its start; resolves when nothing runs any more or what runs is fenced. */
   readonly stop: Effect.Effect<void>
   /** Waits until the system has ended, and says why. */
@@ -124,6 +127,7 @@ const make = <R>(
       refOf: (key, id) => new NamedAddress(kernel, key.name, id) as never,
       deadLetters: kernel.deadLetters,
       totals: kernel.totals,
+      publishMetrics: makePublisher(kernel, name),
       inspect: (childLimit = 1_000) =>
         Effect.sync(() => ({
           name,

@@ -42,9 +42,11 @@ export type AskArguments<Payload> = [Payload] extends [void]
   ? [payload?: Payload, options?: AskOptions]
   : [payload: Payload, options?: AskOptions]
 
+type HasStream<Rpcs extends AnyRpc> = Rpcs extends AnyRpc ? Rpc.IsStream<Rpcs, Rpcs["_tag"]> : never
+
 /** `unknown` for a group without streaming messages; otherwise an unsatisfiable type that names the offence. */
 export type NoStreams<Rpcs extends AnyRpc> =
-  true extends Rpc.IsStream<Rpcs, Rpcs["_tag"]>
+  true extends HasStream<Rpcs>
     ? { readonly "streaming messages are not supported by the kernel": never }
     : unknown
 

@@ -1,7 +1,7 @@
 import { expect, it } from "@effect/vitest"
 import { Effect, Fiber, Schema } from "effect"
-import { TestClock } from "effect/testing"
 import { Rpc, RpcGroup } from "effect/rpc"
+import { TestClock } from "effect/testing"
 import {
   ActorKey,
   type ActorRef,
@@ -74,7 +74,11 @@ const RelayProtocol = RpcGroup.make(
     success: Schema.Finite,
     error: AskError
   }),
-  Rpc.make("PassPlainly", { payload: { to: Schema.Array(Schema.String) }, success: Schema.Finite, error: AskError })
+  Rpc.make("PassPlainly", {
+    payload: { to: Schema.Array(Schema.String) },
+    success: Schema.Finite,
+    error: AskError
+  })
 )
 type RelayRpcs = typeof RelayProtocol extends RpcGroup.RpcGroup<infer R> ? R : never
 
@@ -173,7 +177,9 @@ it.effect("two actors that ask each other for different reasons are a ring too",
     }
     const [left, right] = [meet("left"), meet("right")]
     const system = yield* one([left.spec, right.spec])
-    const first = yield* Effect.forkChild(Effect.result(system.ref(left.key).ask("Meet", { other: "right", delayMs: 10 })))
+    const first = yield* Effect.forkChild(
+      Effect.result(system.ref(left.key).ask("Meet", { other: "right", delayMs: 10 }))
+    )
     const second = yield* Effect.forkChild(
       Effect.result(system.ref(right.key).ask("Meet", { other: "left", delayMs: 20 }))
     )

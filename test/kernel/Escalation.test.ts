@@ -70,7 +70,10 @@ it.effect("failures further apart than the period never add up", () =>
 it.effect("a tree whose vital part cannot start fails to start, by name, and leaves nothing running", () =>
   Effect.gen(function* () {
     const good = puppet("good")
-    const bad = puppet("bad", Array.from({ length: 50 }, (): Birth => "fails"))
+    const bad = puppet(
+      "bad",
+      Array.from({ length: 50 }, (): Birth => "fails")
+    )
     const root = Supervisor.spec({
       id: "root",
       strategy: "rest-for-one",
@@ -125,7 +128,10 @@ it.effect("a permanently failing optional child leaves the main loop untouched o
   Effect.gen(function* () {
     const main = puppet("main-loop")
     const neighbour = puppet("neighbour")
-    const broken = puppet("broken", Array.from({ length: 10_000 }, (_, n): Birth => (n % 3 === 0 ? "hangs" : "dies")))
+    const broken = puppet(
+      "broken",
+      Array.from({ length: 10_000 }, (_, n): Birth => (n % 3 === 0 ? "hangs" : "dies"))
+    )
     const root = Supervisor.spec({
       id: "client",
       strategy: "rest-for-one",
@@ -141,7 +147,9 @@ it.effect("a permanently failing optional child leaves the main loop untouched o
     })
     const system = yield* Effect.forkChild(TestKit.make({ root }))
     yield* TestClock.adjust(2_000)
-    const running = yield* Effect.flatten(Effect.sync(() => system.pollUnsafe() ?? Effect.die("still starting")))
+    const running = yield* Effect.flatten(
+      Effect.sync(() => system.pollUnsafe() ?? Effect.die("still starting"))
+    )
     let pings = 0
     for (let minute = 0; minute < 24 * 60; minute++) {
       yield* TestClock.adjust(60_000)

@@ -1,8 +1,8 @@
 import { expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as fc from "fast-check"
-import { Envelope, Mailbox } from "../../src/kernel/Mailbox.ts"
 import type { OverflowPolicy } from "../../src/kernel/ChildSpec.ts"
+import { Envelope, Mailbox } from "../../src/kernel/Mailbox.ts"
 
 class Note extends Envelope {
   override expire(): void {
@@ -51,7 +51,10 @@ class Model {
   }
 }
 
-type Step = { readonly do: "offer" } | { readonly do: "shift" } | { readonly do: "remove"; readonly which: number }
+type Step =
+  | { readonly do: "offer" }
+  | { readonly do: "shift" }
+  | { readonly do: "remove"; readonly which: number }
 
 const steps = fc.array(
   fc.oneof(

@@ -90,7 +90,9 @@ it.effect("wait: senders stand in line, in order, and go on when the mailbox is 
     // The sleeping handler goes on for another minute, the waiting senders only for the default time-out.
     yield* TestClock.adjust(1_000)
     expect(senders.map((sender) => sender.pollUnsafe()?._tag)).toEqual(["Failure", "Failure", "Failure"])
-    expect(yield* Effect.flip(Fiber.join(senders[0] as Fiber.Fiber<void>))).toMatchObject({ _tag: "MailboxFull" })
+    expect(yield* Effect.flip(Fiber.join(senders[0] as Fiber.Fiber<void>))).toMatchObject({
+      _tag: "MailboxFull"
+    })
     yield* TestClock.adjust(60_000)
     expect(yield* Fiber.join(asker)).toBe(1)
     expect(actor.handled.length).toBe(3)
@@ -101,7 +103,9 @@ it.effect("wait: a fast sender is slowed down to the receiver's pace and loses n
   Effect.gen(function* () {
     const { ref, actor } = yield* busy(4, "wait")
     const sender = yield* Effect.forkChild(
-      Effect.forEach(Array.from({ length: 100 }), () => Effect.retry(ref.tell("Ping"), { times: 20 }), { discard: true })
+      Effect.forEach(Array.from({ length: 100 }), () => Effect.retry(ref.tell("Ping"), { times: 20 }), {
+        discard: true
+      })
     )
     yield* TestKit.settle
     yield* TestClock.adjust(60_000)

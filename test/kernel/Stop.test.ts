@@ -1,12 +1,15 @@
 import { expect, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Schema, Scope } from "effect"
-import { TestClock } from "effect/testing"
 import { Rpc, RpcGroup } from "effect/rpc"
+import { TestClock } from "effect/testing"
 import { ActorKey, ActorSystem, Behaviour, ChildSpec, Fence, Supervisor } from "../../src/kernel/index.ts"
 import { TestKit } from "../../src/kernel/testing/TestKit.ts"
 import { puppet } from "./support.ts"
 
-const one = (children: ReadonlyArray<ChildSpec<any>>, options: { readonly maximumFencedLives?: number } = {}) =>
+const one = (
+  children: ReadonlyArray<ChildSpec<any>>,
+  options: { readonly maximumFencedLives?: number } = {}
+) =>
   TestKit.make({
     root: Supervisor.spec({ id: "root", strategy: "one-for-one", children }),
     interruptGraceMs: 500,
@@ -106,14 +109,16 @@ const writer = (gate: Deferred.Deferred<void>, store: Array<string>, probe: Retu
                 yield* Deferred.await(gate)
               }
               const isCurrent = yield* Fence.isCurrent
-              yield* Effect.catchTag(Fence.guard(Effect.sync(() => store.push(`life ${ctx.life}`))), "Fenced", () =>
-                Effect.sync(() => refusals++)
-              )
-              yield* Effect.catchTag(ctx.ref(probe.key).tell("Ping"), "Fenced", () => Effect.sync(() => refusals++))
               yield* Effect.catchTag(
-                Effect.asVoid(ctx.ref(probe.key).ask("Ping")),
+                Fence.guard(Effect.sync(() => store.push(`life ${ctx.life}`))),
                 "Fenced",
                 () => Effect.sync(() => refusals++)
+              )
+              yield* Effect.catchTag(ctx.ref(probe.key).tell("Ping"), "Fenced", () =>
+                Effect.sync(() => refusals++)
+              )
+              yield* Effect.catchTag(Effect.asVoid(ctx.ref(probe.key).ask("Ping")), "Fenced", () =>
+                Effect.sync(() => refusals++)
               )
               return `life ${ctx.life} ${isCurrent ? "current" : "fenced"}`
             })

@@ -11,14 +11,22 @@ type Restart = (typeof restarts)[number]
 type Strategy = (typeof strategies)[number]
 
 /** How the subject dies, and how the lives after that death begin. */
-const deaths: ReadonlyArray<{ readonly name: string; readonly manner: "normal" | "defect" | "interrupt"; readonly births: ReadonlyArray<Birth> }> = [
+const deaths: ReadonlyArray<{
+  readonly name: string
+  readonly manner: "normal" | "defect" | "interrupt"
+  readonly births: ReadonlyArray<Birth>
+}> = [
   { name: "ends normally", manner: "normal", births: [] },
   { name: "dies of a defect", manner: "defect", births: [] },
   { name: "interrupts itself", manner: "interrupt", births: [] },
   { name: "dies, and its next factory fails", manner: "defect", births: ["well", "fails"] },
   { name: "dies, and its next factory dies", manner: "defect", births: ["well", "dies"] },
   { name: "dies, and hangs while restarting", manner: "defect", births: ["well", "hangs"] },
-  { name: "dies, and hangs deaf to interruption while restarting", manner: "defect", births: ["well", "hangs deaf"] }
+  {
+    name: "dies, and hangs deaf to interruption while restarting",
+    manner: "defect",
+    births: ["well", "hangs deaf"]
+  }
 ]
 
 const comesBack = (restart: Restart, manner: "normal" | "defect" | "interrupt"): boolean =>
@@ -65,7 +73,9 @@ for (const strategy of strategies) {
           const shared = shares(strategy)
 
           yield* system.ref(subject.key).tell("Die", { manner: death.manner })
-          const queued = yield* Effect.forkChild(system.ref(subject.key).ask("Ping", undefined, { timeoutMs: 60_000 }))
+          const queued = yield* Effect.forkChild(
+            system.ref(subject.key).ask("Ping", undefined, { timeoutMs: 60_000 })
+          )
           yield* TestKit.settle
           // Whatever happens to the family, others go on at once: no time has passed yet.
           expect(yield* system.ref(bystander.key).ask("Ping")).toBe(1)

@@ -1,6 +1,8 @@
 /** Actors that the kernel's tests are made of. */
-import { Effect, Exit, Schema } from "effect"
+import { Effect, Exit, Layer, Logger, Schema, type Scope } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
+import { TestClock } from "effect/testing"
+import * as fc from "fast-check"
 import { ActorKey, Behaviour } from "../../src/kernel/index.ts"
 
 export const Manner = Schema.Literals(["normal", "defect", "interrupt"])
@@ -81,3 +83,17 @@ export const puppet = (name: string, births: ReadonlyArray<Birth> = [], log: Arr
   )
   return Object.assign(seen, { behaviour })
 }
+
+/** Runs a property whose check is an Effect, each run with a TestClock and a Scope of its own, without log output. */
+export const property = <A>(
+  arbitrary: fc.Arbitrary<A>,
+  check: (value: A) => Effect.Effect<unknown, unknown, Scope.Scope>,
+  numRuns: number
+): Promise<void> =>
+  fc.assert(
+    fc.asyncProperty(arbitrary, async (value) => {
+      const layer = Layer.merge(TestClock.layer(), Logger.layer([]))
+      await Effect.runPromise(Effect.provide(Effect.scoped(check(value)), layer))
+    }),
+    { numRuns }
+  )

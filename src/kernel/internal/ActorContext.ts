@@ -5,7 +5,7 @@ import { Cause, Effect, type Exit } from "effect"
 import type { ActorKey, DynamicKey } from "../ActorKey.ts"
 import type { ActorContext } from "../Behaviour.ts"
 import type { ChildSpec } from "../ChildSpec.ts"
-import { Letter } from "./Cell.ts"
+import { Letter } from "./Letter.ts"
 import type { Life } from "./Life.ts"
 import { CellAddress, NamedAddress } from "./Reference.ts"
 import { Spawned } from "./Spawned.ts"
@@ -96,4 +96,5 @@ const taskEnded = (
 }
 
 /** Makes the context of one life. */
-export const makeContext = (life: Life): ActorContext<any> => new Context(life) as unknown as ActorContext<any>
+export const makeContext = (life: Life): ActorContext<any> =>
+  new Context(life) as unknown as ActorContext<any>

@@ -4,49 +4,16 @@
 import { type Context, Exit } from "effect"
 import type { ActorKey } from "../ActorKey.ts"
 import type { Behaviour } from "../Behaviour.ts"
-import type { ActorOptions } from "../ChildSpec.ts"
+import type { ActorOptions, ChildSpec } from "../ChildSpec.ts"
 import { AskTimeout, Evicted, MailboxFull, Stopped } from "../Errors.ts"
 import type { Inspection } from "../Inspection.ts"
-import { Envelope, EnvelopeState, Mailbox, type Resume } from "../Mailbox.ts"
+import { EnvelopeState, Mailbox } from "../Mailbox.ts"
 import type { TraceOutcome } from "../Trace.ts"
-import type { ChildView, Down, LastFailure, Node, Owner } from "./Node.ts"
 import { inspectCell } from "./inspectCell.ts"
-import { Life } from "./Life.ts"
 import type { Kernel } from "./Kernel.ts"
-
-/**
- * An envelope that knows its receiver, and the life it belongs to: the one whose handler waits for the answer, or the one
- * whose task has ended (then no other life may receive it).
- */
-export class Letter extends Envelope {
-  readonly cell: Cell
-  readonly asker: Life | undefined
-  readonly timeoutMs: number
-
-  constructor(
-    cell: Cell,
-    tag: string,
-    payload: unknown,
-    deadlineMs: number,
-    timeoutMs: number,
-    resume: Resume | undefined,
-    asker: Life | undefined
-  ) {
-    super(tag, payload, deadlineMs, resume)
-    this.cell = cell
-    this.timeoutMs = timeoutMs
-    this.asker = asker
-  }
-
-  override expire(): void {
-    this.cell.expired(this)
-  }
-
-  /** Whether this is the exit of a task of another life. */
-  isForeignTo(life: Life): boolean {
-    return this.asker !== undefined && this.asker !== life && this.resume === undefined
-  }
-}
+import type { Letter } from "./Letter.ts"
+import { Life } from "./Life.ts"
+import type { ChildView, Down, LastFailure, Node, Owner } from "./Node.ts"
 
 /** Where a cell is between its lives. `waiting` means that the supervisor will begin another life. */
 export type CellState = "idle" | "starting" | "running" | "stopping" | "waiting" | "stopped"
@@ -103,6 +70,11 @@ export class Cell implements Node {
     if (spec.key !== undefined) {
       kernel.registry.set(spec.key.name, this)
     }
+  }
+
+  /** Makes the cell of a temporary child. */
+  makeChild(spec: ChildSpec<any, any>, owner: Owner, context: Context.Context<never>): Cell {
+    return new Cell(this.kernel, this.path, spec, owner, context)
   }
 
   /** As the bearer of a plain key. */

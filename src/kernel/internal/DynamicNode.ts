@@ -3,15 +3,15 @@
  * between, because the child's cell (its mailbox) stays as long as there is anything in it.
  */
 import { Effect, Fiber, Schema } from "effect"
-import { ChildId, checkSpec, type ChildSpec, type DynamicOptions } from "../ChildSpec.ts"
-import type { Timer } from "../Deadlines.ts"
-import { BadSpec, NotFound, Stopped, TooManyChildren } from "../Errors.ts"
 import type { DynamicKey } from "../ActorKey.ts"
+import { ChildId, type ChildSpec, checkSpec, type DynamicOptions } from "../ChildSpec.ts"
+import type { Timer } from "../Deadlines.ts"
+import { type BadSpec, NotFound, Stopped, TooManyChildren } from "../Errors.ts"
 import type { Inspection } from "../Inspection.ts"
 import { Cell } from "./Cell.ts"
+import { inspectParent } from "./inspectParent.ts"
 import type { Kernel } from "./Kernel.ts"
 import type { ChildView, Down, Node, Owner } from "./Node.ts"
-import { inspectParent } from "./inspectParent.ts"
 import { RestartRecord } from "./RestartRecord.ts"
 
 interface Child {

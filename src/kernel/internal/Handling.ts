@@ -3,7 +3,7 @@
  */
 import { Effect } from "effect"
 import type { AskOptions } from "../ActorRef.ts"
-import type { Letter } from "./Cell.ts"
+import type { Letter } from "./Letter.ts"
 import type { Life } from "./Life.ts"
 import { type Address, askFor } from "./Reference.ts"
 

@@ -36,7 +36,15 @@ export class Kernel {
   /** Plain and dynamic keys by name. */
   readonly registry = new Map<string, Registered>()
   /** Counters of the whole system. */
-  readonly totals = { handled: 0, crashes: 0, restarts: 0, failedReplies: 0, lateReplies: 0, withdrawn: 0, refused: 0 }
+  readonly totals = {
+    handled: 0,
+    crashes: 0,
+    restarts: 0,
+    failedReplies: 0,
+    lateReplies: 0,
+    withdrawn: 0,
+    refused: 0
+  }
   /** Abandoned lives whose fiber still runs, and all there ever were. */
   fencedNow = 0
   fencedTotal = 0

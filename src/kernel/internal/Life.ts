@@ -1,14 +1,15 @@
 /**
  * One life of an actor: a Scope, a fiber that runs the factory and then the loop, and its orderly or disorderly end.
  */
-import { Cause, Context, Effect, Exit, type Fiber, Scope } from "effect"
+import { type Cause, Context, Effect, Exit, type Fiber, Scope } from "effect"
+import type { Timer } from "../Deadlines.ts"
 import { ActorCrashed, Stopped } from "../Errors.ts"
 import { CurrentLife, type LifeMark } from "../Fence.ts"
 import { EnvelopeState } from "../Mailbox.ts"
-import type { Timer } from "../Deadlines.ts"
 import { makeContext } from "./ActorContext.ts"
-import type { Cell, Letter } from "./Cell.ts"
+import type { Cell } from "./Cell.ts"
 import { describeCause } from "./describe.ts"
+import type { Letter } from "./Letter.ts"
 import { Loop } from "./Loop.ts"
 import type { Down } from "./Node.ts"
 import type { Spawned } from "./Spawned.ts"

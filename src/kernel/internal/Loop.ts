@@ -7,9 +7,9 @@
 import { Cause, Effect, Exit } from "effect"
 import { Stopped } from "../Errors.ts"
 import { EnvelopeState } from "../Mailbox.ts"
-import type { Letter } from "./Cell.ts"
 import { describeCause } from "./describe.ts"
 import { Handling } from "./Handling.ts"
+import type { Letter } from "./Letter.ts"
 import type { Life } from "./Life.ts"
 
 type Handler = (request: Handling) => Effect.Effect<unknown, unknown>
@@ -108,7 +108,9 @@ export class Loop {
     if (letter !== undefined && letter.resume === undefined && letter.state === EnvelopeState.handling) {
       cell.failedReplies++
       cell.kernel.totals.failedReplies++
-      cell.kernel.warn(`${cell.path} failed to handle the told message ${letter.tag}: ${describeCause(cause)}`)
+      cell.kernel.warn(
+        `${cell.path} failed to handle the told message ${letter.tag}: ${describeCause(cause)}`
+      )
     }
     this.answer(EnvelopeState.failed, Exit.failCause(cause))
   }

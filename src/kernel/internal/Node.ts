@@ -1,7 +1,9 @@
 /**
  * What supervisors and the things they supervise know of each other.
  */
+import type { AnySpec } from "../ChildSpec.ts"
 import type { Inspection } from "../Inspection.ts"
+import type { Kernel } from "./Kernel.ts"
 
 /** Why a child is down: it ended normally, or it crashed (a failed start is a crash of the factory). */
 export type Down =
@@ -44,3 +46,6 @@ export interface ChildView {
   readonly degraded: boolean
   readonly lastFailure: LastFailure | undefined
 }
+
+/** Builds what a specification describes, without starting anything. */
+export type MakeNode = (kernel: Kernel, parentPath: string, spec: AnySpec, owner: Owner) => Node

@@ -5,9 +5,10 @@ import { Effect, Exit, Fiber } from "effect"
 import type { AskOptions } from "../ActorRef.ts"
 import { AskCycle, AskTimeout, Fenced, type MailboxFull, NotFound } from "../Errors.ts"
 import { CurrentLife } from "../Fence.ts"
-import { type Cell, Letter } from "./Cell.ts"
+import type { Cell } from "./Cell.ts"
 import type { Kernel } from "./Kernel.ts"
-import { Life } from "./Life.ts"
+import { Letter } from "./Letter.ts"
+import type { Life } from "./Life.ts"
 
 /** What a reference leads to: a cell, or the error that a send fails with. */
 export abstract class Address {
@@ -101,14 +102,15 @@ export const askFor = (
 ): Effect.Effect<any, any> =>
   Effect.callback((resume) => {
     const fiber = Fiber.getCurrent() as Fiber.Fiber<unknown>
-    const mark = fiber.getRef(CurrentLife)
+    // Only lives put themselves there.
+    const mark = fiber.getRef(CurrentLife) as Life | undefined
     if (mark?.fenced === true) {
       return resume(Exit.fail(refuseFenced(address, mark, tag)))
     }
     // A request kept beyond its message asks like anybody else.
     let asker = life !== undefined && life.inHand === inHand ? life : undefined
     let before = asker === undefined ? undefined : inHand
-    if (asker === undefined && mark instanceof Life && mark.fiber === fiber && mark.inHand !== undefined) {
+    if (asker === undefined && mark !== undefined && mark.fiber === fiber && mark.inHand !== undefined) {
       asker = mark
       before = mark.inHand
     }

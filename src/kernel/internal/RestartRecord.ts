@@ -74,7 +74,9 @@ export class RestartRecord implements ChildView {
       this.degraded = true
       this.streak = 0
       this.trace("degraded")
-      this.kernel.warn(`${this.path} is degraded: it fails too often and is tried at long intervals: ${reasonOf(down)}`)
+      this.kernel.warn(
+        `${this.path} is degraded: it fails too often and is tried at long intervals: ${reasonOf(down)}`
+      )
     }
   }
 

@@ -5,7 +5,7 @@ import { type Context, Effect } from "effect"
 import type { ActorRef } from "../ActorRef.ts"
 import { type ChildSpec, checkSpec } from "../ChildSpec.ts"
 import { BadSpec, Fenced, type SpawnError, StartFailed } from "../Errors.ts"
-import { Cell } from "./Cell.ts"
+import type { Cell } from "./Cell.ts"
 import type { Life } from "./Life.ts"
 import type { Down, Node, Owner } from "./Node.ts"
 import { CellAddress } from "./Reference.ts"
@@ -19,7 +19,10 @@ export class Spawned implements Owner {
   }
 
   /** `context` is the sender's: a child may use what the handler that starts it has been given. */
-  spawn(spec: ChildSpec<any, any>, context: Context.Context<never>): Effect.Effect<ActorRef<any>, SpawnError> {
+  spawn(
+    spec: ChildSpec<any, any>,
+    context: Context.Context<never>
+  ): Effect.Effect<ActorRef<any>, SpawnError> {
     const { life } = this
     return Effect.andThen(
       checkSpec(spec, life.path),
@@ -31,7 +34,9 @@ export class Spawned implements Owner {
           return resume(Effect.fail(new Fenced({ path: life.path })))
         }
         if (!life.isAlive) {
-          return resume(Effect.fail(new StartFailed({ path: name, reason: "the life it belongs to has ended" })))
+          return resume(
+            Effect.fail(new StartFailed({ path: name, reason: "the life it belongs to has ended" }))
+          )
         }
         const { registry } = life.cell.kernel
         if (spec.key !== undefined && registry.has(spec.key.name)) {
@@ -39,9 +44,11 @@ export class Spawned implements Owner {
           return resume(Effect.fail(new BadSpec({ name, issue })))
         }
         if (this.children.has(id)) {
-          return resume(Effect.fail(new BadSpec({ name, issue: "a temporary child with this id is still running" })))
+          return resume(
+            Effect.fail(new BadSpec({ name, issue: "a temporary child with this id is still running" }))
+          )
         }
-        const cell = new Cell(life.cell.kernel, life.path, spec, this, context)
+        const cell = life.cell.makeChild(spec, this, context)
         this.children.set(id, cell)
         cell.begin((failure) => {
           if (failure === undefined) {

@@ -9,11 +9,10 @@ import { Effect, Fiber } from "effect"
 import type { AnySpec, RestartType, SupervisorOptions } from "../ChildSpec.ts"
 import type { Inspection } from "../Inspection.ts"
 import { Intensity } from "./Intensity.ts"
-import type { Kernel } from "./Kernel.ts"
-import { makeNode } from "./makeNode.ts"
-import type { ChildView, Down, Node, Owner } from "./Node.ts"
 import { inspectParent } from "./inspectParent.ts"
-import { reasonOf, RestartRecord } from "./RestartRecord.ts"
+import type { Kernel } from "./Kernel.ts"
+import type { ChildView, Down, MakeNode, Node, Owner } from "./Node.ts"
+import { RestartRecord, reasonOf } from "./RestartRecord.ts"
 
 type State = "idle" | "starting" | "running" | "stopping" | "waiting" | "stopped"
 
@@ -50,7 +49,8 @@ export class SupervisorNode implements Node, Owner {
     kernel: Kernel,
     parentPath: string,
     spec: { readonly options: SupervisorOptions; readonly children: ReadonlyArray<AnySpec> },
-    owner: Owner
+    owner: Owner,
+    makeNode: MakeNode
   ) {
     this.kernel = kernel
     this.options = spec.options
@@ -153,7 +153,12 @@ export class SupervisorNode implements Node, Owner {
 
   childDown(node: Node, down: Down): void {
     const child = this.children.find((candidate) => candidate.node === node)
-    if (child === undefined || this.state === "stopping" || this.state === "waiting" || this.state === "stopped") {
+    if (
+      child === undefined ||
+      this.state === "stopping" ||
+      this.state === "waiting" ||
+      this.state === "stopped"
+    ) {
       return
     }
     child.up = false
@@ -226,7 +231,9 @@ export class SupervisorNode implements Node, Owner {
       return Effect.void
     }
     const first =
-      this.options.strategy === "one-for-all" ? 0 : Math.min(...fallen.map((child) => children.indexOf(child)))
+      this.options.strategy === "one-for-all"
+        ? 0
+        : Math.min(...fallen.map((child) => children.indexOf(child)))
     const culprit = fallen[0] as Child
     return Effect.andThen(
       this.stopGroup(first),
@@ -290,7 +297,11 @@ export class SupervisorNode implements Node, Owner {
   }
 
   stop(forGood: boolean, done: () => void): void {
-    if (this.state === "stopped" || this.state === "idle" || (this.state === "waiting" && this.stopCalls === undefined)) {
+    if (
+      this.state === "stopped" ||
+      this.state === "idle" ||
+      (this.state === "waiting" && this.stopCalls === undefined)
+    ) {
       if (forGood) {
         this.retire()
       }
@@ -314,7 +325,12 @@ export class SupervisorNode implements Node, Owner {
       Effect.andThen(
         Effect.andThen(Effect.yieldNow, Fiber.interruptAll(jobs)),
         Effect.andThen(
-          Effect.suspend(() => this.stopDownTo(0, calls.some((call) => call.forGood))),
+          Effect.suspend(() =>
+            this.stopDownTo(
+              0,
+              calls.some((call) => call.forGood)
+            )
+          ),
           Effect.sync(() => {
             this.stopCalls = undefined
             this.state = "waiting"

@@ -1,12 +1,11 @@
 /** Builds what a specification describes, without starting anything. */
-import type { AnySpec, SupervisorOptions } from "../ChildSpec.ts"
+import type { SupervisorOptions } from "../ChildSpec.ts"
 import { Cell } from "./Cell.ts"
 import { DynamicNode } from "./DynamicNode.ts"
-import type { Kernel } from "./Kernel.ts"
-import type { Node, Owner } from "./Node.ts"
+import type { MakeNode, Node } from "./Node.ts"
 import { SupervisorNode } from "./SupervisorNode.ts"
 
-export const makeNode = (kernel: Kernel, parentPath: string, spec: AnySpec, owner: Owner): Node => {
+export const makeNode: MakeNode = (kernel, parentPath, spec, owner): Node => {
   switch (spec._tag) {
     case "Actor":
       return new Cell(kernel, parentPath, spec, owner)
@@ -15,7 +14,8 @@ export const makeNode = (kernel: Kernel, parentPath: string, spec: AnySpec, owne
         kernel,
         parentPath,
         spec as typeof spec & { options: SupervisorOptions },
-        owner
+        owner,
+        makeNode
       )
     case "Dynamic":
       return new DynamicNode(kernel, parentPath, spec, owner)
