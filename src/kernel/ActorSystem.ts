@@ -13,7 +13,7 @@ import { Kernel } from "./internal/Kernel.ts"
 import { makePublisher } from "./internal/KernelMetrics.ts"
 import { makeNode } from "./internal/makeNode.ts"
 import type { Down, Node, Owner } from "./internal/Node.ts"
-import { NamedAddress } from "./internal/Reference.ts"
+import { NamedAddress, restartNamed } from "./internal/Reference.ts"
 import type { AnyRpc } from "./Protocol.ts"
 import type { TraceEvent } from "./Trace.ts"
 
@@ -49,6 +49,8 @@ export interface ActorSystem {
   ref<Rpcs extends AnyRpc>(key: ActorKey<Rpcs>): ActorRef<Rpcs>
   /** The address of the child `id` of a dynamic supervisor. */
   refOf<Rpcs extends AnyRpc>(key: DynamicKey<Rpcs>, id: string): ActorRef<Rpcs>
+  /** Crashes the current life of an actor, bypassing its mailbox; false when it has none. See `ActorContext.restart`. */
+  restart(key: ActorKey<any>, reason: string): Effect.Effect<boolean>
   /** The tree with its figures; at most `childLimit` children per node (default 1,000). */
   inspect(childLimit?: number): Effect.Effect<SystemInspection>
   readonly deadLetters: DeadLetters
@@ -125,6 +127,7 @@ const make = <R>(
       name,
       ref: (key) => new NamedAddress(kernel, key.name, undefined) as never,
       refOf: (key, id) => new NamedAddress(kernel, key.name, id) as never,
+      restart: (key, reason) => restartNamed(kernel, key, reason),
       deadLetters: kernel.deadLetters,
       totals: kernel.totals,
       publishMetrics: makePublisher(kernel, name),

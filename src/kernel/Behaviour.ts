@@ -32,6 +32,11 @@ export interface ActorContext<Rpcs extends AnyRpc> {
     task: Effect.Effect<A, E, R>,
     onExit: (exit: Exit.Exit<A, E>) => Message<Rpcs>
   ): Effect.Effect<void, never, R>
+  /**
+   * Crashes the current life of another actor, bypassing its mailbox, as a watchdog does with one that hangs: the handler in
+   * hand is interrupted, and abandoned if it does not heed. Its supervisor does the rest. False when it has no life.
+   */
+  restart(key: ActorKey<any>, reason: string): Effect.Effect<boolean>
   /** Ends this life normally once the message in hand is answered. A permanent child is started again. */
   readonly stopSelf: Effect.Effect<void>
   /** Says "I am alive" from long waiting; the age of the last beat is shown by inspection. */

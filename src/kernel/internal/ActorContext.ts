@@ -7,7 +7,7 @@ import type { ActorContext } from "../Behaviour.ts"
 import type { ChildSpec } from "../ChildSpec.ts"
 import { Letter } from "./Letter.ts"
 import type { Life } from "./Life.ts"
-import { CellAddress, NamedAddress } from "./Reference.ts"
+import { CellAddress, NamedAddress, restartNamed } from "./Reference.ts"
 import { Spawned } from "./Spawned.ts"
 
 class Context {
@@ -56,6 +56,10 @@ class Context {
       const reported = Effect.onExit(task, (exit) => Effect.sync(() => taskEnded(life, exit, onExit)))
       return Effect.asVoid(Effect.forkIn(reported, life.scope))
     })
+  }
+
+  restart(key: ActorKey<any>, reason: string): Effect.Effect<boolean> {
+    return restartNamed(this.owner.cell.kernel, key, reason)
   }
 
   get stopSelf(): Effect.Effect<void> {

@@ -1,7 +1,7 @@
 /**
  * A cell is what stands at an address: the mailbox, the counters, and at most one current life. It outlives its lives.
  */
-import { type Context, Exit } from "effect"
+import { Cause, type Context, Exit } from "effect"
 import type { ActorKey } from "../ActorKey.ts"
 import type { Behaviour } from "../Behaviour.ts"
 import type { ActorOptions, ChildSpec } from "../ChildSpec.ts"
@@ -285,6 +285,14 @@ export class Cell implements Node {
       }
       done()
     })
+  }
+
+  /**
+   * Crashes the current life from outside, bypassing the mailbox: the handler in hand is interrupted, and fenced if it does
+   * not heed. What follows is up to the supervisor. False when there is no life to end.
+   */
+  restart(reason: string): boolean {
+    return this.life?.crashWith(Cause.die(reason)) ?? false
   }
 
   /** Closes the address of an actor that is down. */

@@ -130,9 +130,10 @@ export class Life implements LifeMark {
     return !this.fenced && (this.phase === "starting" || this.phase === "running")
   }
 
-  /** Ends this life as if its handler had crashed. */
-  crashWith(cause: Cause.Cause<unknown>): void {
-    if (this.isAlive && this.loop.crash === undefined) {
+  /** Ends this life as if its handler had crashed; false when it is ending anyway. */
+  crashWith(cause: Cause.Cause<unknown>): boolean {
+    const isFirst = this.isAlive && this.loop.crash === undefined
+    if (isFirst) {
       this.loop.crash = cause
       this.loop.isHalted = true
       if (this.loop.inHand === undefined && this.phase === "running") {
@@ -141,6 +142,7 @@ export class Life implements LifeMark {
         this.interrupt()
       }
     }
+    return isFirst
   }
 
   /** Ends this life after the message in hand, as its own wish. */

@@ -2,6 +2,7 @@
  * References at work: finding the cell behind a name, telling and asking.
  */
 import { Effect, Exit, Fiber } from "effect"
+import type { ActorKey } from "../ActorKey.ts"
 import type { AskOptions } from "../ActorRef.ts"
 import { AskCycle, AskTimeout, Fenced, type MailboxFull, NotFound } from "../Errors.ts"
 import { CurrentLife } from "../Fence.ts"
@@ -158,6 +159,13 @@ export class CellAddress extends Address {
     return this.cell
   }
 }
+
+/** Crashes the current life of the actor a key names; false when nothing is bound to it or it has no life. */
+export const restartNamed = (kernel: Kernel, key: ActorKey<any>, reason: string): Effect.Effect<boolean> =>
+  Effect.sync(() => {
+    const cell = kernel.registry.get(key.name)?.resolve(undefined, "")
+    return cell !== undefined && !(cell instanceof Error) && cell.restart(reason)
+  })
 
 /** A reference by name, bound at each send: what stands behind the name may come and go. */
 export class NamedAddress extends Address {
