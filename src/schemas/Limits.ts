@@ -65,6 +65,16 @@ export const Limits = {
   requestBodyBytes: 1 * MIB,
   blockBytes: 4 * MIB,
   responseBodyBytes: 4 * MIB,
+  /** Bodies of all requests in work together; above it requests are told to come later. */
+  bodiesInWorkBytes: 256 * MIB,
+  requestHeaderBytes: 16 * KIB,
+  requestHeadersMs: 10 * SECOND,
+  /** A block over a slow line; a body that is not there by then is cut off. */
+  requestMs: 5 * MINUTE,
+  /** A connection without a byte either way; longer than a long poll. */
+  connectionIdleMs: 2 * MINUTE,
+  /** At shutdown, requests in work may end within this. */
+  drainMs: 1 * SECOND,
   requestClockSkewMs: 60 * SECOND,
   requestNonces: 200_000,
 
@@ -118,6 +128,8 @@ export const limitRelations: ReadonlyArray<readonly [description: string, holds:
   ["a page of receipts fits into a request", Limits.receiptsPerRequest * 16 * KIB <= Limits.requestBodyBytes],
   ["one job's artifacts fit into the outbox", Limits.artifactBytes + Limits.jobOutputBytes < Limits.outboxBytes],
   ["a manifest can name every entry", Limits.manifestBytes >= Limits.packageEntries * 200],
+  ["a held poll does not look like a dead connection", Limits.longPollMs < Limits.connectionIdleMs],
+  ["draining fits into shutting down", Limits.drainMs < Limits.shutdownMs],
   ["a long poll ends before a poll may sleep", Limits.longPollMs < Limits.pollSleepMaximumMs]
 ]
 

@@ -26,6 +26,8 @@ export interface DeviceApiOptions {
   readonly actors: Actors
   /** Origins for the identity that operators take into the root; asked at each request, since port 0 is known late. */
   readonly addresses: () => ReadonlyArray<string>
+  /** Resolves when the API is about to stop: held polls are then answered with what there is. */
+  readonly stopping: Effect.Effect<void>
 }
 
 /** Requests of one device in work at once. */
@@ -146,12 +148,15 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
     const identity = yield* Identity
     const trust = yield* FleetTrust
     const authenticate = yield* makeAuthentication
-    const endpoints = yield* makeEndpoints(options.actors)
+    const endpoints = yield* makeEndpoints(options.actors, options.stopping)
     const open = yield* makeOpenRoutes(options)
     const sign = yield* makeSigning
     const counted = makeInFlight()
 
     const proceed = Effect.fnUntraced(function* (request: ApiRequest, route: DeviceRoute, claim: Claim) {
+      if (request.oversize === true || request.body.length > maximumBodyBytes(route)) {
+        return yield* refuse("too_large", `the body has more than ${maximumBodyBytes(route)} bytes`)
+      }
       const root = trust.current()?.root ?? null
       yield* authenticate(request, claim, root, identity.id, enrolmentIn(route, request))
       if (root === null) return yield* refuse("no_root", "the server has no trust root yet: an operator must publish one")
@@ -166,9 +171,6 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
     const handle: ApiHandler = Effect.fnUntraced(function* (request: ApiRequest) {
       const route = routeOf(request)
       if (route === undefined) return refusalResponse(refuse("not_found", "the device API has no such path"))
-      if (request.body.length > maximumBodyBytes(route)) {
-        return refusalResponse(refuse("too_large", `the body has more than ${maximumBodyBytes(route)} bytes`))
-      }
       const unsigned = open(route)
       if (unsigned !== undefined) return yield* Effect.catch(unsigned, (refusal) => Effect.succeed(refusalResponse(refusal)))
       const claim = claimOf(request)

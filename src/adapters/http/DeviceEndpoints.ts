@@ -49,23 +49,22 @@ const decode = <A>(schema: Schema.Codec<A, unknown>, body: Uint8Array): Effect.E
     : Effect.fail(refuse("bad_request", `the body is not what this path takes: ${decoded.failure}`.slice(0, 400)))
 }
 
-const pollEndpoint = (actors: Actors) => {
+const pollEndpoint = (actors: Actors, stopping: Effect.Effect<void>) => {
   /** Waits outside the actor; whoever gives up withdraws. */
-  const await_ = (device: DeviceId, ticket: Ticket<PollAnswer>) => {
+  const waitFor = (device: DeviceId, ticket: Ticket<PollAnswer>) => {
     const ref = actors.refOf(DeviceKey, device)
-    return Deferred.await(ticket.answer).pipe(
-      Effect.timeoutOrElse({
-        duration: Duration.millis(ticket.waitMs),
-        orElse: () => ref.ask("Collect", { ticket: ticket.id })
-      }),
+    const over = Effect.raceFirst(Effect.sleep(Duration.millis(ticket.waitMs)), stopping)
+    const collect = Effect.suspend(() => ref.ask("Collect", { ticket: ticket.id }))
+    return Effect.raceFirst(Deferred.await(ticket.answer), Effect.as(over, null)).pipe(
+      Effect.flatMap((answer) => (answer === null ? collect : Effect.succeed(answer))),
       Effect.onInterrupt(() => Effect.ignore(ref.tell("Withdraw", { ticket: ticket.id })))
     )
   }
   return Effect.fnUntraced(function* ({ body, createdMs, device }: Proven) {
     const request = yield* decode(PollRequest, body)
     const ticket = yield* refusing(actors.refOf(DeviceKey, device).ask("Poll", { request, createdMs }))
-    const answered = Deferred.isDoneUnsafe(ticket.answer) ? Deferred.await(ticket.answer) : await_(device, ticket)
-    return json(yield* refusing(answered))
+    const isAnswered = Deferred.isDoneUnsafe(ticket.answer)
+    return json(yield* refusing(isAnswered ? Deferred.await(ticket.answer) : waitFor(device, ticket)))
   })
 }
 
@@ -165,9 +164,9 @@ const resultEndpoints = (actors: Actors) =>
   })
 
 /** All signed endpoints. */
-export const makeEndpoints = (actors: Actors) =>
+export const makeEndpoints = (actors: Actors, stopping: Effect.Effect<void>) =>
   Effect.map(resultEndpoints(actors), (results) => ({
-    poll: pollEndpoint(actors),
+    poll: pollEndpoint(actors, stopping),
     enrolment: enrolmentEndpoint(actors),
     ...reportEndpoints(actors),
     ...results

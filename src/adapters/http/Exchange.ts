@@ -16,6 +16,8 @@ export interface ApiRequest {
   /** By lower-case name; one sent twice is joined by a comma. */
   readonly headers: Readonly<Record<string, string | undefined>>
   readonly body: Uint8Array
+  /** Set by a gateway that did not read the body, since it is larger than the path takes. */
+  readonly oversize?: boolean
 }
 
 /** A body that is not held in memory: exactly `lengthBytes` come. A failure cuts the connection. */

@@ -26,6 +26,8 @@ export interface ManagementOptions {
   readonly inspect: Effect.Effect<SystemInspection>
   readonly startedAtMs: number
   readonly pollSleepMs: number
+  /** Resolves when the API is about to stop: requests that wait are then answered with what there is. */
+  readonly stopping: Effect.Effect<void>
 }
 
 /** Receipts and chunks of one page; a receipt's envelope stays well below 16 KiB, a chunk below 110 in base64. */
@@ -167,7 +169,7 @@ export const JobHandlers = (options: ManagementOptions) =>
       const store = yield* FleetStore
       const engine = yield* CryptoEngine
       const transfers = yield* makeTransfers
-      const waitFor = yield* makeJobWaiting(options.actors)
+      const waitFor = yield* makeJobWaiting(options.actors, options.stopping)
       const deviceOf = (device: DeviceId) => options.actors.refOf(DeviceKey, device)
       return handlers.handleAll({
         uploadPayload: Effect.fnUntraced(function* ({ params, payload, query }) {

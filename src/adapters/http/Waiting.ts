@@ -42,7 +42,7 @@ export const actorsUnavailable = <A, E extends { readonly _tag: string; readonly
   ) as Effect.Effect<A, Exclude<E, Trouble> | Unavailable, R>
 
 /** Reads a job, again after each change, until `isEnough` or the time is over. */
-export const makeJobWaiting = (actors: Actors) =>
+export const makeJobWaiting = (actors: Actors, stopping: Effect.Effect<void>) =>
   Effect.map(FleetStore, (store) => {
     const watch = actors.ref(JobWatchKey)
     const read = (id: OrderId) =>
@@ -61,11 +61,11 @@ export const makeJobWaiting = (actors: Actors) =>
         const job = yield* Effect.onError(read(id), () => leave)
         const leftMs = untilMs - (yield* Clock.currentTimeMillis)
         if (isEnough(job) || leftMs <= 0) return yield* Effect.as(leave, job)
-        yield* Deferred.await(ticket.answer).pipe(
-          Effect.timeoutOption(Duration.millis(leftMs)),
-          Effect.ensuring(leave)
-        )
-        return yield* look(id, isEnough, untilMs)
+        const goesOn = yield* Effect.raceFirst(
+          Effect.as(Effect.timeoutOption(Deferred.await(ticket.answer), Duration.millis(leftMs)), true),
+          Effect.as(stopping, false)
+        ).pipe(Effect.ensuring(leave))
+        return goesOn ? yield* look(id, isEnough, untilMs) : job
       })
 
     return (id: OrderId, waitMs: number, isEnough: (job: JobRow) => boolean) =>

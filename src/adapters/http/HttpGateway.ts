@@ -1,0 +1,211 @@
+/**
+ * The port on the wire: both APIs behind one `node:http` server, as an actor's behaviour. The listener belongs to the
+ * actor's life, so a restart opens the port again. Everything is bounded: header and body sizes, time for each,
+ * requests in work, bytes in work, idle connections.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
+import type { AddressInfo } from "node:net"
+import { Deferred, Duration, Effect, Fiber, Schema } from "effect"
+import { Behaviour } from "../../kernel/index.ts"
+import { deviceApiPath } from "../../schemas/DeviceApi.ts"
+import { Limits } from "../../schemas/Limits.ts"
+import { managementApiPath } from "../../schemas/ManagementApi.ts"
+import { GatewayProtocol } from "../../schemas/protocols/Gateway.ts"
+import { maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
+import { retryAfterSeconds } from "./DeviceRefusal.ts"
+import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
+import { encodeJson, jsonType } from "./Json.ts"
+import { headOf, makeRoom, type Room, readBody, send } from "./NodeExchange.ts"
+
+/** The port could not be opened. */
+export class GatewayError extends Schema.TaggedError<GatewayError>()("GatewayError", {
+  host: Schema.String,
+  port: Schema.Int,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `cannot listen on ${this.host}:${this.port}: ${this.reason}`
+  }
+}
+
+export interface Apis {
+  readonly device: ApiHandler
+  /** Everything that is not the device API. */
+  readonly management: ApiHandler
+}
+
+export interface GatewayOptions<E, R> {
+  readonly host: string
+  /** 0 takes a free one, and the same again at a restart. */
+  readonly port: number
+  readonly maximumRequests: number
+  /** Builds the APIs of one life. `stopping` resolves when the port is about to close. */
+  readonly apis: (stopping: Effect.Effect<void>) => Effect.Effect<Apis, E, R>
+  /** Told each time the port is open. */
+  readonly listening: (address: string) => Effect.Effect<void>
+}
+
+const problem = (status: number, message: string, headers: Record<string, string> = {}): ApiResponse => ({
+  status,
+  headers: { "content-type": jsonType, ...headers },
+  body: encodeJson({ error: "gateway", message })
+})
+
+const busy = problem(503, "the server has too much to do: try again later", {
+  "retry-after": String(retryAfterSeconds)
+})
+const failed = problem(500, "the server failed at this request")
+const tooLarge = problem(413, "the body is larger than this path takes")
+
+const bodyLimit = (head: Omit<ApiRequest, "body">): number => {
+  if (head.path.startsWith(deviceApiPath)) {
+    const route = routeOf(head)
+    return route === undefined ? 0 : maximumBodyBytes(route)
+  }
+  return head.path.startsWith(`${managementApiPath}/payloads/`) ? Limits.blockBytes : Limits.requestBodyBytes
+}
+
+/** The requests in work of one open port. */
+class Requests {
+  private readonly fibers = new Set<Fiber.Fiber<void>>()
+  private inWork = 0
+  private emptied: (() => void) | undefined = undefined
+  private readonly room: Room = makeRoom(Limits.bodiesInWorkBytes)
+  private readonly maximum: number
+  private readonly apis: Apis
+  private readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+
+  constructor(maximum: number, apis: Apis, fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>) {
+    this.maximum = maximum
+    this.apis = apis
+    this.fork = fork
+  }
+
+  readonly listener = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
+    outgoing.on("error", () => outgoing.destroy())
+    if (this.inWork >= this.maximum) {
+      this.start(outgoing, send(outgoing, busy, true), 0)
+      return
+    }
+    this.inWork++
+    const head = headOf(incoming)
+    readBody(incoming, bodyLimit(head), this.room, (body, held) => {
+      if (body === "cut_off") this.finish(held)
+      else if (body === "no_room") this.start(outgoing, send(outgoing, busy, true), held, true)
+      else if (body === "too_large") this.start(outgoing, this.answer(outgoing, head, new Uint8Array(0), true), held, true)
+      else this.start(outgoing, this.answer(outgoing, head, body, false), held, true)
+    })
+  }
+
+  private answer(
+    outgoing: ServerResponse,
+    head: Omit<ApiRequest, "body">,
+    body: Uint8Array,
+    oversize: boolean
+  ): Effect.Effect<void> {
+    const isDevice = head.path.startsWith(deviceApiPath)
+    if (oversize && !isDevice) return send(outgoing, tooLarge, true)
+    const handle = isDevice ? this.apis.device : this.apis.management
+    return handle(oversize ? { ...head, body, oversize } : { ...head, body }).pipe(
+      Effect.catchCause((cause) => Effect.as(Effect.logError("a request failed", cause), failed)),
+      // A body left unread stands in the way of the next request on this connection.
+      Effect.flatMap((response) => send(outgoing, response, oversize))
+    )
+  }
+
+  /** Runs the answering; when the other side goes away, it is interrupted. */
+  private start(outgoing: ServerResponse, effect: Effect.Effect<void>, heldBytes: number, counted = false): void {
+    const fiber = this.fork(effect)
+    this.fibers.add(fiber)
+    const gone = () => {
+      if (!outgoing.writableFinished) fiber.interruptUnsafe()
+    }
+    outgoing.on("close", gone)
+    fiber.addObserver(() => {
+      outgoing.off("close", gone)
+      this.fibers.delete(fiber)
+      if (counted) this.finish(heldBytes)
+    })
+  }
+
+  private finish(heldBytes: number): void {
+    this.room.give(heldBytes)
+    this.inWork--
+    if (this.inWork === 0) this.emptied?.()
+  }
+
+  /** Waits until nothing is in work. */
+  readonly drained: Effect.Effect<void> = Effect.callback((resume) => {
+    if (this.inWork === 0) return resume(Effect.void)
+    this.emptied = () => resume(Effect.void)
+  })
+
+  readonly interruptAll: Effect.Effect<void> = Effect.suspend(() => Fiber.interruptAll(this.fibers))
+}
+
+const listen = (server: Server, host: string, port: number): Effect.Effect<AddressInfo, GatewayError> =>
+  Effect.callback((resume) => {
+    const failing = (error: Error) => resume(Effect.fail(new GatewayError({ host, port, reason: error.message })))
+    server.once("error", failing)
+    server.listen({ host, port }, () => {
+      server.off("error", failing)
+      resume(Effect.succeed(server.address() as AddressInfo))
+    })
+  })
+
+const openServer = (requests: Requests): Server => {
+  const server = createServer(
+    {
+      maxHeaderSize: Limits.requestHeaderBytes,
+      headersTimeout: Limits.requestHeadersMs,
+      requestTimeout: Limits.requestMs,
+      connectionsCheckingInterval: 1_000,
+      keepAliveTimeout: Limits.connectionIdleMs,
+      noDelay: true
+    },
+    requests.listener
+  )
+  server.timeout = Limits.connectionIdleMs
+  server.maxHeadersCount = 100
+  return server
+}
+
+/** Stops listening, lets what is in work end for a moment, then cuts the rest off. */
+const closeServer = (server: Server, requests: Requests, stopping: Deferred.Deferred<void>): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const closed = yield* Deferred.make<void>()
+    server.close(() => Deferred.doneUnsafe(closed, Effect.void))
+    yield* Deferred.succeed(stopping, undefined)
+    server.closeIdleConnections()
+    yield* Effect.timeoutOption(requests.drained, Duration.millis(Limits.drainMs))
+    yield* requests.interruptAll
+    server.closeAllConnections()
+    yield* Deferred.await(closed)
+  })
+
+const originOf = ({ address, family, port }: AddressInfo): string =>
+  `http://${family === "IPv6" ? `[${address}]` : address}:${port}`
+
+export const httpGateway = <E, R>(options: GatewayOptions<E, R>) => {
+  /** The port of an earlier life, so that a restart does not move the server. */
+  let port = options.port
+  return Behaviour.make(GatewayProtocol, (context) =>
+    Effect.gen(function* () {
+      const stopping = yield* Deferred.make<void>()
+      const apis = yield* options.apis(Deferred.await(stopping))
+      const services = yield* Effect.context<never>()
+      const requests = new Requests(options.maximumRequests, apis, Effect.runForkWith(services))
+      const server = openServer(requests)
+      yield* Effect.addFinalizer(() => closeServer(server, requests, stopping))
+      const address = yield* listen(server, options.host, port)
+      port = address.port
+      const origin = originOf(address)
+      server.on("clientError", (_error, socket) => {
+        if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        else socket.destroy()
+      })
+      yield* options.listening(origin)
+      return context.handlers({ Address: () => Effect.succeed(origin) })
+    })
+  )
+}
