@@ -283,8 +283,8 @@ export class Life implements LifeMark {
       cell.kernel.fork(Scope.close(scope, Exit.void))
     }
     this.failure ??= "it did not end within its shutdown time-out and was abandoned"
-    this.end()
     cell.kernel.fenced()
+    this.end()
   }
 
   private end(): void {
