@@ -1,0 +1,217 @@
+/**
+ * The port `ServerLink` over a transport: every request signed, every answer verified, the server's addresses tried in
+ * turn, a clock that is wrong put right once by the server's signed time.
+ *
+ * @module
+ */
+import { Duration, Effect, Layer, Result, type Schema, type Scope, Stream } from "effect"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
+import { Entropy } from "../ports/Entropy.ts"
+import {
+  type Answer,
+  type LinkError,
+  ServerLink,
+  ServerRefused,
+  type ServerTrust,
+  ServerUnreachable,
+  ServerUntrusted
+} from "../ports/ServerLink.ts"
+import {
+  Acknowledged,
+  BlockAnswer,
+  DeviceApiErrorBody,
+  deviceApiPath,
+  EnrolmentAnswer,
+  PollAnswer,
+  ReceiptAcknowledgement,
+  RootChain
+} from "../schemas/DeviceApi.ts"
+import { ServerIdentity } from "../schemas/Enrolment.ts"
+import { encodeJson, jsonType, octetsType } from "./http/Json.ts"
+import { type Ask, decodeAnswer, type ExchangeTools, plainExchange, type SignedAnswer, signedExchange } from "./http/SignedExchange.ts"
+import type { Transport } from "./http/Transport.ts"
+import { NodeKeys } from "./NodeKeys.ts"
+
+export interface SignedLinkOptions {
+  readonly transport: Transport
+  /** Origins to ask while no root is known: from the invitation, or the configuration. At least one. */
+  readonly addresses: ReadonlyArray<string>
+  /** How long the head of an ordinary answer may take. Default 30 s; a held poll gets what it waits on top. */
+  readonly responseTimeoutMs?: number
+  /** How long a whole call may take, all addresses and bodies included. Default 2 min (downloads have their own bounds). */
+  readonly callTimeoutMs?: number
+}
+
+const defaultResponseTimeoutMs = 30_000
+const defaultCallTimeoutMs = 120_000
+/** A signed request for patience is honoured up to this. */
+const longestRetryAfterMs = 3_600_000
+const noBody = new Uint8Array(0)
+
+const retryAfterMs = (header: string | undefined): number | null =>
+  header !== undefined && /^[0-9]{1,6}$/.test(header) ? Math.min(Number(header) * 1000, longestRetryAfterMs) : null
+
+/** Whom to talk to and where; changes as roots come and addresses fail. */
+const makeWay = (bootstrap: ReadonlyArray<string>) => {
+  let trust: ServerTrust | null = null
+  let highestRoot = 0
+  let preferred: string | undefined
+  return {
+    trust: () => trust,
+    setTrust: (next: ServerTrust): void => {
+      highestRoot = trust?.server === next.server ? Math.max(highestRoot, next.root.version) : next.root.version
+      trust = next
+    },
+    /** Why a statement's root version is not believed; remembers the highest. */
+    fallenRoot: (version: number | null): string | null => {
+      if (version === null || version < highestRoot) {
+        return `it has root version ${version ?? "none"} after it had ${highestRoot}: it was set back, or is another`
+      }
+      highestRoot = version
+      return null
+    },
+    /** The root's addresses for the server, or those it began with; the one that worked last comes first. */
+    addresses: (): ReadonlyArray<string> => {
+      const known = trust?.root.servers.find((server) => server.id === trust?.server)?.addresses ?? []
+      const all = known.length > 0 ? known : bootstrap
+      return preferred !== undefined && all.includes(preferred) ? [preferred, ...all.filter((each) => each !== preferred)] : all
+    },
+    prefer: (address: string): void => {
+      preferred = address
+    }
+  }
+}
+type Way = ReturnType<typeof makeWay>
+
+/** Tries the addresses in turn; what the server itself says ends the search. A doubt outweighs a failure to reach. */
+const inTurn = Effect.fnUntraced(function* <A>(
+  way: Way,
+  attempt: (origin: string) => Effect.Effect<A, LinkError, Scope.Scope>
+): Effect.fn.Return<A, LinkError, Scope.Scope> {
+  let worst: LinkError = new ServerUnreachable({ address: "(none)", reason: "the server has no address" })
+  for (const origin of way.addresses()) {
+    const outcome = yield* Effect.result(attempt(origin))
+    if (Result.isSuccess(outcome) || outcome.failure._tag === "ServerRefused") way.prefer(origin)
+    if (Result.isSuccess(outcome)) return outcome.success
+    if (outcome.failure._tag === "ServerRefused") return yield* outcome.failure
+    if (worst._tag !== "ServerUntrusted") worst = outcome.failure
+  }
+  return yield* worst
+})
+
+/** Signs with a time the server accepts, and verifies what the statement alone cannot show. */
+const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"]) => {
+  let skewMs = 0
+
+  const once = Effect.fnUntraced(function* (trust: ServerTrust, origin: string, ask: Ask, createdSeconds: number) {
+    const answer = yield* signedExchange(tools, trust, origin, ask, createdSeconds)
+    const fallen = way.fallenRoot(answer.statement.root_version)
+    return fallen === null ? answer : yield* new ServerUntrusted({ address: origin, reason: fallen })
+  })
+
+  const refusalIn = Effect.fnUntraced(function* (origin: string, answer: SignedAnswer) {
+    if (answer.statement.status >= 200 && answer.statement.status < 300) return null
+    const { error, message } = yield* decodeAnswer(origin, DeviceApiErrorBody, answer.body)
+    return new ServerRefused({ code: error, message, retryAfterMs: retryAfterMs(answer.headers["retry-after"]) })
+  })
+
+  const exchange = Effect.fnUntraced(function* (trust: ServerTrust, origin: string, ask: Ask) {
+    const nowMs = yield* clock.nowMs
+    const first = yield* once(trust, origin, ask, Math.floor((nowMs + skewMs) / 1000))
+    const refusal = yield* refusalIn(origin, first)
+    if (refusal === null) return first
+    if (refusal.code !== "clock_skew") return yield* refusal
+    const serverMs = first.statement.at_ms
+    yield* clock.accept(serverMs)
+    // The clock never goes back; where it is ahead of the server's, requests must be dated earlier than it says.
+    skewMs = serverMs - (yield* clock.nowMs)
+    const second = yield* once(trust, origin, ask, Math.ceil(serverMs / 1000))
+    const again = yield* refusalIn(origin, second)
+    return again === null ? second : yield* again
+  })
+
+  return (ask: Ask): Effect.Effect<SignedAnswer & { readonly origin: string }, LinkError, Scope.Scope> =>
+    Effect.suspend(() => {
+      const trust = way.trust()
+      return trust === null
+        ? Effect.fail(new ServerUntrusted({ address: "(none)", reason: "no trust root is known yet" }))
+        : inTurn(way, (origin) => Effect.map(exchange(trust, origin, ask), (answer) => ({ ...answer, origin })))
+    })
+}
+
+const within = (timeoutMs: number) =>
+  Effect.timeoutOrElse({
+    duration: Duration.millis(timeoutMs),
+    orElse: () =>
+      Effect.fail(new ServerUnreachable({ address: "(all)", reason: `the call was not done within ${timeoutMs} ms` }))
+  })
+
+const makeLink = (tools: ExchangeTools, clock: DeviceClock["Service"], options: SignedLinkOptions): ServerLink["Service"] => {
+  const way = makeWay(options.addresses)
+  const signed = makeSigned(tools, way, clock)
+  const responseTimeoutMs = options.responseTimeoutMs ?? defaultResponseTimeoutMs
+  const callTimeoutMs = options.callTimeoutMs ?? defaultCallTimeoutMs
+  const base = { query: "", contentType: octetsType, body: noBody, rangeStart: 0, responseTimeoutMs, streamed: null }
+
+  const call = <A>(ask: Partial<Ask> & Pick<Ask, "method" | "path">, schema: Schema.Codec<A, unknown>): Effect.Effect<Answer<A>, LinkError> => {
+    const whole = { ...base, ...ask, path: `${deviceApiPath}${ask.path}` }
+    return Effect.gen(function* () {
+      const { body, origin, statement } = yield* signed(whole)
+      const decoded = yield* decodeAnswer(origin, schema, body)
+      return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
+    }).pipe(Effect.scoped, within(callTimeoutMs + whole.responseTimeoutMs - responseTimeoutMs))
+  }
+  const post = <A>(path: string, value: unknown, schema: Schema.Codec<A, unknown>, waitMs = 0) =>
+    call(
+      { method: "POST", path, contentType: jsonType, body: encodeJson(value), responseTimeoutMs: responseTimeoutMs + waitMs },
+      schema
+    )
+  const plain = <A>(path: string, query: string, schema: Schema.Codec<A, unknown>) =>
+    inTurn(way, (origin) =>
+      plainExchange(tools, origin, { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }, schema)
+    ).pipe(Effect.scoped, within(callTimeoutMs))
+
+  return {
+    identity: plain("/identity", "", ServerIdentity),
+    roots: (from) => plain("/roots", `?from=${from}`, RootChain),
+    trust: (trust) => Effect.sync(() => way.setTrust(trust)),
+    enrol: (request) => post("/enrolment", request, EnrolmentAnswer),
+    poll: (request) => post("/poll", request, PollAnswer, request.wait_ms),
+    payload: (digest, offset) =>
+      Stream.unwrap(
+        Effect.gen(function* () {
+          const path = `${deviceApiPath}/payloads/${digest}`
+          const answer = yield* signed({ ...base, method: "GET", path, rangeStart: offset, streamed: digest })
+          return answer.stream ?? Stream.empty
+        })
+      ),
+    progress: (report) => post("/progress", report, Acknowledged),
+    output: (order, sequence, chunk) =>
+      call({ method: "PUT", path: `/orders/${order}/output/${sequence}`, body: chunk }, Acknowledged),
+    artifacts: (order, offset, totalBytes, block) =>
+      call(
+        { method: "PUT", path: `/orders/${order}/artifacts`, query: `?offset=${offset}&total=${totalBytes}`, body: block },
+        BlockAnswer
+      ),
+    receipts: (delivery) => post("/receipts", delivery, ReceiptAcknowledgement),
+    health: (report) => post("/health", report, Acknowledged)
+  }
+}
+
+/** The link. Its trust is what it is told in this life; actors set it anew after a restart. */
+export const SignedLink = (
+  options: SignedLinkOptions
+): Layer.Layer<ServerLink, never, NodeKeys | CryptoEngine | Entropy | DeviceClock> =>
+  Layer.effect(
+    ServerLink,
+    Effect.gen(function* () {
+      const tools = {
+        engine: yield* CryptoEngine,
+        entropy: yield* Entropy,
+        keys: yield* NodeKeys,
+        transport: options.transport
+      }
+      return makeLink(tools, yield* DeviceClock, options)
+    })
+  )

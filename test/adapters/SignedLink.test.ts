@@ -1,0 +1,305 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import type { ApiRequest, ApiResponse } from "../../src/adapters/http/Exchange.ts"
+import { encodeJson } from "../../src/adapters/http/Json.ts"
+import { handlerTransport, type Transport, TransportError } from "../../src/adapters/http/Transport.ts"
+import { encodeBase64 } from "../../src/crypto/Base64.ts"
+import { utf8 } from "../../src/crypto/Bytes.ts"
+import type { PollRequest } from "../../src/schemas/DeviceApi.ts"
+import type { Nonce, ServerId } from "../../src/schemas/Ids.ts"
+import { statementHeader } from "../../src/schemas/Statement.ts"
+import { orderId } from "./support/ledger.ts"
+import { addresses, type Bend, digestOfBytes, linkOver, otherServer, rootOf, server, serving, signAnswer } from "./support/server.ts"
+
+const ok = { status: 200, value: { ok: true }, atMs: 1_234_567, rootVersion: 3 }
+const report = { events: [{ order: orderId(1), state: "running" as const, version: 1, at_ms: 1, done_bytes: null, total_bytes: null }] }
+const poll: PollRequest = {
+  incarnation: "a".repeat(26) as PollRequest["incarnation"],
+  root_version: 3,
+  admission_sequence: 1,
+  high_water: null,
+  last_receipt: 0,
+  free_lanes: ["job"],
+  active: [],
+  cancels_seen: [],
+  blocked: null,
+  wait_ms: 25_000
+}
+const pollAnswer = { orders: [], cancels: [], stops: [], admission: null, objection: null, sleep_ms: 1_000 }
+
+const answering = (answer: (request: ApiRequest, origin: string) => ApiResponse) => linkOver(handlerTransport(serving(answer)))
+
+describe("the signed link", () => {
+  it.effect("gives verified answers with the server's time", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const { link } = yield* answering((request) => {
+        seen.push(`${request.method} ${request.authority} ${request.path}${request.query}`)
+        return signAnswer(request, request.path.endsWith("/poll") ? { ...ok, value: pollAnswer } : ok)
+      })
+      const answer = yield* link.poll(poll)
+      assert.deepStrictEqual(answer, { body: pollAnswer, serverTimeMs: 1_234_567, rootVersion: 3 })
+      yield* link.output(orderId(1), 7, utf8("chunk"))
+      assert.deepStrictEqual(seen, [
+        "POST one.test /api/device/v1/poll",
+        `PUT one.test /api/device/v1/orders/${orderId(1)}/output/7`
+      ])
+    })
+  )
+
+  it.effect("asks for identity and roots without a signature, and for nothing else before it trusts", () =>
+    Effect.gen(function* () {
+      const transport = handlerTransport(
+        serving((request) => {
+          assert.isUndefined(request.headers["signature"])
+          return { status: 200, headers: {}, body: encodeJson({ roots: [] }) }
+        })
+      )
+      const { link } = yield* linkOver(transport, { trusting: false })
+      assert.deepStrictEqual(yield* link.roots(1), { roots: [] })
+      const error = yield* Effect.flip(link.progress(report))
+      assert.strictEqual(error._tag, "ServerUntrusted")
+    })
+  )
+
+  it.effect("takes a download where it is asked to begin, and hands it on as it comes", () =>
+    Effect.gen(function* () {
+      const bytes = utf8("0123456789")
+      const digest = digestOfBytes(bytes)
+      const { link } = yield* answering((request) => {
+        const from = Number(/^bytes=(\d+)-$/.exec(request.headers["range"] ?? "bytes=0-")?.[1])
+        const status = from === 0 ? 200 : 206
+        return signAnswer(
+          request,
+          { ...ok, status, value: bytes },
+          {
+            response: (response) => ({
+              ...response,
+              headers: { ...response.headers, "content-range": `bytes ${from}-9/10` },
+              body: { lengthBytes: 10 - from, bytes: Stream.fromIterable([bytes.subarray(from, 8), bytes.subarray(8)]) }
+            })
+          }
+        )
+      })
+      const read = (offset: number) => Effect.map(Stream.runCollect(link.payload(digest, offset)), (parts) => Buffer.concat(parts).toString())
+      assert.strictEqual(yield* read(0), "0123456789")
+      assert.strictEqual(yield* read(4), "456789")
+    })
+  )
+
+  it.effect("passes a signed refusal on, with the time it names", () =>
+    Effect.gen(function* () {
+      const { link } = yield* answering((request) =>
+        signAnswer(
+          request,
+          { ...ok, status: 503, value: { error: "overloaded", message: "too many" } },
+          { response: (response) => ({ ...response, headers: { ...response.headers, "retry-after": "7" } }) }
+        )
+      )
+      const error = yield* Effect.flip(link.progress(report))
+      assert.deepInclude(error, { _tag: "ServerRefused", code: "overloaded", message: "too many", retryAfterMs: 7_000 })
+      const missing = yield* Effect.flip(Stream.runDrain(link.payload(digestOfBytes(utf8("x")), 0)))
+      assert.strictEqual(missing._tag, "ServerRefused")
+    })
+  )
+
+  it.effect("puts a wrong clock right by the signed time, once, and keeps to it", () =>
+    Effect.gen(function* () {
+      for (const nowMs of [1_000_000, 9_000_000_000]) {
+        const created: Array<number> = []
+        const serverMs = 5_000_000_400
+        const transport = handlerTransport(
+          serving((request) => {
+            const seconds = Number(/created=(\d+)/.exec(request.headers["signature-input"] ?? "")?.[1])
+            created.push(seconds)
+            return Math.abs(seconds * 1000 - serverMs) <= 60_000
+              ? signAnswer(request, { ...ok, atMs: serverMs })
+              : signAnswer(request, { ...ok, atMs: serverMs, status: 401, value: { error: "clock_skew", message: "late" } })
+          })
+        )
+        const { link, time } = yield* linkOver(transport, { nowMs })
+        yield* link.progress(report)
+        assert.deepStrictEqual(created, [nowMs / 1000, 5_000_001])
+        assert.deepStrictEqual(time.accepted, [serverMs])
+        yield* link.progress(report)
+        assert.strictEqual(created.length, 3)
+      }
+    })
+  )
+
+  it.effect("gives up after one try with the server's own time", () =>
+    Effect.gen(function* () {
+      let requests = 0
+      const { link } = yield* answering((request) => {
+        requests++
+        return signAnswer(request, { ...ok, status: 401, value: { error: "clock_skew", message: "late" } })
+      })
+      assert.deepInclude(yield* Effect.flip(link.progress(report)), { _tag: "ServerRefused", code: "clock_skew" })
+      assert.strictEqual(requests, 2)
+    })
+  )
+
+  it.effect("never uses a nonce twice", () =>
+    Effect.gen(function* () {
+      const nonces = new Set<string>()
+      const { link } = yield* answering((request) => {
+        nonces.add(/nonce="([^"]+)"/.exec(request.headers["signature-input"] ?? "")?.[1] ?? "")
+        return signAnswer(request, ok)
+      })
+      for (let count = 0; count < 20; count++) yield* link.progress(report)
+      assert.strictEqual(nonces.size, 20)
+    })
+  )
+})
+
+/** The reason an answer is not believed. */
+const distrustOf = Effect.fnUntraced(function* (answer: (request: ApiRequest) => ApiResponse) {
+  const { link } = yield* answering(answer)
+  const error = yield* Effect.flip(link.progress(report))
+  assert.strictEqual(error._tag, "ServerUntrusted")
+  return error._tag === "ServerUntrusted" ? error.reason : ""
+})
+
+const bent = (bend: Bend) => (request: ApiRequest) => signAnswer(request, ok, bend)
+const otherNonce = "b".repeat(26) as Nonce
+
+const forgeries: ReadonlyArray<readonly [what: string, reason: RegExp, answer: (request: ApiRequest) => ApiResponse]> = [
+  ["without a signature", /is not signed/, (request) => ({ ...signAnswer(request, ok), headers: {} })],
+  ["with a signature that is no base64", /not readable/, bent({ response: (response) => ({ ...response, headers: { [statementHeader]: "?" } }) })],
+  ["with a signature that is no JSON", /not readable/, bent({ response: (response) => ({ ...response, headers: { [statementHeader]: encodeBase64(utf8("{")) } }) })],
+  ["with an endless signature", /not readable/, bent({ response: (response) => ({ ...response, headers: { [statementHeader]: "A".repeat(20_000) } }) })],
+  ["signed by another server of the role", /unknown_key|bad_signature/, bent({ signer: otherServer })],
+  ["signed by another server under this one's name", /bad_signature/, bent({ signer: otherServer, keyId: server.id })],
+  ["that another server made for itself", /unknown_key/, bent({ signer: otherServer, statement: (said) => ({ ...said, server: otherServer.id as ServerId }) })],
+  ["about another server", /its server is not/, bent({ statement: (said) => ({ ...said, server: otherServer.id as ServerId }) })],
+  ["for another device", /its device is not/, bent({ statement: (said) => ({ ...said, device: `dev_${"a".repeat(52)}` as typeof said.device }) })],
+  ["to another request", /its nonce is not/, bent({ statement: (said) => ({ ...said, nonce: otherNonce }) })],
+  ["with another status", /its status is not/, bent({ response: (response) => ({ ...response, status: 201 }) })],
+  ["with a changed body", /its body is not/, bent({ response: (response) => ({ ...response, body: utf8(`{"ok": true}`) }) })],
+  ["with an older root", /root version 2 after it had 3/, (request) => signAnswer(request, { ...ok, rootVersion: 2 })],
+  ["without a root", /root version none after it had 3/, (request) => signAnswer(request, { ...ok, rootVersion: null })],
+  ["of another shape", /expected shape/, (request) => signAnswer(request, { ...ok, value: { ok: false } })],
+  ["with a member nobody knows", /expected shape/, (request) => signAnswer(request, { ...ok, value: { ok: true, run: "x" } })],
+  ["that is no JSON", /is no JSON/, (request) => signAnswer(request, { ...ok, value: utf8("{") })],
+  ["longer than allowed", /longer than/, bent({ response: (response) => ({ ...response, body: new Uint8Array(4 * 1024 * 1024 + 1) }) })],
+  ["that redirects", /is not signed/, () => ({ status: 302, headers: { location: "http://evil.test/" }, body: new Uint8Array(0) })],
+  ["by a captive portal", /is not signed/, () => ({ status: 200, headers: { "content-type": "text/html" }, body: utf8("<html>log in</html>") })]
+]
+
+describe("a forged answer", () => {
+  it.effect.each(forgeries.map(([what, reason, answer]) => ({ what, reason, answer })))("$what is not believed", ({ answer, reason }) =>
+    Effect.map(distrustOf(answer), (found) => assert.match(found, reason))
+  )
+
+  it.effect("that is an old answer sent again is not believed", () =>
+    Effect.gen(function* () {
+      let kept: ApiResponse | undefined
+      const { link } = yield* answering((request) => (kept ??= signAnswer(request, ok)))
+      yield* link.progress(report)
+      const error = yield* Effect.flip(link.progress(report))
+      assert.match(error._tag === "ServerUntrusted" ? error.reason : error._tag, /its nonce is not/)
+    })
+  )
+
+  it.effect("with a root version that falls is not believed, even below what the device holds", () =>
+    Effect.gen(function* () {
+      const versions = [3, 7, 6, 7]
+      const { link } = yield* linkOver(
+        handlerTransport((origin) => (origin === addresses[0] ? (request) => Effect.sync(() => signAnswer(request, { ...ok, rootVersion: versions.shift() ?? null })) : undefined))
+      )
+      assert.strictEqual((yield* link.progress(report)).rootVersion, 3)
+      assert.strictEqual((yield* link.progress(report)).rootVersion, 7)
+      yield* link.trust({ root: rootOf(4), server: server.id as ServerId })
+      assert.strictEqual((yield* Effect.flip(link.progress(report)))._tag, "ServerUntrusted")
+      assert.strictEqual((yield* link.progress(report)).rootVersion, 7)
+    })
+  )
+
+  it.effect("to a download is not believed: another payload, another beginning", () =>
+    Effect.gen(function* () {
+      const bytes = utf8("0123456789")
+      const drain = Effect.fnUntraced(function* (answer: (request: ApiRequest) => ApiResponse) {
+        const { link } = yield* answering(answer)
+        const error = yield* Effect.flip(Stream.runDrain(link.payload(digestOfBytes(bytes), 4)))
+        return error._tag === "ServerUntrusted" ? error.reason : error._tag
+      })
+      const partial = { ...ok, status: 206, value: bytes }
+      const range = (text: string): Bend => ({
+        response: (response) => ({ ...response, headers: { ...response.headers, "content-range": text } })
+      })
+      assert.match(yield* drain((request) => signAnswer(request, { ...partial, value: utf8("other") }, range("bytes 4-9/10"))), /its body is not/)
+      assert.match(yield* drain((request) => signAnswer(request, partial, range("bytes 5-9/10"))), /does not begin at byte 4/)
+      assert.match(yield* drain((request) => signAnswer(request, { ...partial, status: 200 })), /does not begin at byte 4/)
+    })
+  )
+})
+
+describe("the addresses of a server", () => {
+  it.effect("are tried in turn, and the one that works is kept", () =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      let isFirstDown = true
+      const transport = handlerTransport((origin) => {
+        asked.push(origin)
+        return origin === addresses[0] && isFirstDown ? undefined : (request) => Effect.sync(() => signAnswer(request, ok))
+      })
+      const { link } = yield* linkOver(transport)
+      yield* link.progress(report)
+      isFirstDown = false
+      yield* link.progress(report)
+      assert.deepStrictEqual(asked, [addresses[0], addresses[1], addresses[1]])
+    })
+  )
+
+  it.effect("include a liar without harm; if all fail, the lie is what is told", () =>
+    Effect.gen(function* () {
+      const liar = (request: ApiRequest) => ({ ...signAnswer(request, ok), headers: {} })
+      const { link } = yield* answering((request, origin) => (origin === addresses[0] ? liar(request) : signAnswer(request, ok)))
+      yield* link.progress(report)
+      const one = yield* linkOver(handlerTransport((origin) => (origin === addresses[0] ? (request) => Effect.sync(() => liar(request)) : undefined)))
+      assert.strictEqual((yield* Effect.flip(one.link.progress(report)))._tag, "ServerUntrusted")
+      const none = yield* linkOver(handlerTransport(() => undefined))
+      assert.strictEqual((yield* Effect.flip(none.link.progress(report)))._tag, "ServerUnreachable")
+    })
+  )
+
+  it.effect("behind a gateway without the server count as unreachable", () =>
+    Effect.gen(function* () {
+      const { link } = yield* answering(() => ({ status: 502, headers: {}, body: utf8("bad gateway") }))
+      assert.strictEqual((yield* Effect.flip(link.progress(report)))._tag, "ServerUnreachable")
+      assert.strictEqual((yield* Effect.flip(link.roots(1)))._tag, "ServerUnreachable")
+    })
+  )
+
+  it.effect("are asked once more, with a fresh signature, when a kept connection was stale", () =>
+    Effect.gen(function* () {
+      const signatures: Array<string | undefined> = []
+      const inner = handlerTransport(serving((request) => signAnswer(request, ok)))
+      const transport: Transport = {
+        send: (request) => {
+          signatures.push(request.headers["signature"])
+          return signatures.length === 1 ? Effect.fail(new TransportError({ reason: "reset", stale: true })) : inner.send(request)
+        }
+      }
+      const { link } = yield* linkOver(transport)
+      yield* link.progress(report)
+      assert.strictEqual(new Set(signatures).size, 2)
+    })
+  )
+
+  it.effect("that hang cost no more than the call's time limit", () =>
+    Effect.gen(function* () {
+      const { link } = yield* linkOver(handlerTransport(() => () => Effect.never), { callTimeoutMs: 50_000 })
+      const asking = yield* Effect.forkChild(Effect.flip(link.progress(report)))
+      yield* TestClock.adjust("50 seconds")
+      assert.match((yield* Fiber.join(asking)).message, /not done within 50000 ms/)
+      // A held poll gets what it waits on top.
+      const polling = yield* Effect.forkChild(Effect.flip(link.poll(poll)))
+      yield* TestClock.adjust("74 seconds")
+      assert.isUndefined(polling.pollUnsafe())
+      yield* TestClock.adjust("1 seconds")
+      assert.match((yield* Fiber.join(polling)).message, /not done within 75000 ms/)
+    })
+  )
+})
