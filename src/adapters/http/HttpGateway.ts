@@ -11,6 +11,7 @@ import { deviceApiPath } from "../../schemas/DeviceApi.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { managementApiPath } from "../../schemas/ManagementApi.ts"
 import { GatewayProtocol } from "../../schemas/protocols/Gateway.ts"
+import type { Actors } from "./DeviceEndpoints.ts"
 import { maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
 import { retryAfterSeconds } from "./DeviceRefusal.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
@@ -40,7 +41,7 @@ export interface GatewayOptions<E, R> {
   readonly port: number
   readonly maximumRequests: number
   /** Builds the APIs of one life. `stopping` resolves when the port is about to close. */
-  readonly apis: (stopping: Effect.Effect<void>) => Effect.Effect<Apis, E, R>
+  readonly apis: (actors: Actors, stopping: Effect.Effect<void>) => Effect.Effect<Apis, E, R>
   /** Told each time the port is open. */
   readonly listening: (address: string) => Effect.Effect<void>
 }
@@ -192,7 +193,7 @@ export const httpGateway = <E, R>(options: GatewayOptions<E, R>) => {
   return Behaviour.make(GatewayProtocol, (context) =>
     Effect.gen(function* () {
       const stopping = yield* Deferred.make<void>()
-      const apis = yield* options.apis(Deferred.await(stopping))
+      const apis = yield* options.apis(context, Deferred.await(stopping))
       const services = yield* Effect.context<never>()
       const requests = new Requests(options.maximumRequests, apis, Effect.runForkWith(services))
       const server = openServer(requests)
