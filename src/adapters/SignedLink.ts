@@ -45,6 +45,8 @@ export interface SignedLinkOptions {
 
 const defaultResponseTimeoutMs = 30_000
 const defaultCallTimeoutMs = 120_000
+/** An upload may take a second for so many bytes before the server's answer counts as late. */
+const slowestUploadBytes = 8_000
 /** A signed request for patience is honoured up to this. */
 const longestRetryAfterMs = 3_600_000
 const noBody = new Uint8Array(0)
@@ -155,7 +157,9 @@ const makeLink = (tools: ExchangeTools, clock: DeviceClock["Service"], options: 
   const base = { query: "", contentType: octetsType, body: noBody, rangeStart: 0, responseTimeoutMs, streamed: null }
 
   const call = <A>(ask: Partial<Ask> & Pick<Ask, "method" | "path">, schema: Schema.Codec<A, unknown>): Effect.Effect<Answer<A>, LinkError> => {
-    const whole = { ...base, ...ask, path: `${deviceApiPath}${ask.path}` }
+    const allowed = { ...base, ...ask }
+    const uploadMs = Math.floor(allowed.body.length / slowestUploadBytes) * 1_000
+    const whole = { ...allowed, path: `${deviceApiPath}${ask.path}`, responseTimeoutMs: allowed.responseTimeoutMs + uploadMs }
     return Effect.gen(function* () {
       const { body, origin, statement } = yield* signed(whole)
       const decoded = yield* decodeAnswer(origin, schema, body)
