@@ -190,6 +190,21 @@ it.effect("two actors that ask each other for different reasons are a ring too",
   })
 )
 
+it.effect("an answered or given-up ask leaves no trace: asking back later is no ring", () =>
+  Effect.gen(function* () {
+    const [a, b, c] = [relay("a"), relay("b"), relay("c", true)]
+    const system = yield* one([a.spec, b.spec, c.spec])
+    expect(yield* system.ref(a.key).ask("Pass", { to: ["b"] })).toBe(5_000)
+    expect(yield* system.ref(b.key).ask("Pass", { to: ["a"] })).toBe(5_000)
+    const given = yield* Effect.forkChild(
+      Effect.flip(system.ref(a.key).ask("Pass", { to: ["c"], timeoutMs: 100 }))
+    )
+    yield* TestClock.adjust(100)
+    expect(yield* Fiber.join(given)).toMatchObject({ _tag: "AskTimeout" })
+    expect(yield* system.ref(b.key).ask("Pass", { to: ["a"] })).toBe(5_000)
+  })
+)
+
 it.effect("a typed error of a told message is counted and logged, and harms nobody", () =>
   Effect.gen(function* () {
     const actor = puppet("actor")

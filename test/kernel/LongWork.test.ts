@@ -210,6 +210,30 @@ it.effect(
     })
 )
 
+it.effect("temporary children end before their parent's Scope, the youngest first", () =>
+  Effect.gen(function* () {
+    const log: Array<string> = []
+    const [elder, younger] = [puppet("elder", [], log), puppet("younger", [], log)]
+    const behaviour = Behaviour.make(GreeterProtocol, (ctx) =>
+      Effect.gen(function* () {
+        yield* Effect.addFinalizer(() => Effect.sync(() => log.push("parent closed")))
+        yield* Effect.orDie(ctx.spawn(ChildSpec.make(elder)))
+        yield* Effect.orDie(ctx.spawn(ChildSpec.make(younger)))
+        return ctx.handlers({ Greet: () => Effect.succeed("hello") })
+      })
+    )
+    const { system } = yield* TestKit.start(behaviour)
+    yield* system.stop
+    expect(log).toEqual([
+      "elder started",
+      "younger started",
+      "younger closed",
+      "elder closed",
+      "parent closed"
+    ])
+  })
+)
+
 it.effect("a temporary child that cannot start is the spawner's typed error", () =>
   Effect.gen(function* () {
     const system = yield* parentSystem(puppet("child", ["fails", "dies", "hangs"]))

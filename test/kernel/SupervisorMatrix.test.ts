@@ -161,6 +161,29 @@ it.effect("children start in order and stop in the reverse order, in a group res
   })
 )
 
+it.effect("a sibling that crashes while the group is being stopped comes back with the group, once", () =>
+  Effect.gen(function* () {
+    const [a, b, slow] = [puppet("a"), puppet("b"), puppet("slow")]
+    const root = Supervisor.spec({
+      id: "root",
+      strategy: "one-for-all",
+      backoff: Backoff.none,
+      children: [ChildSpec.make(a), ChildSpec.make(b), ChildSpec.make(slow)]
+    })
+    const system = yield* TestKit.make({ root })
+    yield* system.ref(slow.key).tell("Sleep", { ms: 1_000 })
+    yield* system.ref(a.key).tell("Die", { manner: "defect" })
+    yield* TestKit.settle
+    // The group waits for the slow one; b still lives, and dies of itself.
+    yield* system.ref(b.key).tell("Die", { manner: "defect" })
+    yield* TestKit.until(() => b.closed === 1)
+    yield* TestClock.adjust(1_000)
+    yield* TestKit.settle
+    expect([a.lives, b.lives, slow.lives]).toEqual([2, 2, 2])
+    expect(yield* system.ref(b.key).ask("Ping")).toBe(2)
+  })
+)
+
 it.effect("siblings that crash while a group restarts are taken along, once", () =>
   Effect.gen(function* () {
     const a = puppet("a")

@@ -93,7 +93,8 @@ export class Loop {
   }
 
   private succeeded(value: unknown): void {
-    this.answer(EnvelopeState.answered, Exit.succeed(value))
+    // A told message has nobody to give the value to.
+    this.answer(EnvelopeState.answered, this.inHand?.resume === undefined ? Exit.void : Exit.succeed(value))
   }
 
   private failed(cause: Cause.Cause<unknown>): void {
