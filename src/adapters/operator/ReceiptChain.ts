@@ -27,8 +27,9 @@ export interface ChainExtension {
 }
 
 /**
- * Follows the chain of a device from the last receipt the book knows. Receipts of another incarnation than the accepted
- * one are passed over: they belong to a ledger that no longer counts. Stops at the first that does not fit.
+ * Follows the chain of a device from the last receipt the book knows, which must stand in the page again: a server that
+ * lacks it forgot receipts. Receipts of another incarnation than the accepted one are passed over: they belong to a ledger
+ * that no longer counts. Stops at the first that does not fit.
  */
 export const extendChain = (
   engine: Engine,
@@ -37,6 +38,7 @@ export const extendChain = (
 ): ChainExtension => {
   let head = record.last_receipt
   const receipts: Array<VerifiedReceipt> = []
+  let isHeadShown = head === null
   const stop = (alarm: string): ChainExtension => ({ head, receipts, alarm })
   for (const envelope of envelopes) {
     const verified = verifyReceipt(engine, record.device, record.signing_key, envelope)
@@ -47,11 +49,14 @@ export const extendChain = (
     if (document.incarnation !== record.incarnation) continue
     const expected = (head?.number ?? 0) + 1
     if (document.number < expected) {
-      if (head !== null && document.number === head.number && digest !== head.digest) {
+      if (head === null || document.number !== head.number) continue
+      if (digest !== head.digest) {
         return stop(`${record.name} signed two different receipts number ${document.number}`)
       }
+      isHeadShown = true
       continue
     }
+    if (!isHeadShown) break
     if (document.number > expected) {
       return stop(
         `the server withholds receipt ${expected} of ${record.name}: it shows number ${document.number} next`
@@ -63,7 +68,11 @@ export const extendChain = (
     head = { number: document.number, digest }
     receipts.push({ digest, document })
   }
-  return { head, receipts, alarm: null }
+  return isHeadShown
+    ? { head, receipts, alarm: null }
+    : stop(
+        `the server forgot receipt ${record.last_receipt?.number} of ${record.name}, which was verified here`
+      )
 }
 
 /** A job as a server shows it. */
@@ -130,16 +139,15 @@ export const judgeReceipt = (
 export interface ServerMemory {
   readonly nextCounter: number
   readonly previous: Digest | null
-  readonly lastReceipt: number
 }
 
 /**
- * Whether the server forgot orders or receipts that this operator knows of. A server that was restored from a backup
+ * Whether the server forgot orders that this operator knows of. A server that was restored from a backup
  * looks like this, and so does one that hides work.
  */
 export const forgottenBy = (record: DeviceRecord, server: ServerMemory): ReadonlyArray<string> => {
   const alarms: Array<string> = []
-  const { last_order, last_receipt, name } = record
+  const { last_order, name } = record
   if (last_order !== null && server.nextCounter <= last_order.counter) {
     alarms.push(
       `the server forgot orders for ${name}: it would give the next one number ${server.nextCounter}, but ${last_order.counter} were signed`
@@ -151,11 +159,6 @@ export const forgottenBy = (record: DeviceRecord, server: ServerMemory): Readonl
   ) {
     alarms.push(
       `the server shows another order number ${last_order.counter} for ${name} than the one that was signed`
-    )
-  }
-  if (last_receipt !== null && server.lastReceipt < last_receipt.number) {
-    alarms.push(
-      `the server forgot receipts of ${name}: it knows ${server.lastReceipt}, but number ${last_receipt.number} was verified here`
     )
   }
   return alarms

@@ -7,7 +7,6 @@ import { Clock, Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { chooseDevice, deviceRecord, deviceRecords } from "../../adapters/operator/DeviceBook.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
-import { forgottenBy } from "../../adapters/operator/ReceiptChain.ts"
 import type { DeviceRecord } from "../../adapters/operator/Records.ts"
 import { Name } from "../../schemas/Ids.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
@@ -19,6 +18,7 @@ import { yesFlag } from "./Flags.ts"
 import { out, outJson } from "./Screen.ts"
 import { Json, withServer } from "./Settings.ts"
 import { properties, showAge, table, visible } from "./Text.ts"
+import { syncReceipts } from "./Verification.ts"
 import {
   blockedText,
   deviceJson,
@@ -67,17 +67,11 @@ const join = (view: DeviceView, record: DeviceRecord | undefined): KnownDevice =
       alarms: isForeign ? [`${view.name ?? view.device} was accepted, but not from this home`] : []
     }
   }
-  const forgotten = forgottenBy(record, {
-    nextCounter: Number.MAX_SAFE_INTEGER,
-    previous: null,
-    lastReceipt: view.last_receipt
-  })
   const differs =
     view.status === record.status
       ? []
       : [`the server calls ${record.name} ${view.status}, you ${record.status} it`]
-  // A receipt count is told per ledger: after a new one was accepted it begins again.
-  return { view, record, alarms: [...differs, ...(view.incarnation === record.incarnation ? forgotten : [])] }
+  return { view, record, alarms: differs }
 }
 
 /** The device that a text means, among those the server knows. */
@@ -158,7 +152,8 @@ const show = Command.make(
         ])
       )
     }
-    yield* raise(known.alarms)
+    const chain = known.record?.status === "accepted" ? yield* syncReceipts(view.device) : []
+    yield* raise([...known.alarms, ...chain])
   }, withServer)
 ).pipe(
   Command.withDescription("Show one device and its last health report"),

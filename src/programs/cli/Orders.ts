@@ -169,12 +169,7 @@ export const nextPlace = (record: DeviceRecord) =>
     const sequence = yield* client.call("ask for the device's sequence", (api) =>
       api.devices.sequence({ params: { device: record.device } })
     )
-    const memory = {
-      nextCounter: sequence.next_counter,
-      previous: sequence.previous,
-      lastReceipt: Number.MAX_SAFE_INTEGER
-    }
-    yield* raise(forgottenBy(record, memory))
+    yield* raise(forgottenBy(record, { nextCounter: sequence.next_counter, previous: sequence.previous }))
     const isKnown = sequence.previous === null || sequence.previous === record.last_order?.digest
     if (!isKnown && !(yield* isSignedPredecessor(record.device, sequence.previous))) {
       yield* raise([

@@ -26,7 +26,7 @@ import {
 import type { PayloadReference } from "../../schemas/WorkOrder.ts"
 import { failure, usage } from "./Failure.ts"
 import { optionalDurationFlag, optionalSizeFlag } from "./Flags.ts"
-import { showCommand, showDuration, showSize, visible } from "./Text.ts"
+import { oneLine, showCommand, showDuration, showSize, visible } from "./Text.ts"
 
 /** The name of a package's description, which stays outside the package. */
 export const descriptionName = "postern.json"
@@ -159,7 +159,8 @@ export const planPackage = (
       )
     }
     const checked = decodeDraft({ type: "postern/manifest/v1", files: {}, ...draft })
-    if (Result.isFailure(checked)) return yield* usage(`The package cannot be so: ${checked.failure.message}`)
+    if (Result.isFailure(checked))
+      return yield* usage(`The package cannot be so: ${oneLine(checked.failure.message)}`)
     return draft
   })
 
@@ -186,7 +187,7 @@ export const readDescription = (folder: string) =>
     })
     const decoded = decodeDescription(text)
     if (Result.isFailure(decoded))
-      return yield* failure(`${path} is not a package description: ${decoded.failure.message}`)
+      return yield* failure(`${path} is not a package description: ${oneLine(decoded.failure.message)}`)
     return decoded.success
   })
 

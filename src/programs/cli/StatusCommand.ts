@@ -16,7 +16,7 @@ import { failure } from "./Failure.ts"
 import { out, outJson, say } from "./Screen.ts"
 import { chosenServer, Json, withClientOf, withHome } from "./Settings.ts"
 import { properties, showAge, showDuration, showTime, visible } from "./Text.ts"
-import { judgeJob } from "./Verification.ts"
+import { judgeJob, syncReceipts } from "./Verification.ts"
 
 const dayMs = 86_400_000
 /** Days before its end at which a root's expiry is worth a warning, and how loud. */
@@ -98,10 +98,12 @@ export const statusCommand = Command.make(
           api.jobs.list({ query: { open: "true" } })
         )
         const judged = trusted === undefined ? [] : yield* Effect.forEach(jobs, judgeJob)
-        return {
-          status,
-          alarms: [...devices.flatMap((device) => device.alarms), ...judged.flatMap((job) => job.alarms)]
-        }
+        const accepted = devices.flatMap(({ record, view }) =>
+          record?.status === "accepted" && view !== undefined ? [record.device] : []
+        )
+        const chains = yield* Effect.forEach(accepted, syncReceipts)
+        const found = [...devices, ...judged].flatMap(({ alarms }) => alarms)
+        return { status, alarms: [...found, ...chains.flat()] }
       })
     )
     const alarms = [...(yield* rootAlarms(found.status)), ...found.alarms]

@@ -22,6 +22,9 @@ export const visibleLines = (text: string): string =>
     character === "\n" || character === "\t" ? character : escapeCharacter(character)
   )
 
+/** A message of several lines as one. */
+export const oneLine = (text: string): string => text.trim().replace(/\s*\n\s*/g, " ")
+
 /** Rows as columns of equal width, two spaces between, nothing behind the last. */
 export const table = (header: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   const all = [header, ...rows]
@@ -59,7 +62,7 @@ export const parseDuration = (text: string): number | undefined => {
 /** A duration in its two largest units: `3d 4h`, `1m 30s`, `12.3 s`, `250 ms`. */
 export const showDuration = (ms: number): string => {
   if (ms < 1_000) return `${Math.round(ms)} ms`
-  if (ms < 60_000) return `${(ms / 1_000).toFixed(1)} s`
+  if (ms < 60_000) return `${(ms / 1_000).toFixed(1).replace(/\.0$/, "")} s`
   const large = durationUnits.filter(([, size]) => size <= ms).at(-1) as readonly [string, number]
   const small = durationUnits[durationUnits.indexOf(large) - 1] as readonly [string, number]
   const rest = Math.floor((ms % large[1]) / small[1])

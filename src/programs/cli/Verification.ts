@@ -14,7 +14,6 @@ import type { Opened } from "../../crypto/Documents.ts"
 import { verifyOrder } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import type { DeviceId } from "../../schemas/Ids.ts"
-import { Limits } from "../../schemas/Limits.ts"
 import type { JobView } from "../../schemas/ManagementApi.ts"
 import { isFinal, type WorkOrder } from "../../schemas/WorkOrder.ts"
 import { requireRoot } from "./Settings.ts"
@@ -116,7 +115,7 @@ export const syncReceipts = (device: DeviceId) =>
     for (;;) {
       const record = yield* deviceRecord(device)
       if (record === undefined) return alarms
-      const from = (record.last_receipt?.number ?? 0) + 1
+      const from = record.last_receipt?.number ?? 1
       const page = yield* client.call("get the device's receipts", (api) =>
         api.devices.receipts({ params: { device }, query: { from } })
       )
@@ -145,7 +144,7 @@ export const syncReceipts = (device: DeviceId) =>
           }
         })
       )
-      if (extension.alarm !== null || page.receipts.length < Limits.receiptsPerRequest) return alarms
+      if (extension.alarm !== null) return alarms
     }
   })
 

@@ -24,7 +24,10 @@ describe("a device's chain of receipts", () => {
     const page = extendChain(engine, deviceRecord, [first.envelope, second.envelope])
     assert.isNull(page.alarm)
     assert.deepStrictEqual(page.head, { number: 2, digest: second.digest })
-    const rest = extendChain(engine, { ...deviceRecord, last_receipt: page.head }, [third.envelope])
+    const rest = extendChain(engine, { ...deviceRecord, last_receipt: page.head }, [
+      second.envelope,
+      third.envelope
+    ])
     assert.deepStrictEqual(rest.head, { number: 3, digest: third.digest })
     assert.deepStrictEqual(
       rest.receipts.map((receipt) => receipt.document.order),
@@ -136,26 +139,27 @@ describe("a job's receipt", () => {
 })
 
 describe("a server's memory", () => {
-  const record = {
-    ...deviceRecord,
-    last_order: { root_version: 1, counter: 5, digest: someDigest("5") },
-    last_receipt: { number: 4, digest: someDigest("4") }
-  }
-  const good = { nextCounter: 6, previous: someDigest("5"), lastReceipt: 4 }
+  const record = { ...deviceRecord, last_order: { root_version: 1, counter: 5, digest: someDigest("5") } }
+  const good = { nextCounter: 6, previous: someDigest("5") }
 
   it("may know more than this operator", () => {
     assert.deepStrictEqual(forgottenBy(record, good), [])
-    assert.deepStrictEqual(
-      forgottenBy(record, { nextCounter: 9, previous: someDigest("8"), lastReceipt: 7 }),
-      []
-    )
-    assert.deepStrictEqual(forgottenBy(deviceRecord, { nextCounter: 1, previous: null, lastReceipt: 0 }), [])
+    assert.deepStrictEqual(forgottenBy(record, { nextCounter: 9, previous: someDigest("8") }), [])
+    assert.deepStrictEqual(forgottenBy(deviceRecord, { nextCounter: 1, previous: null }), [])
   })
 
   it("may not know less", () => {
     assert.match(forgottenBy(record, { ...good, nextCounter: 5 }).join(), /forgot orders/)
     assert.match(forgottenBy(record, { ...good, previous: someDigest("6") }).join(), /another order number 5/)
     assert.match(forgottenBy(record, { ...good, previous: null }).join(), /another order number 5/)
-    assert.match(forgottenBy(record, { ...good, lastReceipt: 3 }).join(), /forgot receipts/)
+  })
+
+  it("must hold the newest receipt that was verified here", () => {
+    const known = { ...deviceRecord, last_receipt: { number: 2, digest: second.digest } }
+    for (const page of [[], [first.envelope], [third.envelope]]) {
+      const extension = extendChain(engine, known, page)
+      assert.match(extension.alarm ?? "", /forgot receipt 2/)
+      assert.deepStrictEqual(extension.head, known.last_receipt)
+    }
   })
 })
