@@ -13,13 +13,13 @@ import { JailError, type JailOutcome, type JailResult, JailUnavailable } from ".
 import { Limits } from "../schemas/Limits.ts"
 import { JobLimits } from "../schemas/Manifest.ts"
 import { type ArtifactList, collectArtifacts } from "./jail/Artifacts.ts"
-import { watchMemory } from "./jail/MemoryWatch.ts"
 import { acquireControlGroup } from "./jail/ControlGroups.ts"
 import { acquireEngine, type Engine, type EngineEnd } from "./jail/Engine.ts"
 import { checkJail } from "./jail/JailCheck.ts"
 import { type BubblewrapJailOptions, type JailSetting, jailSetting } from "./jail/JailSetting.ts"
 import type { LaunchPlan } from "./jail/Launch.ts"
-import { openOutput, type OutputReader, type OutputSummary } from "./jail/Output.ts"
+import { watchMemory } from "./jail/MemoryWatch.ts"
+import { type OutputReader, type OutputSummary, openOutput } from "./jail/Output.ts"
 import { furnishScratch, lendPackage, openScratch, type ScratchError } from "./jail/Scratch.ts"
 import { signalOfExitCode } from "./jail/Signals.ts"
 import { isSeccompArchitecture, seccompProgram } from "./Seccomp.ts"
@@ -48,13 +48,17 @@ const isJobLimits = Schema.is(JobLimits)
 const judge = (request: JailRequest): JailError | null => {
   const refuse = (reason: JailError["reason"], detail: string) => new JailError({ reason, detail })
   const texts = [...request.command, ...Object.entries(request.environment).flat()]
-  if (request.command.length === 0 || request.command[0] === "") return refuse("bad_request", "There is no command to run.")
-  if (texts.some((text) => text.includes("\0"))) return refuse("bad_request", "Command or environment holds a NUL.")
+  if (request.command.length === 0 || request.command[0] === "")
+    return refuse("bad_request", "There is no command to run.")
+  if (texts.some((text) => text.includes("\0")))
+    return refuse("bad_request", "Command or environment holds a NUL.")
   if (Object.keys(request.environment).some((name) => !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))) {
     return refuse("bad_request", "The environment has a name that is none.")
   }
-  if (!isJobLimits(request.limits)) return refuse("bad_request", "The limits are outside of what a manifest may say.")
-  if (!isAbsolute(request.packageFolder)) return refuse("bad_request", "The package's folder is not an absolute path.")
+  if (!isJobLimits(request.limits))
+    return refuse("bad_request", "The limits are outside of what a manifest may say.")
+  if (!isAbsolute(request.packageFolder))
+    return refuse("bad_request", "The package's folder is not an absolute path.")
   if (request.grants.devices.length + request.grants.read_only.length > 0) {
     return refuse("grants_unsupported", "This jail lends no devices and no folders of the host.")
   }
@@ -65,7 +69,9 @@ const judge = (request: JailRequest): JailError | null => {
 const memoryLeft = Effect.sync((): number | null => {
   try {
     const text = readFileSync("/proc/meminfo", "latin1")
-    const kibibytes = ["MemAvailable", "SwapFree"].map((key) => Number(new RegExp(`^${key}: *(\\d+) kB`, "m").exec(text)?.[1]))
+    const kibibytes = ["MemAvailable", "SwapFree"].map((key) =>
+      Number(new RegExp(`^${key}: *(\\d+) kB`, "m").exec(text)?.[1])
+    )
     return kibibytes.some(Number.isNaN) ? null : kibibytes.reduce((sum, value) => sum + value * 1024, 0)
   } catch {
     return null
@@ -99,7 +105,8 @@ const acquireSlot = (setting: JailSetting): Effect.Effect<number, JailError, Sco
     (slot) => Effect.sync(() => setting.taken.delete(slot))
   )
 
-const startFailed = (detail: string) => new JailError({ reason: "start_failed", detail: `The jail did not start: ${detail}` })
+const startFailed = (detail: string) =>
+  new JailError({ reason: "start_failed", detail: `The jail did not start: ${detail}` })
 
 /** The same failure, from whichever step of the start it comes. */
 const asStartFailure = (error: ScratchError | EngineEnd | JailError): JailError => {
@@ -132,7 +139,12 @@ const startEngine = (plan: LaunchPlan, request: Pick<JailRequest, "limits" | "on
       Effect.timeoutOrElse({
         duration: startMs,
         orElse: () =>
-          Effect.fail(new JailError({ reason: "start_timed_out", detail: `The jail did not start within ${startMs} ms.` }))
+          Effect.fail(
+            new JailError({
+              reason: "start_timed_out",
+              detail: `The jail did not start within ${startMs} ms.`
+            })
+          )
       })
     )
   })
@@ -168,7 +180,10 @@ const shorten = (text: string): string => {
 
 /** What the end means. Without an exit code from the engine, the job did not end by itself. */
 const judgeEnd = ({ end, killed, stop }: Ended, lastWords: string): JailOutcome => {
-  const failed = (reason: Extract<JailOutcome, { _tag: "EngineFailed" }>["reason"], detail: string): JailOutcome => ({
+  const failed = (
+    reason: Extract<JailOutcome, { _tag: "EngineFailed" }>["reason"],
+    detail: string
+  ): JailOutcome => ({
     _tag: "EngineFailed",
     reason,
     detail: shorten(detail) || "no more is known"
@@ -189,7 +204,9 @@ const judgeEnd = ({ end, killed, stop }: Ended, lastWords: string): JailOutcome 
 
 const nothingLeft: ArtifactList = { artifacts: [], refused: [], refusedCount: 0 }
 
-const wallClockMs = Clock.clockWith((clock) => Effect.map(clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n)))
+const wallClockMs = Clock.clockWith((clock) =>
+  Effect.map(clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
+)
 
 /** Follows a started run to its end and says what came of it. */
 const follow = (
@@ -221,7 +238,11 @@ const follow = (
     }
   })
 
-const outputCounts = ({ stderr, stdout, truncated }: OutputSummary): JailResult["output"] => ({ stdout, stderr, truncated })
+const outputCounts = ({ stderr, stdout, truncated }: OutputSummary): JailResult["output"] => ({
+  stdout,
+  stderr,
+  truncated
+})
 
 /** Runs without judging the request; the check uses it, with no package. */
 export const runInSetting = (
@@ -237,7 +258,9 @@ export const runInSetting = (
         Effect.mapError(({ detail }) => new JailError({ reason: "package_unusable", detail }))
       )
     }
-    const group = yield* acquireControlGroup(setting.controlGroups, request.limits).pipe(Effect.mapError(asStartFailure))
+    const group = yield* acquireControlGroup(setting.controlGroups, request.limits).pipe(
+      Effect.mapError(asStartFailure)
+    )
     const plan: LaunchPlan = { ...setting, ...request, uid, cgroupFolder: group?.folder ?? null }
     const started = yield* startEngine(plan, request)
     const asked = yield* Deferred.make<Stop>()
@@ -277,7 +300,10 @@ export const BubblewrapJail = {
       Jail,
       Effect.map(jailSetting(options), (setting) =>
         Jail.of({
-          check: Effect.andThen(requireSafeUid(setting), checkJail(setting, filter, (request) => runInSetting(setting, request))),
+          check: Effect.andThen(
+            requireSafeUid(setting),
+            checkJail(setting, filter, (request) => runInSetting(setting, request))
+          ),
           run: (request) =>
             Effect.suspend(() => {
               const refusal = judge(request)

@@ -101,7 +101,9 @@ describe("the seccomp filter for x64", () => {
 
 describeWith(["scmp_sys_resolver"], "the table of system calls", () => {
   const ask = (architecture: string, call: string): number =>
-    Number(spawnSync("scmp_sys_resolver", ["-a", architecture, call], { encoding: "utf8", timeout: 10_000 }).stdout)
+    Number(
+      spawnSync("scmp_sys_resolver", ["-a", architecture, call], { encoding: "utf8", timeout: 10_000 }).stdout
+    )
 
   for (const { column, name, resolver } of architectures) {
     it(`agrees with libseccomp for ${name}`, () => {

@@ -34,9 +34,13 @@ const chainProcesses = 4
 
 const ownFolder = (): string | null => {
   try {
-    const mounted = /^\S+ \S+ \S+ \/ (\S+) .* - cgroup2 /m.exec(readFileSync("/proc/self/mountinfo", "utf8"))?.[1]
+    const mounted = /^\S+ \S+ \S+ \/ (\S+) .* - cgroup2 /m.exec(
+      readFileSync("/proc/self/mountinfo", "utf8")
+    )?.[1]
     const path = /^0::(\/.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1]
-    return mounted === undefined || path === undefined ? null : join(mounted, path.replace(/ \(deleted\)$/, ""))
+    return mounted === undefined || path === undefined
+      ? null
+      : join(mounted, path.replace(/ \(deleted\)$/, ""))
   } catch {
     return null
   }
@@ -49,7 +53,9 @@ export const removeControlGroup = (folder: string): Effect.Effect<void> =>
     await rmdir(folder)
   }).pipe(
     Effect.retry(Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(200)])),
-    Effect.catch(() => Effect.logWarning(`The control group ${folder} could not be removed; the next start tries again.`))
+    Effect.catch(() =>
+      Effect.logWarning(`The control group ${folder} could not be removed; the next start tries again.`)
+    )
   )
 
 /** Removes the groups of jobs that earlier lives left; nothing of this life can be among them yet. */
@@ -68,10 +74,13 @@ const enable = async (own: string): Promise<string> => {
   // After a restart within one unit the process may find itself in the leaf that an earlier life made.
   const folder = own.endsWith(`/${clientGroup}`) ? join(own, "..") : own
   const offered = (await readFile(join(folder, "cgroup.controllers"), "utf8")).trim().split(" ")
-  if (!controllers.every((name) => offered.includes(name))) throw new Error("not all controllers are delegated")
+  if (!controllers.every((name) => offered.includes(name)))
+    throw new Error("not all controllers are delegated")
   const leaf = join(folder, clientGroup)
   await mkdir(leaf, { recursive: true })
-  for (const pid of (await readFile(join(folder, "cgroup.procs"), "utf8")).split("\n").filter((line) => line !== "")) {
+  for (const pid of (await readFile(join(folder, "cgroup.procs"), "utf8"))
+    .split("\n")
+    .filter((line) => line !== "")) {
     await writeFile(join(leaf, "cgroup.procs"), pid)
   }
   await writeFile(join(folder, "cgroup.subtree_control"), controllers.map((name) => `+${name}`).join(" "))
@@ -98,7 +107,9 @@ export const openControlGroups = (
   }).pipe(Effect.orElseSucceed(() => null))
 
 /** What a job's group is set to. */
-export const controlGroupSettings = (limits: JobLimits): ReadonlyArray<readonly [file: string, value: string]> => [
+export const controlGroupSettings = (
+  limits: JobLimits
+): ReadonlyArray<readonly [file: string, value: string]> => [
   // The job's disk is memory too, and is charged to it.
   ["memory.max", String(limits.memory_bytes + limits.disk_bytes)],
   ["memory.oom.group", "1"],
@@ -120,7 +131,9 @@ export const acquireControlGroup = (
       for (const [file, value] of controlGroupSettings(limits)) await writeFile(join(folder, file), value)
       // Not every kernel accounts for swap.
       await writeFile(join(folder, "memory.swap.max"), "0").catch(() => undefined)
-      const peakMemoryBytes = Effect.promise(() => readFile(join(folder, "memory.peak"), "utf8").then(Number, () => null))
+      const peakMemoryBytes = Effect.promise(() =>
+        readFile(join(folder, "memory.peak"), "utf8").then(Number, () => null)
+      )
       return { folder, peakMemoryBytes }
     },
     catch: (error) => new ScratchError({ detail: `making the job's control group: ${String(error)}` })

@@ -4,14 +4,24 @@ import { accessSync, constants, lstatSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
 import { Effect, type Scope } from "effect"
 import type { JailRequest, JailRun } from "../../ports/Jail.ts"
-import { type JailError, type JailReport, type JailResult, JailUnavailable } from "../../schemas/JailProfile.ts"
+import {
+  type JailError,
+  type JailReport,
+  type JailResult,
+  JailUnavailable
+} from "../../schemas/JailProfile.ts"
 import { defaultJobLimits } from "../../schemas/Manifest.ts"
 import type { JailSetting } from "./JailSetting.ts"
 import { launchPath, launchTools } from "./Launch.ts"
 
 const checkMs = 10_000
 const versionMs = 5_000
-const packageOf: Readonly<Record<string, string>> = { mount: "mount", sh: "dash", mkfifo: "coreutils", kill: "procps" }
+const packageOf: Readonly<Record<string, string>> = {
+  mount: "mount",
+  sh: "dash",
+  mkfifo: "coreutils",
+  kill: "procps"
+}
 
 const unavailable = (reason: JailUnavailable["reason"], detail: string, remedy: string) =>
   new JailUnavailable({ reason, detail, remedy })
@@ -26,7 +36,9 @@ const isExecutable = (path: string): boolean => {
 }
 
 const stands = (tool: string): boolean =>
-  isAbsolute(tool) ? isExecutable(tool) : launchPath.split(":").some((folder) => isExecutable(join(folder, tool)))
+  isAbsolute(tool)
+    ? isExecutable(tool)
+    : launchPath.split(":").some((folder) => isExecutable(join(folder, tool)))
 
 const requireTools = (bwrap: string): Effect.Effect<void, JailUnavailable> =>
   Effect.suspend(() => {
@@ -39,7 +51,11 @@ const requireTools = (bwrap: string): Effect.Effect<void, JailUnavailable> =>
     if (missing.length === 0) return Effect.void
     const packages = [...new Set(missing.map((tool) => packageOf[tool] ?? "util-linux"))].join(" ")
     return Effect.fail(
-      unavailable("missing_tool", `There is no ${missing.join(", no ")}.`, `Install the packages ${packages}.`)
+      unavailable(
+        "missing_tool",
+        `There is no ${missing.join(", no ")}.`,
+        `Install the packages ${packages}.`
+      )
     )
   })
 
@@ -51,7 +67,11 @@ const versionOf = (bwrap: string): Effect.Effect<string, JailUnavailable> =>
       { timeout: versionMs, killSignal: "SIGKILL", env: { PATH: launchPath }, maxBuffer: 4_096 },
       (error, stdout) => {
         const version = /^bubblewrap (\d+\.\d+(?:\.\d+)?)/.exec(stdout)?.[1]
-        const failure = unavailable("no_engine", `${bwrap} does not answer as bubblewrap does.`, "Install bubblewrap anew.")
+        const failure = unavailable(
+          "no_engine",
+          `${bwrap} does not answer as bubblewrap does.`,
+          "Install bubblewrap anew."
+        )
         resume(error === null && version !== undefined ? Effect.succeed(version) : Effect.fail(failure))
       }
     )
@@ -64,7 +84,11 @@ const requireVersion = (version: string): Effect.Effect<string, JailUnavailable>
   return major > 0 || minor >= 8
     ? Effect.succeed(version)
     : Effect.fail(
-        unavailable("no_engine", `bubblewrap ${version} is too old.`, "Install 0.8 or newer (Debian 12 has it).")
+        unavailable(
+          "no_engine",
+          `bubblewrap ${version} is too old.`,
+          "Install 0.8 or newer (Debian 12 has it)."
+        )
       )
 }
 
@@ -80,8 +104,13 @@ const asUnavailable =
     if (error.reason === "start_timed_out") {
       return unavailable("timed_out", error.detail, "See whether the machine is overloaded, then try again.")
     }
-    if (error.reason !== "start_failed") return unavailable("probe_failed", error.detail, "Free what it lacks, then try again.")
-    return unavailable(asRoot ? "no_mount_privilege" : "no_user_namespaces", error.detail, startRemedy(asRoot))
+    if (error.reason !== "start_failed")
+      return unavailable("probe_failed", error.detail, "Free what it lacks, then try again.")
+    return unavailable(
+      asRoot ? "no_mount_privilege" : "no_user_namespaces",
+      error.detail,
+      startRemedy(asRoot)
+    )
   }
 
 /** What must stand in the job's own /proc/self/status. */
@@ -92,19 +121,28 @@ const expectedStatus: ReadonlyArray<readonly [what: string, pattern: RegExp]> = 
   ["no capability in its bounding set", /^CapBnd:\s+0+$/m]
 ]
 
-const judgeProbe = (setting: JailSetting, status: string, result: JailResult): Effect.Effect<void, JailUnavailable> => {
+const judgeProbe = (
+  setting: JailSetting,
+  status: string,
+  result: JailResult
+): Effect.Effect<void, JailUnavailable> => {
   const { outcome } = result
   if (outcome._tag !== "Exited" || outcome.code !== 0) {
     const detail = outcome._tag === "EngineFailed" ? outcome.detail : `it ended as ${outcome._tag}`
     return Effect.fail(
-      unavailable("probe_failed", `A trial job did not run: ${detail}.`, startRemedy(setting.uidBase !== null))
+      unavailable(
+        "probe_failed",
+        `A trial job did not run: ${detail}.`,
+        startRemedy(setting.uidBase !== null)
+      )
     )
   }
   const lacking = expectedStatus.filter(([, pattern]) => !pattern.test(status)).map(([what]) => what)
   const proof = result.artifacts.find(({ path }) => path === "probe")
   const uid = proof === undefined ? null : lstatSync(proof.host_path).uid
   const expected = setting.uidBase === null ? process.getuid?.() : null
-  const right = uid !== null && uid !== 0 && (expected === null ? uid !== process.getuid?.() : uid === expected)
+  const right =
+    uid !== null && uid !== 0 && (expected === null ? uid !== process.getuid?.() : uid === expected)
   if (!right) lacking.push("the uid meant for it")
   return lacking.length === 0
     ? Effect.void
@@ -118,9 +156,13 @@ const judgeProbe = (setting: JailSetting, status: string, result: JailResult): E
 }
 
 const notesOf = (setting: JailSetting): ReadonlyArray<string> => [
-  ...(setting.uidBase === null ? ["Jobs share the client's uid; start the client so that jobs get their own."] : []),
+  ...(setting.uidBase === null
+    ? ["Jobs share the client's uid; start the client so that jobs get their own."]
+    : []),
   ...(setting.controlGroups === null
-    ? ["No delegated control group: memory is limited per process, processor share as a total of seconds per process."]
+    ? [
+        "No delegated control group: memory is limited per process and weighed as a whole four times a second; processor time is a budget of seconds per process."
+      ]
     : [])
 ]
 
@@ -172,7 +214,11 @@ export const checkJail = (
       duration: checkMs,
       orElse: () =>
         Effect.fail(
-          unavailable("timed_out", `The jail's check took more than ${checkMs} ms.`, "See whether the machine is overloaded.")
+          unavailable(
+            "timed_out",
+            `The jail's check took more than ${checkMs} ms.`,
+            "See whether the machine is overloaded."
+          )
         )
     })
   )

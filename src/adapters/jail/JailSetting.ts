@@ -46,6 +46,7 @@ const hostRoot = (): Pick<JailSetting, "rootLinks" | "rootFolders"> => {
 /** The lines of /proc/self/limits that matter, by prlimit's names. Those without a number are unlimited. */
 const limitLines = {
   as: "Max address space",
+  data: "Max data size",
   cpu: "Max cpu time",
   nproc: "Max processes",
   fsize: "Max file size",

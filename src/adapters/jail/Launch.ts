@@ -62,11 +62,20 @@ export const scratchInodes = (diskBytes: number): number =>
 /** Processes of the chain that count against the job's RLIMIT_NPROC: init, monitor and the jail's process 1, and the guard. */
 const chainProcesses = 4
 
+/**
+ * Limits of each process by itself, where no control group holds the whole. Private memory is bounded by the data limit.
+ * The address space may be larger, because runtimes such as Node's reserve what they never use (Node 20 needs 768 MiB).
+ */
+const perProcess = (limits: JobLimits): ReadonlyArray<readonly [name: string, value: number]> => [
+  ["data", limits.memory_bytes],
+  ["as", limits.memory_bytes * 4],
+  ["cpu", Math.ceil((limits.timeout_ms / 1000) * (limits.cpu_percent / 100)) + 1]
+]
+
 const resourceLimits = (plan: LaunchPlan): ReadonlyArray<string> => {
   const { limits } = plan
-  const cpuSeconds = Math.ceil((limits.timeout_ms / 1000) * (limits.cpu_percent / 100)) + 1
   const wanted: ReadonlyArray<readonly [name: string, value: number]> = [
-    ...(plan.cgroupFolder === null ? [["as", limits.memory_bytes] as const, ["cpu", cpuSeconds] as const] : []),
+    ...(plan.cgroupFolder === null ? perProcess(limits) : []),
     ["nproc", limits.processes + chainProcesses],
     ["fsize", limits.disk_bytes],
     ["nofile", 256],

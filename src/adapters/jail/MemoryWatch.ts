@@ -1,12 +1,12 @@
 /**
- * Weighs a job's memory as a whole where no control group does. RLIMIT_AS bounds each process by itself, so that a job
- * of many processes could take the machine's memory; here the job is killed for it, as a control group's would be.
+ * Weighs a job's memory as a whole where no control group does. RLIMIT_DATA and RLIMIT_AS bound each process by
+ * itself, so that a job of many processes could take the machine's memory; here the job is killed for it, as a control group's would be.
  */
 import type { Scope } from "effect"
 import { Effect, Schedule } from "effect"
 import { jobMemoryBytes, signalJob } from "./Processes.ts"
 
-/** How often. A job may exceed its bound for that long, up to what RLIMIT_AS and RLIMIT_NPROC allow. */
+/** How often. A job may exceed its bound for that long, up to what its rlimits allow. */
 const intervalMs = 250
 
 export interface MemoryWatch {

@@ -73,7 +73,8 @@ const sumOfLines = (path: string, keys: ReadonlyArray<string>): number | null =>
 }
 
 /** Memory of its own that a process has resident: anonymous and shared, but no file's. */
-const ownMemoryBytes = (pid: number): number => sumOfLines(`/proc/${pid}/status`, ["RssAnon", "RssShmem"]) ?? 0
+const ownMemoryBytes = (pid: number): number =>
+  sumOfLines(`/proc/${pid}/status`, ["RssAnon", "RssShmem"]) ?? 0
 
 /** The same without counting twice what processes share since their fork: exact, and slow for large processes. */
 const proportionalMemoryBytes = (pid: number): number =>
@@ -108,7 +109,9 @@ export const inheritableDescriptors = (from: number): ReadonlyArray<number> => {
     .filter((descriptor) => descriptor >= from)
     .filter((descriptor) => {
       try {
-        const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${descriptor}`, "latin1"))?.[1]
+        const flags = /^flags:\s*([0-7]+)$/m.exec(
+          readFileSync(`/proc/self/fdinfo/${descriptor}`, "latin1")
+        )?.[1]
         return flags !== undefined && (Number.parseInt(flags, 8) & closeOnExec) === 0
       } catch {
         return false

@@ -27,7 +27,8 @@ const eventually = (holds: () => boolean) =>
 
 const openDescriptors = () => readdirSync("/proc/self/fd").length
 const hostMounts = () => readFileSync("/proc/self/mountinfo", "utf8")
-const live = <A, E>(name: string, effect: () => Effect.Effect<A, E, Jail | Scope.Scope>) => it.live(name, () => withJail(effect()))
+const live = <A, E>(name: string, effect: () => Effect.Effect<A, E, Jail | Scope.Scope>) =>
+  it.live(name, () => withJail(effect()))
 
 describeWith(["jail", "perl"], "a job's end", () => {
   live("is told by the engine's own status", () =>
@@ -62,7 +63,11 @@ describeWith(["jail", "perl"], "a job's end", () => {
   live("comes with the time and memory it took", () =>
     Effect.gen(function* () {
       const { usage } = yield* runJob(
-        { command: perl(`my $x = "x" x 50_000_000; my $n = 0; $n++ while $n < 8_000_000; select undef, undef, undef, 0.3`) },
+        {
+          command: perl(
+            `my $x = "x" x 50_000_000; my $n = 0; $n++ while $n < 8_000_000; select undef, undef, undef, 0.3`
+          )
+        },
         (finished) => finished
       )
       expect(usage.cpu_ms).toBeGreaterThan(100)
@@ -87,18 +92,27 @@ describeWith(["jail", "perl"], "a job that will not end", () => {
     )
 
   expectKilled("ends at SIGTERM", shell("sleep 100"), false)
-  expectKilled("ends by SIGKILL when it ignores SIGTERM", shell("trap '' TERM; while :; do sleep 1; done"), true)
+  expectKilled(
+    "ends by SIGKILL when it ignores SIGTERM",
+    shell("trap '' TERM; while :; do sleep 1; done"),
+    true
+  )
   expectKilled("ends by SIGKILL when it has stopped itself", shell("kill -STOP $$"), true)
   expectKilled("ends by SIGKILL as a fork bomb", perl("$SIG{TERM} = 'IGNORE'; fork while 1"), true)
   expectKilled(
     "ends with all sessions it has opened",
-    shell("trap '' TERM; for i in 1 2 3 4; do setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & done; wait; sleep 100"),
+    shell(
+      "trap '' TERM; for i in 1 2 3 4; do setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & done; wait; sleep 100"
+    ),
     true
   )
 
   live("has its processor time counted even when killed", () =>
     Effect.gen(function* () {
-      const { usage } = yield* runJob({ command: perl("$SIG{TERM} = 'IGNORE'; 1 while 1"), limits }, (result) => result)
+      const { usage } = yield* runJob(
+        { command: perl("$SIG{TERM} = 'IGNORE'; 1 while 1"), limits },
+        (result) => result
+      )
       expect(usage.cpu_ms).toBeGreaterThan(150)
     })
   )
@@ -118,7 +132,10 @@ describeWith(["jail", "perl"], "a job that will not end", () => {
 describeWith(["jail", "perl"], "ending a job from outside", () => {
   live("cancel is SIGTERM, and SIGKILL after the grace", () =>
     Effect.gen(function* () {
-      for (const [script, killed] of [["sleep 100", false], ["trap '' TERM; echo go; while :; do sleep 1; done", true]] as const) {
+      for (const [script, killed] of [
+        ["sleep 100", false],
+        ["trap '' TERM; echo go; while :; do sleep 1; done", true]
+      ] as const) {
         const run = yield* startJob({ command: shell(script) })
         yield* Effect.sleep(50)
         yield* run.cancel
@@ -130,7 +147,10 @@ describeWith(["jail", "perl"], "ending a job from outside", () => {
 
   live("kill is SIGKILL at once", () =>
     Effect.gen(function* () {
-      const run = yield* startJob({ command: shell("trap '' TERM; while :; do sleep 1; done"), limits: { grace_ms: 60_000 } })
+      const run = yield* startJob({
+        command: shell("trap '' TERM; while :; do sleep 1; done"),
+        limits: { grace_ms: 60_000 }
+      })
       yield* run.kill
       const { outcome, usage } = yield* run.result
       expect(outcome).toEqual({ _tag: "Canceled", killed: true })
@@ -153,7 +173,10 @@ describeWith(["jail", "perl"], "ending a job from outside", () => {
     Effect.gen(function* () {
       const marker = `marker-${randomUUID()}`
       const fiber = yield* Effect.forkChild(
-        runJob({ command: shell(`trap '' TERM; setsid sleep 100 & sleep 100; : ${marker}`) }, (result) => result)
+        runJob(
+          { command: shell(`trap '' TERM; setsid sleep 100 & sleep 100; : ${marker}`) },
+          (result) => result
+        )
       )
       yield* eventually(() => marked(marker).length > 0)
       yield* Fiber.interrupt(fiber)
@@ -166,7 +189,9 @@ describeWith(["jail", "perl"], "ending a job from outside", () => {
       const descriptors = openDescriptors()
       for (let delayMs = 0; delayMs < 30; delayMs += 2) {
         const marker = `marker-${randomUUID()}`
-        const fiber = yield* Effect.forkChild(runJob({ command: shell(`sleep 100; : ${marker}`) }, (result) => result))
+        const fiber = yield* Effect.forkChild(
+          runJob({ command: shell(`sleep 100; : ${marker}`) }, (result) => result)
+        )
         yield* Effect.sleep(delayMs)
         yield* Fiber.interrupt(fiber)
         expect(marked(marker)).toEqual([])
@@ -199,8 +224,13 @@ describeWith(["jail", "perl"], "a job's output", () => {
 
   live("is whole, in order and not marked below the limit", () =>
     Effect.gen(function* () {
-      const finished = yield* runJob({ command: shell("seq 1 20000; seq 1 5 >&2; echo more >/dev/stderr") }, (result) => result)
-      expect(finished.stdoutText).toBe(Array.from({ length: 20_000 }, (_, index) => `${index + 1}\n`).join(""))
+      const finished = yield* runJob(
+        { command: shell("seq 1 20000; seq 1 5 >&2; echo more >/dev/stderr") },
+        (result) => result
+      )
+      expect(finished.stdoutText).toBe(
+        Array.from({ length: 20_000 }, (_, index) => `${index + 1}\n`).join("")
+      )
       expect(finished.stderrText).toBe("1\n2\n3\n4\n5\nmore\n")
       expect(finished.output.truncated).toBe(false)
     })
@@ -210,7 +240,9 @@ describeWith(["jail", "perl"], "a job's output", () => {
     Effect.gen(function* () {
       const marker = `marker-${randomUUID()}`
       const finished = yield* runJob(
-        { command: shell(`setsid sh -c 'while :; do sleep 1; done; : ${marker}' & sleep 100 & echo parting`) },
+        {
+          command: shell(`setsid sh -c 'while :; do sleep 1; done; : ${marker}' & sleep 100 & echo parting`)
+        },
         (result) => result
       )
       expect(finished.outcome).toEqual({ _tag: "Exited", code: 0 })
@@ -245,7 +277,11 @@ describeWith(["jail", "perl"], "a job's output", () => {
 describeWith(["jail", "perl"], "what a job leaves in /work/out", () => {
   live("comes back with its path, size and mode", () =>
     runJob(
-      { command: shell("mkdir -p out/a/b; echo one >out/a/b/1.txt; echo two >out/2; chmod 755 out/2; mkdir out/empty; echo no >other") },
+      {
+        command: shell(
+          "mkdir -p out/a/b; echo one >out/a/b/1.txt; echo two >out/2; chmod 755 out/2; mkdir out/empty; echo no >other"
+        )
+      },
       ({ artifacts, refused_artifact_count }) => {
         expect(artifacts.map(({ executable, path, size_bytes }) => [path, size_bytes, executable])).toEqual([
           ["2", 4, true],
@@ -273,12 +309,14 @@ describeWith(["jail", "perl"], "what a job leaves in /work/out", () => {
         expect([outcome, stderrText]).toEqual([{ _tag: "Exited", code: 0 }, ""])
         expect(artifacts.map(({ path }) => path)).toEqual(["closed/inner", "good", "secret"])
         expect(artifacts.map(({ host_path }) => readFileSync(host_path, "utf8"))).toEqual(["x", "x", "x"])
-        const reasons = Object.fromEntries(refused_artifacts.map(({ name, reason }) => [name.slice(0, 40), reason]))
+        const reasons = Object.fromEntries(
+          refused_artifacts.map(({ name, reason }) => [name.slice(0, 40), reason])
+        )
         expect(reasons).toEqual({
           "a\\u{a}b": "bad_name",
           "back\\u{5c}slash": "bad_name",
           "bad\\u{9}folder": "bad_name",
-          "badÿþ": "bad_name",
+          badÿþ: "bad_name",
           ["d/".repeat(16) + "d"]: "too_deep",
           "esc\\u{1b}[2J": "bad_name",
           link: "not_a_file",
@@ -295,7 +333,10 @@ describeWith(["jail", "perl"], "what a job leaves in /work/out", () => {
   live("is bounded in bytes and number, sparse files and hard links counted as large as they look", () =>
     Effect.gen(function* () {
       const bytes = yield* runJob(
-        { command: shell("cd out; echo a >a; truncate -s 5M b; ln a c; echo d >d"), limits: { artifact_bytes: 5 } },
+        {
+          command: shell("cd out; echo a >a; truncate -s 5M b; ln a c; echo d >d"),
+          limits: { artifact_bytes: 5 }
+        },
         (result) => result
       )
       expect(bytes.artifacts.map(({ path }) => path)).toEqual(["a", "c"])
@@ -313,9 +354,15 @@ describeWith(["jail", "perl"], "what a job leaves in /work/out", () => {
   live("is nothing where the folder was replaced", () =>
     Effect.gen(function* () {
       const link = yield* runJob({ command: shell("rmdir out; ln -s /etc out") }, (result) => result)
-      expect([link.artifacts, link.refused_artifacts]).toEqual([[], [{ name: "/work/out", reason: "not_a_file" }]])
+      expect([link.artifacts, link.refused_artifacts]).toEqual([
+        [],
+        [{ name: "/work/out", reason: "not_a_file" }]
+      ])
       const gone = yield* runJob({ command: shell("rmdir out") }, (result) => result)
-      expect([gone.artifacts, gone.refused_artifacts]).toEqual([[], [{ name: "/work/out", reason: "unreadable" }]])
+      expect([gone.artifacts, gone.refused_artifacts]).toEqual([
+        [],
+        [{ name: "/work/out", reason: "unreadable" }]
+      ])
     })
   )
 
@@ -349,7 +396,11 @@ describeWith(["jail", "perl"], "the jail's housekeeping", () => {
     Effect.gen(function* () {
       const folder = yield* packageFolder
       const finished = yield* runJob(
-        { packageFolder: folder, command: shell("cat $POSTERN_PACKAGE/greeting.txt; /package/run.sh; pwd; echo $ANSWER"), environment: { ANSWER: "4 2" } },
+        {
+          packageFolder: folder,
+          command: shell("cat $POSTERN_PACKAGE/greeting.txt; /package/run.sh; pwd; echo $ANSWER"),
+          environment: { ANSWER: "4 2" }
+        },
         (result) => result
       )
       expect(finished.stdoutText).toBe("good day\nfrom a script\n/work\n4 2\n")
@@ -438,7 +489,9 @@ describeWith(["jail"], "the check", () => {
 
   it.live("does not run a job where the engine is something else", () =>
     Effect.gen(function* () {
-      const outcome = yield* withJail(Effect.exit(runJob({ command: ["true"] }, (result) => result)), { bwrap: "/usr/bin/false" })
+      const outcome = yield* withJail(Effect.exit(runJob({ command: ["true"] }, (result) => result)), {
+        bwrap: "/usr/bin/false"
+      })
       expect(Exit.isFailure(outcome)).toBe(true)
     })
   )

@@ -5,7 +5,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { controlGroupSettings, openControlGroups, removeControlGroup } from "../../../src/adapters/jail/ControlGroups.ts"
+import {
+  controlGroupSettings,
+  openControlGroups,
+  removeControlGroup
+} from "../../../src/adapters/jail/ControlGroups.ts"
 import { testLimits } from "./harness.ts"
 
 /** A folder that looks like a delegated control group; the kernel's part is played by plain files. */
@@ -20,17 +24,19 @@ const imitation = Effect.acquireRelease(
 )
 
 describe("taking possession of a delegated control group", () => {
-  it.live("moves what is in it to a leaf, turns the controllers on and sweeps what an earlier life left", () =>
-    Effect.gen(function* () {
-      const folder = yield* imitation
-      mkdirSync(join(folder, "postern-job-3"))
-      mkdirSync(join(folder, "somebody-else"))
-      expect(yield* openControlGroups(true, folder)).toEqual({ folder, next: 1 })
-      expect(readFileSync(join(folder, "postern-client/cgroup.procs"), "utf8")).toBe("4711")
-      expect(readFileSync(join(folder, "cgroup.subtree_control"), "utf8")).toBe("+memory +pids +cpu")
-      expect(existsSync(join(folder, "postern-job-3"))).toBe(false)
-      expect(existsSync(join(folder, "somebody-else"))).toBe(true)
-    })
+  it.live(
+    "moves what is in it to a leaf, turns the controllers on and sweeps what an earlier life left",
+    () =>
+      Effect.gen(function* () {
+        const folder = yield* imitation
+        mkdirSync(join(folder, "postern-job-3"))
+        mkdirSync(join(folder, "somebody-else"))
+        expect(yield* openControlGroups(true, folder)).toEqual({ folder, next: 1 })
+        expect(readFileSync(join(folder, "postern-client/cgroup.procs"), "utf8")).toBe("4711")
+        expect(readFileSync(join(folder, "cgroup.subtree_control"), "utf8")).toBe("+memory +pids +cpu")
+        expect(existsSync(join(folder, "postern-job-3"))).toBe(false)
+        expect(existsSync(join(folder, "somebody-else"))).toBe(true)
+      })
   )
 
   it.live("is left where a controller is missing, nothing is delegated, or the group is another's", () =>
@@ -45,7 +51,13 @@ describe("taking possession of a delegated control group", () => {
   )
 
   it("sets memory and disk together, processes with the chain's own, and the share of the processor", () => {
-    const limits = { ...testLimits, memory_bytes: 100_000_000, disk_bytes: 20_000_000, processes: 10, cpu_percent: 150 }
+    const limits = {
+      ...testLimits,
+      memory_bytes: 100_000_000,
+      disk_bytes: 20_000_000,
+      processes: 10,
+      cpu_percent: 150
+    }
     expect(Object.fromEntries(controlGroupSettings(limits))).toEqual({
       "memory.max": "120000000",
       "memory.oom.group": "1",
@@ -58,7 +70,12 @@ describe("taking possession of a delegated control group", () => {
 /** Where the kernel's control groups, version 2, are mounted and writable to us; null elsewhere. */
 const realRoot = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].find((folder) => {
   try {
-    return existsSync(join(folder, "cgroup.procs")) && existsSync(join(folder, "cgroup.controllers")) && process.getuid?.() === 0 && statSync(folder).uid === 0
+    return (
+      existsSync(join(folder, "cgroup.procs")) &&
+      existsSync(join(folder, "cgroup.controllers")) &&
+      process.getuid?.() === 0 &&
+      statSync(folder).uid === 0
+    )
   } catch {
     return false
   }

@@ -24,14 +24,18 @@ const marked = (marker: string): ReadonlyArray<string> =>
 const packages = () => readdirSync(tmpdir()).filter((name) => name.startsWith("postern-package-"))
 
 const startClient = (marker: string, ...more: ReadonlyArray<string>): ChildProcess =>
-  spawn(process.execPath, ["--no-warnings", client, marker, ...more], { stdio: ["ignore", "pipe", "inherit"] })
+  spawn(process.execPath, ["--no-warnings", client, marker, ...more], {
+    stdio: ["ignore", "pipe", "inherit"]
+  })
 
 /** Resolves when the client has said the line `count` times; goes on reading, so that the client can go on writing. */
 const says = (child: ChildProcess, line: string, count = 1) =>
   new Promise<void>((resolve, reject) => {
     let heard = 0
     child.stdout?.on("data", (chunk) => {
-      heard += String(chunk).split("\n").filter((text) => text === line).length
+      heard += String(chunk)
+        .split("\n")
+        .filter((text) => text === line).length
       if (heard >= count) resolve()
     })
     child.once("exit", () => reject(new Error(`the client ended before it said "${line}"`)))
@@ -59,7 +63,8 @@ const withoutPackages = async (body: () => Promise<void>) => {
   try {
     await body()
   } finally {
-    for (const name of packages()) if (!before.has(name)) rmSync(join(tmpdir(), name), { recursive: true, force: true })
+    for (const name of packages())
+      if (!before.has(name)) rmSync(join(tmpdir(), name), { recursive: true, force: true })
   }
 }
 

@@ -1,6 +1,6 @@
 /** A client that starts jobs one after the other, each with the marker in its command line, until it is killed. */
 import { Effect } from "effect"
-import { startJob, shell, withJail } from "./harness.ts"
+import { shell, startJob, withJail } from "./harness.ts"
 
 const marker = process.argv[2] ?? ""
 const shortly = process.argv[3] === "short"

@@ -1,7 +1,12 @@
 import { describe, expect, it } from "@effect/vitest"
-import { childTimesMs, statusExitCode } from "../../../src/adapters/jail/Engine.ts"
 import { printableName } from "../../../src/adapters/jail/Artifacts.ts"
-import { bubblewrapArguments, launchCommand, type LaunchPlan, scratchInodes } from "../../../src/adapters/jail/Launch.ts"
+import { childTimesMs, statusExitCode } from "../../../src/adapters/jail/Engine.ts"
+import {
+  bubblewrapArguments,
+  type LaunchPlan,
+  launchCommand,
+  scratchInodes
+} from "../../../src/adapters/jail/Launch.ts"
 import { signalOfExitCode } from "../../../src/adapters/jail/Signals.ts"
 import { testLimits } from "./harness.ts"
 
@@ -37,15 +42,20 @@ describe("the launch", () => {
   })
 
   it("limits each process only where no control group limits the whole", () => {
-    expect(launchCommand(plan)[1].join("\n")).toContain(`--as=${testLimits.memory_bytes}`)
+    expect(launchCommand(plan)[1].join("\n")).toContain(
+      `--data=${testLimits.memory_bytes} --as=${testLimits.memory_bytes * 4}`
+    )
     const grouped = launchCommand({ ...plan, cgroupFolder: "/sys/fs/cgroup/x" })[1].join("\n")
     expect(grouped).not.toContain("--as=")
+    expect(grouped).not.toContain("--data=")
     expect(grouped).not.toContain("--cpu=")
     expect(grouped).toContain("--nproc=")
   })
 
   it("asks for no more than this process may have itself", () => {
-    const scripts = launchCommand({ ...plan, hardLimits: { as: 1_000_000, nproc: 7, nofile: 100 } })[1].join("\n")
+    const scripts = launchCommand({ ...plan, hardLimits: { as: 1_000_000, nproc: 7, nofile: 100 } })[1].join(
+      "\n"
+    )
     expect(scripts).toContain("--as=1000000 ")
     expect(scripts).toContain("--nproc=7 ")
     expect(scripts).toContain("--nofile=100 ")
@@ -54,7 +64,9 @@ describe("the launch", () => {
   it("gives bubblewrap its options NUL by NUL, the environment untouched", () => {
     const args = new TextDecoder().decode(bubblewrapArguments(plan)).split("\0")
     expect(args.at(-1)).toBe("")
-    expect(args).toEqual(expect.arrayContaining(["--unshare-all", "--disable-userns", "--die-with-parent", "--clearenv"]))
+    expect(args).toEqual(
+      expect.arrayContaining(["--unshare-all", "--disable-userns", "--die-with-parent", "--clearenv"])
+    )
     expect(args[args.indexOf("NAME") + 1]).toBe("a value; $(evil)")
     expect(args.join(" ")).toContain("--symlink usr/bin /bin --ro-bind /lib /lib")
   })
@@ -79,7 +91,19 @@ describe("what the chain says", () => {
   it("names signals, and leaves plain codes alone", () => {
     const names = [0, 1, 127, 128, 129, 134, 137, 143, 157, 162, 192, 193, 255].map(signalOfExitCode)
     expect(names).toEqual([
-      null, null, null, null, "SIGHUP", "SIGABRT", "SIGKILL", "SIGTERM", "SIGIO", "SIGRT0", "SIGRT30", null, null
+      null,
+      null,
+      null,
+      null,
+      "SIGHUP",
+      "SIGABRT",
+      "SIGKILL",
+      "SIGTERM",
+      "SIGIO",
+      "SIGRT0",
+      "SIGRT30",
+      null,
+      null
     ])
     for (let code = 129; code <= 192; code += 1) expect(signalOfExitCode(code)).toMatch(/^SIG[A-Z0-9]{1,12}$/)
   })
@@ -87,7 +111,9 @@ describe("what the chain says", () => {
 
 describe("a name shown to people", () => {
   it("cannot move the cursor, turn the text round or be endless", () => {
-    expect(printableName("a\u001b[31m\u202eb\u2028c\ud800\\")).toBe("a\\u{1b}[31m\\u{202e}b\\u{2028}c\\u{d800}\\u{5c}")
+    expect(printableName("a\u001b[31m\u202eb\u2028c\ud800\\")).toBe(
+      "a\\u{1b}[31m\\u{202e}b\\u{2028}c\\u{d800}\\u{5c}"
+    )
     expect(printableName("größe 日本")).toBe("größe 日本")
     expect(printableName("x".repeat(1_000))).toHaveLength(300)
   })

@@ -15,7 +15,12 @@ import { probesFor } from "./probes.ts"
 /** What is printed: the jail's report, and each probe's answer. */
 export interface ProbeAnswers {
   readonly isolation: string
-  readonly probes: ReadonlyArray<{ readonly name: string; readonly expected: string; readonly seen: string; readonly holds: boolean }>
+  readonly probes: ReadonlyArray<{
+    readonly name: string
+    readonly expected: string
+    readonly seen: string
+    readonly holds: boolean
+  }>
 }
 
 const listen = async (address: { readonly port: number; readonly host: string } | string) => {
@@ -44,12 +49,17 @@ const main = async () => {
     const answers = Effect.gen(function* () {
       const { isolation } = yield* (yield* Jail).check
       const seen = yield* Effect.forEach(probes, ({ command, expected, limits, name }) =>
-        runJob({ command, ...(limits === undefined ? {} : { limits }) }, ({ outcome, stderrText, stdoutText }) => ({
-          name,
-          expected: expected.source,
-          seen: expected.test(stdoutText) ? stdoutText : `${stdoutText} (${JSON.stringify(outcome)}; ${stderrText.slice(0, 200)})`,
-          holds: expected.test(stdoutText)
-        }))
+        runJob(
+          { command, ...(limits === undefined ? {} : { limits }) },
+          ({ outcome, stderrText, stdoutText }) => ({
+            name,
+            expected: expected.source,
+            seen: expected.test(stdoutText)
+              ? stdoutText
+              : `${stdoutText} (${JSON.stringify(outcome)}; ${stderrText.slice(0, 200)})`,
+            holds: expected.test(stdoutText)
+          })
+        )
       )
       return { isolation, probes: seen } satisfies ProbeAnswers
     })

@@ -73,8 +73,10 @@ export const runJob = <A>(spec: JobSpec, look: (finished: Finished) => A) =>
   )
 
 /** Runs an effect with a jail of its own, in real time. */
-export const withJail = <A, E>(effect: Effect.Effect<A, E, Jail | Scope.Scope>, options?: BubblewrapJailOptions) =>
-  Effect.scoped(effect).pipe(Effect.provide(BubblewrapJail.layer(options)))
+export const withJail = <A, E>(
+  effect: Effect.Effect<A, E, Jail | Scope.Scope>,
+  options?: BubblewrapJailOptions
+) => Effect.scoped(effect).pipe(Effect.provide(BubblewrapJail.layer(options)))
 
 /** Shell text in the jail. */
 export const shell = (script: string): ReadonlyArray<string> => ["sh", "-c", script]

@@ -33,9 +33,7 @@ const tries = (name: string, expression: string, expected: RegExp, prelude = "")
 })
 
 const calls = (name: string, number: number | null, args: string, expected: RegExp): ReadonlyArray<Probe> =>
-  number === null
-    ? []
-    : [tries(name, `syscall(${number}${args === "" ? "" : `, ${args}`}) != -1`, expected)]
+  number === null ? [] : [tries(name, `syscall(${number}${args === "" ? "" : `, ${args}`}) != -1`, expected)]
 
 const fileProbes = (targets: HostTargets): ReadonlyArray<Probe> => [
   tries("read /etc/shadow", `open(F, "<", "/etc/shadow")`, /^ENOENT$/),
@@ -100,14 +98,20 @@ const processProbes = (targets: HostTargets): ReadonlyArray<Probe> => [
     command: shell("grep -E '^Cap(Inh|Prm|Eff|Bnd|Amb):' /proc/self/status | grep -cv 0000000000000000"),
     expected: /^0\n$/
   },
-  { name: "new privileges", command: shell("grep NoNewPrivs /proc/self/status"), expected: /^NoNewPrivs:\t1\n$/ },
+  {
+    name: "new privileges",
+    command: shell("grep NoNewPrivs /proc/self/status"),
+    expected: /^NoNewPrivs:\t1\n$/
+  },
   { name: "filter loaded", command: shell("grep -w Seccomp /proc/self/status"), expected: /^Seccomp:\t2\n$/ },
   { name: "groups", command: shell("id -G"), expected: /^1000\n$/ },
   { name: "standard input", command: shell("wc -c"), expected: /^0\n$/ },
   { name: "host name", command: shell("uname -n"), expected: /^jail\n$/ },
   {
     name: "become root",
-    command: perl("use POSIX; my $r = POSIX::setuid(0); print defined $r ? qq(done) : qq(refused); print qq( $<)"),
+    command: perl(
+      "use POSIX; my $r = POSIX::setuid(0); print defined $r ? qq(done) : qq(refused); print qq( $<)"
+    ),
     expected: /^refused 1000$/
   },
   {
@@ -126,7 +130,9 @@ const networkProbes = (targets: HostTargets): ReadonlyArray<Probe> => [
   tries("TCP to the host", "socket(S, PF_INET, SOCK_STREAM, 0)", /^EAFNOSUPPORT$/, "use Socket;"),
   {
     name: `the same with bash, port ${targets.tcpPort}`,
-    command: shell(`bash -c 'exec 3<>/dev/tcp/127.0.0.1/${targets.tcpPort}' 2>&1 | grep -o 'family not supported' | head -1`),
+    command: shell(
+      `bash -c 'exec 3<>/dev/tcp/127.0.0.1/${targets.tcpPort}' 2>&1 | grep -o 'family not supported' | head -1`
+    ),
     expected: /^family not supported\n$/
   },
   tries("IPv6", "socket(S, 10, SOCK_STREAM, 0)", /^EAFNOSUPPORT$/, "use Socket;"),
@@ -148,7 +154,12 @@ const callProbes = (): ReadonlyArray<Probe> => {
     calls(name, numberOf(d[name]), args, /^EPERM$/)
   const path = `my $p = "/work/x"`
   return [
-    tries("mknod (a device)", `syscall(${numberOf(d.mknodat)}, -100, $p, 0020666, 259) != -1`, /^EPERM$/, `${path};`),
+    tries(
+      "mknod (a device)",
+      `syscall(${numberOf(d.mknodat)}, -100, $p, 0020666, 259) != -1`,
+      /^EPERM$/,
+      `${path};`
+    ),
     tries("mkfifo", `syscall(${numberOf(d.mknodat)}, -100, $p, 0010666, 0) != -1`, /^EPERM$/, `${path};`),
     ...forbidden("mount", `my $a = "none", my $b = "/work", my $c = "tmpfs", 0, 0`),
     ...forbidden("umount2", `my $b = "/work", 2`),
@@ -174,7 +185,12 @@ const callProbes = (): ReadonlyArray<Probe> => {
     ...forbidden("swapon", `my $a = "/work/x", 0`),
     ...forbidden("fsopen", `my $a = "tmpfs", 0`),
     ...forbidden("modify_ldt", "0, 0, 0"),
-    ...calls("clone with a user namespace", [56, 220, 120][column] ?? null, "0x10000011, 0, 0, 0, 0", /^EPERM$/),
+    ...calls(
+      "clone with a user namespace",
+      [56, 220, 120][column] ?? null,
+      "0x10000011, 0, 0, 0, 0",
+      /^EPERM$/
+    ),
     ...calls("clone3", 435, "0, 0", /^ENOSYS$/),
     ...calls("memfd_create", [319, 279, 385][column] ?? null, `my $a = "m", 0`, /^ENOSYS$/),
     ...calls("shmget", [29, 194, 307][column] ?? null, "0, 4096, 01600", /^ENOSYS$/),
@@ -191,7 +207,9 @@ const callProbes = (): ReadonlyArray<Probe> => {
 const boundProbes: ReadonlyArray<Probe> = [
   {
     name: "fork until it fails",
-    command: perl(`my $n = 0; while (1) { my $p = fork; last if !defined $p; if (!$p) { sleep 60; exit } $n++ } print $n < 40 ? "stopped" : "forked $n"`),
+    command: perl(
+      `my $n = 0; while (1) { my $p = fork; last if !defined $p; if (!$p) { sleep 60; exit } $n++ } print $n < 40 ? "stopped" : "forked $n"`
+    ),
     expected: /^stopped$/
   },
   {
