@@ -48,21 +48,34 @@ const watchRate = (doneBytes: () => number, minimumRate: number) =>
   })
 
 /** Fetches what is missing of an order's payload. `onProgress` hears the bytes on disk. */
-export const download = (order: WorkOrder, bounds: DownloadBounds, onProgress: (doneBytes: number) => Effect.Effect<void>) =>
+export const download = (
+  order: WorkOrder,
+  bounds: DownloadBounds,
+  onProgress: (doneBytes: number) => Effect.Effect<void>
+) =>
   Effect.gen(function* () {
     const store = yield* PackageStore
     const link = yield* ServerLink
     const totalBytes = order.payload.size_bytes
     let doneBytes = yield* store.downloaded(order.id)
     if (doneBytes >= totalBytes) return
-    const transfer = store.download(order, doneBytes, link.payload(order.payload.digest, doneBytes), (bytes) => {
-      doneBytes = bytes
-      return onProgress(bytes)
-    })
-    yield* Effect.raceFirst(transfer, watchRate(() => doneBytes, bounds.minimumRate)).pipe(
+    const transfer = store.download(
+      order,
+      doneBytes,
+      link.payload(order.payload.digest, doneBytes),
+      (bytes) => {
+        doneBytes = bytes
+        return onProgress(bytes)
+      }
+    )
+    yield* Effect.raceFirst(
+      transfer,
+      watchRate(() => doneBytes, bounds.minimumRate)
+    ).pipe(
       Effect.timeoutOrElse({
         duration: bounds.timeoutMs,
-        orElse: () => Effect.fail(new TooSlow({ detail: `it was not done within ${bounds.timeoutMs / 1_000} s` }))
+        orElse: () =>
+          Effect.fail(new TooSlow({ detail: `it was not done within ${bounds.timeoutMs / 1_000} s` }))
       })
     )
     const onDisk = yield* store.downloaded(order.id)

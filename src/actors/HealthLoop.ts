@@ -36,9 +36,15 @@ type Asking = Pick<ActorContext<never>, "ref">
 
 /** What is weaker than it should be, in words. */
 const degradations = Effect.fnUntraced(function* (context: Asking) {
-  const status = yield* Effect.option(context.ref(MainLoopKey).ask("Status", undefined, { timeoutMs: askTimeoutMs }))
-  const jail = yield* Effect.option(context.ref(JailGuardKey).ask("Verdict", undefined, { timeoutMs: askTimeoutMs }))
-  const loops = yield* Effect.option(context.ref(WatchdogKey).ask("Report", undefined, { timeoutMs: askTimeoutMs }))
+  const status = yield* Effect.option(
+    context.ref(MainLoopKey).ask("Status", undefined, { timeoutMs: askTimeoutMs })
+  )
+  const jail = yield* Effect.option(
+    context.ref(JailGuardKey).ask("Verdict", undefined, { timeoutMs: askTimeoutMs })
+  )
+  const loops = yield* Effect.option(
+    context.ref(WatchdogKey).ask("Report", undefined, { timeoutMs: askTimeoutMs })
+  )
   const blocked = status._tag === "Some" ? status.value.blocked : null
   const degraded: Array<string> = blocked === null ? [] : [`${blocked}: ${blockedTexts[blocked]}`]
   if (status._tag === "None") degraded.push("main_loop: it does not answer")
@@ -47,7 +53,8 @@ const degradations = Effect.fnUntraced(function* (context: Asking) {
     for (const note of jail.value.report?.notes ?? []) degraded.push(`jail: ${note}`)
   }
   if (loops._tag === "Some") {
-    for (const loop of loops.value) if (loop.overdue) degraded.push(`silent: ${loop.loop} for ${loop.silentMs} ms`)
+    for (const loop of loops.value)
+      if (loop.overdue) degraded.push(`silent: ${loop.loop} for ${loop.silentMs} ms`)
   }
   return { blocked, degraded: degraded.slice(0, 32).map((text) => plainText(text, 200)) }
 })
@@ -60,7 +67,13 @@ const look = Effect.fnUntraced(function* (context: Asking, options: HealthOption
   const figures = yield* probe.figures
   const work = yield* Effect.option(Effect.all([ledger.counts, ledger.outboxSize]))
   const { blocked, degraded } = yield* degradations(context)
-  const [counts, size] = work._tag === "Some" ? work.value : [{ succeeded: 0, failed: 0, rejected: 0 }, { items: 0, bytes: 0 }]
+  const [counts, size] =
+    work._tag === "Some"
+      ? work.value
+      : [
+          { succeeded: 0, failed: 0, rejected: 0 },
+          { items: 0, bytes: 0 }
+        ]
   const report: HealthReport = {
     ...figures,
     at_ms: yield* clock.nowMs,
@@ -108,7 +121,10 @@ export const healthLoop = (options: HealthOptions) =>
             looking = true
             return Effect.andThen(
               beat(lookWithinMs),
-              context.startTask(task, (exit) => ["Looked", Exit.isSuccess(exit) ? exit.value : { report: null, sent: false }])
+              context.startTask(task, (exit) => [
+                "Looked",
+                Exit.isSuccess(exit) ? exit.value : { report: null, sent: false }
+              ])
             )
           }),
         Looked: Effect.fnUntraced(function* ({ payload }) {

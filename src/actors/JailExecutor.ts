@@ -23,15 +23,24 @@ export interface RunReport extends Verdict {
 }
 
 /** Packs what the job left; a verdict of success does not survive artifacts that cannot be kept. */
-const collect = Effect.fnUntraced(function* (order: WorkOrder, staged: StagedPackage, result: JailResult, verdict: Verdict) {
+const collect = Effect.fnUntraced(function* (
+  order: WorkOrder,
+  staged: StagedPackage,
+  result: JailResult,
+  verdict: Verdict
+) {
   const store = yield* PackageStore
   const { limits } = staged.manifest
   const spoiled = (reason: "artifact_refused" | "output_not_stored", detail: string) => ({
     packed: null,
-    verdict: verdict.state === "succeeded" ? { ...verdict, state: "failed" as const, reason, detail } : verdict
+    verdict:
+      verdict.state === "succeeded" ? { ...verdict, state: "failed" as const, reason, detail } : verdict
   })
   return yield* store
-    .packArtifacts(order.id, result.artifacts, order.results_to, { bytes: limits.artifact_bytes, entries: limits.artifact_entries })
+    .packArtifacts(order.id, result.artifacts, order.results_to, {
+      bytes: limits.artifact_bytes,
+      entries: limits.artifact_entries
+    })
     .pipe(
       Effect.map((packed) => ({ packed, verdict })),
       Effect.catchTags({
@@ -90,7 +99,9 @@ export const execute = (
       const verdict = judgeRun(staged.manifest, result, asked)
       // A program that is stopping has seconds left: what an interrupted job left behind is not worth them.
       const collected =
-        verdict.reason === "device_stopped" ? { packed: null, verdict } : yield* collect(order, staged, result, verdict)
+        verdict.reason === "device_stopped"
+          ? { packed: null, verdict }
+          : yield* collect(order, staged, result, verdict)
       const report: RunReport = {
         ...collected.verdict,
         endedAtMs,

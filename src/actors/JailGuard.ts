@@ -41,12 +41,17 @@ export const jailGuard = Behaviour.make(JailGuardProtocol, (context) =>
       Due: () => begin,
       Checked: Effect.fnUntraced(function* ({ payload }) {
         checking = false
-        const changed = payload.problem !== verdict.problem || (payload.report === null) !== (verdict.report === null)
+        const changed =
+          payload.problem !== verdict.problem || (payload.report === null) !== (verdict.report === null)
         verdict = payload
-        if (changed && payload.problem !== null) yield* Effect.logError(`there is no safe jail: ${payload.problem}`)
+        if (changed && payload.problem !== null)
+          yield* Effect.logError(`there is no safe jail: ${payload.problem}`)
         if (changed && payload.report !== null) {
           yield* Effect.logInfo(`the jail is safe: ${payload.report.engine} ${payload.report.version}`).pipe(
-            Effect.annotateLogs({ isolation: payload.report.isolation, notes: payload.report.notes.join(" ") })
+            Effect.annotateLogs({
+              isolation: payload.report.isolation,
+              notes: payload.report.notes.join(" ")
+            })
           )
         }
         if (changed) yield* Effect.ignore(mainLoop.tell("Nudge"))

@@ -13,7 +13,8 @@ import type { LaneName, OrderProgress } from "../schemas/WorkOrder.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { JailGuardKey, MainLoopKey, NotaryKey, OutboxKey, TrustKeeperKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
-import { giveUp, type LaneEnvironment, work, type WorkError } from "./LaneWork.ts"
+import type { LaneEnvironment } from "./LaneChecks.ts"
+import { giveUp, type WorkError, work } from "./LaneWork.ts"
 
 /** What a lane takes from the device's configuration. */
 export type LaneOptions = Pick<LaneEnvironment, "allowance" | "download" | "diskReserveBytes">
@@ -46,7 +47,8 @@ interface State {
 
 const broken = (order: OrderId, cause: Cause.Cause<WorkError>): WorkEnd => {
   const error = Cause.squash(cause)
-  const storage = typeof error === "object" && error !== null && "_tag" in error && error._tag === "StorageError"
+  const storage =
+    typeof error === "object" && error !== null && "_tag" in error && error._tag === "StorageError"
   return {
     order,
     kind: "failed",
@@ -102,7 +104,9 @@ const remember = Effect.fnUntraced(function* (state: State, ended: WorkEnd) {
   const pauseMs = ended.kind === "failed" ? yield* delayAfter(failureDelays, failures) : ended.pauseMs
   const { detail, trouble } = ended
   state.pauses.set(ended.order, { untilAt: (yield* monotonicMs) + pauseMs, detail, trouble, failures })
-  yield* Effect.logInfo(`an order is put off for ${pauseMs} ms: ${detail}`).pipe(Effect.annotateLogs({ order: ended.order }))
+  yield* Effect.logInfo(`an order is put off for ${pauseMs} ms: ${detail}`).pipe(
+    Effect.annotateLogs({ order: ended.order })
+  )
 })
 
 /** The behaviour of the lane `name`. */
@@ -111,7 +115,13 @@ export const lane = (name: LaneName, options: LaneOptions) =>
     Effect.gen(function* () {
       const ledger = yield* Ledger
       const mainLoop = context.ref(MainLoopKey)
-      const state: State = { current: null, progress: null, pauses: new Map(), stops: new Set(), draining: false }
+      const state: State = {
+        current: null,
+        progress: null,
+        pauses: new Map(),
+        stops: new Set(),
+        draining: false
+      }
       const environment = makeEnvironment(context, options, state)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
 
@@ -129,19 +139,25 @@ export const lane = (name: LaneName, options: LaneOptions) =>
         if (rows.length > 0) yield* alarm.ringIn(Math.min(...rows.map(untilAt)) - nowAt)
       }).pipe(
         Effect.catch((error) =>
-          Effect.andThen(Effect.logError(`the ledger cannot be read: ${error.reason}`), alarm.ringIn(ledgerRetryMs))
+          Effect.andThen(
+            Effect.logError(`the ledger cannot be read: ${error.reason}`),
+            alarm.ringIn(ledgerRetryMs)
+          )
         )
       )
 
-      const status = Effect.map(monotonicMs, (nowAt): LaneStatus => ({
-        current: state.progress,
-        waiting: [...state.pauses].map(([order, pause]) => ({
-          order,
-          pauseMs: Math.max(pause.untilAt - nowAt, 0),
-          detail: pause.detail
-        })),
-        draining: state.draining
-      }))
+      const status = Effect.map(
+        monotonicMs,
+        (nowAt): LaneStatus => ({
+          current: state.progress,
+          waiting: [...state.pauses].map(([order, pause]) => ({
+            order,
+            pauseMs: Math.max(pause.untilAt - nowAt, 0),
+            detail: pause.detail
+          })),
+          draining: state.draining
+        })
+      )
 
       // What was in hand when the last life ended stands in the ledger.
       yield* alarm.ringIn(0)
@@ -150,7 +166,8 @@ export const lane = (name: LaneName, options: LaneOptions) =>
         Due: () => next,
         Stop: ({ payload }) =>
           Effect.suspend(() => {
-            if (state.current?.order === payload.order) return Deferred.succeed(state.current.stop, payload.reason)
+            if (state.current?.order === payload.order)
+              return Deferred.succeed(state.current.stop, payload.reason)
             const pause = state.pauses.get(payload.order)
             if (pause !== undefined) state.pauses.set(payload.order, { ...pause, untilAt: 0 })
             if (payload.reason === "stopped_by_server") state.stops.add(payload.order)

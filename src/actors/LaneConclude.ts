@@ -1,10 +1,10 @@
 /** How a lane ends an order: the draft of its receipt, the notary's signature, and nothing left behind. */
 import { Effect, Schedule } from "effect"
+import type { RpcGroup } from "effect/rpc"
+import type { ActorRef } from "../kernel/index.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { LedgerOrder } from "../ports/Ledger.ts"
 import { PackageStore } from "../ports/PackageStore.ts"
-import type { ActorRef } from "../kernel/index.ts"
-import type { RpcGroup } from "effect/rpc"
 import type { NotaryProtocol, ReceiptDraft } from "../schemas/protocols/Notary.ts"
 import type { Isolation } from "../schemas/Receipt.ts"
 import type { OutcomeReason } from "../schemas/Refusals.ts"
@@ -42,7 +42,12 @@ export const draftOf = (
 })
 
 /** A draft with everything a run told. */
-export const draftOfRun = (row: LedgerOrder, rootVersion: number, report: RunReport, isolation: Isolation): ReceiptDraft => ({
+export const draftOfRun = (
+  row: LedgerOrder,
+  rootVersion: number,
+  report: RunReport,
+  isolation: Isolation
+): ReceiptDraft => ({
   ...draftOf(row, rootVersion, report.endedAtMs, report),
   exit_code: report.exitCode,
   signal: report.signal,
@@ -66,13 +71,23 @@ export const conclude = (
 ) =>
   Effect.gen(function* () {
     const store = yield* PackageStore
-    yield* notary.ask("Conclude", { draft, accepted: row.order.id, key: row.digest, artifacts }, { timeoutMs: askTimeoutMs }).pipe(
-      Effect.tapError((error) => Effect.logWarning(`the receipt is not written yet: ${error.message}`)),
-      Effect.retry(patience)
-    )
-    yield* store.remove(row.order.id).pipe(
-      Effect.catch((error) => Effect.logWarning(`something of the order is left on disk: ${error.path}: ${error.reason}`))
-    )
+    yield* notary
+      .ask(
+        "Conclude",
+        { draft, accepted: row.order.id, key: row.digest, artifacts },
+        { timeoutMs: askTimeoutMs }
+      )
+      .pipe(
+        Effect.tapError((error) => Effect.logWarning(`the receipt is not written yet: ${error.message}`)),
+        Effect.retry(patience)
+      )
+    yield* store
+      .remove(row.order.id)
+      .pipe(
+        Effect.catch((error) =>
+          Effect.logWarning(`something of the order is left on disk: ${error.path}: ${error.reason}`)
+        )
+      )
   })
 
 /** Device time, for receipts. */

@@ -51,7 +51,10 @@ const sleepAfter = Effect.fnUntraced(function* (ended: TurnEnd, failures: number
   if (ended.again) return 0
   if (ended.kind === "waiting") return waitingMs
   if (ended.kind === "failed") {
-    const delayMs = yield* delayAfter({ firstMs: sleepMinimumMs, factor: 2, maximumMs: sleepMaximumMs }, failures)
+    const delayMs = yield* delayAfter(
+      { firstMs: sleepMinimumMs, factor: 2, maximumMs: sleepMaximumMs },
+      failures
+    )
     return Math.min(Math.max(delayMs, ended.sleepMs ?? 0), sleepMaximumMs)
   }
   const asked = Math.min(Math.max(ended.sleepMs ?? 0, sleepMinimumMs), sleepMaximumMs)
@@ -73,7 +76,8 @@ const account = Effect.fnUntraced(function* (state: State, ended: TurnEnd) {
     detail: ended.detail,
     degraded: ended.blocked === null ? [] : [`${ended.blocked}: ${blockedTexts[ended.blocked]}`]
   }
-  if (ended.kind === "failed" && ended.detail !== before.detail) yield* Effect.logWarning(`a turn failed: ${ended.detail}`)
+  if (ended.kind === "failed" && ended.detail !== before.detail)
+    yield* Effect.logWarning(`a turn failed: ${ended.detail}`)
   if (polled && before.failures > 0) yield* Effect.logInfo("the server is reached again")
   if (ended.blocked !== before.blocked && ended.blocked !== null) {
     yield* Effect.logInfo(`no orders are taken: ${blockedTexts[ended.blocked]}`)
@@ -116,7 +120,9 @@ export const mainLoop = (options: MainLoopOptions) =>
       const nudge = Effect.suspend(() => {
         if (!state.running) return beginTurn
         state.again = true
-        return state.turn.abortable ? Effect.asVoid(Deferred.succeed(state.turn.abort, undefined)) : Effect.void
+        return state.turn.abortable
+          ? Effect.asVoid(Deferred.succeed(state.turn.abort, undefined))
+          : Effect.void
       })
       yield* beat(turnWithinMs)
       yield* alarm.ringIn(0)

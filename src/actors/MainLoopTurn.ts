@@ -2,8 +2,7 @@
  * One turn of the main loop, in the paper's order: self → connectivity → disk → poll → hand orders to the lanes → end of
  * turn. What is wrong with the device goes along with the poll; only a missing server, or missing trust, leaves it out.
  */
-import { type Deferred, Effect, Result } from "effect"
-import { Deferred as D } from "effect"
+import { Deferred as D, type Deferred, Effect, Result } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import type { ActorRef } from "../kernel/index.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
@@ -99,13 +98,17 @@ const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvir
 })
 
 /** Unfinished orders with what the lanes know beyond the ledger. */
-const activeOrders = Effect.fnUntraced(function* (rows: ReadonlyArray<LedgerOrder>, environment: TurnEnvironment) {
+const activeOrders = Effect.fnUntraced(function* (
+  rows: ReadonlyArray<LedgerOrder>,
+  environment: TurnEnvironment
+) {
   const clock = yield* DeviceClock
   const nowMs = yield* clock.nowMs
   const current = new Map<string, OrderProgress>()
   for (const lane of environment.lanes.values()) {
     const status = yield* Effect.option(lane.ask("Status"))
-    if (status._tag === "Some" && status.value.current !== null) current.set(status.value.current.order, status.value.current)
+    if (status._tag === "Some" && status.value.current !== null)
+      current.set(status.value.current.order, status.value.current)
   }
   return rows.slice(0, Limits.pollActive).map((row) => current.get(row.order.id) ?? resting(row, nowMs))
 })
@@ -138,13 +141,19 @@ const makeRequest = Effect.fnUntraced(function* (
 })
 
 /** Takes in an answer: time, trust, cancels, orders. */
-const handOver = Effect.fnUntraced(function* (answer: Answer<PollAnswer>, state: TurnState, environment: TurnEnvironment) {
+const handOver = Effect.fnUntraced(function* (
+  answer: Answer<PollAnswer>,
+  state: TurnState,
+  environment: TurnEnvironment
+) {
   const clock = yield* DeviceClock
   yield* clock.accept(answer.serverTimeMs)
   const { body, rootVersion } = answer
   const view = yield* environment.trust.ask("Heard", { rootVersion, admission: body.admission })
-  if (body.objection === "not_enrolled") yield* Effect.ignore(environment.trust.tell("Refused", { code: "unknown_device" }))
-  else if (body.objection !== null) yield* Effect.ignore(environment.trust.tell("Refused", { code: "not_accepted" }))
+  if (body.objection === "not_enrolled")
+    yield* Effect.ignore(environment.trust.tell("Refused", { code: "unknown_device" }))
+  else if (body.objection !== null)
+    yield* Effect.ignore(environment.trust.tell("Refused", { code: "not_accepted" }))
   if (body.objection !== null && body.objection !== state.objection) {
     yield* Effect.logError(`the server objects to this device: ${body.objection}`)
   }
@@ -187,7 +196,12 @@ const failed = (blocked: BlockedCode | null, sleepMs: number | null, detail: str
 })
 
 /** The poll and what comes of it. */
-const pollOnce = Effect.fnUntraced(function* (view: TrustView, held: HeldRoot, state: TurnState, environment: TurnEnvironment) {
+const pollOnce = Effect.fnUntraced(function* (
+  view: TrustView,
+  held: HeldRoot,
+  state: TurnState,
+  environment: TurnEnvironment
+) {
   const link = yield* ServerLink
   const before = blockedBy(view, state.objection, yield* look(held, environment))
   const request = yield* makeRequest(view, held, before, environment)
@@ -197,11 +211,16 @@ const pollOnce = Effect.fnUntraced(function* (view: TrustView, held: HeldRoot, s
     Effect.as(D.await(state.abort), null)
   )
   state.abortable = false
-  if (answer === null) return { ...waiting("clock_unproven", "something changed"), blocked: before, again: true }
+  if (answer === null)
+    return { ...waiting("clock_unproven", "something changed"), blocked: before, again: true }
   if (Result.isFailure(answer)) {
     const error = answer.failure
     const refused = error._tag === "ServerRefused" ? error : null
-    if (refused?.code === "unknown_device" || refused?.code === "not_accepted" || refused?.code === "revoked") {
+    if (
+      refused?.code === "unknown_device" ||
+      refused?.code === "not_accepted" ||
+      refused?.code === "revoked"
+    ) {
       yield* Effect.ignore(environment.trust.tell("Refused", { code: refused.code }))
     }
     return failed(before, refused?.retryAfterMs ?? null, linkProblem(error))
@@ -242,6 +261,4 @@ export const turn = (state: TurnState, environment: TurnEnvironment) =>
     const probe = yield* HostProbe
     const connected = yield* probe.hasNetwork
     return connected ? ended : { ...ended, detail: `no network interface is up; ${ended.detail}` }
-  }).pipe(
-    Effect.catch((error) => Effect.succeed(failed(null, null, error.message)))
-  )
+  }).pipe(Effect.catch((error) => Effect.succeed(failed(null, null, error.message))))

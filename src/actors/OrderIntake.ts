@@ -60,12 +60,17 @@ const takeCancel = Effect.fnUntraced(function* (envelope: DsseEnvelope, held: He
   const stale = cancel.device !== identity.id || cancel.expires_at_ms <= (yield* clock.nowMs)
   if (stale) return null
   const isNew = yield* ledger.rememberCancel(cancel.order, envelope, cancel.expires_at_ms)
-  if (isNew) yield* Effect.logInfo("an operator cancels an order").pipe(Effect.annotateLogs({ order: cancel.order }))
+  if (isNew)
+    yield* Effect.logInfo("an operator cancels an order").pipe(Effect.annotateLogs({ order: cancel.order }))
   return cancel.order
 })
 
 /** Tells the lane of an unfinished order to stop it. */
-const stopOrder = Effect.fnUntraced(function* (order: OrderId, reason: StopReason, environment: IntakeEnvironment) {
+const stopOrder = Effect.fnUntraced(function* (
+  order: OrderId,
+  reason: StopReason,
+  environment: IntakeEnvironment
+) {
   const ledger = yield* Ledger
   const row = yield* ledger.find(order)
   if (row === null || isFinal(row.state)) return
@@ -150,7 +155,9 @@ const judgeByLedger = Effect.fnUntraced(function* (
 })
 
 /** What became of one envelope. */
-type Taken = { readonly kind: "accepted" | "refused" | "known" } | { readonly kind: "later"; readonly code: BlockedCode }
+type Taken =
+  | { readonly kind: "accepted" | "refused" | "known" }
+  | { readonly kind: "later"; readonly code: BlockedCode }
 
 const takeAuthentic = Effect.fnUntraced(function* (
   authentic: AuthenticOrder,
@@ -161,7 +168,9 @@ const takeAuthentic = Effect.fnUntraced(function* (
   const { digest, order } = authentic
   const judgement = yield* judgeByLedger(authentic, facts, environment)
   const reject = (code: RefusalCode, detail: string | null) =>
-    Effect.as(refuse({ code, detail, order, digest, key: digest }, facts, environment), { kind: "refused" } satisfies Taken as Taken)
+    Effect.as(refuse({ code, detail, order, digest, key: digest }, facts, environment), {
+      kind: "refused"
+    } satisfies Taken as Taken)
   switch (judgement.kind) {
     case "known":
     case "later":
@@ -183,10 +192,15 @@ const takeAuthentic = Effect.fnUntraced(function* (
   }
 })
 
-const takeOne = Effect.fnUntraced(function* (envelope: DsseEnvelope, facts: IntakeFacts, environment: IntakeEnvironment) {
+const takeOne = Effect.fnUntraced(function* (
+  envelope: DsseEnvelope,
+  facts: IntakeFacts,
+  environment: IntakeEnvironment
+) {
   const engine = yield* CryptoEngine
   const authentic = authenticate(engine, facts.held.root, envelope)
-  if (Result.isSuccess(authentic)) return yield* takeAuthentic(authentic.success, envelope, facts, environment)
+  if (Result.isSuccess(authentic))
+    return yield* takeAuthentic(authentic.success, envelope, facts, environment)
   const ledger = yield* Ledger
   const { code, detail, digest, key } = authentic.failure
   if (facts.outboxFull || (yield* ledger.concluded(key))) return { kind: "known" } satisfies Taken as Taken
@@ -209,7 +223,8 @@ export const takeOrders = Effect.fnUntraced(function* (
   let refused = 0
   for (const envelope of envelopes.slice(0, Limits.pollOrders)) {
     const taken: Taken = yield* takeOne(envelope, facts, environment)
-    if (taken.kind === "later") return { accepted, refused, left: taken.code } satisfies IntakeOutcome as IntakeOutcome
+    if (taken.kind === "later")
+      return { accepted, refused, left: taken.code } satisfies IntakeOutcome as IntakeOutcome
     if (taken.kind === "accepted") accepted++
     if (taken.kind === "refused") refused++
   }

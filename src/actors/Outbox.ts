@@ -36,7 +36,12 @@ interface State {
   dropped: number
 }
 
-const end = (kind: RoundEnd["kind"], sent: number, pauseMs: number, detail: string): RoundEnd => ({ kind, sent, pauseMs, detail })
+const end = (kind: RoundEnd["kind"], sent: number, pauseMs: number, detail: string): RoundEnd => ({
+  kind,
+  sent,
+  pauseMs,
+  detail
+})
 
 /** Steps on the orders' way; nothing is lost with them, since the poll tells them again. */
 const sendProgress = Effect.fnUntraced(function* (events: ReadonlyArray<OrderProgress>) {
@@ -56,7 +61,9 @@ const round = (state: State, events: ReadonlyArray<OrderProgress>) =>
       const failures = (state.memory.held.get(item.id)?.failures ?? 0) + 1
       const pauseMs = yield* delayAfter(heldDelays, failures)
       state.memory.held.set(item.id, { untilAt: nowAt + pauseMs, failures })
-      yield* Effect.logError(`the server does not take receipt ${item.number}; it is kept and tried again in ${pauseMs} ms`)
+      yield* Effect.logError(
+        `the server does not take receipt ${item.number}; it is kept and tried again in ${pauseMs} ms`
+      )
     }
     if (left > state.memory.held.size) return end("more", sent, 0, "")
     if (left === 0) return end("empty", sent, idleMs, "")
@@ -64,7 +71,8 @@ const round = (state: State, events: ReadonlyArray<OrderProgress>) =>
     return end("held", sent, Math.max(first - nowAt, 1_000), `${left} receipts are held`)
   }).pipe(
     Effect.catchTags({
-      LedgerError: (error) => Effect.succeed(end("failed", 0, 0, `the ledger cannot be read: ${error.reason}`)),
+      LedgerError: (error) =>
+        Effect.succeed(end("failed", 0, 0, `the ledger cannot be read: ${error.reason}`)),
       ServerUnreachable: (error) => Effect.succeed(end("failed", 0, 0, linkProblem(error))),
       ServerUntrusted: (error) => Effect.succeed(end("failed", 0, 0, linkProblem(error))),
       ServerRefused: (error) => Effect.succeed(end("failed", 0, error.retryAfterMs ?? 0, linkProblem(error)))
@@ -119,23 +127,29 @@ export const outbox = Behaviour.make(OutboxProtocol, (context) =>
       Due: () => begin,
       Progress: ({ payload }) =>
         Effect.suspend(() => {
-          if (state.progress.size >= Limits.progressEvents && !state.progress.has(payload.order)) return Effect.void
+          if (state.progress.size >= Limits.progressEvents && !state.progress.has(payload.order))
+            return Effect.void
           state.progress.set(payload.order, payload)
           return state.failures > 0 ? Effect.void : begin
         }),
       Status: () =>
-        Effect.map(Effect.orElseSucceed(ledger.outboxSize, () => ({ items: 0, bytes: 0 })), (size) => ({
-          ...size,
-          reached: state.reached,
-          dropped: state.dropped
-        })),
+        Effect.map(
+          Effect.orElseSucceed(ledger.outboxSize, () => ({ items: 0, bytes: 0 })),
+          (size) => ({
+            ...size,
+            reached: state.reached,
+            dropped: state.dropped
+          })
+        ),
       RoundEnded: Effect.fnUntraced(function* ({ payload }) {
         state.sending = false
         const failed = payload.kind === "failed"
-        if (failed && state.failures === 0) yield* Effect.logInfo(`results wait to be sent: ${payload.detail}`)
+        if (failed && state.failures === 0)
+          yield* Effect.logInfo(`results wait to be sent: ${payload.detail}`)
         state.failures = failed ? state.failures + 1 : 0
         if (failed || payload.sent > 0) state.reached = !failed
-        if (failed) return yield* waitFor(Math.max(payload.pauseMs, yield* delayAfter(failureDelays, state.failures)))
+        if (failed)
+          return yield* waitFor(Math.max(payload.pauseMs, yield* delayAfter(failureDelays, state.failures)))
         if (state.again || payload.kind === "more") return yield* begin
         yield* waitFor(payload.pauseMs)
       }),

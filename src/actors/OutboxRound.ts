@@ -35,7 +35,13 @@ export type Sent =
   | { readonly kind: "held"; readonly items: ReadonlyArray<ReceiptItem>; readonly detail: string }
 
 /** Refusals of a single item: the same bytes will never be welcome. All others are about the device or the moment. */
-const hopeless: ReadonlySet<DeviceApiErrorCode> = new Set(["bad_request", "not_found", "conflict", "too_large", "gone"])
+const hopeless: ReadonlySet<DeviceApiErrorCode> = new Set([
+  "bad_request",
+  "not_found",
+  "conflict",
+  "too_large",
+  "gone"
+])
 
 const isHopeless = (error: LinkError): boolean => error._tag === "ServerRefused" && hopeless.has(error.code)
 
@@ -62,12 +68,17 @@ const transfer = Effect.fnUntraced(function* (item: ArtifactsItem, memory: Round
   let offset = memory.offsets.get(item.id) ?? 0
   let stalled = 0
   while (offset < item.sizeBytes) {
-    const block = yield* store.readBlock(item.path, offset, Math.min(Limits.blockBytes, item.sizeBytes - offset))
+    const block = yield* store.readBlock(
+      item.path,
+      offset,
+      Math.min(Limits.blockBytes, item.sizeBytes - offset)
+    )
     if (block.length === 0) return drop("the file in the spool is shorter than it was")
     const answer = yield* heard(yield* link.artifacts(item.order, offset, item.sizeBytes, block))
     // A server that was set back may have less than we sent, but it may not send us round in circles.
     stalled = answer.received_bytes > offset ? 0 : stalled + 1
-    if (stalled > 3 || answer.received_bytes > item.sizeBytes) return drop("the server's count of the artifacts makes no sense")
+    if (stalled > 3 || answer.received_bytes > item.sizeBytes)
+      return drop("the server's count of the artifacts makes no sense")
     offset = answer.received_bytes
     memory.offsets.set(item.id, offset)
   }
@@ -87,7 +98,11 @@ const sendArtifacts = (item: ArtifactsItem, memory: RoundMemory) =>
       ServerRefused: orDrop(item),
       ServerUntrusted: orDrop(item),
       StorageError: (error) =>
-        Effect.succeed<Sent>({ kind: "dropped", item, detail: `the artifacts cannot be read: ${error.reason}` })
+        Effect.succeed<Sent>({
+          kind: "dropped",
+          item,
+          detail: `the artifacts cannot be read: ${error.reason}`
+        })
     })
   )
 
@@ -95,7 +110,9 @@ const sendArtifacts = (item: ArtifactsItem, memory: RoundMemory) =>
 const sendReceipts = (items: ReadonlyArray<ReceiptItem>) =>
   Effect.gen(function* () {
     const link = yield* ServerLink
-    const { acknowledged } = yield* heard(yield* link.receipts({ receipts: items.map((item) => item.envelope) }))
+    const { acknowledged } = yield* heard(
+      yield* link.receipts({ receipts: items.map((item) => item.envelope) })
+    )
     const named = (item: ReceiptItem) =>
       acknowledged.some((entry) => entry.number === item.number && entry.digest === item.digest)
     const kept = items.filter((item) => !named(item))
@@ -103,10 +120,8 @@ const sendReceipts = (items: ReadonlyArray<ReceiptItem>) =>
     if (kept.length > 0) sent.push({ kind: "held", items: kept, detail: "the server did not acknowledge it" })
     return sent as ReadonlyArray<Sent>
   }).pipe(
-    Effect.catch((error: LinkError) =>
-      isHopeless(error)
-        ? Effect.succeed<ReadonlyArray<Sent>>([{ kind: "held", items, detail: linkProblem(error) }])
-        : Effect.fail(error)
+    Effect.catchIf(isHopeless, (error) =>
+      Effect.succeed<ReadonlyArray<Sent>>([{ kind: "held", items, detail: linkProblem(error) }])
     )
   )
 
@@ -126,7 +141,8 @@ export const batches = (items: ReadonlyArray<OutboxItem>): ReadonlyArray<Readonl
   const result: Array<Array<OutboxItem>> = []
   for (const item of items) {
     const last = result.at(-1)
-    const joins = item.kind === "receipt" && last?.[0]?.kind === "receipt" && last.length < Limits.receiptsPerRequest
+    const joins =
+      item.kind === "receipt" && last?.[0]?.kind === "receipt" && last.length < Limits.receiptsPerRequest
     if (joins) last.push(item)
     else result.push([item])
   }
@@ -173,7 +189,9 @@ export const sendRound = (memory: RoundMemory, nowAt: number) =>
   Effect.gen(function* () {
     const ledger = yield* Ledger
     const oldest = yield* ledger.outbox(roundItems + memory.held.size)
-    const ready = oldest.filter((item) => (memory.held.get(item.id)?.untilAt ?? nowAt) <= nowAt).slice(0, roundItems)
+    const ready = oldest
+      .filter((item) => (memory.held.get(item.id)?.untilAt ?? nowAt) <= nowAt)
+      .slice(0, roundItems)
     const outcome = { sent: 0, dropped: 0, held: [] as Array<ReceiptItem>, left: oldest.length }
     for (const batch of batches(ready)) {
       for (const sent of yield* sendBatch(batch, memory)) {

@@ -3,13 +3,19 @@
  * full or some time after its first byte. When no more can be kept the rest is cut and marked; the job goes on.
  */
 import { Effect, type Scope, Semaphore } from "effect"
-import { encodeHex, decodeHex } from "../crypto/Hex.ts"
+import { decodeHex, encodeHex } from "../crypto/Hex.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { Ledger } from "../ports/Ledger.ts"
 import { PackageStore } from "../ports/PackageStore.ts"
 import type { Digest } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
-import { encodeFrames, firstSequence, frameHeaderBytes, type OutputFrame, type OutputStream } from "../schemas/OutputFrames.ts"
+import {
+  encodeFrames,
+  firstSequence,
+  frameHeaderBytes,
+  type OutputFrame,
+  type OutputStream
+} from "../schemas/OutputFrames.ts"
 import type { WorkOrder } from "../schemas/WorkOrder.ts"
 import { makeAlarm } from "./Alarm.ts"
 
@@ -77,7 +83,9 @@ export const makeOutputWriter = (
       return storeChunk(plaintext, content).pipe(
         Effect.catch((error) => {
           cut = true
-          return Effect.logWarning(`output is cut: ${error.reason}`).pipe(Effect.annotateLogs({ order: order.id }))
+          return Effect.logWarning(`output is cut: ${error.reason}`).pipe(
+            Effect.annotateLogs({ order: order.id })
+          )
         })
       )
     })

@@ -13,7 +13,12 @@ export const progressVersion = (version: number, doneBytes: number, totalBytes: 
   (totalBytes === 0 ? 0 : Math.min(Math.floor((doneBytes / totalBytes) * stepsPerState), stepsPerState - 1))
 
 /** A step into a state, without bytes. */
-export const stepInto = (order: OrderProgress["order"], state: OrderState, version: number, atMs: number): OrderProgress => ({
+export const stepInto = (
+  order: OrderProgress["order"],
+  state: OrderState,
+  version: number,
+  atMs: number
+): OrderProgress => ({
   order,
   state,
   version: progressVersion(version, 0, 0),
@@ -23,7 +28,13 @@ export const stepInto = (order: OrderProgress["order"], state: OrderState, versi
 })
 
 /** So many bytes done within a state. */
-export const bytesDone = (step: OrderProgress, version: number, doneBytes: number, totalBytes: number, atMs: number): OrderProgress => ({
+export const bytesDone = (
+  step: OrderProgress,
+  version: number,
+  doneBytes: number,
+  totalBytes: number,
+  atMs: number
+): OrderProgress => ({
   ...step,
   version: progressVersion(version, doneBytes, totalBytes),
   at_ms: atMs,

@@ -40,7 +40,10 @@ const stopped = (stop: StopReason): Verdict =>
 const settleArtifacts = (manifest: Manifest, result: JailResult): Verdict => {
   const refused = result.refused_artifacts[0]
   if (refused !== undefined) {
-    return verdict("failed", "artifact_refused", { exitCode: 0, detail: `${refused.name}: ${refused.reason}` })
+    return verdict("failed", "artifact_refused", {
+      exitCode: 0,
+      detail: `${refused.name}: ${refused.reason}`
+    })
   }
   const left = new Set<string>(result.artifacts.map((artifact) => artifact.path))
   const missing = manifest.artifacts.find((path) => !left.has(path))
@@ -79,9 +82,14 @@ export const refuseByAllowance = (
   if (device !== undefined) return { code: "grant_refused", detail: `the device ${device}` }
   const path = manifest.grants.read_only.find((name) => !allowed.grants.read_only.includes(name))
   if (path !== undefined) return { code: "grant_refused", detail: `the path ${path}` }
-  for (const [name, maximum] of Object.entries(allowed.limits) as Array<[keyof JobLimits, number | undefined]>) {
+  for (const [name, maximum] of Object.entries(allowed.limits) as Array<
+    [keyof JobLimits, number | undefined]
+  >) {
     if (maximum !== undefined && manifest.limits[name] > maximum) {
-      return { code: "limit_refused", detail: `${name} is ${manifest.limits[name]}, the device allows ${maximum}` }
+      return {
+        code: "limit_refused",
+        detail: `${name} is ${manifest.limits[name]}, the device allows ${maximum}`
+      }
     }
   }
   return null

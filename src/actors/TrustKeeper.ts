@@ -2,7 +2,7 @@
  * The trust keeper: gets the root and keeps it, asks the operators to let this device in, and believes only what they
  * signed. It hands the server link its trust and the main loop its view.
  */
-import { Effect, Exit, Result, Schema } from "effect"
+import { Effect, Exit, Result } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import { claimCode } from "../crypto/IdentityKeys.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
@@ -11,7 +11,7 @@ import { DeviceClock } from "../ports/DeviceClock.ts"
 import { Identity } from "../ports/Identity.ts"
 import { Ledger, type LedgerError } from "../ports/Ledger.ts"
 import { ServerLink } from "../ports/ServerLink.ts"
-import { DsseEnvelope } from "../schemas/Dsse.ts"
+import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
 import {
   type HeldRoot,
@@ -28,6 +28,7 @@ import {
   judgeAdmission,
   newerAdmission,
   phaseOf,
+  restoreAdmission,
   restoreRoot,
   type Self,
   storeRoot
@@ -66,11 +67,11 @@ interface State {
   detail: string
 }
 
-const decodeEnvelope = Schema.decodeUnknownResult(Schema.fromJsonString(DsseEnvelope))
-
 /** What cannot be stored is not believed either: it comes again with a later answer. */
 const notStored = <A>(effect: Effect.Effect<A, LedgerError>): Effect.Effect<A | void> =>
-  Effect.catch(effect, (error) => Effect.logError(`the ledger does not take what the server told: ${error.reason}`))
+  Effect.catch(effect, (error) =>
+    Effect.logError(`the ledger does not take what the server told: ${error.reason}`)
+  )
 
 /** What the ledger kept, checked again; what is damaged is as if it had never come. */
 const restore = (self: Self) =>
@@ -82,116 +83,122 @@ const restore = (self: Self) =>
     if (root !== null && Result.isFailure(root)) yield* Effect.logError(root.failure)
     const held = root !== null && Result.isSuccess(root) ? root.success : null
     const admissionText = yield* ledger.note("admission")
-    const envelope = admissionText === null ? null : decodeEnvelope(admissionText)
-    if (held === null || envelope === null || Result.isFailure(envelope)) return { held, admission: null }
-    const admission = judgeAdmission(engine, held, self, envelope.success)
+    if (held === null || admissionText === null) return { held, admission: null }
+    const admission = restoreAdmission(engine, held, self, admissionText)
     if (Result.isSuccess(admission)) return { held, admission: admission.success }
-    yield* Effect.logWarning(`the stored decision about this device no longer holds: ${admission.failure}`)
+    yield* Effect.logWarning(`the stored decision about this device is of no use: ${admission.failure}`)
     return { held, admission: null }
   })
 
-/** The keeper of one life: its state and what changes it. */
-const makeKeeper = (context: Context, options: TrustOptions) =>
-  Effect.gen(function* () {
-    const ledger = yield* Ledger
-    const engine = yield* CryptoEngine
-    const identity = yield* Identity
-    const clock = yield* DeviceClock
-    const link = yield* ServerLink
-    const self: Self = {
-      device: identity.id as DeviceId,
-      signingKey: identity.signingKey,
-      recipient: identity.recipient,
-      incarnation: ledger.incarnation
-    }
-    const restored = yield* restore(self)
-    const state: State = {
-      ...restored,
-      announced: restored.held?.root.version ?? 0,
-      stepping: false,
-      enrol: false,
-      failures: 0,
-      asked: 0,
-      codeShownAt: null,
-      detail: ""
-    }
-    if (state.held !== null) yield* link.trust({ root: state.held.root, server: state.held.server })
-
-    const phase = (): TrustPhase => phaseOf(state.admission, self.incarnation)
-    const code = (): string | null =>
-      state.held === null || phase() === "accepted"
-        ? null
-        : claimCode(engine, { device: self.device, rootDigest: state.held.firstDigest, server: state.held.server })
-    const view = (): TrustView => ({
-      phase: phase(),
-      held: state.held,
-      admissionSequence: state.admission?.admission.sequence ?? 0,
-      name: state.admission?.admission.name ?? null,
-      claimCode: code(),
-      detail: state.detail
-    })
-
-    const takeRoot = Effect.fnUntraced(function* (held: HeldRoot) {
-      if (state.held !== null && held.root.version <= state.held.root.version) return
-      yield* ledger.setNote("roots", storeRoot(held))
-      state.held = held
-      yield* Effect.logInfo(`trust root ${held.root.version} taken in`)
-    }, notStored)
-
-    const takeAdmission = Effect.fnUntraced(function* (envelope: DsseEnvelope) {
-      if (state.held === null) return
-      const came = Result.flatMap(judgeAdmission(engine, state.held, self, envelope), (judged) =>
-        newerAdmission(engine, state.admission, judged)
-      )
-      if (Result.isFailure(came)) {
-        state.detail = `a decision about this device is refused: ${came.failure}`
-        return yield* Effect.logWarning(state.detail)
-      }
-      if (came.success === state.admission) return
-      yield* ledger.setNote("admission", JSON.stringify(came.success.envelope))
-      yield* ledger.setNote("device_name", JSON.stringify(came.success.admission.name))
-      state.admission = came.success
-      yield* Effect.logInfo(`an operator's decision: ${came.success.admission.decision}`).pipe(
-        Effect.annotateLogs({ name: came.success.admission.name, sequence: came.success.admission.sequence })
-      )
-    }, notStored)
-
-    const showCode = Effect.gen(function* () {
-      const text = code()
-      if (text === null || options.invitation !== null || phase() !== "not_enrolled") return
-      const nowMs = yield* monotonicMs
-      if (state.codeShownAt !== null && nowMs - state.codeShownAt < showCodeEveryMs) return
-      state.codeShownAt = nowMs
-      yield* Effect.logInfo(
-        `waiting to be accepted; compare the claim code ${text} with the one \`postern devices show ${self.device}\` prints`
-      )
-    })
-
-    /** How long to wait for the next step; null when only an answer can call for one. */
-    const pause = Effect.gen(function* () {
-      if (state.failures > 0) return yield* delayAfter(failureDelays, state.failures)
-      if (phase() === "not_enrolled" || state.enrol) return yield* delayAfter(pendingDelays, state.asked)
-      if (phase() !== "accepted") return patientMs
-      const expired = state.held !== null && state.held.root.expires_at_ms <= (yield* clock.nowMs)
-      return expired ? patientMs : renewMs
-    })
-
-    const startStep = Effect.suspend(() => {
-      if (state.stepping) return Effect.void
-      state.stepping = true
-      const before = { held: state.held, phase: phase(), enrol: state.enrol }
-      return context.startTask(trustStep(options, before), (exit) => [
-        "StepEnded",
-        Exit.isSuccess(exit)
-          ? exit.value
-          : { held: null, admission: null, status: null, failed: true, detail: "the step broke off" }
-      ])
-    })
-
-    return { state, view, phase, takeRoot, takeAdmission, showCode, pause, startStep }
-  })
+/** The keeper of one life: its state and what it works with. */
+const makeKeeper = Effect.fnUntraced(function* (context: Context, options: TrustOptions) {
+  const ledger = yield* Ledger
+  const engine = yield* CryptoEngine
+  const identity = yield* Identity
+  const link = yield* ServerLink
+  const self: Self = {
+    device: identity.id as DeviceId,
+    signingKey: identity.signingKey,
+    recipient: identity.recipient,
+    incarnation: ledger.incarnation
+  }
+  const restored = yield* restore(self)
+  const state: State = {
+    ...restored,
+    announced: restored.held?.root.version ?? 0,
+    stepping: false,
+    enrol: false,
+    failures: 0,
+    asked: 0,
+    codeShownAt: null,
+    detail: ""
+  }
+  if (state.held !== null) yield* link.trust({ root: state.held.root, server: state.held.server })
+  const phase = (): TrustPhase => phaseOf(state.admission, self.incarnation)
+  return { context, options, ledger, engine, self, state, phase }
+})
 
 type Keeper = Effect.Success<ReturnType<typeof makeKeeper>>
+
+const codeOf = ({ engine, phase, self, state }: Keeper): string | null =>
+  state.held === null || phase() === "accepted"
+    ? null
+    : claimCode(engine, {
+        device: self.device,
+        rootDigest: state.held.firstDigest,
+        server: state.held.server
+      })
+
+const viewOf = (keeper: Keeper): TrustView => ({
+  phase: keeper.phase(),
+  held: keeper.state.held,
+  admissionSequence: keeper.state.admission?.admission.sequence ?? 0,
+  name: keeper.state.admission?.admission.name ?? null,
+  claimCode: codeOf(keeper),
+  detail: keeper.state.detail
+})
+
+const takeRoot = Effect.fnUntraced(function* ({ ledger, state }: Keeper, held: HeldRoot) {
+  if (state.held !== null && held.root.version <= state.held.root.version) return
+  yield* ledger.setNote("roots", storeRoot(held))
+  state.held = held
+  yield* Effect.logInfo(`trust root ${held.root.version} taken in`)
+}, notStored)
+
+const takeAdmission = Effect.fnUntraced(function* (keeper: Keeper, envelope: DsseEnvelope) {
+  const { engine, ledger, self, state } = keeper
+  if (state.held === null) return
+  const came = Result.flatMap(judgeAdmission(engine, state.held, self, envelope), (judged) =>
+    newerAdmission(engine, state.admission, judged)
+  )
+  if (Result.isFailure(came)) {
+    state.detail = `a decision about this device is refused: ${came.failure}`
+    return yield* Effect.logWarning(state.detail)
+  }
+  if (came.success === state.admission) return
+  const { admission } = came.success
+  yield* ledger.setNote("admission", JSON.stringify(came.success.envelope))
+  yield* ledger.setNote("device_name", JSON.stringify(admission.name))
+  state.admission = came.success
+  yield* Effect.logInfo(`an operator's decision: ${admission.decision}`).pipe(
+    Effect.annotateLogs({ name: admission.name, sequence: admission.sequence })
+  )
+}, notStored)
+
+const showCode = Effect.fnUntraced(function* (keeper: Keeper) {
+  const { options, phase, self, state } = keeper
+  const code = codeOf(keeper)
+  if (code === null || options.invitation !== null || phase() !== "not_enrolled") return
+  const nowAt = yield* monotonicMs
+  if (state.codeShownAt !== null && nowAt - state.codeShownAt < showCodeEveryMs) return
+  state.codeShownAt = nowAt
+  yield* Effect.logInfo(
+    `waiting to be accepted; compare the claim code ${code} with the one \`postern devices show ${self.device}\` prints`
+  )
+})
+
+/** How long to wait for the next step. */
+const pauseOf = Effect.fnUntraced(function* ({ phase, state }: Keeper) {
+  const clock = yield* DeviceClock
+  if (state.failures > 0) return yield* delayAfter(failureDelays, state.failures)
+  if (phase() === "not_enrolled" || state.enrol) return yield* delayAfter(pendingDelays, state.asked)
+  if (phase() !== "accepted") return patientMs
+  const expired = state.held !== null && state.held.root.expires_at_ms <= (yield* clock.nowMs)
+  return expired ? patientMs : renewMs
+})
+
+const startStep = ({ context, options, phase, state }: Keeper) =>
+  Effect.suspend(() => {
+    if (state.stepping) return Effect.void
+    state.stepping = true
+    const before = { held: state.held, phase: phase(), enrol: state.enrol }
+    return context.startTask(trustStep(options, before), (exit) => [
+      "StepEnded",
+      Exit.isSuccess(exit)
+        ? exit.value
+        : { held: null, admission: null, status: null, failed: true, detail: "the step broke off" }
+    ])
+  })
 
 /** Takes in what a step brought and says when the next is due. */
 const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) {
@@ -199,10 +206,10 @@ const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) 
   state.stepping = false
   state.detail = step.detail
   if (step.held !== null) {
-    yield* keeper.takeRoot(step.held)
+    yield* takeRoot(keeper, step.held)
     state.announced = Math.min(state.announced, state.held?.root.version ?? 0)
   }
-  if (step.admission !== null) yield* keeper.takeAdmission(step.admission)
+  if (step.admission !== null) yield* takeAdmission(keeper, step.admission)
   if (step.failed) {
     state.failures++
     yield* Effect.logInfo(`no trust yet, or no newer: ${step.detail}`)
@@ -212,7 +219,7 @@ const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) 
     // The server holds the same decision as we do: there is nothing to enrol for.
     if (keeper.phase() === "accepted" && step.status === "accepted") state.enrol = false
   }
-  yield* keeper.showCode
+  yield* showCode(keeper)
 })
 
 /** The trust keeper's behaviour. */
@@ -229,14 +236,16 @@ export const trustKeeper = (options: TrustOptions) =>
       const waitFor = (delayMs: number) => Effect.andThen(beat(delayMs + stepWithinMs), alarm.ringIn(delayMs))
       yield* waitFor(0)
       return context.handlers({
-        View: () => Effect.sync(keeper.view),
+        View: () => Effect.sync(() => viewOf(keeper)),
         Heard: Effect.fnUntraced(function* ({ payload }) {
-          if (payload.admission !== null) yield* keeper.takeAdmission(payload.admission)
+          const before = keeper.phase()
+          if (payload.admission !== null) yield* takeAdmission(keeper, payload.admission)
+          if (keeper.phase() !== before) yield* waitFor(yield* pauseOf(keeper))
           if (payload.rootVersion !== null && payload.rootVersion > state.announced) {
             state.announced = payload.rootVersion
             yield* alarm.ringIn(0)
           }
-          return keeper.view()
+          return viewOf(keeper)
         }),
         Refused: ({ payload }) =>
           Effect.suspend(() => {
@@ -247,13 +256,14 @@ export const trustKeeper = (options: TrustOptions) =>
             return alarm.ringIn(0)
           }),
         StepEnded: Effect.fnUntraced(function* ({ payload }) {
-          const before = keeper.view()
+          const before = viewOf(keeper)
           yield* stepEnded(keeper, payload)
-          const after = keeper.view()
-          if (before.phase !== after.phase || before.held !== after.held) yield* Effect.ignore(mainLoop.tell("Nudge"))
-          yield* waitFor(yield* keeper.pause)
+          const after = viewOf(keeper)
+          if (before.phase !== after.phase || before.held !== after.held)
+            yield* Effect.ignore(mainLoop.tell("Nudge"))
+          yield* waitFor(yield* pauseOf(keeper))
         }),
-        Due: () => Effect.andThen(beat(stepWithinMs), keeper.startStep),
+        Due: () => Effect.andThen(beat(stepWithinMs), startStep(keeper)),
         Restart: () => context.stopSelf
       })
     })

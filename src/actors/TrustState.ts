@@ -6,7 +6,7 @@
  */
 import { Result, Schema } from "effect"
 import { canonicalBytes } from "../crypto/CanonicalJson.ts"
-import { digestOf } from "../crypto/Documents.ts"
+import { digestOf, openUnverified } from "../crypto/Documents.ts"
 import type { Engine } from "../crypto/Engine.ts"
 import {
   keyIdOf,
@@ -16,7 +16,7 @@ import {
   verifyNextRoot
 } from "../crypto/Trust.ts"
 import { DsseEnvelope } from "../schemas/Dsse.ts"
-import type { Admission, ServerIdentity } from "../schemas/Enrolment.ts"
+import { Admission, type ServerIdentity } from "../schemas/Enrolment.ts"
 import {
   type DeviceId,
   Digest,
@@ -34,6 +34,7 @@ export type Doubt = string
 const StoredRoot = Schema.fromJsonString(
   Schema.Struct({ first_digest: Digest, server: ServerId, latest: DsseEnvelope })
 )
+const decodeEnvelope = Schema.decodeUnknownResult(Schema.fromJsonString(DsseEnvelope))
 const decodeStored = Schema.decodeUnknownResult(StoredRoot)
 
 /** The text to keep of a root. */
@@ -119,6 +120,15 @@ export interface HeldAdmission {
   readonly admission: Admission
 }
 
+/** What a decision must name to be about this device, or why it is not. */
+const aboutUs = (admission: Admission, held: HeldRoot, self: Self): Doubt | null => {
+  const { device, recipient, signing_key: signingKey } = admission
+  if (device !== self.device || signingKey !== self.signingKey || recipient !== self.recipient) {
+    return "it is about another device"
+  }
+  return admission.server === held.server ? null : `it is for the server ${admission.server}`
+}
+
 /** Whether a decision is by our operators and about this very device. */
 export const judgeAdmission = (
   engine: Engine,
@@ -130,15 +140,28 @@ export const judgeAdmission = (
   if (Result.isFailure(verified))
     return Result.fail(`its signatures are not good: ${verified.failure.message}`)
   const admission = verified.success.document
-  const wrong =
-    admission.device !== self.device ||
-    admission.signing_key !== self.signingKey ||
-    admission.recipient !== self.recipient
-      ? "it is about another device"
-      : admission.server !== held.server
-        ? `it is for the server ${admission.server}`
-        : null
+  const wrong = aboutUs(admission, held, self)
   return wrong === null ? Result.succeed({ envelope, admission }) : Result.fail(wrong)
+}
+
+/**
+ * A decision this device kept. Its signatures were good under the root of its day, and stay so: a root that takes an
+ * operator's key away must not turn out every device that operator ever accepted.
+ */
+export const restoreAdmission = (
+  engine: Engine,
+  held: HeldRoot,
+  self: Self,
+  text: string
+): Result.Result<HeldAdmission, Doubt> => {
+  const envelope = decodeEnvelope(text)
+  if (Result.isFailure(envelope)) return Result.fail("it cannot be read")
+  const opened = openUnverified(engine, "admission", Admission, envelope.success)
+  if (Result.isFailure(opened)) return Result.fail(`it is damaged: ${opened.failure.message}`)
+  const wrong = aboutUs(opened.success.document, held, self)
+  return wrong === null
+    ? Result.succeed({ envelope: envelope.success, admission: opened.success.document })
+    : Result.fail(wrong)
 }
 
 /**

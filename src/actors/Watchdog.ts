@@ -60,7 +60,13 @@ export const watchdog = (options: WatchdogOptions) =>
       const watched = new Map<LoopName, Watched>(
         options.loops.map(({ loop, vital }) => [
           loop,
-          { vital, lastBeatAtMs: startedAtMs, heardAt: startedAt, dueAt: startedAt + options.graceMs, restarts: 0 }
+          {
+            vital,
+            lastBeatAtMs: startedAtMs,
+            heardAt: startedAt,
+            dueAt: startedAt + options.graceMs,
+            restarts: 0
+          }
         ])
       )
       const alarm = yield* makeAlarm(context.self.tell("Round"))
@@ -82,7 +88,9 @@ export const watchdog = (options: WatchdogOptions) =>
             if (nowAt <= state.dueAt) continue
             state.restarts++
             state.dueAt = nowAt + options.graceMs
-            yield* Effect.logError(`${loop} has been silent for ${nowAt - state.heardAt} ms and is started afresh`)
+            yield* Effect.logError(
+              `${loop} has been silent for ${nowAt - state.heardAt} ms and is started afresh`
+            )
             yield* Effect.ignore(restart(context, loop))
           }
           const healthy = [...watched.values()].every((state) => !state.vital || state.restarts === 0)

@@ -51,7 +51,11 @@ export const ledgerDeviceClock = (
         timeMs < persistedMs + persistEveryMs
           ? Effect.void
           : ledger.setNote("highest_time", String(timeMs)).pipe(
-              Effect.andThen(Effect.sync(() => void (persistedMs = timeMs))),
+              Effect.tap(() =>
+                Effect.sync(() => {
+                  persistedMs = timeMs
+                })
+              ),
               Effect.catch((error) =>
                 Effect.logWarning("the time could not be stored").pipe(
                   Effect.annotateLogs({ reason: error.reason })

@@ -60,6 +60,7 @@ const makeLedger = Effect.fnUntraced(function* (host: DatabaseHost<LedgerMethods
     putOutput: (order, sequence, bytes) => putOutput(order, sequence, bytes.slice()),
     dropOutput: through("dropOutput"),
     outbox: through("outbox"),
+    spooled: Effect.suspend(through("spooled")),
     outboxSize: Effect.suspend(through("outboxSize")),
     acknowledge: through("acknowledge"),
     counts: Effect.suspend(through("counts")),

@@ -149,6 +149,8 @@ export class Ledger extends Context.Service<
     readonly dropOutput: (order: OrderId) => Effect.Effect<void, LedgerError>
     /** The oldest things to send: chunks and artifacts of an order before its receipt. */
     readonly outbox: (maximum: number) => Effect.Effect<ReadonlyArray<OutboxItem>, LedgerError>
+    /** Paths of all artifacts that wait to be sent: what a sweep of the spool must keep. */
+    readonly spooled: Effect.Effect<ReadonlyArray<string>, LedgerError>
     readonly outboxSize: Effect.Effect<OutboxSize, LedgerError>
     /** Forgets acknowledged items. A receipt goes only when number and digest are the ones named. */
     readonly acknowledge: (items: ReadonlyArray<OutboxItem>) => Effect.Effect<void, LedgerError>

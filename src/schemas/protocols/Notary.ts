@@ -7,8 +7,15 @@ import { Rpc, RpcGroup } from "effect/rpc"
 import { Count, Digest, OrderId } from "../Ids.ts"
 import { Receipt } from "../Receipt.ts"
 
-const { type: _type, number: _number, previous: _previous, device: _device, incarnation: _incarnation, software: _software, ...drafted } =
-  Receipt.fields
+const {
+  type: _type,
+  number: _number,
+  previous: _previous,
+  device: _device,
+  incarnation: _incarnation,
+  software: _software,
+  ...drafted
+} = Receipt.fields
 
 /** A receipt without what only the notary knows. */
 export const ReceiptDraft = Schema.Struct(drafted)

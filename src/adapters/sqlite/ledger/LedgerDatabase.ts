@@ -11,6 +11,7 @@ export type OutboxMethods = {
   readonly putOutput: (order: OrderId, sequence: number, bytes: Uint8Array) => boolean
   readonly dropOutput: (order: OrderId) => void
   readonly outbox: (maximum: number) => ReadonlyArray<OutboxItem>
+  readonly spooled: () => ReadonlyArray<string>
   readonly outboxSize: () => OutboxSize
   readonly acknowledge: (items: ReadonlyArray<OutboxItem>) => void
 }
@@ -30,6 +31,7 @@ const outboxMethods = (database: DatabaseSync): OutboxMethods => {
     INSERT INTO outbox (kind, order_id, sequence, bytes, size_bytes) VALUES ('output', ?, ?, ?, ?) ON CONFLICT DO NOTHING`)
   const dropOutput = database.prepare("DELETE FROM outbox WHERE kind = 'output' AND order_id = ?")
   const oldest = database.prepare("SELECT * FROM outbox ORDER BY id LIMIT ?")
+  const spooled = database.prepare("SELECT path FROM outbox WHERE kind = 'artifacts'")
   const forget = database.prepare("DELETE FROM outbox WHERE id = ? AND kind = ?")
   const forgetReceipt = database.prepare(
     "DELETE FROM outbox WHERE id = ? AND kind = 'receipt' AND number = ? AND digest = ?"
@@ -39,6 +41,7 @@ const outboxMethods = (database: DatabaseSync): OutboxMethods => {
     return { items: row.items, bytes: row.bytes }
   }
   return {
+    spooled: () => spooled.all().map((row) => String(row["path"])),
     outboxSize,
     putOutput: (order, sequence, bytes) => {
       if (bytes.length > Limits.outputChunkEncryptedBytes) throw new Error(`a chunk of output has ${bytes.length} bytes`)

@@ -1,0 +1,187 @@
+/** A whole device on a virtual machine: the real tree and ledger, everything else simulated. It can be crashed. */
+import { Effect, Exit, Layer, Redacted, Schema, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import type { TrustOptions } from "../../../src/actors/TrustKeeper.ts"
+import { IdentityOfNodeKeys } from "../../../src/adapters/FileIdentity.ts"
+import { ledgerDeviceClock } from "../../../src/adapters/LedgerDeviceClock.ts"
+import { NodeKeys } from "../../../src/adapters/NodeKeys.ts"
+import { SqliteLedgerOver } from "../../../src/adapters/SqliteLedger.ts"
+import { type DatabaseSync, openDatabase } from "../../../src/adapters/sqlite/Database.ts"
+import { ActorSystem, type AnySpec, type TraceEvent } from "../../../src/kernel/index.ts"
+import { TestKit } from "../../../src/kernel/testing/TestKit.ts"
+import { CryptoEngine } from "../../../src/ports/CryptoEngine.ts"
+import { Ledger, type LedgerError } from "../../../src/ports/Ledger.ts"
+import { ServerLink } from "../../../src/ports/ServerLink.ts"
+import { sweepLeftovers } from "../../../src/programs/clientSweep.ts"
+import { clientTree } from "../../../src/programs/clientTree.ts"
+import { ClientConfig } from "../../../src/schemas/ClientConfig.ts"
+import { SeededEntropy } from "../../crypto/SeededEntropy.ts"
+import { admissionOf, deviceKeys, engine, signAdmission } from "./Parties.ts"
+import { ScriptedServer } from "./ScriptedServer.ts"
+import { SimulatedHost, SimulatedHostLayer } from "./SimulatedHost.ts"
+
+/** Called before and after each call of the ledger that changes something. */
+export type LedgerTap = (method: string, moment: "before" | "after") => Effect.Effect<void>
+
+const changing = new Set([
+  "accept",
+  "advance",
+  "begin",
+  "requeue",
+  "conclude",
+  "rememberCancel",
+  "putOutput",
+  "dropOutput",
+  "acknowledge",
+  "setNote"
+])
+
+/** The ledger with a tap on every change, and dead as soon as its device is. */
+const tapped = (ledger: Ledger["Service"], alive: () => boolean, tap: LedgerTap): Ledger["Service"] => {
+  const guard = <A>(effect: Effect.Effect<A, LedgerError>) =>
+    Effect.suspend(() => (alive() ? effect : Effect.never))
+  const entries = Object.entries(ledger).map(([name, member]) => {
+    if (Effect.isEffect(member)) return [name, guard(member as Effect.Effect<unknown, LedgerError>)]
+    if (typeof member !== "function") return [name, member]
+    const call = member as (...args: Array<unknown>) => Effect.Effect<unknown, LedgerError>
+    if (!changing.has(name)) return [name, (...args: Array<unknown>) => guard(call(...args))]
+    return [
+      name,
+      (...args: Array<unknown>) =>
+        tap(name, "before").pipe(
+          Effect.andThen(guard(call(...args))),
+          Effect.tap(() => tap(name, "after")),
+          Effect.flatMap((value) => guard(Effect.succeed(value)))
+        )
+    ]
+  })
+  return Object.fromEntries(entries) as Ledger["Service"]
+}
+
+export interface DeviceOptions {
+  readonly config?: Partial<Schema.Codec.Encoded<typeof ClientConfig>>
+  readonly trust?: TrustOptions
+  readonly extras?: ReadonlyArray<AnySpec>
+  readonly tap?: LedgerTap
+  /** Accepted from the start; default true. */
+  readonly accepted?: boolean
+}
+
+export const configOf = (changes: DeviceOptions["config"] = {}): ClientConfig =>
+  Schema.decodeSync(ClientConfig)({ state_folder: "/sim", ...changes })
+
+/** A device's machine: what survives its program. */
+export class TestDevice {
+  readonly server = new ScriptedServer()
+  readonly host = new SimulatedHost()
+  readonly database: DatabaseSync = openDatabase(":memory:")
+  readonly trace: Array<TraceEvent> = []
+  readonly options: DeviceOptions
+  tap: LedgerTap
+  system: ActorSystem | undefined = undefined
+  ledger: Ledger["Service"] | undefined = undefined
+  private life = { alive: false, scope: undefined as Scope.Closeable | undefined }
+
+  constructor(options: DeviceOptions = {}) {
+    this.options = options
+    this.tap = options.tap ?? (() => Effect.void)
+  }
+
+  /** Starts the program: one life of it, on what the last one left. */
+  readonly start = Effect.gen({ self: this }, function* () {
+    const life = { alive: true, scope: yield* Scope.make() }
+    this.life = life
+    const alive = () => life.alive
+    const base = Layer.mergeAll(
+      Layer.succeed(CryptoEngine, engine),
+      Layer.succeed(NodeKeys, deviceKeys),
+      SeededEntropy("test", "device")
+    )
+    const stored = Layer.effect(
+      Ledger,
+      Effect.map(Ledger, (ledger) => tapped(ledger, alive, (method, moment) => this.tap(method, moment)))
+    ).pipe(Layer.provide(SqliteLedgerOver(this.database)), Layer.provideMerge(base))
+    const layer = Layer.mergeAll(
+      IdentityOfNodeKeys,
+      ledgerDeviceClock(0),
+      SimulatedHostLayer(this.host),
+      Layer.succeed(ServerLink, this.server.link(alive))
+    ).pipe(Layer.provideMerge(stored))
+    const root = clientTree(
+      {
+        config: configOf(this.options.config),
+        trust: this.options.trust ?? { invitation: null, name: null },
+        configurationDigest: null
+      },
+      this.options.extras ?? []
+    )
+    const context = yield* Layer.buildWithScope(layer, life.scope)
+    this.ledger = yield* Effect.provideContext(Effect.service(Ledger), context)
+    if (this.options.accepted !== false && this.server.admission === null) {
+      this.server.admission = signAdmission(admissionOf(this.ledger.incarnation))
+      this.server.status = "accepted"
+    }
+    yield* Effect.provideContext(sweepLeftovers, context)
+    this.system = yield* ActorSystem.make({ root, trace: (event) => void this.trace.push(event) }).pipe(
+      Effect.provideContext(context),
+      Effect.provideService(Scope.Scope, life.scope)
+    )
+    return this.system
+  })
+
+  /** The program is gone between two moments: nothing it still does reaches ledger or network. */
+  readonly crash = Effect.suspend(() => {
+    const { scope, system } = this.detach()
+    return Effect.gen(function* () {
+      if (system !== undefined) yield* TestKit.stop(system)
+      if (scope !== undefined) yield* Scope.close(scope, Exit.void)
+    })
+  })
+
+  /** The program stops in order. */
+  readonly stop = Effect.suspend(() => {
+    const { scope } = this.life
+    const system = this.system
+    this.system = undefined
+    return Effect.gen(function* () {
+      if (system !== undefined) yield* TestKit.stop(system)
+      if (scope !== undefined) yield* Scope.close(scope, Exit.void)
+    })
+  })
+
+  private detach() {
+    const { scope } = this.life
+    const system = this.system
+    this.life.alive = false
+    this.system = undefined
+    return { scope, system }
+  }
+
+  /** Moves virtual time until the condition holds. */
+  readonly until = (condition: () => boolean, what: string, limitMs = 600_000, stepMs = 250) =>
+    TestKit.advanceUntil(condition, { stepMs, limitMs, what })
+
+  /** Moves virtual time on. */
+  readonly pass = (ms: number, stepMs = 1_000) =>
+    Effect.gen(function* () {
+      for (let passed = 0; passed < ms; passed += stepMs)
+        yield* TestClock.adjust(Math.min(stepMs, ms - passed))
+    })
+}
+
+/** A started device that is stopped with the test. */
+export const deviceUnderTest = (options: DeviceOptions = {}) =>
+  Effect.acquireRelease(
+    Effect.gen(function* () {
+      const device = new TestDevice(options)
+      yield* device.start
+      return device
+    }),
+    (device) =>
+      Effect.andThen(
+        device.stop,
+        Effect.sync(() => device.database.close())
+      )
+  )
+
+export { Redacted }
