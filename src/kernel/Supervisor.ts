@@ -54,8 +54,12 @@ export interface DynamicInput<Rpcs extends AnyRpc, R> {
   readonly restart?: RestartType | undefined
 }
 
-type ServicesOf<Children extends ReadonlyArray<AnySpec>> =
-  Children[number] extends AnySpec<infer R> ? R : never
+/** A supervisor without children needs nothing; `never` would otherwise infer `unknown`. */
+type ServicesOf<Children extends ReadonlyArray<AnySpec>> = [Children[number]] extends [never]
+  ? never
+  : Children[number] extends AnySpec<infer R>
+    ? R
+    : never
 
 export const Supervisor = {
   /** A supervisor with a fixed list of children. */
