@@ -47,6 +47,32 @@ it.effect("over three levels they are 27", () =>
   })
 )
 
+it.effect("a supervisor that is started again starts all its children, those that had ended too", () =>
+  Effect.gen(function* () {
+    const [guest, vital] = [puppet("guest"), puppet("vital")]
+    const inner = Supervisor.spec({
+      id: "inner",
+      strategy: "one-for-one",
+      intensity: 0,
+      children: [ChildSpec.make({ ...guest, restart: "temporary" }), ChildSpec.make(vital)]
+    })
+    const root = Supervisor.spec({
+      id: "root",
+      strategy: "one-for-one",
+      backoff: Backoff.none,
+      children: [inner]
+    })
+    const system = yield* TestKit.make({ root })
+    yield* system.ref(guest.key).tell("Die", { manner: "defect" })
+    yield* TestKit.settle
+    expect(yield* Effect.flip(system.ref(guest.key).ask("Ping"))).toMatchObject({ _tag: "Stopped" })
+    yield* system.ref(vital.key).tell("Die", { manner: "defect" })
+    yield* TestKit.settle
+    expect(yield* system.ref(vital.key).ask("Ping")).toBe(2)
+    expect(yield* system.ref(guest.key).ask("Ping")).toBe(2)
+  })
+)
+
 it.effect("failures further apart than the period never add up", () =>
   Effect.gen(function* () {
     const child = puppet("child")

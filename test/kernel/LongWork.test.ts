@@ -234,6 +234,26 @@ it.effect("temporary children end before their parent's Scope, the youngest firs
   })
 )
 
+it.effect("temporary children of an abandoned life are stopped all the same", () =>
+  Effect.gen(function* () {
+    const child = puppet("child")
+    const behaviour = Behaviour.make(GreeterProtocol, (ctx) =>
+      Effect.gen(function* () {
+        yield* Effect.orDie(ctx.spawn(ChildSpec.make({ ...child, key: undefined, id: `child-${ctx.life}` })))
+        return ctx.handlers({ Greet: () => Effect.uninterruptible(Effect.never) })
+      })
+    )
+    const alone = yield* TestKit.start(behaviour)
+    yield* alone.ref.tell("Greet")
+    yield* TestKit.settle
+    yield* alone.system.restart({ _tag: "ActorKey", name: "alone", protocol: GreeterProtocol }, "hangs")
+    yield* TestClock.adjust(1_000)
+    yield* TestKit.settle
+    expect(yield* alone.system.inspect()).toMatchObject({ fencedNow: 1 })
+    expect(child).toMatchObject({ lives: 2, closed: 1 })
+  })
+)
+
 it.effect("a temporary child that cannot start is the spawner's typed error", () =>
   Effect.gen(function* () {
     const system = yield* parentSystem(puppet("child", ["fails", "dies", "hangs"]))

@@ -241,6 +241,10 @@ export class Life implements LifeMark {
     return down._tag === "Crash" ? down.reason : "it was stopped to be started again"
   }
 
+  private get stopSpawned(): Effect.Effect<void> {
+    return this.spawned === undefined ? Effect.void : this.spawned.stopAll
+  }
+
   /** Stops temporary children (each within its own shutdown time-out), then closes the Scope within this life's. */
   private close(): void {
     this.phase = "ending"
@@ -255,7 +259,7 @@ export class Life implements LifeMark {
       this.timer = kernel.deadlines.after(limitMs, () => this.abandon())
       return Scope.close(scope, Exit.void)
     })
-    this.fiber = kernel.fork(spawned === undefined ? closeScope : Effect.andThen(spawned.stopAll, closeScope))
+    this.fiber = kernel.fork(Effect.andThen(this.stopSpawned, closeScope))
     this.fiber.addObserver((exit) => {
       if (this.fenced) {
         kernel.fencedNow--
@@ -280,7 +284,7 @@ export class Life implements LifeMark {
     cell.trace("", "fenced")
     if (this.phase !== "ending") {
       // Resources such as ports and files must become free for the next life even if this one never returns.
-      cell.kernel.fork(Scope.close(scope, Exit.void))
+      cell.kernel.fork(Effect.andThen(this.stopSpawned, Scope.close(scope, Exit.void)))
     }
     this.failure ??= "it did not end within its shutdown time-out and was abandoned"
     cell.kernel.fenced()

@@ -281,6 +281,9 @@ export class SupervisorNode implements Node, Owner {
 
   /** Too many failures: everything below is stopped, and the parent decides. */
   private giveUp(reason: string): void {
+    if (this.stopCalls !== undefined) {
+      return
+    }
     this.kernel.trace?.({ atMs: this.kernel.deadlines.now(), path: this.path, tag: "", outcome: "gave-up" })
     this.kernel.warn(`${this.path} gives up: ${reason}`)
     const during = this.state === "starting" ? "start" : "run"
