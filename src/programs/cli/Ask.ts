@@ -36,35 +36,40 @@ const readLine: Effect.Effect<string> = Effect.callback<string>((resume) => {
   return Effect.sync(() => reader.close())
 })
 
-/** One line typed without echo: backspace and Ctrl-U work, Ctrl-C ends the program. */
-const readHidden: Effect.Effect<string> = Effect.callback<string>((resume) => {
-  const { stderr, stdin } = process
-  let typed: Array<string> = []
-  const stop = (): void => {
-    stdin.off("data", onData)
-    stdin.setRawMode(false)
-    stdin.pause()
-    stderr.write("\n")
-  }
-  const finish = (result: Effect.Effect<string>): void => {
-    stop()
-    resume(result)
-  }
-  const onData = (chunk: Buffer): void => {
-    for (const character of chunk.toString("utf8")) {
-      if (character === "\r" || character === "\n") return finish(Effect.succeed(typed.join("")))
-      if (character === "\u0003") return finish(Effect.interrupt)
-      if (character === "\u0004" && typed.length === 0) return finish(Effect.succeed(""))
-      if (character === "\u0015") typed = []
-      else if (character === "\u007f" || character === "\b") typed.pop()
-      else if (character >= " ") typed.push(character)
+/**
+ * One line typed without echo: backspace and Ctrl-U work, Ctrl-C ends the program. The echo is off before the question
+ * is there, so that not even a hasty answer is shown.
+ */
+const readHidden = (question: string): Effect.Effect<string> =>
+  Effect.callback<string>((resume) => {
+    const { stderr, stdin } = process
+    let typed: Array<string> = []
+    const stop = (): void => {
+      stdin.off("data", onData)
+      stdin.setRawMode(false)
+      stdin.pause()
+      stderr.write("\n")
     }
-  }
-  stdin.setRawMode(true)
-  stdin.resume()
-  stdin.on("data", onData)
-  return Effect.sync(stop)
-})
+    const finish = (result: Effect.Effect<string>): void => {
+      stop()
+      resume(result)
+    }
+    const onData = (chunk: Buffer): void => {
+      for (const character of chunk.toString("utf8")) {
+        if (character === "\r" || character === "\n") return finish(Effect.succeed(typed.join("")))
+        if (character === "\u0003") return finish(Effect.interrupt)
+        if (character === "\u0004" && typed.length === 0) return finish(Effect.succeed(""))
+        if (character === "\u0015") typed = []
+        else if (character === "\u007f" || character === "\b") typed.pop()
+        else if (character >= " ") typed.push(character)
+      }
+    }
+    stdin.setRawMode(true)
+    stdin.resume()
+    stdin.on("data", onData)
+    stderr.write(question)
+    return Effect.sync(stop)
+  })
 
 /** Asks for a line. `otherwise` says which flag to use where nobody can be asked. */
 export const askLine = (question: string, otherwise: string): Effect.Effect<string, CliFailure, Screen> =>
@@ -85,8 +90,7 @@ export const askSecret = (
 ): Effect.Effect<Redacted.Redacted, CliFailure, Screen> =>
   Effect.gen(function* () {
     yield* requireTerminal(otherwise)
-    yield* Effect.flatMap(Screen, (screen) => screen.write("err", question))
-    return Redacted.make(yield* readHidden)
+    return Redacted.make(yield* readHidden(question))
   })
 
 /** Asks for a new passphrase twice, until both are the same. */

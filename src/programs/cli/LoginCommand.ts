@@ -30,7 +30,7 @@ const noTerminal = "There is no terminal to ask for the token. Give it with --to
 export const readToken = (given: Option.Option<string>, address: string) => {
   const path = Option.getOrElse(given, () => process.env["POSTERN_TOKEN_FILE"] ?? "")
   return path === ""
-    ? askSecret(`API token of ${address} (the server printed it at its first start): `, noTerminal)
+    ? askSecret(`API token of ${address} (made there with server.js token create): `, noTerminal)
     : secretFromFile(path, "API token")
 }
 

@@ -1,0 +1,257 @@
+/**
+ * A whole fleet of the built programs in one temporary folder: server, devices and operator as real processes on
+ * loopback. Everything is ended and removed by `close`, however the test ended.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { type Ended, freePort, Program, runToEnd, waitUntil } from "./Program.ts"
+
+const dist = join(import.meta.dirname, "../../dist")
+
+/** Environment of every process: nothing of the person who runs the tests. */
+const environment = (home: string, extra: Readonly<Record<string, string>> = {}): Record<string, string> => ({
+  PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+  HOME: home,
+  LANG: "C.UTF-8",
+  ...extra
+})
+
+/** How a fleet's programs are started; the defaults are those of dist/ under this Node. */
+export interface FleetOptions {
+  readonly node?: string
+  readonly programs?: string
+}
+
+/** A job as the CLI shows it. */
+export interface JobDocument {
+  readonly job: string
+  readonly state: string
+  readonly verified: boolean
+  readonly receipt: Readonly<Record<string, unknown>> | null
+  readonly alarms: ReadonlyArray<string>
+}
+
+/** A device of the fleet: its program, and where it keeps its state. */
+export interface BuiltDevice {
+  readonly name: string
+  readonly state: string
+  readonly program: Program
+}
+
+interface RunOptions {
+  readonly env?: Readonly<Record<string, string>>
+  readonly input?: string
+  readonly timeoutMs?: number
+}
+
+export class BuiltFleet {
+  readonly folder: string
+  readonly port: number
+  readonly server: Program
+  private readonly node: string
+  private readonly programs: string
+  private readonly started: Array<Program> = []
+  private deviceCount = 0
+
+  private constructor(folder: string, port: number, options: FleetOptions) {
+    this.folder = folder
+    this.port = port
+    this.node = options.node ?? process.execPath
+    this.programs = options.programs ?? dist
+    this.server = this.program("server", "server", ["--state", this.serverFolder, "--port", `${port}`])
+  }
+
+  /** A fleet with nothing running yet. */
+  static async create(options: FleetOptions = {}): Promise<BuiltFleet> {
+    return new BuiltFleet(mkdtempSync(join(tmpdir(), "postern-fleet-")), await freePort(), options)
+  }
+
+  /** A fleet whose server runs and whose operator has keys (without passphrase) and is logged in. */
+  static async withServer(options: FleetOptions = {}): Promise<BuiltFleet> {
+    const fleet = await BuiltFleet.create(options)
+    try {
+      await fleet.startServer()
+      await fleet.makeOperator()
+      return fleet
+    } catch (error) {
+      await fleet.close()
+      throw error
+    }
+  }
+
+  get address(): string {
+    return `http://127.0.0.1:${this.port}`
+  }
+
+  get serverFolder(): string {
+    return join(this.folder, "server")
+  }
+
+  get operatorFolder(): string {
+    return join(this.folder, "operator")
+  }
+
+  private program(name: string, file: string, args: ReadonlyArray<string>): Program {
+    const command = [this.node, join(this.programs, `${file}.js`), ...args]
+    const made = new Program(name, command, environment(this.folder), join(this.folder, `${name}.log`))
+    this.started.push(made)
+    return made
+  }
+
+  /** Starts the server and waits until it answers. */
+  async startServer(): Promise<void> {
+    this.server.start()
+    const answers = async () => {
+      if (!this.server.isRunning()) throw new Error(`the server ended at once:\n${this.server.log()}`)
+      const answer = await fetch(`${this.address}/api/device/v1/identity`).catch(() => undefined)
+      return answer?.ok === true
+    }
+    await waitUntil("the server's answer", answers, 30_000, () => this.server.log())
+  }
+
+  /** Runs one of the programs to its end. */
+  run(program: string, args: ReadonlyArray<string>, options: RunOptions = {}): Promise<Ended> {
+    const { env = {}, ...rest } = options
+    const all = environment(this.folder, { POSTERN_HOME: this.operatorFolder, ...env })
+    const command = [this.node, join(this.programs, `${program}.js`), ...args]
+    return runToEnd(command, { ...rest, cwd: this.folder, environment: all })
+  }
+
+  /** `postern ARGS`. */
+  postern(args: ReadonlyArray<string>, options: RunOptions = {}): Promise<Ended> {
+    return this.run("cli", args, options)
+  }
+
+  /** `postern ARGS --json`, which must succeed; the document it prints. */
+  async ask<A = Readonly<Record<string, unknown>>>(
+    args: ReadonlyArray<string>,
+    options: RunOptions = {}
+  ): Promise<A> {
+    const end = args.includes("--") ? args.indexOf("--") : args.length
+    const all = [...args.slice(0, end), "--json", ...args.slice(end)]
+    const ended = await this.postern(all, options)
+    if (ended.code === 0) return JSON.parse(ended.stdout) as A
+    throw new Error(`postern ${all.join(" ")} ended with ${ended.code}\n${ended.stdout}${ended.stderr}`)
+  }
+
+  /** A fresh API token of the server, in a file. */
+  async token(name: string, role: "viewer" | "operator" | "admin"): Promise<string> {
+    const made = await this.run("server", [
+      "token",
+      "create",
+      name,
+      "--role",
+      role,
+      "--state",
+      this.serverFolder
+    ])
+    if (made.code !== 0) throw new Error(`no token: ${made.stderr}`)
+    const path = join(this.folder, `token-${name}`)
+    writeFileSync(path, made.stdout, { mode: 0o600 })
+    return path
+  }
+
+  /** The server's id, as it tells its owner. */
+  async serverId(): Promise<string> {
+    const told = await this.run("server", ["identity", "--state", this.serverFolder])
+    return JSON.parse(told.stdout).server
+  }
+
+  /** Makes the operator's keys without a passphrase, publishes the root and logs in. */
+  async makeOperator(): Promise<void> {
+    const token = await this.token("operator", "admin")
+    const server = ["--server", this.address, "--server-id", await this.serverId()]
+    const made = await this.ask(["keys", "init", ...server, "--no-passphrase", "--token-file", token])
+    if (made["published"] !== true) throw new Error("the root was not published")
+  }
+
+  /** A device that was not started yet. `invitation` is what `postern invite` gave, if anything. */
+  device(name: string, invitation: string | null): BuiltDevice {
+    const label = `device-${++this.deviceCount}`
+    const state = join(this.folder, label)
+    const config = join(this.folder, `${label}.toml`)
+    const invitationFile = join(this.folder, `${label}.invitation`)
+    writeFileSync(
+      config,
+      [`server = "${this.address}"`, `name = "${name}"`, "sleep_minimum_ms = 200", ""].join("\n")
+    )
+    if (invitation !== null) writeFileSync(invitationFile, `${invitation}\n`, { mode: 0o600 })
+    const invited = invitation === null ? [] : ["--invitation-file", invitationFile]
+    const program = this.program(label, "client", ["--state", state, "--config", config, ...invited])
+    return { name, state, program }
+  }
+
+  /** A device that was invited, runs and is accepted. */
+  async acceptedDevice(name: string): Promise<BuiltDevice> {
+    const { invitation } = await this.ask<{ invitation: string }>(["invite", "--name", name])
+    const device = this.device(name, invitation)
+    device.program.start()
+    await this.waiting(device)
+    await this.ask(["devices", "accept", "--waiting"])
+    await this.takesWork(device)
+    return device
+  }
+
+  /** Waits until a device's request is at the server; gives its id. */
+  waiting(device: BuiltDevice): Promise<string> {
+    const look = async () => {
+      type Listed = { readonly devices: ReadonlyArray<{ readonly device: string; readonly status: string }> }
+      const { devices } = await this.ask<Listed>(["devices", "list"])
+      return devices.find(({ status }) => status === "pending")?.device
+    }
+    return waitUntil(`the enrolment of ${device.name}`, look, 30_000, () => device.program.log().slice(-3000))
+  }
+
+  /** Waits until the server knows that a device takes work. */
+  async takesWork(device: BuiltDevice): Promise<void> {
+    const look = async () => {
+      type Shown = { readonly blocked: string | null; readonly last_seen_at_ms: number | null }
+      const shown = await this.ask<Shown>(["devices", "show", device.name])
+      return shown.blocked === null && shown.last_seen_at_ms !== null
+    }
+    await waitUntil(`${device.name} to take work`, look, 30_000, () => device.program.log().slice(-3000))
+  }
+
+  /** Waits until a job is in one of the states; gives it as `postern jobs show --json` does. */
+  job(id: string, states: ReadonlyArray<string>, timeoutMs = 60_000): Promise<JobDocument> {
+    return this.jobWhen(
+      `the job to be ${states.join(" or ")}`,
+      id,
+      (job) => states.includes(job.state),
+      timeoutMs
+    )
+  }
+
+  /** Waits until a job's receipt is here and verified. */
+  finished(id: string, timeoutMs = 60_000): Promise<JobDocument> {
+    return this.jobWhen("the job's verified receipt", id, (job) => job.verified, timeoutMs)
+  }
+
+  private jobWhen(
+    what: string,
+    id: string,
+    holds: (job: JobDocument) => boolean,
+    timeoutMs: number
+  ): Promise<JobDocument> {
+    let last: JobDocument | undefined
+    const look = async () => {
+      last = await this.ask<JobDocument>(["jobs", "show", id])
+      return holds(last) ? last : undefined
+    }
+    return waitUntil(what, look, timeoutMs, () => JSON.stringify(last))
+  }
+
+  /** Ends and removes everything. */
+  async close(): Promise<void> {
+    const alive = this.started.filter((program) => program.isRunning())
+    for (const program of alive) program.signalGroup("SIGTERM")
+    await Promise.all(
+      alive.map(async (program) => {
+        await program.ended(8_000).catch(() => undefined)
+        program.signalGroup("SIGKILL")
+      })
+    )
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })
+  }
+}

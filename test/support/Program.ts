@@ -1,0 +1,161 @@
+/** Built programs as real processes of a test: started, watched, stopped, killed. */
+import { type ChildProcess, spawn } from "node:child_process"
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs"
+import { createServer } from "node:net"
+
+const pollMs = 25
+
+/** Waits until `look` gives something; fails with what was awaited and what `explain` knows. */
+export const waitUntil = async <A>(
+  what: string,
+  look: () => A | undefined | false | null | Promise<A | undefined | false | null>,
+  timeoutMs = 30_000,
+  explain: () => string = () => ""
+): Promise<A> => {
+  const until = performance.now() + timeoutMs
+  for (;;) {
+    const found = await look()
+    if (found !== undefined && found !== false && found !== null) return found
+    if (performance.now() > until) {
+      throw new Error(`waited ${timeoutMs / 1000} s in vain for ${what}\n${explain()}`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, pollMs))
+  }
+}
+
+/** A port of loopback that is free now. */
+export const freePort = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const probe = createServer()
+    probe.once("error", reject)
+    probe.listen(0, "127.0.0.1", () => {
+      const address = probe.address()
+      const port = address !== null && typeof address === "object" ? address.port : 0
+      probe.close(() => resolve(port))
+    })
+  })
+
+/** A program that keeps running: server or client. All its lives write into one log. */
+export class Program {
+  readonly logFile: string
+  private child: ChildProcess | undefined
+  private readonly name: string
+  private readonly command: ReadonlyArray<string>
+  private readonly environment: Readonly<Record<string, string>>
+
+  constructor(
+    name: string,
+    command: ReadonlyArray<string>,
+    environment: Readonly<Record<string, string>>,
+    logFile: string
+  ) {
+    this.name = name
+    this.command = command
+    this.environment = environment
+    this.logFile = logFile
+  }
+
+  /** Starts it in a process group of its own, so that nothing it starts survives the test. */
+  start(): void {
+    if (this.isRunning()) throw new Error(`${this.name} runs already`)
+    const log = openSync(this.logFile, "a", 0o600)
+    const [file, ...args] = this.command as [string, ...Array<string>]
+    this.child = spawn(file, args, { stdio: ["ignore", log, log], env: this.environment, detached: true })
+    closeSync(log)
+  }
+
+  get pid(): number {
+    const pid = this.child?.pid
+    if (pid === undefined) throw new Error(`${this.name} was not started`)
+    return pid
+  }
+
+  isRunning(): boolean {
+    return this.child !== undefined && this.child.exitCode === null && this.child.signalCode === null
+  }
+
+  log(): string {
+    return existsSync(this.logFile) ? readFileSync(this.logFile, "utf8") : ""
+  }
+
+  /** Waits for its end; gives its exit code, or the signal that ended it. */
+  async ended(timeoutMs = 15_000): Promise<number | NodeJS.Signals> {
+    const { child } = this
+    if (child === undefined) throw new Error(`${this.name} was not started`)
+    const explain = () => this.log().slice(-2000)
+    await waitUntil(`the end of ${this.name}`, () => !this.isRunning(), timeoutMs, explain)
+    return child.exitCode ?? (child.signalCode as NodeJS.Signals)
+  }
+
+  /** Sends a signal to the program alone. */
+  signal(signal: NodeJS.Signals): void {
+    process.kill(this.pid, signal)
+  }
+
+  /** Sends a signal to the program and everything it started; fine when all are gone. */
+  signalGroup(signal: NodeJS.Signals): void {
+    if (this.child?.pid === undefined) return
+    try {
+      process.kill(-this.child.pid, signal)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error
+    }
+  }
+
+  /** `kill -9` of the program and everything it started, as a power cut would. */
+  async crash(): Promise<void> {
+    this.signalGroup("SIGKILL")
+    await this.ended()
+  }
+
+  /** SIGTERM, and how long it took to end with which code. */
+  async stop(
+    timeoutMs = 15_000
+  ): Promise<{ readonly code: number | NodeJS.Signals; readonly tookMs: number }> {
+    const startedMs = performance.now()
+    this.signal("SIGTERM")
+    const code = await this.ended(timeoutMs)
+    return { code, tookMs: performance.now() - startedMs }
+  }
+}
+
+export interface Ended {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs a command to its end; killed, and an error, when it takes too long. */
+export const runToEnd = (
+  command: ReadonlyArray<string>,
+  options: {
+    readonly cwd: string
+    readonly environment: Readonly<Record<string, string>>
+    readonly input?: string
+    readonly timeoutMs?: number
+  }
+): Promise<Ended> =>
+  new Promise((resolve, reject) => {
+    const { cwd, environment, input = "", timeoutMs = 60_000 } = options
+    const [file, ...args] = command as [string, ...Array<string>]
+    const child = spawn(file, args, { env: environment, cwd, stdio: ["pipe", "pipe", "pipe"] })
+    let stdout = ""
+    let stderr = ""
+    const timer = setTimeout(() => child.kill("SIGKILL"), timeoutMs)
+    child.stdout.setEncoding("utf8").on("data", (text) => {
+      stdout += text
+    })
+    child.stderr.setEncoding("utf8").on("data", (text) => {
+      stderr += text
+    })
+    // A program that ends without reading its input is no failure of the test.
+    child.stdin.on("error", () => undefined)
+    child.stdin.end(input)
+    child.once("error", reject)
+    child.once("close", (code, signal) => {
+      clearTimeout(timer)
+      if (signal === "SIGKILL") {
+        reject(new Error(`${command.join(" ")} took over ${timeoutMs} ms\n${stdout}\n${stderr}`))
+      } else resolve({ code: code ?? -1, stdout, stderr })
+    })
+  })
