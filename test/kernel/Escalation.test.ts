@@ -150,6 +150,34 @@ it.effect("attempts follow the back-off in virtual time", () =>
   })
 )
 
+it.effect("a life longer than the period ends a row of failures: the back-off begins anew", () =>
+  Effect.gen(function* () {
+    const trace: Array<TraceEvent> = []
+    const child = puppet("child", ["well", "dies", "dies"])
+    const root = Supervisor.spec({
+      id: "root",
+      strategy: "one-for-one",
+      intensity: 10,
+      periodMs: 10_000,
+      backoff: { firstMs: 100, factor: 10, maximumMs: 10_000, jitter: 0 },
+      children: [ChildSpec.make(child)]
+    })
+    const system = yield* TestKit.make({ root, trace: (event) => trace.push(event) })
+    const starts = () => trace.filter((event) => event.outcome === "started").map((event) => event.atMs)
+    yield* system.ref(child.key).tell("Die", { manner: "defect" })
+    yield* TestClock.adjust(15_000)
+    expect(starts()).toEqual([0, 100 + 1_000 + 10_000])
+    yield* TestClock.adjust(11_000)
+    yield* system.ref(child.key).tell("Die", { manner: "defect" })
+    yield* TestClock.adjust(200)
+    expect(starts()[2]).toBe(26_100)
+    // This life was short: the row goes on.
+    yield* system.ref(child.key).tell("Die", { manner: "defect" })
+    yield* TestClock.adjust(5_000)
+    expect(starts()[3]).toBe(27_200)
+  })
+)
+
 it.effect("a permanently failing optional child leaves the main loop untouched over 24 virtual hours", () =>
   Effect.gen(function* () {
     const main = puppet("main-loop")

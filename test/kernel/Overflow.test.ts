@@ -114,6 +114,23 @@ it.effect("wait: a fast sender is slowed down to the receiver's pace and loses n
   })
 )
 
+it.effect("wait: places that askers give up go to those in line, though the receiver is busy", () =>
+  Effect.gen(function* () {
+    const { system, ref } = yield* busy(2, "wait")
+    const askers = yield* Effect.forEach([1, 2], () =>
+      Effect.forkChild(ref.ask("Ping", undefined, { timeoutMs: 100_000 }))
+    )
+    yield* TestKit.settle
+    const tellers = yield* Effect.forEach([1, 2], () => Effect.forkChild(ref.tell("Ping")))
+    yield* TestKit.settle
+    yield* Fiber.interruptAll(askers)
+    yield* TestKit.settle
+    expect(tellers.map((teller) => teller.pollUnsafe()?._tag)).toEqual(["Success", "Success"])
+    const report = yield* system.inspect()
+    expect(report.root.children[0]?.mailbox).toMatchObject({ depth: 2, waiting: 0 })
+  })
+)
+
 it.effect("stopping the receiver ends the wait of those in line", () =>
   Effect.gen(function* () {
     const { system, ref } = yield* busy(1, "wait")
