@@ -92,9 +92,14 @@ export class BuiltFleet {
     return join(this.folder, "operator")
   }
 
-  private program(name: string, file: string, args: ReadonlyArray<string>): Program {
+  private program(
+    name: string,
+    file: string,
+    args: ReadonlyArray<string>,
+    env: Readonly<Record<string, string>> = {}
+  ): Program {
     const command = [this.node, join(this.programs, `${file}.js`), ...args]
-    const made = new Program(name, command, environment(this.folder), join(this.folder, `${name}.log`))
+    const made = new Program(name, command, environment(this.folder, env), join(this.folder, `${name}.log`))
     this.started.push(made)
     return made
   }
@@ -171,14 +176,10 @@ export class BuiltFleet {
     const label = `device-${++this.deviceCount}`
     const state = join(this.folder, label)
     const config = join(this.folder, `${label}.toml`)
-    const invitationFile = join(this.folder, `${label}.invitation`)
-    writeFileSync(
-      config,
-      [`server = "${this.address}"`, `name = "${name}"`, "sleep_minimum_ms = 200", ""].join("\n")
-    )
-    if (invitation !== null) writeFileSync(invitationFile, `${invitation}\n`, { mode: 0o600 })
-    const invited = invitation === null ? [] : ["--invitation-file", invitationFile]
-    const program = this.program(label, "client", ["--state", state, "--config", config, ...invited])
+    const settings = [`server = "${this.address}"`, `name = "${name}"`, "sleep_minimum_ms = 200", ""]
+    writeFileSync(config, settings.join("\n"))
+    const invited: Record<string, string> = invitation === null ? {} : { POSTERN_INVITATION: invitation }
+    const program = this.program(label, "client", ["--state", state, "--config", config], invited)
     return { name, state, program }
   }
 

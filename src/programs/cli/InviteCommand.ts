@@ -80,8 +80,8 @@ export const makeInvitation = (options: { readonly name: Name | null; readonly l
     return { id, text: invitationText(invitation), invitation }
   })
 
-/** The command for the device: the invitation goes in by stdin, so that it stands in no list of processes. */
-export const deviceCommand = (text: string): string => `echo ${text} | node client.js enrol --invitation -`
+/** The command for the device. The invitation stands in the environment, which other users can't see. */
+export const deviceCommand = (text: string): string => `POSTERN_INVITATION=${text} node client.js`
 
 export const inviteCommand = Command.make(
   "invite",

@@ -3,8 +3,10 @@
  *
  * @module
  */
+import { resolve } from "node:path"
 import { Clock, Effect, Option, Result, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
+import { askControl } from "../../adapters/ControlSocket.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome } from "../../adapters/operator/OperatorHome.ts"
 import { trustedRoot } from "../../adapters/operator/TrustStore.ts"
@@ -143,7 +145,12 @@ export const statusCommand = Command.make(
 const decodeInspection = Schema.decodeUnknownResult(SystemInspection)
 
 /** The tree of a program on this machine, by the control socket in its state folder. */
-const localTree = (folder: string) => failure(`There is no control socket in ${folder}`)
+const localTree = (folder: string) =>
+  askControl({ stateFolder: resolve(folder), request: "inspect" }).pipe(
+    Effect.mapError((error) =>
+      failure(`${error.message}. Is the program running, and is this its state folder?`)
+    )
+  )
 
 const serverTree = Effect.gen(function* () {
   const entry = yield* chosenServer

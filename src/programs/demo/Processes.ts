@@ -65,6 +65,7 @@ export interface Service {
 export const startService = (options: {
   readonly name: string
   readonly command: ReadonlyArray<string>
+  readonly environment: Readonly<Record<string, string>>
   readonly logFile: string
 }) =>
   Effect.map(
@@ -72,7 +73,11 @@ export const startService = (options: {
       Effect.sync(() => {
         const log = openSync(options.logFile, "a", 0o600)
         const [file, ...args] = options.command as [string, ...Array<string>]
-        const child = spawn(file, args, { stdio: ["ignore", log, log], detached: true, env: environment({}) })
+        const child = spawn(file, args, {
+          stdio: ["ignore", log, log],
+          detached: true,
+          env: environment(options.environment)
+        })
         closeSync(log)
         return child
       }),

@@ -72,7 +72,6 @@ export const generatedSeries = (): string => {
  */
 export const statisticsScript = `#!/bin/sh
 set -eu
-mkdir -p "$POSTERN_OUT"
 echo "reading $(wc -l < /package/series.csv) rows"
 awk -F, '
   function date(day,    z, era, doe, yoe, doy, mp, d, m, y) {
@@ -88,7 +87,7 @@ awk -F, '
     count[day]++; delta = value - mean[day]; mean[day] += delta / count[day]; square[day] += delta * (value - mean[day]) }
   END { for (day in count) printf "%s,%d,%.3f,%.3f,%.3f,%.3f\\n", date(day), count[day], least[day], mean[day], most[day], sqrt(square[day] / count[day]) }
 ' /package/series.csv | sort > days
-{ echo "day,rows,minimum,mean,maximum,standard_deviation"; cat days; } > "$POSTERN_OUT/statistics.csv"
+{ echo "day,rows,minimum,mean,maximum,standard_deviation"; cat days; } > /work/out/statistics.csv
 while IFS=, read -r day rows least mean most deviation; do
   echo "$day: $rows rows, $least to $most, mean $mean"
 done < days

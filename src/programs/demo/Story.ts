@@ -5,6 +5,7 @@
  * @module
  */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Option, type Scope } from "effect"
@@ -12,7 +13,14 @@ import { Jail } from "../../ports/Jail.ts"
 import { Screen } from "../cli/Screen.ts"
 import { showCommand } from "../cli/Text.ts"
 import { DemoFailure, runCommand, type Service, startService, waitFor } from "./Processes.ts"
-import { BadRow, checkSeries, generatedSeries, packageDescription, seriesBytes, statisticsScript } from "./Series.ts"
+import {
+  BadRow,
+  checkSeries,
+  generatedSeries,
+  packageDescription,
+  seriesBytes,
+  statisticsScript
+} from "./Series.ts"
 
 /** How long a program may take to come up, or a device to report. */
 const startMs = 30_000
@@ -37,7 +45,10 @@ const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acquir
   (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }))
 )
 
-const program = (stage: Stage, name: string): ReadonlyArray<string> => [process.execPath, join(stage.programs, `${name}.js`)]
+const program = (stage: Stage, name: string): ReadonlyArray<string> => [
+  process.execPath,
+  join(stage.programs, `${name}.js`)
+]
 
 /** Runs `postern` as the operator of this demo. */
 const postern = (stage: Stage, args: ReadonlyArray<string>, show: boolean) =>
@@ -57,7 +68,10 @@ const type = (stage: Stage, args: ReadonlyArray<string>) =>
 
 /** Asks `postern` for a JSON document. */
 const ask = (stage: Stage, args: ReadonlyArray<string>) =>
-  Effect.map(postern(stage, [...args, "--json"], false), ({ stdout }) => JSON.parse(stdout) as Record<string, unknown>)
+  Effect.map(
+    postern(stage, [...args, "--json"], false),
+    ({ stdout }) => JSON.parse(stdout) as Record<string, unknown>
+  )
 
 /** The series to compute with: the person's file, checked row by row, or a generated one. */
 export const loadSeries = (file: Option.Option<string>) =>
@@ -70,17 +84,223 @@ export const loadSeries = (file: Option.Option<string>) =>
         if (size > seriesBytes) throw new Error(`it has ${size} bytes, more than ${seriesBytes}`)
         return readFileSync(path, "utf8")
       },
-      catch: (error) => new DemoFailure({ message: `Could not read ${path}: ${error instanceof Error ? error.message : error}` })
+      catch: (error) =>
+        new DemoFailure({
+          message: `Could not read ${path}: ${error instanceof Error ? error.message : error}`
+        })
     })
     const checked = checkSeries(text)
     if (checked instanceof BadRow) return yield* new DemoFailure({ message: `${path}: ${checked.message}` })
     return text
   })
 
-const readJsonIfThere = (path: string): Record<string, unknown> | undefined => {
-  try {
-    return JSON.parse(readFileSync(path, "utf8"))
-  } catch {
-    return undefined
-  }
-}
+const folderOf = (stage: Stage, name: string): string => join(stage.folder, name)
+
+const writePackage = (stage: Stage, series: string): Effect.Effect<string> =>
+  Effect.sync(() => {
+    const folder = folderOf(stage, "statistics")
+    mkdirSync(folder, { mode: 0o700 })
+    writeFileSync(join(folder, "postern.json"), `${JSON.stringify(packageDescription, null, 2)}\n`)
+    writeFileSync(join(folder, "statistics.sh"), statisticsScript)
+    writeFileSync(join(folder, "series.csv"), series)
+    return folder
+  })
+
+/** A port of loopback that is free now. */
+const freePort: Effect.Effect<number> = Effect.callback((resume) => {
+  const probe = createServer()
+  probe.listen(0, "127.0.0.1", () => {
+    const address = probe.address()
+    probe.close(() =>
+      resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
+    )
+  })
+})
+
+const startTheServer = (stage: Stage) =>
+  Effect.gen(function* () {
+    yield* step(
+      1,
+      "A server",
+      "It keeps encrypted work for devices and what they return. It can read and sign nothing of it."
+    )
+    const address = `http://127.0.0.1:${yield* freePort}`
+    const state = folderOf(stage, "server")
+    const server = yield* startService({
+      name: "server",
+      command: [...program(stage, "server"), "--state", state, "--port", new URL(address).port],
+      environment: {},
+      logFile: folderOf(stage, "server.log")
+    })
+    yield* waitFor("its port", server, lineWith(server, "listens on"), startMs)
+    const told = yield* runCommand({
+      command: [...program(stage, "server"), "identity", "--state", state],
+      environment: {},
+      show: false
+    })
+    const token = yield* runCommand({
+      command: [...program(stage, "server"), "token", "create", "demo", "--role", "admin", "--state", state],
+      environment: {},
+      show: false
+    })
+    const tokenFile = folderOf(stage, "token")
+    yield* Effect.sync(() => writeFileSync(tokenFile, token.stdout, { mode: 0o600 }))
+    const id = (JSON.parse(told.stdout) as { readonly server: string }).server
+    yield* write(`It runs at ${address} and calls itself ${id}.\n`)
+    return { address, id, tokenFile }
+  })
+
+const makeTheOperator = (
+  stage: Stage,
+  server: { readonly address: string; readonly id: string; readonly tokenFile: string }
+) =>
+  Effect.gen(function* () {
+    yield* step(
+      2,
+      "An operator",
+      `You. Your keys stay in your own folder; the trust root you sign says whom devices may obey. Here the keys have no
+passphrase, because nobody is there to type it; without --no-passphrase you would be asked for one.`
+    )
+    const flags = ["--server", server.address, "--server-id", server.id, "--token-file", server.tokenFile]
+    yield* type(stage, [
+      "keys",
+      "init",
+      ...flags,
+      "--no-passphrase",
+      "--recovery-key",
+      folderOf(stage, "recovery.key")
+    ])
+  })
+
+/** Says what to install, if this machine has no safe jail. */
+const requireJail = Effect.gen(function* () {
+  const jail = yield* Jail
+  yield* Effect.mapError(
+    jail.check,
+    (error) =>
+      new DemoFailure({
+        message: `There is no safe jail on this machine, so no device can run work here. ${error.message}`
+      })
+  )
+})
+
+const bringTheDevice = (stage: Stage) =>
+  Effect.gen(function* () {
+    yield* step(
+      3,
+      "A device",
+      `It only ever connects outward. The invitation proves to you that it is the device you mean, and to the device that
+the server is yours. It runs work in a jail: no network, nothing of this machine but /usr.`
+    )
+    yield* requireJail
+    const { invitation } = yield* ask(stage, ["invite", "--name", "pi-demo"])
+    const device = yield* startService({
+      name: "device",
+      command: [...program(stage, "client"), "--state", folderOf(stage, "device")],
+      environment: { POSTERN_INVITATION: invitation as string },
+      logFile: folderOf(stage, "device.log")
+    })
+    yield* poll("its request", device, stage, ["devices", "list"], (answer) => statusOf(answer) === "pending")
+    yield* type(stage, ["devices", "accept", "--waiting"])
+    yield* poll(
+      "its first poll",
+      device,
+      stage,
+      ["devices", "show", "pi-demo"],
+      (answer) => answer["blocked"] === null && answer["last_seen_at_ms"] !== null
+    )
+    return device
+  })
+
+const statusOf = (answer: Record<string, unknown>): unknown =>
+  (answer["devices"] as ReadonlyArray<{ readonly status: string }>)[0]?.status
+
+/** Asks `postern` again and again until its answer is as wanted. */
+const poll = (
+  what: string,
+  service: Service,
+  stage: Stage,
+  args: ReadonlyArray<string>,
+  holds: (answer: Record<string, unknown>) => boolean
+) =>
+  Effect.gen(function* () {
+    let isThere = false
+    const asking = Effect.gen(function* () {
+      while (!isThere) isThere = holds(yield* ask(stage, args))
+    })
+    yield* Effect.raceFirst(
+      Effect.andThen(asking, Effect.void),
+      Effect.andThen(
+        waitFor(what, service, () => (isThere ? true : undefined), startMs),
+        Effect.void
+      )
+    )
+  })
+
+const lineWith = (service: Service, words: string) => (): true | undefined =>
+  readFileSync(service.logFile, "utf8").includes(words) ? true : undefined
+
+const doTheJob = (stage: Stage, series: string) =>
+  Effect.gen(function* () {
+    const folder = yield* writePackage(stage, series)
+    const rows = series.trimEnd().split("\n").length
+    yield* step(
+      4,
+      "A work package",
+      `A folder with ${rows} rows of a sensor series, a script for daily statistics and a postern.json that says what to run.
+It is packed and encrypted to the device and to you, then uploaded with a signed order: nobody else can read or change it.`
+    )
+    const file = folderOf(stage, "statistics.postern")
+    yield* type(stage, ["package", "build", folder, "--device", "pi-demo", "-o", file])
+    yield* write(`\n$ postern jobs submit statistics.postern --device pi-demo --yes\n`)
+    const { job } = yield* ask(stage, ["jobs", "submit", file, "--device", "pi-demo", "--yes"])
+    yield* write(`${job}\n`)
+    yield* step(
+      5,
+      "The run",
+      "The device fetches the order, proves it, runs it in the jail, and sends encrypted output while it runs."
+    )
+    yield* type(stage, ["jobs", "logs", "-f", job as string])
+    yield* step(
+      6,
+      "The receipt",
+      "Signed by the device, checked against your own device book; the server could not have made it up."
+    )
+    yield* type(stage, ["jobs", "show", job as string])
+    yield* step(
+      7,
+      "The artifact",
+      "What the job left in /work/out, decrypted here and checked against the receipt."
+    )
+    const results = folderOf(stage, "results")
+    yield* type(stage, ["jobs", "results", job as string, "-o", results])
+    const artifact = yield* Effect.sync(() => readFileSync(join(results, "statistics.csv"), "utf8"))
+    yield* write(`\nresults/statistics.csv:\n${artifact}`)
+  })
+
+const next = `
+That was the main job. Everything ran in a temporary folder, which is gone now.
+
+Try next:
+  npm run demo -- --data FILE      your own series, as lines of unix_seconds,value
+  node dist/server.js --help       a server that stays
+  node dist/client.js --help       a device
+  node dist/cli.js --help          everything the operator can do, such as
+  node dist/cli.js run DEVICE -- uname -a
+`
+
+/** The whole story. Everything it starts is stopped, and its folder removed, when it ends in whatever way. */
+export const tellStory = (programs: string, data: Option.Option<string>) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const series = yield* loadSeries(data)
+      const stage: Stage = { programs, folder: yield* temporaryFolder }
+      yield* write(
+        `Postern: work for devices that only connect outward. Server, operator and device on this machine,\nin ${stage.folder}\n`
+      )
+      const server = yield* startTheServer(stage)
+      yield* makeTheOperator(stage, server)
+      yield* bringTheDevice(stage)
+      yield* doTheJob(stage, series)
+    })
+  ).pipe(Effect.andThen(write(next)))

@@ -18,11 +18,11 @@ const statisticsOf = (series: string): string => {
   const folder = mkdtempSync(join(tmpdir(), "postern-series-"))
   try {
     writeFileSync(join(folder, "series.csv"), series)
-    const script = statisticsScript.replaceAll("/package/", `${folder}/`)
-    const options = { cwd: folder, env: { PATH: "/usr/bin:/bin", POSTERN_OUT: join(folder, "out") } }
+    const script = statisticsScript.replaceAll(/\/(package|work\/out)\//g, `${folder}/`)
+    const options = { cwd: folder, env: { PATH: "/usr/bin:/bin" } }
     const ended = spawnSync("sh", ["-c", script], { ...options, encoding: "utf8" })
     assert.deepStrictEqual({ status: ended.status, stderr: ended.stderr }, { status: 0, stderr: "" })
-    return readFileSync(join(folder, "out/statistics.csv"), "utf8")
+    return readFileSync(join(folder, "statistics.csv"), "utf8")
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
@@ -99,6 +99,6 @@ describe("the statistics script", () => {
   })
 
   it("comes in a package that can be built", () => {
-    assert.isTrue(Result.isSuccess(Schema.decodeUnknownResult(PackageDescription)(packageDescription)))
+    assert.isTrue(Result.isSuccess(Schema.decodeResult(PackageDescription)(packageDescription)))
   })
 })
