@@ -134,11 +134,15 @@ const make = <R>(
       inspect: (childLimit = 1_000) =>
         Effect.sync(() => ({
           name,
-          atMs: kernel.wallMs(),
-          uptimeMs: kernel.deadlines.now() - startedMs,
-          deadLetters: { ...kernel.deadLetters.counts },
-          fencedNow: kernel.fencedNow,
-          fencedTotal: kernel.fencedTotal,
+          at_ms: kernel.wallMs(),
+          uptime_ms: kernel.deadlines.now() - startedMs,
+          dead_letters: { ...kernel.deadLetters.counts },
+          latest_dead_letters: kernel.deadLetters.sampled.map(({ atMs, ...letter }) => ({
+            ...letter,
+            at_ms: atMs
+          })),
+          fenced_now: kernel.fencedNow,
+          fenced_total: kernel.fencedTotal,
           root: root.inspect({ restarts: 0, degraded: false, lastFailure: undefined }, childLimit)
         })),
       stop,

@@ -32,22 +32,22 @@ export interface Inspection {
   /** Restarts by its supervisor since the system started. */
   readonly restarts: number
   /** Wall-clock milliseconds of the last crash or failed start, and its reason. */
-  readonly lastFailure: { readonly atMs: number; readonly reason: string } | null
+  readonly last_failure: { readonly at_ms: number; readonly reason: string } | null
   /** Milliseconds the current life has run; null when there is none. */
-  readonly ageMs: number | null
+  readonly age_ms: number | null
   /** Milliseconds since the life last beat; null when there is none. */
-  readonly beatAgeMs: number | null
+  readonly beat_age_ms: number | null
   readonly mailbox: typeof MailboxInspection.Type | null
   readonly handled: number
-  readonly failedReplies: number
+  readonly failed_replies: number
   readonly withdrawn: number
-  readonly lateReplies: number
+  readonly late_replies: number
   /** Deeds of abandoned lives that were refused. */
   readonly refused: number
   /** Tasks running in the current life. */
   readonly tasks: number
   /** Children there are; more than are shown when the request set a bound. */
-  readonly childCount: number
+  readonly child_count: number
   readonly children: ReadonlyArray<Inspection>
 }
 
@@ -58,17 +58,17 @@ export const Inspection: Schema.Codec<Inspection> = Schema.Struct({
   kind: Schema.Literals(["actor", "supervisor", "dynamic"]),
   state: InspectionState,
   restarts: Schema.Int,
-  lastFailure: Schema.NullOr(Schema.Struct({ atMs: Schema.Finite, reason: Schema.String })),
-  ageMs: Schema.NullOr(Schema.Finite),
-  beatAgeMs: Schema.NullOr(Schema.Finite),
+  last_failure: Schema.NullOr(Schema.Struct({ at_ms: Schema.Finite, reason: Schema.String })),
+  age_ms: Schema.NullOr(Schema.Finite),
+  beat_age_ms: Schema.NullOr(Schema.Finite),
   mailbox: Schema.NullOr(MailboxInspection),
   handled: Schema.Int,
-  failedReplies: Schema.Int,
+  failed_replies: Schema.Int,
   withdrawn: Schema.Int,
-  lateReplies: Schema.Int,
+  late_replies: Schema.Int,
   refused: Schema.Int,
   tasks: Schema.Int,
-  childCount: Schema.Int,
+  child_count: Schema.Int,
   children: Schema.Array(Schema.suspend((): Schema.Codec<Inspection> => Inspection))
 })
 
@@ -76,18 +76,28 @@ export const Inspection: Schema.Codec<Inspection> = Schema.Struct({
 export const SystemInspection = Schema.Struct({
   name: Schema.String,
   /** Wall-clock milliseconds of this report. */
-  atMs: Schema.Finite,
-  uptimeMs: Schema.Finite,
-  deadLetters: Schema.Struct({
+  at_ms: Schema.Finite,
+  uptime_ms: Schema.Finite,
+  dead_letters: Schema.Struct({
     full: Schema.Int,
     evicted: Schema.Int,
     stopped: Schema.Int,
     "not-found": Schema.Int,
     fenced: Schema.Int
   }),
+  /** The latest dead letters, oldest first; without their payloads. */
+  latest_dead_letters: Schema.Array(
+    Schema.Struct({
+      path: Schema.String,
+      tag: Schema.String,
+      reason: Schema.Literals(["full", "evicted", "stopped", "not-found", "fenced"]),
+      /** Wall-clock milliseconds. */
+      at_ms: Schema.Finite
+    })
+  ),
   /** Abandoned lives that still run, and all there ever were. */
-  fencedNow: Schema.Int,
-  fencedTotal: Schema.Int,
+  fenced_now: Schema.Int,
+  fenced_total: Schema.Int,
   root: Inspection
 })
 export type SystemInspection = typeof SystemInspection.Type
@@ -112,19 +122,19 @@ const rowsOf = (node: Inspection, lead: string, childLead: string): Array<Readon
   const row = [
     `${lead}${node.id}`,
     node.state,
-    renderAge(node.ageMs),
+    renderAge(node.age_ms),
     mailbox,
     node.kind === "actor" ? String(node.handled) : "-",
     String(node.restarts),
-    node.lastFailure === null ? "" : node.lastFailure.reason
+    node.last_failure === null ? "" : node.last_failure.reason
   ]
   const rows: Array<ReadonlyArray<string>> = [row]
   node.children.forEach((child, index) => {
-    const isLast = index === node.children.length - 1 && node.childCount === node.children.length
+    const isLast = index === node.children.length - 1 && node.child_count === node.children.length
     rows.push(...rowsOf(child, `${childLead}${isLast ? "└ " : "├ "}`, `${childLead}${isLast ? "  " : "│ "}`))
   })
-  if (node.childCount > node.children.length) {
-    rows.push([`${childLead}└ … ${node.childCount - node.children.length} more`, "", "", "", "", "", ""])
+  if (node.child_count > node.children.length) {
+    rows.push([`${childLead}└ … ${node.child_count - node.children.length} more`, "", "", "", "", "", ""])
   }
   return rows
 }
@@ -133,6 +143,17 @@ const title = ["ACTOR", "STATE", "AGE", "MAILBOX", "HANDLED", "RESTARTS", "LAST 
 
 /** Control characters in a failure's text must not reach a terminal. */
 const printable = (text: string): string => text.replace(/\p{Cc}/gu, "?")
+
+/** Dead letters in words, by reason: `3 dead letters (2 full, 1 stopped)`. */
+const renderDead = (system: SystemInspection): string => {
+  const counts = Object.entries(system.dead_letters).filter(([, count]) => count > 0)
+  const total = counts.reduce((sum, [, count]) => sum + count, 0)
+  const reasons = counts.map(([reason, count]) => `${count} ${reason}`).join(", ")
+  return `${total} dead letters${total === 0 ? "" : ` (${reasons})`}`
+}
+
+const abandoned = ({ fenced_now, fenced_total }: SystemInspection): string =>
+  `${fenced_now} abandoned lives${fenced_total === fenced_now ? "" : ` (${fenced_total} ever)`}`
 
 /** The tree as aligned columns, one line per actor, without a final newline. */
 export const renderInspection = (system: SystemInspection): string => {
@@ -144,10 +165,9 @@ export const renderInspection = (system: SystemInspection): string => {
       .join("  ")
       .trimEnd()
   )
-  const dead = Object.values(system.deadLetters).reduce((sum, count) => sum + count, 0)
-  lines.push("")
   lines.push(
-    `${system.name}: up ${renderAge(system.uptimeMs)}, ${dead} dead letters, ${system.fencedNow} abandoned lives`
+    "",
+    `${system.name}: up ${renderAge(system.uptime_ms)}, ${renderDead(system)}, ${abandoned(system)}`
   )
   return lines.join("\n")
 }

@@ -32,7 +32,7 @@ it.effect("an ask without an answer fails at its deadline, and the late reply is
     })
     yield* TestClock.adjust(3_000)
     const report = yield* system.inspect()
-    expect(report.root.children[0]).toMatchObject({ lateReplies: 1, withdrawn: 1, handled: 1 })
+    expect(report.root.children[0]).toMatchObject({ late_replies: 1, withdrawn: 1, handled: 1 })
     expect(yield* system.ref(actor.key).ask("Ping")).toBe(1)
   })
 )
@@ -212,7 +212,7 @@ it.effect("a typed error of a told message is counted and logged, and harms nobo
     yield* system.ref(actor.key).tell("Fail")
     expect(yield* Effect.flip(system.ref(actor.key).ask("Fail"))).toBe("as told")
     const report = yield* system.inspect()
-    expect(report.root.children[0]).toMatchObject({ failedReplies: 1, handled: 2, restarts: 0 })
+    expect(report.root.children[0]).toMatchObject({ failed_replies: 1, handled: 2, restarts: 0 })
   })
 )
 

@@ -64,7 +64,7 @@ const setUp = (options: {
       ]
     })
     const system = yield* TestKit.make({ root })
-    const count = Effect.map(system.inspect(), (report) => report.root.children[1]?.childCount)
+    const count = Effect.map(system.inspect(), (report) => report.root.children[1]?.child_count)
     return { system, lives, sums, count, bystander }
   })
 

@@ -131,7 +131,7 @@ it.effect("a crash while making the message of an exit is the actor's crash", ()
     yield* TestClock.adjust(10)
     yield* TestKit.settle
     const report = yield* system.inspect()
-    expect(report.root.children[0]).toMatchObject({ restarts: 1, lastFailure: { reason: "Error: muddled" } })
+    expect(report.root.children[0]).toMatchObject({ restarts: 1, last_failure: { reason: "Error: muddled" } })
     expect(yield* ref.ask("Outcomes")).toEqual([])
   })
 )
@@ -206,7 +206,7 @@ it.effect(
       yield* TestKit.settle
       expect(child).toMatchObject({ lives: 2, closed: 2 })
       expect(yield* Effect.flip(system.ref(child.key).ask("Ping"))).toMatchObject({ _tag: "NotFound" })
-      expect((yield* system.inspect()).root.children[0]).toMatchObject({ restarts: 1, childCount: 0 })
+      expect((yield* system.inspect()).root.children[0]).toMatchObject({ restarts: 1, child_count: 0 })
     })
 )
 
@@ -249,7 +249,7 @@ it.effect("temporary children of an abandoned life are stopped all the same", ()
     yield* alone.system.restart({ _tag: "ActorKey", name: "alone", protocol: GreeterProtocol }, "hangs")
     yield* TestClock.adjust(1_000)
     yield* TestKit.settle
-    expect(yield* alone.system.inspect()).toMatchObject({ fencedNow: 1 })
+    expect(yield* alone.system.inspect()).toMatchObject({ fenced_now: 1 })
     expect(child).toMatchObject({ lives: 2, closed: 1 })
   })
 )

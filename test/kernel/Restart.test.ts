@@ -36,7 +36,7 @@ it.effect("an idle actor is restarted at once, and its supervisor counts it", ()
     expect(yield* system.ref(Watchdog).ask("Restart", { name: "actor" })).toBe(true)
     expect(yield* ref.ask("Ping")).toBe(2)
     const report = yield* system.inspect()
-    expect(report.root.children[1]).toMatchObject({ restarts: 1, lastFailure: { reason: "no heartbeat" } })
+    expect(report.root.children[1]).toMatchObject({ restarts: 1, last_failure: { reason: "no heartbeat" } })
   })
 )
 
@@ -63,7 +63,7 @@ it.effect("a handler that ignores interruption is fenced, and the next life begi
     yield* TestClock.adjust(100)
     expect(yield* Fiber.join(inHand)).toMatchObject({ _tag: "ActorCrashed" })
     expect(yield* ref.ask("Ping")).toBe(2)
-    expect((yield* system.inspect()).fencedNow).toBe(1)
+    expect((yield* system.inspect()).fenced_now).toBe(1)
   })
 )
 

@@ -52,7 +52,7 @@ it.effect("a handler that takes longer is interrupted, and its asker is told", (
     yield* TestClock.adjust(1)
     yield* Fiber.join(stopping)
     expect(yield* Fiber.join(inHand)).toMatchObject({ _tag: "Stopped", tag: "Sleep" })
-    expect((yield* system.inspect()).fencedTotal).toBe(0)
+    expect((yield* system.inspect()).fenced_total).toBe(0)
   })
 )
 
@@ -67,7 +67,7 @@ it.effect("a handler that ignores interruption is fenced, and the stop does not 
     yield* TestClock.adjust(1_500)
     yield* Fiber.join(stopping)
     expect(yield* Fiber.join(inHand)).toMatchObject({ _tag: "Stopped" })
-    expect(yield* system.inspect()).toMatchObject({ fencedNow: 1, fencedTotal: 1 })
+    expect(yield* system.inspect()).toMatchObject({ fenced_now: 1, fenced_total: 1 })
     expect(actor.closed).toBe(1)
   })
 )
@@ -86,7 +86,7 @@ it.effect("a Scope whose finalizer hangs does not hold up the stop for ever", ()
     yield* TestKit.settle
     yield* TestClock.adjust(1_500)
     yield* Fiber.join(stopping)
-    expect((yield* system.inspect()).fencedNow).toBe(1)
+    expect((yield* system.inspect()).fenced_now).toBe(1)
   })
 )
 
@@ -154,7 +154,7 @@ it.effect("an abandoned life's replies, sends and store writes are refused, coun
     expect(yield* ref.ask("Write", { wait: false })).toBe("life 2 current")
     expect(store).toEqual(["life 2"])
     const handled = probe.handled.length
-    expect(yield* system.inspect()).toMatchObject({ fencedNow: 1, fencedTotal: 1 })
+    expect(yield* system.inspect()).toMatchObject({ fenced_now: 1, fenced_total: 1 })
 
     yield* Deferred.succeed(gate, undefined)
     yield* TestKit.settle
@@ -162,9 +162,9 @@ it.effect("an abandoned life's replies, sends and store writes are refused, coun
     expect(probe.handled.length).toBe(handled)
     expect(subject.refusals()).toBe(3)
     const report = yield* system.inspect()
-    expect(report).toMatchObject({ fencedNow: 0, fencedTotal: 1, deadLetters: { fenced: 2 } })
+    expect(report).toMatchObject({ fenced_now: 0, fenced_total: 1, dead_letters: { fenced: 2 } })
     // The write, the tell, the ask and the reply.
-    expect(report.root.children[1]).toMatchObject({ refused: 4, lateReplies: 0 })
+    expect(report.root.children[1]).toMatchObject({ refused: 4, late_replies: 0 })
   })
 )
 

@@ -104,7 +104,7 @@ for (const strategy of strategies) {
           const isDeaf = death.births.includes("hangs deaf") && back
           expect(subject.closed).toBe(back ? births - 1 : 1)
           const report = yield* system.inspect()
-          expect(report.fencedNow).toBe(isDeaf ? 1 : 0)
+          expect(report.fenced_now).toBe(isDeaf ? 1 : 0)
           expect(report.root.children[1]?.state).toBe("running")
         })
       )

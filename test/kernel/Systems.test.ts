@@ -139,10 +139,14 @@ it.effect("inspection is data that survives its wire, and a table for people", (
     yield* TestClock.adjust(30_000)
     yield* system.ref(second.key).tell("Sleep", { ms: 1_000 })
     yield* system.ref(second.key).tell("Ping")
+    yield* Effect.flip(system.ref(ActorKey.make("nobody", PuppetProtocol)).tell("Ping"))
     yield* TestKit.settle
     const report = yield* system.inspect()
     const wire = JSON.stringify(yield* Schema.encodeEffect(SystemInspection)(report))
     expect(yield* Schema.decodeUnknownEffect(SystemInspection)(JSON.parse(wire))).toEqual(report)
+    expect(report.latest_dead_letters).toEqual([
+      { path: "?nobody", tag: "Ping", reason: "not-found", at_ms: 120_000 }
+    ])
     expect(renderInspection(report).split("\n")).toEqual([
       "ACTOR      STATE    AGE  MAILBOX  HANDLED  RESTARTS  LAST FAILURE",
       "client     running  2m   -        -        0",
@@ -150,7 +154,7 @@ it.effect("inspection is data that survives its wire, and a table for people", (
       "│ └ first  running  30s  0/1024   1        1         Error: told to die",
       "└ second   running  2m   1/1024   0        0",
       "",
-      "client: up 2m, 0 dead letters, 0 abandoned lives"
+      "client: up 2m, 1 dead letters (1 not-found), 0 abandoned lives"
     ])
   })
 )
@@ -182,7 +186,7 @@ it.effect("inspection of many children is bounded, and says how many it left out
     }
     const report = yield* system.inspect(10)
     expect(report.root.children.length).toBe(10)
-    expect(report.root.childCount).toBe(30)
+    expect(report.root.child_count).toBe(30)
     expect(renderInspection(report)).toContain("20 more")
   })
 )

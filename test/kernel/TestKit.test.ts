@@ -1,5 +1,5 @@
 import { expect, it } from "@effect/vitest"
-import { Effect, Exit, Schema } from "effect"
+import { Effect, Exit, Logger, Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { ActorKey, ActorSystem, Behaviour, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
@@ -115,8 +115,8 @@ it.live("on the real clock, deadlines, restarts and the stop work as under TestC
     yield* ref.tell("Deaf")
     yield* TestKit.settle
     yield* system.stop
-    expect((yield* system.inspect()).fencedNow).toBe(1)
-  }).pipe(Effect.scoped)
+    expect((yield* system.inspect()).fenced_now).toBe(1)
+  }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
 )
 
 it.effect("a stop under TestClock passes the time that busy actors need", () =>

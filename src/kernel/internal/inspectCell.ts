@@ -1,6 +1,7 @@
 /** The inspection of an actor, and of the temporary children of its life. */
 import type { Inspection } from "../Inspection.ts"
 import type { Cell } from "./Cell.ts"
+import { inspectFailure } from "./inspectParent.ts"
 import type { ChildView } from "./Node.ts"
 
 const noView: ChildView = { restarts: 0, degraded: false, lastFailure: undefined }
@@ -15,9 +16,9 @@ export const inspectCell = (cell: Cell, view: ChildView, childLimit: number): In
     kind: "actor",
     state: view.degraded && cell.state === "waiting" ? "degraded" : cell.state,
     restarts: view.restarts,
-    lastFailure: view.lastFailure ?? cell.lastFailure ?? null,
-    ageMs: life === undefined ? null : now - life.startedMs,
-    beatAgeMs: life === undefined ? null : now - life.beatMs,
+    last_failure: inspectFailure(view.lastFailure ?? cell.lastFailure),
+    age_ms: life === undefined ? null : now - life.startedMs,
+    beat_age_ms: life === undefined ? null : now - life.beatMs,
     mailbox: {
       depth: mailbox.depth,
       waiting: mailbox.waiting,
@@ -25,12 +26,12 @@ export const inspectCell = (cell: Cell, view: ChildView, childLimit: number): In
       overflow: mailbox.overflow
     },
     handled: cell.handled,
-    failedReplies: cell.failedReplies,
+    failed_replies: cell.failedReplies,
     withdrawn: cell.withdrawn,
-    lateReplies: cell.lateReplies,
+    late_replies: cell.lateReplies,
     refused: cell.refused,
     tasks: life?.tasks ?? 0,
-    childCount: spawned.length,
+    child_count: spawned.length,
     children: spawned.slice(0, childLimit).map((child) => inspectCell(child, noView, childLimit))
   }
 }
