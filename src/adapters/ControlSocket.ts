@@ -52,7 +52,12 @@ const decodeRequest = Schema.decodeUnknownExit(Request)
 const decodeAnswer = Schema.decodeUnknownExit(Answer)
 
 /** Calls `onLine` for each line; `onTooLong` when one exceeds the bound. */
-const lines = (socket: Socket, maximumBytes: number, onLine: (line: string) => void, onTooLong: () => void): void => {
+const lines = (
+  socket: Socket,
+  maximumBytes: number,
+  onLine: (line: string) => void,
+  onTooLong: () => void
+): void => {
   let parts: Array<Buffer> = []
   let heldBytes = 0
   socket.on("data", (data: Buffer) => {
@@ -77,7 +82,8 @@ const answerTo = (handlers: ControlHandlers, line: string): Effect.Effect<string
   if (Exit.isFailure(request)) return Effect.succeed(refuse("the request is not a line of the expected JSON"))
   const name = request.value.request
   const handler = Object.hasOwn(handlers, name) ? handlers[name] : undefined
-  if (handler === undefined) return Effect.succeed(refuse(`there is no request ${JSON.stringify(name.slice(0, 64))}`))
+  if (handler === undefined)
+    return Effect.succeed(refuse(`there is no request ${JSON.stringify(name.slice(0, 64))}`))
   return handler.pipe(
     Effect.timeoutOption(Duration.millis(handlerMs)),
     Effect.map((value) => {
@@ -153,10 +159,12 @@ export const serveControl = Effect.fnUntraced(function* (options: {
     const answer = (line: string): void => {
       // One at a time: a second line waits until the first is answered.
       socket.pause()
-      run(Effect.map(answerTo(options.handlers, line), (text) => {
-        socket.write(`${text}\n`)
-        socket.resume()
-      }))
+      run(
+        Effect.map(answerTo(options.handlers, line), (text) => {
+          socket.write(`${text}\n`)
+          socket.resume()
+        })
+      )
     }
     lines(socket, requestBytes, answer, () => socket.destroy())
   }
@@ -181,7 +189,8 @@ export const askControl = (options: {
 }): Effect.Effect<unknown, ControlError> => {
   const path = controlSocketPath(options.stateFolder)
   const timeoutMs = options.timeoutMs ?? handlerMs + 2_000
-  const fail = (code: ControlError["code"], reason: string) => Effect.fail(new ControlError({ path, code, reason }))
+  const fail = (code: ControlError["code"], reason: string) =>
+    Effect.fail(new ControlError({ path, code, reason }))
   return Effect.callback<unknown, ControlError>((resume) => {
     const socket = connect(path)
     const finish = (outcome: Effect.Effect<unknown, ControlError>): void => {
@@ -194,14 +203,19 @@ export const askControl = (options: {
       answerBytes + 1024,
       (line) => {
         const answer = decodeAnswer(line)
-        if (Exit.isFailure(answer)) return finish(fail("malformed", "what listens there does not speak as Postern does"))
+        if (Exit.isFailure(answer))
+          return finish(fail("malformed", "what listens there does not speak as Postern does"))
         finish(answer.value.ok ? Effect.succeed(answer.value.value) : fail("refused", answer.value.error))
       },
       () => finish(fail("malformed", "the answer is too large"))
     )
     socket.on("error", (error) => {
       const isAbsent = ["ENOENT", "ECONNREFUSED"].includes(errorCode(error) ?? "")
-      finish(isAbsent ? fail("not_running", "no Postern program runs on this state folder") : fail("failed", errorText(error)))
+      finish(
+        isAbsent
+          ? fail("not_running", "no Postern program runs on this state folder")
+          : fail("failed", errorText(error))
+      )
     })
     socket.on("close", () => finish(fail("failed", "the connection was closed before the answer came")))
     return Effect.sync(() => void socket.destroy())

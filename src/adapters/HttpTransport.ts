@@ -4,12 +4,22 @@
  *
  * @module
  */
-import { Agent as HttpAgent, type ClientRequest, type IncomingMessage, request as httpRequest } from "node:http"
+import {
+  type ClientRequest,
+  Agent as HttpAgent,
+  request as httpRequest,
+  type IncomingMessage
+} from "node:http"
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https"
 import type { Socket } from "node:net"
 import { Effect, type Scope, Stream } from "effect"
 import { errorCode, errorText } from "./files/AtomicFile.ts"
-import { type Transport, TransportError, type TransportRequest, type TransportResponse } from "./http/Transport.ts"
+import {
+  type Transport,
+  TransportError,
+  type TransportRequest,
+  type TransportResponse
+} from "./http/Transport.ts"
 
 export interface HttpTransportOptions {
   /** Until the connection (and TLS) stands. Default 15 s. */
@@ -91,7 +101,10 @@ interface Agents {
   readonly https: HttpsAgent
 }
 
-const startRequest = (agents: Agents, { authority, body, headers, method, origin, path, query }: TransportRequest): ClientRequest => {
+const startRequest = (
+  agents: Agents,
+  { authority, body, headers, method, origin, path, query }: TransportRequest
+): ClientRequest => {
   const url = new URL(origin)
   const isTls = url.protocol === "https:"
   return (isTls ? httpsRequest : httpRequest)({
@@ -107,14 +120,23 @@ const startRequest = (agents: Agents, { authority, body, headers, method, origin
 }
 
 /** Starts the connect stage's clock, and the answer's once the connection stands. */
-const watchSocket = (socket: Socket, watch: ReturnType<typeof stopwatch>, limits: Limits, request: TransportRequest): void => {
+const watchSocket = (
+  socket: Socket,
+  watch: ReturnType<typeof stopwatch>,
+  limits: Limits,
+  request: TransportRequest
+): void => {
   const answer = (): void => watch.start(request.responseTimeoutMs, "no answer came")
   if (!socket.connecting) return answer()
   watch.start(limits.connectTimeoutMs, "no connection stood")
   socket.once(request.origin.startsWith("https:") ? "secureConnect" : "connect", answer)
 }
 
-const send = (agents: Agents, limits: Limits, request: TransportRequest): Effect.Effect<IncomingMessage, TransportError> =>
+const send = (
+  agents: Agents,
+  limits: Limits,
+  request: TransportRequest
+): Effect.Effect<IncomingMessage, TransportError> =>
   Effect.callback<IncomingMessage, TransportError>((resume) => {
     const sending = startRequest(agents, request)
     const watch = stopwatch((reason) => sending.destroy(new Error(reason)))
@@ -138,10 +160,17 @@ const send = (agents: Agents, limits: Limits, request: TransportRequest): Effect
   })
 
 /** Makes the transport; its kept connections close with the scope. */
-export const httpTransport = (options: HttpTransportOptions = {}): Effect.Effect<Transport, never, Scope.Scope> =>
+export const httpTransport = (
+  options: HttpTransportOptions = {}
+): Effect.Effect<Transport, never, Scope.Scope> =>
   Effect.gen(function* () {
     const limits = { ...defaults, ...options }
-    const kept = { keepAlive: true, maxSockets: limits.connections, maxFreeSockets: 4, scheduling: "lifo" as const }
+    const kept = {
+      keepAlive: true,
+      maxSockets: limits.connections,
+      maxFreeSockets: 4,
+      scheduling: "lifo" as const
+    }
     const agents = yield* Effect.acquireRelease(
       Effect.sync(() => ({ http: new HttpAgent(kept), https: new HttpsAgent(kept) })),
       ({ http, https }) =>
@@ -152,11 +181,13 @@ export const httpTransport = (options: HttpTransportOptions = {}): Effect.Effect
     )
     return {
       send: (request) =>
-        Effect.acquireRelease(send(agents, limits, request), (message) =>
-          Effect.sync(() => {
-            // One read to its end has given its connection back already.
-            if (!message.complete || !message.readableEnded) message.destroy()
-          }),
+        Effect.acquireRelease(
+          send(agents, limits, request),
+          (message) =>
+            Effect.sync(() => {
+              // One read to its end has given its connection back already.
+              if (!message.complete || !message.readableEnded) message.destroy()
+            }),
           { interruptible: true }
         ).pipe(
           Effect.map((message) => ({

@@ -27,9 +27,13 @@ const maximumAddresses = 16
 
 /** Text that a report may hold: printable and short. */
 const label = (text: string, maximum: number): string =>
-  text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, "?").slice(0, maximum).toWellFormed()
+  text
+    .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, "?")
+    .slice(0, maximum)
+    .toWellFormed()
 
-const whole = (value: number): number | null => (Number.isSafeInteger(Math.round(value)) && value >= 0 ? Math.round(value) : null)
+const whole = (value: number): number | null =>
+  Number.isSafeInteger(Math.round(value)) && value >= 0 ? Math.round(value) : null
 
 /** The work's result, or null where it fails or takes too long. */
 const orNull = <A>(work: () => Promise<A | null>): Effect.Effect<A | null> =>
@@ -53,7 +57,8 @@ const temperature = (sys: string) =>
     const zones = (await readdir(folder)).filter((name) => name.startsWith("thermal_zone"))
     const texts = await Promise.allSettled(zones.map((zone) => readFile(join(folder, zone, "temp"), "utf8")))
     const degrees = texts.flatMap((text) => {
-      const value = text.status === "fulfilled" && text.value.trim() !== "" ? Number(text.value) / 1000 : Number.NaN
+      const value =
+        text.status === "fulfilled" && text.value.trim() !== "" ? Number(text.value) / 1000 : Number.NaN
       return value > -60 && value < 200 ? [value] : []
     })
     return degrees.length === 0 ? null : Math.max(...degrees)
@@ -69,7 +74,9 @@ const interfacesUp = (sys: string) =>
   orNull(async () => {
     const folder = join(sys, "class/net")
     const names = await readdir(folder)
-    const states = await Promise.allSettled(names.map((name) => readFile(join(folder, name, "operstate"), "utf8")))
+    const states = await Promise.allSettled(
+      names.map((name) => readFile(join(folder, name, "operstate"), "utf8"))
+    )
     const isUp = (state: PromiseSettledResult<string> | undefined) =>
       state?.status === "fulfilled" && ["up", "unknown"].includes(state.value.trim())
     return new Set(names.filter((_, index) => isUp(states[index])))
@@ -120,11 +127,16 @@ const makeProbe = (options: LinuxHostOptions): HostProbe["Service"] => {
       catch: (error) => new ProbeError({ reason: `${stateFolder}: ${errorText(error)}` })
     }).pipe(
       Effect.flatMap(({ free }) =>
-        free === null ? Effect.fail(new ProbeError({ reason: `${stateFolder}: its free room is not told` })) : Effect.succeed(free)
+        free === null
+          ? Effect.fail(new ProbeError({ reason: `${stateFolder}: its free room is not told` }))
+          : Effect.succeed(free)
       ),
       Effect.timeoutOrElse({
         duration: readingMs,
-        orElse: () => Effect.fail(new ProbeError({ reason: `${stateFolder}: the disk did not answer within ${readingMs} ms` }))
+        orElse: () =>
+          Effect.fail(
+            new ProbeError({ reason: `${stateFolder}: the disk did not answer within ${readingMs} ms` })
+          )
       })
     ),
     hasNetwork: Effect.map(interfacesUp(sys), (up) => {
@@ -136,4 +148,5 @@ const makeProbe = (options: LinuxHostOptions): HostProbe["Service"] => {
 }
 
 /** Figures of the Linux machine this runs on. */
-export const LinuxHost = (options: LinuxHostOptions): Layer.Layer<HostProbe> => Layer.succeed(HostProbe, makeProbe(options))
+export const LinuxHost = (options: LinuxHostOptions): Layer.Layer<HostProbe> =>
+  Layer.succeed(HostProbe, makeProbe(options))

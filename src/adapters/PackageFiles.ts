@@ -132,12 +132,18 @@ const explainPacking = (error: BuildError | StorageError | InvalidKey): PackageR
   }
 }
 
-const packing = (at: Places, engine: CryptoEngine["Service"], entropy: Entropy["Service"]): Pick<Store, "packArtifacts" | "sealChunk"> => ({
+const packing = (
+  at: Places,
+  engine: CryptoEngine["Service"],
+  entropy: Entropy["Service"]
+): Pick<Store, "packArtifacts" | "sealChunk"> => ({
   packArtifacts: Effect.fnUntraced(function* (order, artifacts, recipients, limits) {
     if (artifacts.length === 0) return null
     const bytes = artifacts.reduce((sum, artifact) => sum + artifact.size_bytes, 0)
-    if (bytes > limits.bytes) return yield* refused("payload_unpacked_size", `the artifacts have more than ${limits.bytes} bytes`)
-    if (artifacts.length > limits.entries) return yield* refused("payload_entries", `there are more than ${limits.entries} artifacts`)
+    if (bytes > limits.bytes)
+      return yield* refused("payload_unpacked_size", `the artifacts have more than ${limits.bytes} bytes`)
+    if (artifacts.length > limits.entries)
+      return yield* refused("payload_entries", `there are more than ${limits.entries} artifacts`)
     const path = at.spooled(order)
     const files = artifacts.map(sourceOf)
     const maximumBytes = 2 * Limits.artifactBytes
@@ -161,7 +167,9 @@ const packing = (at: Places, engine: CryptoEngine["Service"], entropy: Entropy["
     const entropyBytes = yield* entropy.bytes(cipherEntropyBytes(recipients.length))
     const sealed = encryptBytes(engine, { recipients, entropyBytes }, plaintext)
     const bytes = yield* Effect.fromResult(sealed).pipe(
-      Effect.mapError((error) => new StorageError({ operation: "encrypt", path: "output", reason: error.message }))
+      Effect.mapError(
+        (error) => new StorageError({ operation: "encrypt", path: "output", reason: error.message })
+      )
     )
     return { bytes, digest: digestOf(engine, bytes) }
   })
@@ -213,7 +221,13 @@ const makeStore = (
   stage: (order: WorkOrder) => {
     const ciphertext = at.ciphertext(order.id)
     const folder = at.staged(order.id)
-    const open = openPackage({ engine, identities: keys.ageIdentities, ciphertext, payload: order.payload, folder })
+    const open = openPackage({
+      engine,
+      identities: keys.ageIdentities,
+      ciphertext,
+      payload: order.payload,
+      folder
+    })
     return removeTree(folder).pipe(
       Effect.andThen(open),
       // A refused payload is of no more use; after a failure of the disk it is kept for another attempt.
@@ -228,7 +242,9 @@ const makeStore = (
     Effect.acquireRelease(
       removeTree(at.scratch(order)).pipe(
         Effect.andThen(
-          storage("make folder", at.scratch(order), () => mkdir(at.scratch(order), { recursive: true, mode: 0o700 }))
+          storage("make folder", at.scratch(order), () =>
+            mkdir(at.scratch(order), { recursive: true, mode: 0o700 })
+          )
         ),
         Effect.as(at.scratch(order))
       ),

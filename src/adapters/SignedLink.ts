@@ -29,7 +29,14 @@ import {
 } from "../schemas/DeviceApi.ts"
 import { ServerIdentity } from "../schemas/Enrolment.ts"
 import { encodeJson, jsonType, octetsType } from "./http/Json.ts"
-import { type Ask, decodeAnswer, type ExchangeTools, plainExchange, type SignedAnswer, signedExchange } from "./http/SignedExchange.ts"
+import {
+  type Ask,
+  decodeAnswer,
+  type ExchangeTools,
+  plainExchange,
+  type SignedAnswer,
+  signedExchange
+} from "./http/SignedExchange.ts"
 import type { Transport } from "./http/Transport.ts"
 import { NodeKeys } from "./NodeKeys.ts"
 
@@ -52,7 +59,9 @@ const longestRetryAfterMs = 3_600_000
 const noBody = new Uint8Array(0)
 
 const retryAfterMs = (header: string | undefined): number | null =>
-  header !== undefined && /^[0-9]{1,6}$/.test(header) ? Math.min(Number(header) * 1000, longestRetryAfterMs) : null
+  header !== undefined && /^[0-9]{1,6}$/.test(header)
+    ? Math.min(Number(header) * 1000, longestRetryAfterMs)
+    : null
 
 /** Whom to talk to and where; changes as roots come and addresses fail. */
 const makeWay = (bootstrap: ReadonlyArray<string>) => {
@@ -62,7 +71,8 @@ const makeWay = (bootstrap: ReadonlyArray<string>) => {
   return {
     trust: () => trust,
     setTrust: (next: ServerTrust): void => {
-      highestRoot = trust?.server === next.server ? Math.max(highestRoot, next.root.version) : next.root.version
+      highestRoot =
+        trust?.server === next.server ? Math.max(highestRoot, next.root.version) : next.root.version
       trust = next
     },
     /** Why a statement's root version is not believed; remembers the highest. */
@@ -77,7 +87,9 @@ const makeWay = (bootstrap: ReadonlyArray<string>) => {
     addresses: (): ReadonlyArray<string> => {
       const known = trust?.root.servers.find((server) => server.id === trust?.server)?.addresses ?? []
       const all = known.length > 0 ? known : bootstrap
-      return preferred !== undefined && all.includes(preferred) ? [preferred, ...all.filter((each) => each !== preferred)] : all
+      return preferred !== undefined && all.includes(preferred)
+        ? [preferred, ...all.filter((each) => each !== preferred)]
+        : all
     },
     prefer: (address: string): void => {
       preferred = address
@@ -106,7 +118,12 @@ const inTurn = Effect.fnUntraced(function* <A>(
 const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"]) => {
   let skewMs = 0
 
-  const once = Effect.fnUntraced(function* (trust: ServerTrust, origin: string, ask: Ask, createdSeconds: number) {
+  const once = Effect.fnUntraced(function* (
+    trust: ServerTrust,
+    origin: string,
+    ask: Ask,
+    createdSeconds: number
+  ) {
     const answer = yield* signedExchange(tools, trust, origin, ask, createdSeconds)
     const fallen = way.fallenRoot(answer.statement.root_version)
     return fallen === null ? answer : yield* new ServerUntrusted({ address: origin, reason: fallen })
@@ -115,7 +132,11 @@ const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"
   const refusalIn = Effect.fnUntraced(function* (origin: string, answer: SignedAnswer) {
     if (answer.statement.status >= 200 && answer.statement.status < 300) return null
     const { error, message } = yield* decodeAnswer(origin, DeviceApiErrorBody, answer.body)
-    return new ServerRefused({ code: error, message, retryAfterMs: retryAfterMs(answer.headers["retry-after"]) })
+    return new ServerRefused({
+      code: error,
+      message,
+      retryAfterMs: retryAfterMs(answer.headers["retry-after"])
+    })
   })
 
   const exchange = Effect.fnUntraced(function* (trust: ServerTrust, origin: string, ask: Ask) {
@@ -138,7 +159,9 @@ const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"
       const trust = way.trust()
       return trust === null
         ? Effect.fail(new ServerUntrusted({ address: "(none)", reason: "no trust root is known yet" }))
-        : inTurn(way, (origin) => Effect.map(exchange(trust, origin, ask), (answer) => ({ ...answer, origin })))
+        : inTurn(way, (origin) =>
+            Effect.map(exchange(trust, origin, ask), (answer) => ({ ...answer, origin }))
+          )
     })
 }
 
@@ -146,20 +169,40 @@ const within = (timeoutMs: number) =>
   Effect.timeoutOrElse({
     duration: Duration.millis(timeoutMs),
     orElse: () =>
-      Effect.fail(new ServerUnreachable({ address: "(all)", reason: `the call was not done within ${timeoutMs} ms` }))
+      Effect.fail(
+        new ServerUnreachable({ address: "(all)", reason: `the call was not done within ${timeoutMs} ms` })
+      )
   })
 
-const makeLink = (tools: ExchangeTools, clock: DeviceClock["Service"], options: SignedLinkOptions): ServerLink["Service"] => {
+const makeLink = (
+  tools: ExchangeTools,
+  clock: DeviceClock["Service"],
+  options: SignedLinkOptions
+): ServerLink["Service"] => {
   const way = makeWay(options.addresses)
   const signed = makeSigned(tools, way, clock)
   const responseTimeoutMs = options.responseTimeoutMs ?? defaultResponseTimeoutMs
   const callTimeoutMs = options.callTimeoutMs ?? defaultCallTimeoutMs
-  const base = { query: "", contentType: octetsType, body: noBody, rangeStart: 0, responseTimeoutMs, streamed: null }
+  const base = {
+    query: "",
+    contentType: octetsType,
+    body: noBody,
+    rangeStart: 0,
+    responseTimeoutMs,
+    streamed: null
+  }
 
-  const call = <A>(ask: Partial<Ask> & Pick<Ask, "method" | "path">, schema: Schema.Codec<A, unknown>): Effect.Effect<Answer<A>, LinkError> => {
+  const call = <A>(
+    ask: Partial<Ask> & Pick<Ask, "method" | "path">,
+    schema: Schema.Codec<A, unknown>
+  ): Effect.Effect<Answer<A>, LinkError> => {
     const allowed = { ...base, ...ask }
     const uploadMs = Math.floor(allowed.body.length / slowestUploadBytes) * 1_000
-    const whole = { ...allowed, path: `${deviceApiPath}${ask.path}`, responseTimeoutMs: allowed.responseTimeoutMs + uploadMs }
+    const whole = {
+      ...allowed,
+      path: `${deviceApiPath}${ask.path}`,
+      responseTimeoutMs: allowed.responseTimeoutMs + uploadMs
+    }
     return Effect.gen(function* () {
       const { body, origin, statement } = yield* signed(whole)
       const decoded = yield* decodeAnswer(origin, schema, body)
@@ -168,7 +211,13 @@ const makeLink = (tools: ExchangeTools, clock: DeviceClock["Service"], options: 
   }
   const post = <A>(path: string, value: unknown, schema: Schema.Codec<A, unknown>, waitMs = 0) =>
     call(
-      { method: "POST", path, contentType: jsonType, body: encodeJson(value), responseTimeoutMs: responseTimeoutMs + waitMs },
+      {
+        method: "POST",
+        path,
+        contentType: jsonType,
+        body: encodeJson(value),
+        responseTimeoutMs: responseTimeoutMs + waitMs
+      },
       schema
     )
   const plain = <A>(path: string, query: string, schema: Schema.Codec<A, unknown>) =>
@@ -195,7 +244,12 @@ const makeLink = (tools: ExchangeTools, clock: DeviceClock["Service"], options: 
       call({ method: "PUT", path: `/orders/${order}/output/${sequence}`, body: chunk }, Acknowledged),
     artifacts: (order, offset, totalBytes, block) =>
       call(
-        { method: "PUT", path: `/orders/${order}/artifacts`, query: `?offset=${offset}&total=${totalBytes}`, body: block },
+        {
+          method: "PUT",
+          path: `/orders/${order}/artifacts`,
+          query: `?offset=${offset}&total=${totalBytes}`,
+          body: block
+        },
         BlockAnswer
       ),
     receipts: (delivery) => post("/receipts", delivery, ReceiptAcknowledgement),

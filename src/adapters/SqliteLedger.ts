@@ -11,13 +11,13 @@ import { Entropy } from "../ports/Entropy.ts"
 import { Ledger, LedgerError } from "../ports/Ledger.ts"
 import { Incarnation } from "../schemas/Ids.ts"
 import { errorText, requirePrivateFolder } from "./files/AtomicFile.ts"
-import type { DatabaseDefinition, DatabaseHost, DatabaseSync, SqliteError } from "./sqlite/Database.ts"
+import type { DatabaseHost, DatabaseSync, SqliteError } from "./sqlite/Database.ts"
 import { hostInProcess, openInProcess } from "./sqlite/InProcessDatabase.ts"
 import { type LedgerMethods, ledgerDatabase } from "./sqlite/ledger/LedgerDatabase.ts"
 import { openInWorker } from "./sqlite/WorkerDatabase.ts"
 
 /** Every database a client's worker thread may be asked to serve. */
-export const clientDatabases: ReadonlyArray<DatabaseDefinition<any>> = [ledgerDatabase]
+export const clientDatabases = [ledgerDatabase]
 
 const incarnationBytes = 16
 

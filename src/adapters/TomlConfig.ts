@@ -48,7 +48,9 @@ export interface LoadedConfig<A> {
   readonly digest: string | null
 }
 
-const readFile = (path: string): Result.Result<{ readonly table: Table; readonly digest: string | null }, ConfigError> => {
+const readFile = (
+  path: string
+): Result.Result<{ readonly table: Table; readonly digest: string | null }, ConfigError> => {
   const wrong = (reason: string) => Result.fail(new ConfigError({ source: path, key: "", reason }))
   try {
     const found = statSync(path)
@@ -57,7 +59,10 @@ const readFile = (path: string): Result.Result<{ readonly table: Table; readonly
     const bytes = readFileSync(path)
     const table = Toml.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes))
     if (Result.isFailure(table)) return wrong(`it is no TOML: ${table.failure.message}`)
-    return Result.succeed({ table: table.success, digest: `sha256:${createHash("sha256").update(bytes).digest("hex")}` })
+    return Result.succeed({
+      table: table.success,
+      digest: `sha256:${createHash("sha256").update(bytes).digest("hex")}`
+    })
   } catch (error) {
     return wrong(errorCode(error) === "ENOENT" ? "there is no such file" : errorText(error))
   }
@@ -73,7 +78,10 @@ const valueOf = (field: Schema.Codec<unknown, unknown>, text: string): unknown =
 const fromEnvironment = <A>({ aliases = {}, environment, schema }: ConfigSources<A>) => {
   const table: Record<string, unknown> = {}
   const sources = new Map<string, string>()
-  const names = [...Object.keys(schema.fields).map((key) => [`POSTERN_${key.toUpperCase()}`, key] as const), ...Object.entries(aliases)]
+  const names = [
+    ...Object.keys(schema.fields).map((key) => [`POSTERN_${key.toUpperCase()}`, key] as const),
+    ...Object.entries(aliases)
+  ]
   for (const [name, key] of names) {
     const text = environment[name]
     const field = schema.fields[key]
@@ -97,12 +105,14 @@ const explain = (error: Schema.SchemaError, sourceOf: (key: string) => string): 
   })
 }
 
-const given = (table: Table): Table => Object.fromEntries(Object.entries(table).filter(([, value]) => value !== undefined))
+const given = (table: Table): Table =>
+  Object.fromEntries(Object.entries(table).filter(([, value]) => value !== undefined))
 
 /** Puts the sources together. Unknown keys are refused; so is the first wrong value. */
 export const loadConfig = <A>(options: ConfigSources<A>): Effect.Effect<LoadedConfig<A>, ConfigError> =>
   Effect.suspend(() => {
-    const read = options.file === undefined ? Result.succeed({ table: {}, digest: null }) : readFile(options.file)
+    const read =
+      options.file === undefined ? Result.succeed({ table: {}, digest: null }) : readFile(options.file)
     if (Result.isFailure(read)) return Effect.fail(read.failure)
     const { digest, table } = read.success
     const environment = fromEnvironment(options)
@@ -110,7 +120,10 @@ export const loadConfig = <A>(options: ConfigSources<A>): Effect.Effect<LoadedCo
     const merged = { ...options.defaults, ...table, ...environment.table, ...flags }
     const sourceOf = (key: string): string => {
       if (Object.hasOwn(flags, key)) return "the command line"
-      return environment.sources.get(key) ?? (Object.hasOwn(table, key) ? (options.file ?? "") : "the configuration")
+      return (
+        environment.sources.get(key) ??
+        (Object.hasOwn(table, key) ? (options.file ?? "") : "the configuration")
+      )
     }
     const decoded = Schema.decodeResult(options.schema, { onExcessProperty: "error" })(merged)
     return Result.isSuccess(decoded)

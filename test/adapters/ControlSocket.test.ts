@@ -37,7 +37,10 @@ describe("the control socket", () => {
         Effect.gen(function* () {
           yield* serveControl({ stateFolder, handlers })
           assert.strictEqual(statSync(controlSocketPath(stateFolder)).mode & 0o777, 0o600)
-          assert.deepStrictEqual(yield* askControl({ stateFolder, request: "inspect" }), { id: "client", children: [] })
+          assert.deepStrictEqual(yield* askControl({ stateFolder, request: "inspect" }), {
+            id: "client",
+            children: []
+          })
           assert.strictEqual(yield* codeOf(stateFolder, "reboot"), "refused")
           assert.strictEqual(yield* codeOf(stateFolder, "constructor"), "refused")
           assert.strictEqual(yield* codeOf(stateFolder, "broken"), "refused")
@@ -55,10 +58,16 @@ describe("the control socket", () => {
       const stateFolder = yield* temporaryFolder
       yield* serveControl({ stateFolder, handlers })
       const heard = yield* raw(stateFolder, `{"request":"inspect"}\nhello\n{"request":1}\n`)
-      const answers = heard.trimEnd().split("\n").map((line) => (JSON.parse(line) as { ok: boolean }).ok)
+      const answers = heard
+        .trimEnd()
+        .split("\n")
+        .map((line) => (JSON.parse(line) as { ok: boolean }).ok)
       assert.deepStrictEqual(answers, [true, false, false])
       assert.strictEqual(yield* raw(stateFolder, "x".repeat(100_000)), "")
-      assert.deepStrictEqual(yield* askControl({ stateFolder, request: "inspect" }), { id: "client", children: [] })
+      assert.deepStrictEqual(yield* askControl({ stateFolder, request: "inspect" }), {
+        id: "client",
+        children: []
+      })
     })
   )
 
@@ -67,27 +76,42 @@ describe("the control socket", () => {
       const stateFolder = yield* temporaryFolder
       const path = controlSocketPath(stateFolder)
       const script = `require("net").createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, "SIGKILL"))`
-      yield* Effect.callback<void>((resume) => void spawn(process.execPath, ["-e", script]).on("close", () => resume(Effect.void)))
+      yield* Effect.callback<void>(
+        (resume) => void spawn(process.execPath, ["-e", script]).on("close", () => resume(Effect.void))
+      )
       assert.isTrue(existsSync(path))
       yield* serveControl({ stateFolder, handlers })
       const second = yield* Effect.flip(Effect.scoped(serveControl({ stateFolder, handlers })))
       assert.strictEqual(second.code, "in_use")
-      assert.deepStrictEqual(yield* askControl({ stateFolder, request: "inspect" }), { id: "client", children: [] })
+      assert.deepStrictEqual(yield* askControl({ stateFolder, request: "inspect" }), {
+        id: "client",
+        children: []
+      })
       const other = yield* temporaryFolder
       writeFileSync(controlSocketPath(other), "precious")
       assert.strictEqual((yield* Effect.flip(serveControl({ stateFolder: other, handlers }))).code, "failed")
       assert.isTrue(existsSync(controlSocketPath(other)))
       const deep = join(yield* temporaryFolder, "d".repeat(120))
-      assert.match((yield* Effect.flip(serveControl({ stateFolder: deep, handlers }))).reason, /shorter state folder/)
+      assert.match(
+        (yield* Effect.flip(serveControl({ stateFolder: deep, handlers }))).reason,
+        /shorter state folder/
+      )
     })
   )
 
   it.live("does not believe what speaks otherwise", () =>
     Effect.gen(function* () {
       const stateFolder = yield* temporaryFolder
-      const server = createServer((socket) => socket.on("error", () => undefined).resume().end("220 smtp\n"))
+      const server = createServer((socket) =>
+        socket
+          .on("error", () => undefined)
+          .resume()
+          .end("220 smtp\n")
+      )
       yield* Effect.acquireRelease(
-        Effect.callback<void>((resume) => void server.listen(controlSocketPath(stateFolder), () => resume(Effect.void))),
+        Effect.callback<void>(
+          (resume) => void server.listen(controlSocketPath(stateFolder), () => resume(Effect.void))
+        ),
         () => Effect.callback<void>((resume) => void server.close(() => resume(Effect.void)))
       )
       assert.strictEqual(yield* codeOf(stateFolder, "inspect"), "malformed")

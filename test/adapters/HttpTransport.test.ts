@@ -37,7 +37,9 @@ const saying = (text: string, andThen: (socket: Socket) => void = () => {}) =>
 
 const httpServer = (answer: (request: IncomingMessage, response: ServerResponse) => void) => {
   const server = createHttpServer(answer)
-  return Effect.tap(listen(server), () => Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections())))
+  return Effect.tap(listen(server), () =>
+    Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
+  )
 }
 
 const requestTo = (origin: string, change: Partial<TransportRequest> = {}): TransportRequest => ({
@@ -74,10 +76,17 @@ describe("the HTTP transport", () => {
         request.on("data", (part: Buffer) => parts.push(part))
         request.on("end", () => {
           response.writeHead(206, { "x-one": "1", "set-cookie": ["a", "b"] })
-          response.end(`${request.method} ${request.headers.host} ${request.url} ${request.headers["x-sent"]} ${Buffer.concat(parts)}`)
+          response.end(
+            `${request.method} ${request.headers.host} ${request.url} ${request.headers["x-sent"]} ${Buffer.concat(parts)}`
+          )
         })
       })
-      const request = requestTo(origin, { method: "PUT", authority: "device.test", headers: { "x-sent": "yes" }, body: utf8("body") })
+      const request = requestTo(origin, {
+        method: "PUT",
+        authority: "device.test",
+        headers: { "x-sent": "yes" },
+        body: utf8("body")
+      })
       const answer = yield* fetchWith({}, request)
       assert.strictEqual(answer.status, 206)
       assert.strictEqual(answer.headers["x-one"], "1")
@@ -116,7 +125,9 @@ describe("the HTTP transport", () => {
         else response.end("x")
       })
       const transport = yield* httpTransport()
-      const once = Effect.scoped(Effect.flatMap(transport.send(requestTo(origin)), ({ body }) => Stream.runDrain(body)))
+      const once = Effect.scoped(
+        Effect.flatMap(transport.send(requestTo(origin)), ({ body }) => Stream.runDrain(body))
+      )
       yield* once
       assert.isTrue((yield* Effect.flip(once)).stale)
       yield* once
@@ -129,14 +140,20 @@ describe("a server that misbehaves", () => {
     Effect.gen(function* () {
       const { origin } = yield* Effect.scoped(tcpServer(() => undefined))
       assert.match(yield* reasonWith({}, requestTo(origin)), /nobody listens there/)
-      assert.match(yield* reasonWith({}, requestTo("http://nowhere.invalid")), /name is not known|could not be looked up/)
+      assert.match(
+        yield* reasonWith({}, requestTo("http://nowhere.invalid")),
+        /name is not known|could not be looked up/
+      )
     })
   )
 
   it.live("by hanging before its answer", () =>
     Effect.gen(function* () {
       const { origin } = yield* tcpServer((socket) => void socket.resume())
-      assert.match(yield* reasonWith({}, requestTo(origin, { responseTimeoutMs: 60 })), /no answer came within 60 ms/)
+      assert.match(
+        yield* reasonWith({}, requestTo(origin, { responseTimeoutMs: 60 })),
+        /no answer came within 60 ms/
+      )
     })
   )
 
@@ -147,14 +164,20 @@ describe("a server that misbehaves", () => {
         socket.write("HTTP/1.1 200 OK\r\nx-drip: ")
         socket.on("close", () => clearInterval(timer))
       })
-      assert.match(yield* reasonWith({}, requestTo(origin, { responseTimeoutMs: 150 })), /no answer came within 150 ms/)
+      assert.match(
+        yield* reasonWith({}, requestTo(origin, { responseTimeoutMs: 150 })),
+        /no answer came within 150 ms/
+      )
     })
   )
 
   it.live("by hanging in its body", () =>
     Effect.gen(function* () {
       const { origin } = yield* saying("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc")
-      assert.match(yield* reasonWith({ idleTimeoutMs: 60 }, requestTo(origin)), /nothing more of its answer came within 60 ms/)
+      assert.match(
+        yield* reasonWith({ idleTimeoutMs: 60 }, requestTo(origin)),
+        /nothing more of its answer came within 60 ms/
+      )
     })
   )
 
@@ -162,13 +185,20 @@ describe("a server that misbehaves", () => {
     Effect.gen(function* () {
       const { origin } = yield* tcpServer((socket) => void socket.resume())
       const secure = origin.replace("http:", "https:")
-      assert.match(yield* reasonWith({ connectTimeoutMs: 80 }, requestTo(secure)), /no connection stood within 80 ms/)
+      assert.match(
+        yield* reasonWith({ connectTimeoutMs: 80 }, requestTo(secure)),
+        /no connection stood within 80 ms/
+      )
     })
   )
 
   it.live("by cutting its answer: in the head, in a counted body, in chunks", () =>
     Effect.gen(function* () {
-      const cut = (text: string) => Effect.flatMap(saying(text, (socket) => socket.destroy()), ({ origin }) => reasonWith({}, requestTo(origin)))
+      const cut = (text: string) =>
+        Effect.flatMap(
+          saying(text, (socket) => socket.destroy()),
+          ({ origin }) => reasonWith({}, requestTo(origin))
+        )
       assert.match(yield* cut(""), /was cut/)
       assert.match(yield* cut("HTTP/1.1 200 OK\r\nconte"), /was cut|does not speak HTTP/)
       assert.match(yield* cut("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc"), /was cut/)
@@ -178,7 +208,11 @@ describe("a server that misbehaves", () => {
 
   it.live("by speaking something else", () =>
     Effect.gen(function* () {
-      for (const text of ["SSH-2.0-OpenSSH_9.6\r\n", "\u0000\u0001\u0002garbage\r\n\r\n", "HTTP/9.9 999 ???\r\n\r\n"]) {
+      for (const text of [
+        "SSH-2.0-OpenSSH_9.6\r\n",
+        "\u0000\u0001\u0002garbage\r\n\r\n",
+        "HTTP/9.9 999 ???\r\n\r\n"
+      ]) {
         const { origin } = yield* saying(text, (socket) => socket.end())
         assert.match(yield* reasonWith({}, requestTo(origin)), /does not speak HTTP/)
       }
@@ -189,7 +223,8 @@ describe("a server that misbehaves", () => {
     Effect.gen(function* () {
       const { origin } = yield* saying("HTTP/1.1 200 OK\r\n", (socket) => {
         const pour = (): void => {
-          if (!socket.destroyed) socket.write(`x-${Math.floor(socket.bytesWritten)}: ${"y".repeat(1000)}\r\n`, pour)
+          if (!socket.destroyed)
+            socket.write(`x-${Math.floor(socket.bytesWritten)}: ${"y".repeat(1000)}\r\n`, pour)
         }
         pour()
       })
@@ -209,7 +244,13 @@ describe("a server that misbehaves", () => {
         Effect.gen(function* () {
           const transport = yield* httpTransport()
           const { body } = yield* transport.send(requestTo(origin))
-          return yield* body.pipe(Stream.take(3), Stream.runFold(() => 0, (sum, part) => sum + part.length))
+          return yield* body.pipe(
+            Stream.take(3),
+            Stream.runFold(
+              () => 0,
+              (sum, part) => sum + part.length
+            )
+          )
         })
       )
       assert.isAbove(seen, 0)

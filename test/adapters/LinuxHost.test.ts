@@ -8,8 +8,13 @@ import { HostProbe } from "../../src/ports/HostProbe.ts"
 import { HealthReport } from "../../src/schemas/Health.ts"
 import { temporaryFolder } from "./support/folders.ts"
 
-const withProbe = <A, E>(options: Partial<LinuxHostOptions>, use: (probe: HostProbe["Service"]) => Effect.Effect<A, E>) =>
-  Effect.flatMap(HostProbe, use).pipe(Effect.provide(LinuxHost({ stateFolder: "/", isServerLocal: false, ...options })))
+const withProbe = <A, E>(
+  options: Partial<LinuxHostOptions>,
+  use: (probe: HostProbe["Service"]) => Effect.Effect<A, E>
+) =>
+  Effect.flatMap(HostProbe, use).pipe(
+    Effect.provide(LinuxHost({ stateFolder: "/", isServerLocal: false, ...options }))
+  )
 
 const put = (folder: string, files: Readonly<Record<string, string>>): void => {
   for (const [path, text] of Object.entries(files)) {
@@ -53,10 +58,16 @@ describe("the host's figures", () => {
         "sys/class/thermal/cooling_device0/temp": "60000\n",
         "sys/class/net/lo/operstate": "unknown\n"
       })
-      const figures = yield* withProbe({ proc: join(folder, "proc"), sys: join(folder, "sys") }, (probe) => probe.figures)
+      const figures = yield* withProbe(
+        { proc: join(folder, "proc"), sys: join(folder, "sys") },
+        (probe) => probe.figures
+      )
       assert.strictEqual(figures.memory_available_bytes, 600 * 1024)
       assert.strictEqual(figures.temperature_celsius, 52)
-      assert.deepStrictEqual(figures.adapters.filter(({ up }) => up).map(({ name }) => name), ["lo"])
+      assert.deepStrictEqual(
+        figures.adapters.filter(({ up }) => up).map(({ name }) => name),
+        ["lo"]
+      )
     })
   )
 
@@ -84,8 +95,11 @@ describe("the host's figures", () => {
       const sys = join(folder, "sys")
       assert.isFalse(yield* withProbe({ sys }, (probe) => probe.hasNetwork))
       assert.isTrue(yield* withProbe({ sys, isServerLocal: true }, (probe) => probe.hasNetwork))
-      for (const name of Object.keys(networkInterfaces())) put(folder, { [`sys/class/net/${name}/operstate`]: "up\n" })
-      const isOutward = Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ internal }) => !internal))
+      for (const name of Object.keys(networkInterfaces()))
+        put(folder, { [`sys/class/net/${name}/operstate`]: "up\n" })
+      const isOutward = Object.values(networkInterfaces()).some((addresses) =>
+        addresses?.some(({ internal }) => !internal)
+      )
       assert.strictEqual(yield* withProbe({ sys }, (probe) => probe.hasNetwork), isOutward)
     })
   )

@@ -21,7 +21,9 @@ const orderId = (last: number) => OrderId.make(`01890000-0000-7000-8000-${String
 const storeIn = (stateFolder: string) =>
   Effect.map(
     Layer.build(
-      PackageFiles({ stateFolder }).pipe(Layer.provideMerge(Layer.merge(Layer.succeed(NodeKeys, ring), outside)))
+      PackageFiles({ stateFolder }).pipe(
+        Layer.provideMerge(Layer.merge(Layer.succeed(NodeKeys, ring), outside))
+      )
     ),
     (context) => context
   ).pipe(Effect.flatMap((context) => Effect.provideContext(PackageStore, context)))
@@ -31,7 +33,10 @@ const prepared = Effect.gen(function* () {
   const folder = yield* temporaryFolder
   const content = crypto.getRandomValues(new Uint8Array(200_000).subarray(0, 60_000))
   const built = yield* buildPackage({
-    source: { files: [sourceBytes("data/noise", content), sourceBytes("run", utf8("#!/bin/sh\n"), true)], folders: [] },
+    source: {
+      files: [sourceBytes("data/noise", content), sourceBytes("run", utf8("#!/bin/sh\n"), true)],
+      folders: []
+    },
     draft,
     recipients: [ring.recipient],
     target: join(folder, "p.age")
@@ -55,7 +60,9 @@ const prepared = Effect.gen(function* () {
 })
 
 const pieces = (bytes: Uint8Array, size: number): ReadonlyArray<Uint8Array> =>
-  Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) => bytes.slice(index * size, (index + 1) * size))
+  Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) =>
+    bytes.slice(index * size, (index + 1) * size)
+  )
 
 const noProgress = () => Effect.void
 
@@ -69,7 +76,10 @@ describe("package files", () => {
         Effect.sync(() => void seen.push(done))
       )
       assert.strictEqual(seen.at(-1), ciphertext.length)
-      assert.deepStrictEqual(seen, [...seen].sort((left, right) => left - right))
+      assert.deepStrictEqual(
+        seen,
+        [...seen].sort((left, right) => left - right)
+      )
       const staged = yield* store.stage(order)
       assert.deepStrictEqual(staged.manifest.command, ["true"])
       const found = treeOf(staged.folder)
@@ -97,7 +107,9 @@ describe("package files", () => {
       const fresh = yield* storeIn(state)
       yield* fresh.download(order, 20_000, rest, noProgress)
       yield* fresh.stage(order)
-      const tooFar = yield* Effect.flip(fresh.download(order, ciphertext.length + 1, Stream.empty, noProgress))
+      const tooFar = yield* Effect.flip(
+        fresh.download(order, ciphertext.length + 1, Stream.empty, noProgress)
+      )
       assert.strictEqual(tooFar._tag, "StorageError")
     })
   )
@@ -188,7 +200,10 @@ describe("package files", () => {
       yield* store.removeSpooled(packed.path)
       yield* store.removeSpooled(packed.path)
       assert.deepStrictEqual(readdirSync(join(state, "spool")), [])
-      assert.strictEqual((yield* Effect.flip(store.removeSpooled(join(folder, "p.age"))))._tag, "StorageError")
+      assert.strictEqual(
+        (yield* Effect.flip(store.removeSpooled(join(folder, "p.age"))))._tag,
+        "StorageError"
+      )
     })
   )
 
@@ -198,7 +213,10 @@ describe("package files", () => {
       const first = yield* store.sealChunk(utf8("hello"), order.results_to)
       const second = yield* store.sealChunk(utf8("hello"), order.results_to)
       assert.notStrictEqual(first.digest, second.digest)
-      assert.deepStrictEqual(yield* Effect.fromResult(decryptBytes(engine, [operator.identity], first.bytes)), utf8("hello"))
+      assert.deepStrictEqual(
+        yield* Effect.fromResult(decryptBytes(engine, [operator.identity], first.bytes)),
+        utf8("hello")
+      )
     })
   )
 
@@ -206,11 +224,18 @@ describe("package files", () => {
     Effect.gen(function* () {
       const { ciphertext, order, state, store } = yield* prepared
       const scratch = yield* Effect.scoped(
-        Effect.tap(store.scratch(order.id), (folder) => Effect.sync(() => writeFileSync(join(folder, "x"), "x")))
+        Effect.tap(store.scratch(order.id), (folder) =>
+          Effect.sync(() => writeFileSync(join(folder, "x"), "x"))
+        )
       )
       assert.isFalse(existsSync(scratch))
       yield* store.download(order, 0, Stream.make(new Uint8Array(ciphertext)), noProgress)
-      yield* store.download({ ...order, id: orderId(2) }, 0, Stream.make(new Uint8Array(ciphertext)), noProgress)
+      yield* store.download(
+        { ...order, id: orderId(2) },
+        0,
+        Stream.make(new Uint8Array(ciphertext)),
+        noProgress
+      )
       writeFileSync(join(state, "spool/old.age.part"), "x")
       writeFileSync(join(state, "spool/kept.age"), "x")
       yield* store.sweep([order.id], [join(state, "spool/kept.age")])
@@ -231,9 +256,11 @@ describe("package files", () => {
       assert.deepStrictEqual(readdirSync(join(mount, "state/packages", order.id)), ["payload.age"])
       yield* store.remove(order.id)
       const tooLarge = yield* Effect.flip(
-        store.download(order, 0, Stream.fromIterable(pieces(new Uint8Array(200_000), 1000)), noProgress).pipe(
-          Effect.mapError((failure) => (failure._tag === "PackageRefused" ? failure.code : failure._tag))
-        )
+        store
+          .download(order, 0, Stream.fromIterable(pieces(new Uint8Array(200_000), 1000)), noProgress)
+          .pipe(
+            Effect.mapError((failure) => (failure._tag === "PackageRefused" ? failure.code : failure._tag))
+          )
       )
       assert.strictEqual(tooLarge, "payload_size")
     })

@@ -1,19 +1,23 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import type { ApiRequest, ApiResponse } from "../../src/adapters/http/Exchange.ts"
+import type { ApiRequest } from "../../src/adapters/http/Exchange.ts"
 import { encodeJson } from "../../src/adapters/http/Json.ts"
 import { handlerTransport, type Transport, TransportError } from "../../src/adapters/http/Transport.ts"
-import { encodeBase64 } from "../../src/crypto/Base64.ts"
 import { utf8 } from "../../src/crypto/Bytes.ts"
 import type { PollRequest } from "../../src/schemas/DeviceApi.ts"
-import type { Nonce, ServerId } from "../../src/schemas/Ids.ts"
-import { statementHeader } from "../../src/schemas/Statement.ts"
 import { orderId } from "./support/ledger.ts"
-import { addresses, type Bend, digestOfBytes, linkOver, otherServer, rootOf, server, serving, signAnswer } from "./support/server.ts"
+import {
+  addresses,
+  answering,
+  digestOfBytes,
+  linkOver,
+  ok,
+  report,
+  serving,
+  signAnswer
+} from "./support/server.ts"
 
-const ok = { status: 200, value: { ok: true }, atMs: 1_234_567, rootVersion: 3 }
-const report = { events: [{ order: orderId(1), state: "running" as const, version: 1, at_ms: 1, done_bytes: null, total_bytes: null }] }
 const poll: PollRequest = {
   incarnation: "a".repeat(26) as PollRequest["incarnation"],
   root_version: 3,
@@ -27,8 +31,6 @@ const poll: PollRequest = {
   wait_ms: 25_000
 }
 const pollAnswer = { orders: [], cancels: [], stops: [], admission: null, objection: null, sleep_ms: 1_000 }
-
-const answering = (answer: (request: ApiRequest, origin: string) => ApiResponse) => linkOver(handlerTransport(serving(answer)))
 
 describe("the signed link", () => {
   it.effect("gives verified answers with the server's time", () =>
@@ -77,12 +79,18 @@ describe("the signed link", () => {
             response: (response) => ({
               ...response,
               headers: { ...response.headers, "content-range": `bytes ${from}-9/10` },
-              body: { lengthBytes: 10 - from, bytes: Stream.fromIterable([bytes.subarray(from, 8), bytes.subarray(8)]) }
+              body: {
+                lengthBytes: 10 - from,
+                bytes: Stream.fromIterable([bytes.subarray(from, 8), bytes.subarray(8)])
+              }
             })
           }
         )
       })
-      const read = (offset: number) => Effect.map(Stream.runCollect(link.payload(digest, offset)), (parts) => Buffer.concat(parts).toString())
+      const read = (offset: number) =>
+        Effect.map(Stream.runCollect(link.payload(digest, offset)), (parts) =>
+          Buffer.concat(parts).toString()
+        )
       assert.strictEqual(yield* read(0), "0123456789")
       assert.strictEqual(yield* read(4), "456789")
     })
@@ -98,7 +106,12 @@ describe("the signed link", () => {
         )
       )
       const error = yield* Effect.flip(link.progress(report))
-      assert.deepInclude(error, { _tag: "ServerRefused", code: "overloaded", message: "too many", retryAfterMs: 7_000 })
+      assert.deepInclude(error, {
+        _tag: "ServerRefused",
+        code: "overloaded",
+        message: "too many",
+        retryAfterMs: 7_000
+      })
       const missing = yield* Effect.flip(Stream.runDrain(link.payload(digestOfBytes(utf8("x")), 0)))
       assert.strictEqual(missing._tag, "ServerRefused")
     })
@@ -115,7 +128,12 @@ describe("the signed link", () => {
             created.push(seconds)
             return Math.abs(seconds * 1000 - serverMs) <= 60_000
               ? signAnswer(request, { ...ok, atMs: serverMs })
-              : signAnswer(request, { ...ok, atMs: serverMs, status: 401, value: { error: "clock_skew", message: "late" } })
+              : signAnswer(request, {
+                  ...ok,
+                  atMs: serverMs,
+                  status: 401,
+                  value: { error: "clock_skew", message: "late" }
+                })
           })
         )
         const { link, time } = yield* linkOver(transport, { nowMs })
@@ -135,7 +153,10 @@ describe("the signed link", () => {
         requests++
         return signAnswer(request, { ...ok, status: 401, value: { error: "clock_skew", message: "late" } })
       })
-      assert.deepInclude(yield* Effect.flip(link.progress(report)), { _tag: "ServerRefused", code: "clock_skew" })
+      assert.deepInclude(yield* Effect.flip(link.progress(report)), {
+        _tag: "ServerRefused",
+        code: "clock_skew"
+      })
       assert.strictEqual(requests, 2)
     })
   )
@@ -153,88 +174,6 @@ describe("the signed link", () => {
   )
 })
 
-/** The reason an answer is not believed. */
-const distrustOf = Effect.fnUntraced(function* (answer: (request: ApiRequest) => ApiResponse) {
-  const { link } = yield* answering(answer)
-  const error = yield* Effect.flip(link.progress(report))
-  assert.strictEqual(error._tag, "ServerUntrusted")
-  return error._tag === "ServerUntrusted" ? error.reason : ""
-})
-
-const bent = (bend: Bend) => (request: ApiRequest) => signAnswer(request, ok, bend)
-const otherNonce = "b".repeat(26) as Nonce
-
-const forgeries: ReadonlyArray<readonly [what: string, reason: RegExp, answer: (request: ApiRequest) => ApiResponse]> = [
-  ["without a signature", /is not signed/, (request) => ({ ...signAnswer(request, ok), headers: {} })],
-  ["with a signature that is no base64", /not readable/, bent({ response: (response) => ({ ...response, headers: { [statementHeader]: "?" } }) })],
-  ["with a signature that is no JSON", /not readable/, bent({ response: (response) => ({ ...response, headers: { [statementHeader]: encodeBase64(utf8("{")) } }) })],
-  ["with an endless signature", /not readable/, bent({ response: (response) => ({ ...response, headers: { [statementHeader]: "A".repeat(20_000) } }) })],
-  ["signed by another server of the role", /unknown_key|bad_signature/, bent({ signer: otherServer })],
-  ["signed by another server under this one's name", /bad_signature/, bent({ signer: otherServer, keyId: server.id })],
-  ["that another server made for itself", /unknown_key/, bent({ signer: otherServer, statement: (said) => ({ ...said, server: otherServer.id as ServerId }) })],
-  ["about another server", /its server is not/, bent({ statement: (said) => ({ ...said, server: otherServer.id as ServerId }) })],
-  ["for another device", /its device is not/, bent({ statement: (said) => ({ ...said, device: `dev_${"a".repeat(52)}` as typeof said.device }) })],
-  ["to another request", /its nonce is not/, bent({ statement: (said) => ({ ...said, nonce: otherNonce }) })],
-  ["with another status", /its status is not/, bent({ response: (response) => ({ ...response, status: 201 }) })],
-  ["with a changed body", /its body is not/, bent({ response: (response) => ({ ...response, body: utf8(`{"ok": true}`) }) })],
-  ["with an older root", /root version 2 after it had 3/, (request) => signAnswer(request, { ...ok, rootVersion: 2 })],
-  ["without a root", /root version none after it had 3/, (request) => signAnswer(request, { ...ok, rootVersion: null })],
-  ["of another shape", /expected shape/, (request) => signAnswer(request, { ...ok, value: { ok: false } })],
-  ["with a member nobody knows", /expected shape/, (request) => signAnswer(request, { ...ok, value: { ok: true, run: "x" } })],
-  ["that is no JSON", /is no JSON/, (request) => signAnswer(request, { ...ok, value: utf8("{") })],
-  ["longer than allowed", /longer than/, bent({ response: (response) => ({ ...response, body: new Uint8Array(4 * 1024 * 1024 + 1) }) })],
-  ["that redirects", /is not signed/, () => ({ status: 302, headers: { location: "http://evil.test/" }, body: new Uint8Array(0) })],
-  ["by a captive portal", /is not signed/, () => ({ status: 200, headers: { "content-type": "text/html" }, body: utf8("<html>log in</html>") })]
-]
-
-describe("a forged answer", () => {
-  it.effect.each(forgeries.map(([what, reason, answer]) => ({ what, reason, answer })))("$what is not believed", ({ answer, reason }) =>
-    Effect.map(distrustOf(answer), (found) => assert.match(found, reason))
-  )
-
-  it.effect("that is an old answer sent again is not believed", () =>
-    Effect.gen(function* () {
-      let kept: ApiResponse | undefined
-      const { link } = yield* answering((request) => (kept ??= signAnswer(request, ok)))
-      yield* link.progress(report)
-      const error = yield* Effect.flip(link.progress(report))
-      assert.match(error._tag === "ServerUntrusted" ? error.reason : error._tag, /its nonce is not/)
-    })
-  )
-
-  it.effect("with a root version that falls is not believed, even below what the device holds", () =>
-    Effect.gen(function* () {
-      const versions = [3, 7, 6, 7]
-      const { link } = yield* linkOver(
-        handlerTransport((origin) => (origin === addresses[0] ? (request) => Effect.sync(() => signAnswer(request, { ...ok, rootVersion: versions.shift() ?? null })) : undefined))
-      )
-      assert.strictEqual((yield* link.progress(report)).rootVersion, 3)
-      assert.strictEqual((yield* link.progress(report)).rootVersion, 7)
-      yield* link.trust({ root: rootOf(4), server: server.id as ServerId })
-      assert.strictEqual((yield* Effect.flip(link.progress(report)))._tag, "ServerUntrusted")
-      assert.strictEqual((yield* link.progress(report)).rootVersion, 7)
-    })
-  )
-
-  it.effect("to a download is not believed: another payload, another beginning", () =>
-    Effect.gen(function* () {
-      const bytes = utf8("0123456789")
-      const drain = Effect.fnUntraced(function* (answer: (request: ApiRequest) => ApiResponse) {
-        const { link } = yield* answering(answer)
-        const error = yield* Effect.flip(Stream.runDrain(link.payload(digestOfBytes(bytes), 4)))
-        return error._tag === "ServerUntrusted" ? error.reason : error._tag
-      })
-      const partial = { ...ok, status: 206, value: bytes }
-      const range = (text: string): Bend => ({
-        response: (response) => ({ ...response, headers: { ...response.headers, "content-range": text } })
-      })
-      assert.match(yield* drain((request) => signAnswer(request, { ...partial, value: utf8("other") }, range("bytes 4-9/10"))), /its body is not/)
-      assert.match(yield* drain((request) => signAnswer(request, partial, range("bytes 5-9/10"))), /does not begin at byte 4/)
-      assert.match(yield* drain((request) => signAnswer(request, { ...partial, status: 200 })), /does not begin at byte 4/)
-    })
-  )
-})
-
 describe("the addresses of a server", () => {
   it.effect("are tried in turn, and the one that works is kept", () =>
     Effect.gen(function* () {
@@ -242,7 +181,9 @@ describe("the addresses of a server", () => {
       let isFirstDown = true
       const transport = handlerTransport((origin) => {
         asked.push(origin)
-        return origin === addresses[0] && isFirstDown ? undefined : (request) => Effect.sync(() => signAnswer(request, ok))
+        return origin === addresses[0] && isFirstDown
+          ? undefined
+          : (request) => Effect.sync(() => signAnswer(request, ok))
       })
       const { link } = yield* linkOver(transport)
       yield* link.progress(report)
@@ -255,9 +196,15 @@ describe("the addresses of a server", () => {
   it.effect("include a liar without harm; if all fail, the lie is what is told", () =>
     Effect.gen(function* () {
       const liar = (request: ApiRequest) => ({ ...signAnswer(request, ok), headers: {} })
-      const { link } = yield* answering((request, origin) => (origin === addresses[0] ? liar(request) : signAnswer(request, ok)))
+      const { link } = yield* answering((request, origin) =>
+        origin === addresses[0] ? liar(request) : signAnswer(request, ok)
+      )
       yield* link.progress(report)
-      const one = yield* linkOver(handlerTransport((origin) => (origin === addresses[0] ? (request) => Effect.sync(() => liar(request)) : undefined)))
+      const one = yield* linkOver(
+        handlerTransport((origin) =>
+          origin === addresses[0] ? (request) => Effect.sync(() => liar(request)) : undefined
+        )
+      )
       assert.strictEqual((yield* Effect.flip(one.link.progress(report)))._tag, "ServerUntrusted")
       const none = yield* linkOver(handlerTransport(() => undefined))
       assert.strictEqual((yield* Effect.flip(none.link.progress(report)))._tag, "ServerUnreachable")
@@ -279,7 +226,9 @@ describe("the addresses of a server", () => {
       const transport: Transport = {
         send: (request) => {
           signatures.push(request.headers["signature"])
-          return signatures.length === 1 ? Effect.fail(new TransportError({ reason: "reset", stale: true })) : inner.send(request)
+          return signatures.length === 1
+            ? Effect.fail(new TransportError({ reason: "reset", stale: true }))
+            : inner.send(request)
         }
       }
       const { link } = yield* linkOver(transport)
@@ -290,7 +239,10 @@ describe("the addresses of a server", () => {
 
   it.effect("that hang cost no more than the call's time limit", () =>
     Effect.gen(function* () {
-      const { link } = yield* linkOver(handlerTransport(() => () => Effect.never), { callTimeoutMs: 50_000 })
+      const { link } = yield* linkOver(
+        handlerTransport(() => () => Effect.never),
+        { callTimeoutMs: 50_000 }
+      )
       const asking = yield* Effect.forkChild(Effect.flip(link.progress(report)))
       yield* TestClock.adjust("50 seconds")
       assert.match((yield* Fiber.join(asking)).message, /not done within 50000 ms/)

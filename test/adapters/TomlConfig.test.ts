@@ -12,10 +12,14 @@ const load = (text: string, more: Partial<ConfigSources<ClientConfig>> = {}) =>
     const file = join(yield* temporaryFolder, "client.toml")
     writeFileSync(file, text)
     const defaults = { state_folder: "/var/lib/postern" }
-    return { file, ...(yield* loadConfig({ schema: ClientConfig, file, environment: {}, defaults, ...more })) }
+    return {
+      file,
+      ...(yield* loadConfig({ schema: ClientConfig, file, environment: {}, defaults, ...more }))
+    }
   })
 
-const failure = (text: string, more: Partial<ConfigSources<ClientConfig>> = {}) => Effect.flip(load(text, more))
+const failure = (text: string, more: Partial<ConfigSources<ClientConfig>> = {}) =>
+  Effect.flip(load(text, more))
 
 describe("the configuration", () => {
   it.effect("has a default for every key", () =>
@@ -96,7 +100,10 @@ describe("the configuration", () => {
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const reason = (file: string) =>
-        Effect.map(Effect.flip(loadConfig({ schema: ClientConfig, file, environment: {} })), (error) => error.reason)
+        Effect.map(
+          Effect.flip(loadConfig({ schema: ClientConfig, file, environment: {} })),
+          (error) => error.reason
+        )
       assert.strictEqual(yield* reason(join(folder, "none.toml")), "there is no such file")
       assert.strictEqual(yield* reason(folder), "it is not a plain file")
       writeFileSync(join(folder, "large.toml"), "#".repeat(300_000))

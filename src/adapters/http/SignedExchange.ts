@@ -94,7 +94,10 @@ const envelopeIn = (header: string | undefined): Result.Result<unknown, string> 
   if (header === undefined) return Result.fail("its answer is not signed")
   const bytes = header.length > statementCharacters ? undefined : decodeBase64(header)
   if (bytes === undefined) return Result.fail("its answer's signature is not readable")
-  return Result.mapError(parseStrict(bytes), (error) => `its answer's signature is not readable: ${error.message}`)
+  return Result.mapError(
+    parseStrict(bytes),
+    (error) => `its answer's signature is not readable: ${error.message}`
+  )
 }
 
 /** The statement over an answer, or why it is not believed. */
@@ -129,7 +132,12 @@ const beginsAt = (response: TransportResponse, offset: number): boolean =>
     ? response.status === 200
     : response.status === 206 && (response.headers["content-range"] ?? "").startsWith(`bytes ${offset}-`)
 
-const sign = Effect.fnUntraced(function* (tools: ExchangeTools, origin: string, ask: Ask, createdSeconds: number) {
+const sign = Effect.fnUntraced(function* (
+  tools: ExchangeTools,
+  origin: string,
+  ask: Ask,
+  createdSeconds: number
+) {
   const { engine, entropy, keys } = tools
   const nonce = encodeBase32(yield* entropy.bytes(nonceBytes))
   const authority = new URL(origin).host
@@ -164,11 +172,17 @@ export const signedExchange = Effect.fnUntraced(function* (
   })
   // Signed anew: whether the first one arrived is not known, and a nonce serves once.
   const { nonce, response } = yield* send.pipe(
-    Effect.catchIf((error) => error.stale, () => send),
+    Effect.catchIf(
+      (error) => error.stale,
+      () => send
+    ),
     Effect.mapError(unreachable(origin))
   )
   if (response.headers[statementHeader] === undefined && gatewayStatuses.has(response.status)) {
-    return yield* new ServerUnreachable({ address: origin, reason: `a gateway answered ${response.status} for it` })
+    return yield* new ServerUnreachable({
+      address: origin,
+      reason: `a gateway answered ${response.status} for it`
+    })
   }
   const isStreamed = ask.streamed !== null && isSuccess(response.status)
   const received = isStreamed ? new Uint8Array(0) : yield* collectBody(origin, response.body)
@@ -200,7 +214,8 @@ export const plainExchange = Effect.fnUntraced(function* <A>(
     return yield* new ServerUnreachable({ address: origin, reason: `it answered ${response.status}` })
   }
   const received = yield* collectBody(origin, response.body)
-  if (response.status !== 200) return yield* untrusted(origin, `it answered ${response.status} where 200 was expected`)
+  if (response.status !== 200)
+    return yield* untrusted(origin, `it answered ${response.status} where 200 was expected`)
   return yield* decodeAnswer(origin, schema, received)
 })
 
@@ -211,9 +226,12 @@ export const decodeAnswer = <A>(
   body: Uint8Array
 ): Effect.Effect<A, ServerUntrusted> => {
   const json = parseStrict(body, { maximumBytes: Limits.responseBodyBytes })
-  if (Result.isFailure(json)) return Effect.fail(untrusted(origin, `its answer is no JSON: ${json.failure.message}`))
+  if (Result.isFailure(json))
+    return Effect.fail(untrusted(origin, `its answer is no JSON: ${json.failure.message}`))
   const decoded = Schema.decodeUnknownResult(schema, { onExcessProperty: "error" })(json.success)
   return Result.isSuccess(decoded)
     ? Effect.succeed(decoded.success)
-    : Effect.fail(untrusted(origin, `its answer has not the expected shape: ${decoded.failure.message.slice(0, 300)}`))
+    : Effect.fail(
+        untrusted(origin, `its answer has not the expected shape: ${decoded.failure.message.slice(0, 300)}`)
+      )
 }

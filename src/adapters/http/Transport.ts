@@ -37,7 +37,10 @@ export interface Transport {
 const bodyStream = (body: ApiResponse["body"]): TransportResponse["body"] =>
   body instanceof Uint8Array
     ? Stream.make(body)
-    : Stream.mapError(body.bytes, () => new TransportError({ reason: "the connection was cut", stale: false }))
+    : Stream.mapError(
+        body.bytes,
+        () => new TransportError({ reason: "the connection was cut", stale: false })
+      )
 
 /**
  * A transport that hands requests to handlers in the same process; `reach` gives the one behind an origin, undefined
@@ -55,7 +58,9 @@ export const handlerTransport = (reach: (origin: string) => ApiHandler | undefin
         Effect.timeoutOrElse({
           duration: responseTimeoutMs,
           orElse: () =>
-            Effect.fail(new TransportError({ reason: `no answer within ${responseTimeoutMs} ms`, stale: false }))
+            Effect.fail(
+              new TransportError({ reason: `no answer within ${responseTimeoutMs} ms`, stale: false })
+            )
         }),
         Effect.map(({ body, headers, status }) => ({ status, headers, body: bodyStream(body) }))
       )

@@ -7,12 +7,12 @@
 import { type FileHandle, open, rename, rm } from "node:fs/promises"
 import { dirname } from "node:path"
 import { pipeline } from "node:stream/promises"
-import { constants as zlibConstants, createZstdCompress } from "node:zlib"
+import { createZstdCompress, constants as zlibConstants } from "node:zlib"
 import { Effect, Result } from "effect"
 import { canonicalBytes } from "../../crypto/CanonicalJson.ts"
 import type { Engine } from "../../crypto/Engine.ts"
 import { encodeHex } from "../../crypto/Hex.ts"
-import { InvalidKey } from "../../crypto/Keys.ts"
+import type { InvalidKey } from "../../crypto/Keys.ts"
 import { cipherEntropyBytes, type Encryptor, encryptor } from "../../crypto/PackageCipher.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Entropy } from "../../ports/Entropy.ts"
@@ -26,7 +26,7 @@ import { errorCode, errorText } from "../files/AtomicFile.ts"
 import { syncFolder, writeFully } from "../files/Handles.ts"
 import { storageError } from "../files/StorageFailure.ts"
 import { isSafePath, readManifest } from "./PackageContent.ts"
-import { BuildError, type Source, sourceBlocks, sourceBytes, type SourceFile } from "./SourceFiles.ts"
+import { BuildError, type Source, type SourceFile, sourceBlocks, sourceBytes } from "./SourceFiles.ts"
 import { tarEnd, tarPadding, writeTarHeader } from "./TarHeader.ts"
 import { singleFrame } from "./ZstdFrame.ts"
 
@@ -50,7 +50,8 @@ interface ArchiveEntry {
 const archiveEntries = (source: Source): Array<ArchiveEntry> => {
   const folders = new Set(source.folders)
   for (const path of [...source.folders, ...source.files.map((file) => file.path)]) {
-    for (let slash = path.indexOf("/"); slash >= 0; slash = path.indexOf("/", slash + 1)) folders.add(path.slice(0, slash))
+    for (let slash = path.indexOf("/"); slash >= 0; slash = path.indexOf("/", slash + 1))
+      folders.add(path.slice(0, slash))
   }
   const entries: Array<ArchiveEntry> = [...folders].map((path) => ({ path, file: undefined }))
   return [...entries, ...source.files.map((file) => ({ path: file.path, file }))].sort(byPath)
@@ -106,7 +107,8 @@ const ciphertextWriter = (engine: Engine, cipher: Encryptor, handle: FileHandle,
   let sizeBytes = 0
   const write = async (bytes: Uint8Array): Promise<void> => {
     sizeBytes += bytes.length
-    if (sizeBytes > maximumBytes) throw new TooLarge(`it is larger than ${maximumBytes} bytes when compressed`)
+    if (sizeBytes > maximumBytes)
+      throw new TooLarge(`it is larger than ${maximumBytes} bytes when compressed`)
     hasher.update(bytes)
     await writeFully(handle, bytes)
   }
@@ -136,7 +138,11 @@ interface SealOptions {
   readonly maximumBytes: number
 }
 
-const sealArchive = async (tar: AsyncIterable<Uint8Array>, options: SealOptions, signal: AbortSignal): Promise<Written> => {
+const sealArchive = async (
+  tar: AsyncIterable<Uint8Array>,
+  options: SealOptions,
+  signal: AbortSignal
+): Promise<Written> => {
   const part = `${options.target}.part`
   const handle = await open(part, "w", 0o600)
   try {
@@ -144,7 +150,9 @@ const sealArchive = async (tar: AsyncIterable<Uint8Array>, options: SealOptions,
     const write = ciphertextWriter(options.engine, options.cipher, handle, options.maximumBytes)
     let writing: Promise<Written | undefined> = Promise.resolve(undefined)
     try {
-      await pipeline(tar, deflate, (compressed: AsyncIterable<Uint8Array>) => (writing = write(compressed)), { signal })
+      await pipeline(tar, deflate, (compressed: AsyncIterable<Uint8Array>) => (writing = write(compressed)), {
+        signal
+      })
     } finally {
       await writing.catch(() => undefined)
     }
@@ -232,11 +240,17 @@ export const buildPackage = Effect.fnUntraced(function* (options: {
     const manifest = readManifest(bytes)
     const all = [{ path: manifestPath, file: sourceBytes(manifestPath, bytes) }, ...entries]
     const unpackedBytes = archiveBytes(all)
-    if (all.length > Limits.packageEntries) throw new TooLarge(`it has more than ${Limits.packageEntries} entries`)
-    if (unpackedBytes > Limits.unpackedBytes) throw new TooLarge(`its files have more than ${Limits.unpackedBytes} bytes`)
+    if (all.length > Limits.packageEntries)
+      throw new TooLarge(`it has more than ${Limits.packageEntries} entries`)
+    if (unpackedBytes > Limits.unpackedBytes)
+      throw new TooLarge(`its files have more than ${Limits.unpackedBytes} bytes`)
     const tar = archive(all, checkAgainst(engine, manifest), signal)
     const maximumBytes = Limits.payloadBytes
-    const written = await sealArchive(tar, { engine, cipher, target, level: packageLevel, maximumBytes }, signal)
+    const written = await sealArchive(
+      tar,
+      { engine, cipher, target, level: packageLevel, maximumBytes },
+      signal
+    )
     const payload = {
       digest: written.digest,
       size_bytes: written.sizeBytes,
@@ -266,7 +280,11 @@ export const packFiles = Effect.fnUntraced(function* (options: {
     const entries = archiveEntries({ files, folders: [] })
     requireDistinct(entries)
     const tar = archive(entries, noCheck, signal)
-    const written = await sealArchive(tar, { engine, cipher, target, level: artifactLevel, maximumBytes }, signal)
+    const written = await sealArchive(
+      tar,
+      { engine, cipher, target, level: artifactLevel, maximumBytes },
+      signal
+    )
     return { ...written, entries: entries.length, unpackedBytes: archiveBytes(entries) }
   }).pipe(Effect.mapError((error) => explainBuild(target, error)))
 })

@@ -7,7 +7,7 @@
 import { type FileHandle, mkdir, mkdtemp, open, rename, rm, rmdir } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import { pipeline } from "node:stream/promises"
-import { constants as zlibConstants, createZstdDecompress } from "node:zlib"
+import { createZstdDecompress, constants as zlibConstants } from "node:zlib"
 import { Effect, Schema } from "effect"
 import { DecryptError } from "../../crypto/AgeHeader.ts"
 import type { AgeIdentity } from "../../crypto/AgeKeys.ts"
@@ -22,9 +22,16 @@ import type { PayloadReference } from "../../schemas/WorkOrder.ts"
 import { abortable } from "../files/Abortable.ts"
 import { errorCode, errorText } from "../files/AtomicFile.ts"
 import { storage, storageError } from "../files/StorageFailure.ts"
-import { artifactsReader, boundedBy, type ContentReader, type ContentSummary, packageReader, refused } from "./PackageContent.ts"
+import {
+  artifactsReader,
+  boundedBy,
+  type ContentReader,
+  type ContentSummary,
+  packageReader,
+  refused
+} from "./PackageContent.ts"
 import { folderUnpacker, noUnpacker, type Unpacker } from "./Unpacker.ts"
-import { walkAll, zstdFrameWalker, ZstdRefused, zstdWindowLog } from "./ZstdFrame.ts"
+import { walkAll, ZstdRefused, zstdFrameWalker, zstdWindowLog } from "./ZstdFrame.ts"
 
 /** What the signed order (or receipt) says of a ciphertext. */
 type Ciphertext = Pick<typeof PayloadReference.Type, "digest" | "size_bytes">
@@ -45,7 +52,12 @@ async function* blocks(handle: FileHandle, signal: AbortSignal) {
 }
 
 /** Length and digest of the whole ciphertext, before anything is decrypted. */
-const proveCiphertext = async (engine: Engine, handle: FileHandle, expected: Ciphertext, signal: AbortSignal) => {
+const proveCiphertext = async (
+  engine: Engine,
+  handle: FileHandle,
+  expected: Ciphertext,
+  signal: AbortSignal
+) => {
   const { size } = await handle.stat()
   if (size !== expected.size_bytes) {
     throw refused("payload_size", `it has ${size} bytes, not ${expected.size_bytes}`)
@@ -53,7 +65,8 @@ const proveCiphertext = async (engine: Engine, handle: FileHandle, expected: Cip
   const hasher = engine.hasher()
   for await (const block of blocks(handle, signal)) hasher.update(block)
   const digest = `sha256:${encodeHex(hasher.digest())}`
-  if (digest !== expected.digest) throw refused("payload_digest", `its digest is ${digest}, not ${expected.digest}`)
+  if (digest !== expected.digest)
+    throw refused("payload_digest", `its digest is ${digest}, not ${expected.digest}`)
 }
 
 /** The plaintext, piece by piece; all of it authenticated, and walked over as zstd. */
@@ -90,7 +103,9 @@ const unpackStream = async (
   }
   let unpacking = Promise.resolve()
   try {
-    await pipeline(source, inflate, (plain: AsyncIterable<Uint8Array>) => (unpacking = unpack(plain)), { signal })
+    await pipeline(source, inflate, (plain: AsyncIterable<Uint8Array>) => (unpacking = unpack(plain)), {
+      signal
+    })
     return content.end()
   } finally {
     // However the pipeline ended, nothing may be written after this function has.
@@ -137,7 +152,9 @@ const openStream = <A>(
         made = folder
       }
       const unpacker = folder === null ? noUnpacker : folderUnpacker(folder)
-      return result(await unpackStream(decrypted(engine, identities, handle, signal), content, unpacker, signal))
+      return result(
+        await unpackStream(decrypted(engine, identities, handle, signal), content, unpacker, signal)
+      )
     } finally {
       await handle.close()
     }
@@ -179,7 +196,9 @@ export const openPackage = (
   })
 
 /** The folder to unpack into is there already and holds something. */
-export class TargetNotEmpty extends Schema.TaggedError<TargetNotEmpty>()("TargetNotEmpty", { path: Schema.String }) {
+export class TargetNotEmpty extends Schema.TaggedError<TargetNotEmpty>()("TargetNotEmpty", {
+  path: Schema.String
+}) {
   override get message(): string {
     return `${this.path} is there already and is not an empty folder: name another one`
   }
@@ -219,7 +238,13 @@ export const openArtifacts = (
       mkdtemp(join(dirname(target), `.${basename(target)}-`))
     )
     const inside = join(beside, "artifacts")
-    return yield* openStream(options, summary, artifactsReader(boundedBy(asked, limits)), inside, (found) => found).pipe(
+    return yield* openStream(
+      options,
+      summary,
+      artifactsReader(boundedBy(asked, limits)),
+      inside,
+      (found) => found
+    ).pipe(
       Effect.tap(() => putInPlace(inside, target)),
       Effect.ensuring(removeTree(beside).pipe(Effect.ignore))
     )

@@ -35,6 +35,7 @@ const maximumTrailingBytes = 20 * tarBlockBytes
 
 const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
 
+/** Where in the archive the reader is. `missing` bytes of the current part are still to come. */
 type State =
   | { readonly _tag: "Header" }
   | { readonly _tag: "Content"; missing: number; readonly padding: number }
@@ -42,99 +43,112 @@ type State =
   | { readonly _tag: "PaxContent"; missing: number; readonly padding: number }
   | { readonly _tag: "End"; seen: number }
 
-/** Begins to read an archive. */
-export const tarReader = (): TarReader => {
-  let state: State = { _tag: "Header" }
-  let held = new Uint8Array(0)
-  let pax: Uint8Array = new Uint8Array(0)
-  let paxPath: string | undefined
-  let afterPax = false
+const nothing: Uint8Array = new Uint8Array(0)
 
-  const afterContent = (padding: number): State =>
-    padding === 0 ? { _tag: "Header" } : { _tag: "Padding", missing: padding }
+const afterContent = (padding: number): State =>
+  padding === 0 ? { _tag: "Header" } : { _tag: "Padding", missing: padding }
 
-  const takeHeader = (block: Uint8Array, events: Array<TarEvent>): void => {
-    if (isZero(block)) {
-      if (afterPax) throw new TarRefused("a pax header stands before the end")
-      state = { _tag: "End", seen: tarBlockBytes }
-      return
-    }
-    const header = readTarHeader(block, paxPath)
-    if (header._tag === "Pax") {
-      if (afterPax) throw new TarRefused("a pax header follows another")
-      pax = new Uint8Array(0)
-      state = { _tag: "PaxContent", missing: header.sizeBytes, padding: tarPadding(header.sizeBytes) }
-      return
-    }
-    paxPath = undefined
-    afterPax = false
-    events.push({ _tag: "Entry", entry: header })
-    if (header.sizeBytes > 0) {
-      state = { _tag: "Content", missing: header.sizeBytes, padding: tarPadding(header.sizeBytes) }
-    } else {
-      events.push({ _tag: "EntryEnd" })
-    }
+class Reader implements TarReader {
+  private state: State = { _tag: "Header" }
+  /** Of a header that was cut in two. */
+  private held = nothing
+  private pax = nothing
+  private paxPath: string | undefined = undefined
+  private isAfterPax = false
+
+  push(bytes: Uint8Array): ReadonlyArray<TarEvent> {
+    const events: Array<TarEvent> = []
+    let offset = 0
+    while (offset < bytes.length) offset += this.step(bytes.subarray(offset), events)
+    return events
+  }
+
+  isComplete(): boolean {
+    const { state } = this
+    return state._tag === "End" && state.seen >= 2 * tarBlockBytes && state.seen % tarBlockBytes === 0
   }
 
   /** Handles what it can at the start of `bytes`; gives how many it used. */
-  const step = (bytes: Uint8Array, events: Array<TarEvent>): number => {
+  private step(bytes: Uint8Array, events: Array<TarEvent>): number {
+    const { state } = this
     switch (state._tag) {
-      case "Header": {
-        if (held.length + bytes.length < tarBlockBytes) {
-          held = concatBytes(held, bytes) as Uint8Array<ArrayBuffer>
-          return bytes.length
-        }
-        const used = tarBlockBytes - held.length
-        const block = held.length === 0 ? bytes.subarray(0, used) : concatBytes(held, bytes.subarray(0, used))
-        held = new Uint8Array(0)
-        takeHeader(block, events)
-        return used
-      }
-      case "Content": {
-        const data = bytes.subarray(0, state.missing)
-        events.push({ _tag: "Data", bytes: data })
-        state.missing -= data.length
-        if (state.missing === 0) {
-          events.push({ _tag: "EntryEnd" })
-          state = afterContent(state.padding)
-        }
-        return data.length
-      }
-      case "PaxContent": {
-        const data = bytes.subarray(0, state.missing)
-        pax = concatBytes(pax, data)
-        state.missing -= data.length
-        if (state.missing === 0) {
-          paxPath = readPaxPath(pax)
-          afterPax = true
-          state = afterContent(state.padding)
-        }
-        return data.length
-      }
-      case "Padding": {
-        const data = bytes.subarray(0, state.missing)
-        if (!isZero(data)) throw new TarRefused("there are bytes between two entries")
-        state.missing -= data.length
-        if (state.missing === 0) state = { _tag: "Header" }
-        return data.length
-      }
-      case "End": {
+      case "Header":
+        return this.collectHeader(bytes, events)
+      case "End":
         state.seen += bytes.length
-        if (!isZero(bytes) || state.seen > maximumTrailingBytes)
+        if (!isZero(bytes) || state.seen > maximumTrailingBytes) {
           throw new TarRefused("there are bytes behind the end")
+        }
         return bytes.length
+      default: {
+        const part = bytes.subarray(0, state.missing)
+        state.missing -= part.length
+        this.takePart(state, part, events)
+        return part.length
       }
     }
   }
 
-  return {
-    push: (bytes) => {
-      const events: Array<TarEvent> = []
-      let offset = 0
-      while (offset < bytes.length) offset += step(bytes.subarray(offset), events)
-      return events
-    },
-    isComplete: () =>
-      state._tag === "End" && state.seen >= 2 * tarBlockBytes && state.seen % tarBlockBytes === 0
+  private collectHeader(bytes: Uint8Array, events: Array<TarEvent>): number {
+    const used = tarBlockBytes - this.held.length
+    if (bytes.length < used) {
+      this.held = concatBytes(this.held, bytes)
+      return bytes.length
+    }
+    const part = bytes.subarray(0, used)
+    const block = this.held.length === 0 ? part : concatBytes(this.held, part)
+    this.held = nothing
+    this.takeHeader(block, events)
+    return used
+  }
+
+  private takeHeader(block: Uint8Array, events: Array<TarEvent>): void {
+    if (isZero(block)) {
+      if (this.isAfterPax) throw new TarRefused("a pax header stands before the end")
+      this.state = { _tag: "End", seen: tarBlockBytes }
+      return
+    }
+    const header = readTarHeader(block, this.paxPath)
+    const padding = tarPadding(header.sizeBytes)
+    if (header._tag === "Pax") {
+      if (this.isAfterPax) throw new TarRefused("a pax header follows another")
+      this.pax = nothing
+      this.state = { _tag: "PaxContent", missing: header.sizeBytes, padding }
+      return
+    }
+    this.paxPath = undefined
+    this.isAfterPax = false
+    events.push({ _tag: "Entry", entry: header })
+    if (header.sizeBytes > 0) this.state = { _tag: "Content", missing: header.sizeBytes, padding }
+    else events.push({ _tag: "EntryEnd" })
+  }
+
+  private takePart(
+    state: Extract<State, { missing: number }>,
+    part: Uint8Array,
+    events: Array<TarEvent>
+  ): void {
+    const isDone = state.missing === 0
+    switch (state._tag) {
+      case "Content":
+        events.push({ _tag: "Data", bytes: part })
+        if (!isDone) return
+        events.push({ _tag: "EntryEnd" })
+        this.state = afterContent(state.padding)
+        return
+      case "PaxContent":
+        this.pax = concatBytes(this.pax, part)
+        if (!isDone) return
+        this.paxPath = readPaxPath(this.pax)
+        this.isAfterPax = true
+        this.state = afterContent(state.padding)
+        return
+      case "Padding":
+        if (!isZero(part)) throw new TarRefused("there are bytes between two entries")
+        if (isDone) this.state = { _tag: "Header" }
+    }
   }
 }
+
+/** Begins to read an archive. */
+export const tarReader = (): TarReader => new Reader()

@@ -87,7 +87,8 @@ export const zstdFrameWalker = (): ZstdFrameWalker => {
 
   const collected = (bytes: Uint8Array): void => {
     if (phase === "magic") {
-      if (magic.some((byte, index) => bytes[index] !== byte)) throw new ZstdRefused("it does not begin like a zstd frame")
+      if (magic.some((byte, index) => bytes[index] !== byte))
+        throw new ZstdRefused("it does not begin like a zstd frame")
       phase = "descriptor"
       step = { _tag: "Collect", length: 1 }
     } else if (phase === "descriptor") readDescriptor(bytes[0] as number)
@@ -138,7 +139,8 @@ export const singleFrame = () => {
   return (bytes: Uint8Array): Uint8Array => {
     const used = walker.push(bytes)
     behind.push(...bytes.subarray(used, used + emptyFrame.length + 1))
-    if (behind.some((byte, index) => byte !== emptyFrame[index])) throw new ZstdRefused("the compressor wrote two frames")
+    if (behind.some((byte, index) => byte !== emptyFrame[index]))
+      throw new ZstdRefused("the compressor wrote two frames")
     return bytes.subarray(0, used)
   }
 }

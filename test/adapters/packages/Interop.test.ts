@@ -8,14 +8,29 @@ import { utf8 } from "../../../src/crypto/Bytes.ts"
 import { digestOf } from "../../../src/crypto/Documents.ts"
 import { describeWith } from "../../support/requires.ts"
 import { temporaryFolder } from "../support/folders.ts"
-import { device, draft, engine, manifestOf, openAs, operator, outside, run, treeOf, writeTree } from "./support.ts"
+import {
+  device,
+  draft,
+  engine,
+  manifestOf,
+  openAs,
+  operator,
+  outside,
+  run,
+  treeOf,
+  writeTree
+} from "./support.ts"
 
 const long = `${"a-folder-with-a-long-name/".repeat(6)}${"x".repeat(70)}`
 const files = { "run.sh": "#!/bin/sh\n", "data/größe.csv": "1,2\n", [long]: "long", empty: "" }
-const folders = [...new Set(Object.keys(files).flatMap((path) => {
-  const parts = path.split("/").slice(0, -1)
-  return parts.map((_, index) => `${parts.slice(0, index + 1).join("/")}/`)
-}))]
+const folders = [
+  ...new Set(
+    Object.keys(files).flatMap((path) => {
+      const parts = path.split("/").slice(0, -1)
+      return parts.map((_, index) => `${parts.slice(0, index + 1).join("/")}/`)
+    })
+  )
+]
 
 describeWith(["age", "tar", "zstd"], "with Debian's tools, a package", () => {
   it.effect("opens by `age -d p | tar --zstd -t`, the manifest first", () =>
@@ -24,17 +39,23 @@ describeWith(["age", "tar", "zstd"], "with Debian's tools, a package", () => {
       writeTree(join(folder, "source"), files)
       const recipients = [device.recipient, operator.recipient]
       const source = yield* readSource(join(folder, "source"))
-      const built = yield* buildPackage({ source, draft, recipients, target: join(folder, "p.age") }).pipe(Effect.provide(outside))
+      const built = yield* buildPackage({ source, draft, recipients, target: join(folder, "p.age") }).pipe(
+        Effect.provide(outside)
+      )
       writeFileSync(join(folder, "key"), operator.identityText)
       const plain = run("age", ["-d", "-i", join(folder, "key"), built.path])
-      const names = run("tar", ["--zstd", "-t", "--quoting-style=literal"], plain).toString().trimEnd().split("\n")
+      const names = run("tar", ["--zstd", "-t", "--quoting-style=literal"], plain)
+        .toString()
+        .trimEnd()
+        .split("\n")
       assert.strictEqual(names[0], "manifest.json")
       assert.deepStrictEqual(new Set(names), new Set(["manifest.json", ...Object.keys(files), ...folders]))
       assert.strictEqual(names.length, built.payload.entries)
       mkdirSync(join(folder, "out"))
       run("tar", ["--zstd", "-x", "-C", join(folder, "out")], plain)
       const found = treeOf(join(folder, "out"))
-      for (const [path, content] of Object.entries(files)) assert.deepStrictEqual(found[path]?.bytes, utf8(content))
+      for (const [path, content] of Object.entries(files))
+        assert.deepStrictEqual(found[path]?.bytes, utf8(content))
     })
   )
 
@@ -50,7 +71,12 @@ describeWith(["age", "tar", "zstd"], "with Debian's tools, a package", () => {
         const sealed = run("age", ["-r", device.recipient], tar)
         const ciphertext = join(folder, `${format}.age`)
         writeFileSync(ciphertext, sealed)
-        const payload = { digest: digestOf(engine, sealed), size_bytes: sealed.length, unpacked_bytes: 10_000, entries: 12 }
+        const payload = {
+          digest: digestOf(engine, sealed),
+          size_bytes: sealed.length,
+          unpacked_bytes: 10_000,
+          entries: 12
+        }
         yield* openAs(device)({ ciphertext, payload, folder: join(folder, format) })
         for (const [path, content] of Object.entries(bytes)) {
           assert.deepStrictEqual(new Uint8Array(readFileSync(join(folder, format, path))), content)

@@ -1,4 +1,12 @@
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { join } from "node:path"
 import { zstdDecompressSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
@@ -15,7 +23,9 @@ import { property } from "../support/properties.ts"
 import { device, draft, engine, openAs, operator, outside, stranger, treeOf, writeTree } from "./support.ts"
 
 const build = (source: Parameters<typeof buildPackage>[0]["source"], target: string) =>
-  buildPackage({ source, draft, recipients: [device.recipient, operator.recipient], target }).pipe(Effect.provide(outside))
+  buildPackage({ source, draft, recipients: [device.recipient, operator.recipient], target }).pipe(
+    Effect.provide(outside)
+  )
 
 const segment = fc
   .string({ unit: "grapheme", minLength: 1, maxLength: 12 })
@@ -45,13 +55,20 @@ describe("a package", () => {
         const files = entries.map(([name, bytes, executable]) => sourceBytes(name, bytes, executable))
         const built = yield* build({ files, folders: [] }, join(folder, "p.age"))
         const target = join(folder, "out")
-        const opened = yield* openAs(device)({ ciphertext: built.path, payload: built.payload, folder: target })
+        const opened = yield* openAs(device)({
+          ciphertext: built.path,
+          payload: built.payload,
+          folder: target
+        })
         assert.deepStrictEqual(opened.manifest, built.manifest)
         assert.strictEqual(opened.entries, built.payload.entries)
         assert.strictEqual(opened.unpackedBytes, built.payload.unpacked_bytes)
         const found = treeOf(target)
         for (const [name, bytes, executable] of entries) {
-          assert.deepStrictEqual(found[name], { mode: executable ? 0o700 : 0o600, bytes: new Uint8Array(bytes) })
+          assert.deepStrictEqual(found[name], {
+            mode: executable ? 0o700 : 0o600,
+            bytes: new Uint8Array(bytes)
+          })
         }
         assert.strictEqual(Object.keys(found).length, built.payload.entries)
       })
@@ -62,12 +79,17 @@ describe("a package", () => {
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const archives: Array<Uint8Array> = []
-      for (const order of [["b.txt", "a/z", "a-b", "a/a"], ["a/a", "a-b", "a/z", "b.txt"]]) {
+      for (const order of [
+        ["b.txt", "a/z", "a-b", "a/a"],
+        ["a/a", "a-b", "a/z", "b.txt"]
+      ]) {
         const root = join(folder, `source-${archives.length}`)
         writeTree(root, Object.fromEntries(order.map((name) => [name, `content of ${name}`])))
         chmodSync(join(root, "a-b"), archives.length === 0 ? 0o755 : 0o710)
         const built = yield* build(yield* readSource(root), join(folder, "p.age"))
-        const compressed = yield* Effect.fromResult(decryptBytes(engine, [device.identity], readFileSync(built.path)))
+        const compressed = yield* Effect.fromResult(
+          decryptBytes(engine, [device.identity], readFileSync(built.path))
+        )
         archives.push(zstdDecompressSync(compressed))
       }
       assert.deepStrictEqual(archives[0], archives[1])
@@ -84,7 +106,11 @@ describe("a package", () => {
       writeTree(root, { [`${deep}/f`]: "deep", [long]: "long", large })
       mkdirSync(join(root, "empty/inner"), { recursive: true })
       const built = yield* build(yield* readSource(root), join(folder, "p.age"))
-      const opened = yield* openAs(operator)({ ciphertext: built.path, payload: built.payload, folder: join(folder, "out") })
+      const opened = yield* openAs(operator)({
+        ciphertext: built.path,
+        payload: built.payload,
+        folder: join(folder, "out")
+      })
       const found = treeOf(join(folder, "out"))
       assert.deepStrictEqual(found["empty/inner"], { mode: 0o700, bytes: null })
       assert.deepStrictEqual(found[long]?.bytes, utf8("long"))
@@ -112,7 +138,10 @@ describe("a package", () => {
       const built = yield* build({ files: [], folders: [] }, join(folder, "p.age"))
       const options = { ciphertext: built.path, payload: built.payload, folder: join(folder, "out") }
       const refusal = yield* Effect.flip(openAs(stranger)(options))
-      assert.strictEqual(refusal._tag === "PackageRefused" ? refusal.code : refusal._tag, "payload_not_for_us")
+      assert.strictEqual(
+        refusal._tag === "PackageRefused" ? refusal.code : refusal._tag,
+        "payload_not_for_us"
+      )
       writeTree(folder, { "out/mine": "mine" })
       assert.strictEqual((yield* Effect.flip(openAs(device)(options)))._tag, "StorageError")
       assert.deepStrictEqual(Object.keys(treeOf(join(folder, "out"))), ["mine"])
@@ -122,7 +151,9 @@ describe("a package", () => {
   it.effect("leaves nothing when it is interrupted", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
-      const files = Array.from({ length: 400 }, (_, index) => sourceBytes(`f${index}`, new Uint8Array(20_000).fill(index)))
+      const files = Array.from({ length: 400 }, (_, index) =>
+        sourceBytes(`f${index}`, new Uint8Array(20_000).fill(index))
+      )
       const building = yield* Effect.forkChild(build({ files, folders: [] }, join(folder, "half.age")))
       yield* Effect.yieldNow
       yield* Fiber.interrupt(building)
@@ -148,11 +179,26 @@ describe("building a package", () => {
           setUp(root)
           return (yield* Effect.flip(readSource(root))).message
         })
-      assert.match(yield* failure((root) => symlinkSync("/etc/passwd", join(root, "link"))), /link: it is neither a plain file/)
-      assert.match(yield* failure((root) => writeFileSync(join(root, "a\nb"), "")), /this name cannot stand in a package/)
-      assert.match(yield* failure((root) => writeFileSync(join(root, "a\\b"), "")), /this name cannot stand in a package/)
-      assert.match(yield* failure((root) => writeFileSync(join(root, "__proto__"), "")), /this name cannot stand/)
-      assert.match(yield* failure((root) => writeFileSync(join(root, "manifest.json"), "")), /give the file another name/)
+      assert.match(
+        yield* failure((root) => symlinkSync("/etc/passwd", join(root, "link"))),
+        /link: it is neither a plain file/
+      )
+      assert.match(
+        yield* failure((root) => writeFileSync(join(root, "a\nb"), "")),
+        /this name cannot stand in a package/
+      )
+      assert.match(
+        yield* failure((root) => writeFileSync(join(root, "a\\b"), "")),
+        /this name cannot stand in a package/
+      )
+      assert.match(
+        yield* failure((root) => writeFileSync(join(root, "__proto__"), "")),
+        /this name cannot stand/
+      )
+      assert.match(
+        yield* failure((root) => writeFileSync(join(root, "manifest.json"), "")),
+        /give the file another name/
+      )
       assert.match((yield* Effect.flip(readSource(join(folder, "none")))).message, /ENOENT/)
     })
   )
@@ -162,7 +208,10 @@ describe("building a package", () => {
       const folder = yield* temporaryFolder
       writeTree(folder, { "postern.toml": "", "manifest.json": "", run: "" })
       const source = yield* readSource(folder, { exclude: ["postern.toml", "manifest.json"] })
-      assert.deepStrictEqual(source.files.map((file) => file.path), ["run"])
+      assert.deepStrictEqual(
+        source.files.map((file) => file.path),
+        ["run"]
+      )
     })
   )
 
@@ -187,7 +236,10 @@ describe("artifacts", () => {
   it.effect("come back whole into a new or empty folder, and never over anything", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
-      const files = [sourceBytes("stats/daily.csv", utf8("1,2\n")), sourceBytes("manifest.json", utf8("{}"), true)]
+      const files = [
+        sourceBytes("stats/daily.csv", utf8("1,2\n")),
+        sourceBytes("manifest.json", utf8("{}"), true)
+      ]
       const packed = yield* packFiles({
         files,
         recipients: [operator.recipient],

@@ -58,7 +58,11 @@ export const manifestOf = (
 }
 
 /** One tar entry, content padded. */
-export const entry = (path: string, bytes: Uint8Array | "folder" = new Uint8Array(0), executable = false): Uint8Array =>
+export const entry = (
+  path: string,
+  bytes: Uint8Array | "folder" = new Uint8Array(0),
+  executable = false
+): Uint8Array =>
   bytes === "folder"
     ? writeTarHeader({ kind: "folder", path, sizeBytes: 0, executable: true })
     : concatBytes(
@@ -81,13 +85,23 @@ export const forgedHeader = (
   return block
 }
 
+/** A header of another kind than file or folder, with a link's target. */
+export const linkEntry = (name: string, typeflag: string, target: string) =>
+  forgedHeader(name, 0, [
+    [156, typeflag],
+    [157, target]
+  ])
+
 export const tarOf = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => concatBytes(...parts, tarEnd())
 
 /** Seals raw bytes (a hostile archive, already compressed) as a payload on disk, with the order's words about it. */
 export const sealRaw = Effect.fnUntraced(function* (
   folder: string,
   compressed: Uint8Array,
-  bounds: { readonly unpacked_bytes: number; readonly entries: number } = { unpacked_bytes: 1_000_000, entries: 1000 }
+  bounds: { readonly unpacked_bytes: number; readonly entries: number } = {
+    unpacked_bytes: 1_000_000,
+    entries: 1000
+  }
 ) {
   const entropyBytes = crypto.getRandomValues(new Uint8Array(cipherEntropyBytes(1)))
   const sealed = encryptBytes(engine, { recipients: [device.recipient], entropyBytes }, compressed)
@@ -103,17 +117,23 @@ export const sealTar = (
   bounds?: { readonly unpacked_bytes: number; readonly entries: number }
 ) => sealRaw(folder, zstdCompressSync(tar), bounds)
 
-export const openAs = (who: typeof device) => (options: Omit<Parameters<typeof openPackage>[0], "engine" | "identities">) =>
-  openPackage({ engine, identities: [who.identity], ...options })
+export const openAs =
+  (who: typeof device) => (options: Omit<Parameters<typeof openPackage>[0], "engine" | "identities">) =>
+    openPackage({ engine, identities: [who.identity], ...options })
 
 /** Every file below a folder with mode and content; folders with null. */
-export const treeOf = (folder: string): Record<string, { readonly mode: number; readonly bytes: Uint8Array | null }> => {
+export const treeOf = (
+  folder: string
+): Record<string, { readonly mode: number; readonly bytes: Uint8Array | null }> => {
   const tree: Record<string, { mode: number; bytes: Uint8Array | null }> = {}
   const visit = (below: string): void => {
     for (const name of readdirSync(join(folder, below))) {
       const path = below === "" ? name : `${below}/${name}`
       const found = statSync(join(folder, path))
-      tree[path] = { mode: found.mode & 0o7777, bytes: found.isFile() ? new Uint8Array(readFileSync(join(folder, path))) : null }
+      tree[path] = {
+        mode: found.mode & 0o7777,
+        bytes: found.isFile() ? new Uint8Array(readFileSync(join(folder, path))) : null
+      }
       if (found.isDirectory()) visit(path)
     }
   }
@@ -129,4 +149,13 @@ export const writeTree = (folder: string, files: Readonly<Record<string, Uint8Ar
 }
 
 export const run = (command: string, args: ReadonlyArray<string>, input?: Uint8Array): Buffer =>
-  execFileSync(command, args, { ...(input === undefined ? {} : { input }), maxBuffer: 64 * 1024 * 1024, stdio: ["pipe", "pipe", "pipe"] })
+  execFileSync(command, args, {
+    ...(input === undefined ? {} : { input }),
+    maxBuffer: 64 * 1024 * 1024,
+    stdio: ["pipe", "pipe", "pipe"]
+  })
+
+export const hello = utf8("hello\n")
+
+/** A sound beginning: manifest and one file, for what comes behind them. */
+export const sound = [entry("manifest.json", manifestOf({ hello })), entry("hello", hello)] as const

@@ -1,7 +1,7 @@
 import { Effect, Layer } from "effect"
 import { SqliteLedgerInProcess, SqliteLedgerOver } from "../../../src/adapters/SqliteLedger.ts"
-import { openDatabase } from "../../../src/adapters/sqlite/Database.ts"
 import { SystemEntropy } from "../../../src/adapters/SystemEntropy.ts"
+import { openDatabase } from "../../../src/adapters/sqlite/Database.ts"
 import { type Conclusion, Ledger } from "../../../src/ports/Ledger.ts"
 import type { DsseEnvelope } from "../../../src/schemas/Dsse.ts"
 import { type DeviceId, type Digest, OrderId, Recipient } from "../../../src/schemas/Ids.ts"
@@ -14,7 +14,11 @@ export const orderId = (number: number) =>
 export const digestFor = (name: string) =>
   `sha256:${Buffer.from(name.padEnd(32, ".").slice(0, 32)).toString("hex")}` as Digest
 
-export const envelope: DsseEnvelope = { payloadType: "application/vnd.postern.order+json", payload: "e30=", signatures: [] }
+export const envelope: DsseEnvelope = {
+  payloadType: "application/vnd.postern.order+json",
+  payload: "e30=",
+  signatures: []
+}
 
 export const orderOf = (number: number, change: Partial<WorkOrder> = {}): WorkOrder => ({
   type: "postern/order/v1",
@@ -50,6 +54,14 @@ export const conclusionAfter = (
   artifacts: null
 })
 
+/** Offers an order to a ledger. */
+export const accept = (ledger: Ledger["Service"], number: number, change: Partial<WorkOrder> = {}) =>
+  ledger.accept(orderOf(number, change), envelope, orderDigest(number), 1_500)
+
+/** Why it failed. */
+export const reasonOf = <A, E extends { readonly reason: string }>(effect: Effect.Effect<A, E>) =>
+  Effect.map(Effect.flip(effect), (error) => error.reason)
+
 /** A ledger in memory. */
 export const memoryLedger = Effect.gen(function* () {
   const database = yield* Effect.acquireRelease(
@@ -63,6 +75,8 @@ export const memoryLedger = Effect.gen(function* () {
 /** The ledger in a state folder, open as long as the scope lasts. */
 export const ledgerIn = (stateFolder: string) =>
   Effect.gen(function* () {
-    const context = yield* Layer.build(SqliteLedgerInProcess({ stateFolder }).pipe(Layer.provide(SystemEntropy)))
+    const context = yield* Layer.build(
+      SqliteLedgerInProcess({ stateFolder }).pipe(Layer.provide(SystemEntropy))
+    )
     return yield* Effect.provideContext(Ledger, context)
   })

@@ -1,9 +1,9 @@
 import { Effect, Layer, Redacted } from "effect"
 import type { ApiHandler, ApiRequest, ApiResponse } from "../../../src/adapters/http/Exchange.ts"
 import { encodeJson } from "../../../src/adapters/http/Json.ts"
-import type { Transport } from "../../../src/adapters/http/Transport.ts"
+import { handlerTransport, type Transport } from "../../../src/adapters/http/Transport.ts"
 import { NativeCrypto, NativeCryptoEngine } from "../../../src/adapters/NativeCrypto.ts"
-import { NodeKeys, type NodeKeyRing, nodeKeyRingFrom } from "../../../src/adapters/NodeKeys.ts"
+import { type NodeKeyRing, NodeKeys, nodeKeyRingFrom } from "../../../src/adapters/NodeKeys.ts"
 import { SignedLink } from "../../../src/adapters/SignedLink.ts"
 import { SystemEntropy } from "../../../src/adapters/SystemEntropy.ts"
 import { encodeBase64 } from "../../../src/crypto/Base64.ts"
@@ -15,6 +15,7 @@ import { ServerLink } from "../../../src/ports/ServerLink.ts"
 import type { DeviceId, Digest, Nonce, ServerId } from "../../../src/schemas/Ids.ts"
 import { type Statement, statementHeader } from "../../../src/schemas/Statement.ts"
 import type { TrustRoot } from "../../../src/schemas/TrustRoot.ts"
+import { orderId } from "./ledger.ts"
 
 export const engine = NativeCrypto
 const ringOf = (kind: "device" | "server", fill: number): NodeKeyRing =>
@@ -42,10 +43,18 @@ export const rootOf = (version: number): TrustRoot => {
     issued_at_ms: 0,
     expires_at_ms: 1,
     keys: Object.fromEntries(
-      entries.map(({ key, ring }) => [key, { algorithm: "ed25519" as const, public_key: ring.signingKey, label: "s", recipient: null }])
+      entries.map(({ key, ring }) => [
+        key,
+        { algorithm: "ed25519" as const, public_key: ring.signingKey, label: "s", recipient: null }
+      ])
     ),
     roles: { root: role, operators: none, servers: role, broker_services: none },
-    servers: entries.map(({ key, ring }) => ({ id: ring.id as ServerId, key, recipient: ring.recipient, addresses }))
+    servers: entries.map(({ key, ring }) => ({
+      id: ring.id as ServerId,
+      key,
+      recipient: ring.recipient,
+      addresses
+    }))
   }
 }
 
@@ -60,11 +69,17 @@ export interface Bend {
 /** The answer of `ring` to a request, signed as the protocol asks, bent at will. */
 export const signAnswer = (
   request: ApiRequest,
-  answer: { readonly status: number; readonly value: unknown; readonly atMs: number; readonly rootVersion: number | null },
+  answer: {
+    readonly status: number
+    readonly value: unknown
+    readonly atMs: number
+    readonly rootVersion: number | null
+  },
   bend: Bend = {}
 ): ApiResponse => {
   const verified = verifyRequest(engine, request, request.headers, request.body, publicKey(device))
-  if (verified._tag === "Failure") throw new Error(`the request's signature is wrong: ${verified.failure.message}`)
+  if (verified._tag === "Failure")
+    throw new Error(`the request's signature is wrong: ${verified.failure.message}`)
   const body = answer.value instanceof Uint8Array ? answer.value : encodeJson(answer.value)
   const statement: Statement = {
     type: "postern/statement/v1",
@@ -93,7 +108,12 @@ export const digestOfBytes = (bytes: Uint8Array): Digest => digestOf(engine, byt
 /** A link over the transport, trusting the server by root version 3; the clock starts at `nowMs` and only leaps ahead. */
 export const linkOver = Effect.fnUntraced(function* (
   transport: Transport,
-  options: { readonly nowMs?: number; readonly trusting?: boolean; readonly callTimeoutMs?: number; readonly responseTimeoutMs?: number } = {}
+  options: {
+    readonly nowMs?: number
+    readonly trusting?: boolean
+    readonly callTimeoutMs?: number
+    readonly responseTimeoutMs?: number
+  } = {}
 ) {
   const time = { nowMs: options.nowMs ?? 1_000_000, accepted: [] as Array<number> }
   const clock = Layer.succeed(DeviceClock, {
@@ -115,5 +135,27 @@ export const linkOver = Effect.fnUntraced(function* (
 })
 
 /** A server on both addresses that answers what `answer` gives. */
-export const serving = (answer: (request: ApiRequest, origin: string) => ApiResponse) => (origin: string): ApiHandler | undefined =>
-  addresses.includes(origin) ? (request) => Effect.sync(() => answer(request, origin)) : undefined
+export const serving =
+  (answer: (request: ApiRequest, origin: string) => ApiResponse) =>
+  (origin: string): ApiHandler | undefined =>
+    addresses.includes(origin) ? (request) => Effect.sync(() => answer(request, origin)) : undefined
+
+/** An answer to a report of progress. */
+export const ok = { status: 200, value: { ok: true }, atMs: 1_234_567, rootVersion: 3 }
+/** Some report of progress. */
+export const report = {
+  events: [
+    {
+      order: orderId(1),
+      state: "running" as const,
+      version: 1,
+      at_ms: 1,
+      done_bytes: null,
+      total_bytes: null
+    }
+  ]
+}
+
+/** A link to a server that answers so. */
+export const answering = (answer: (request: ApiRequest, origin: string) => ApiResponse) =>
+  linkOver(handlerTransport(serving(answer)))

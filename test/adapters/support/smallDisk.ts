@@ -17,7 +17,8 @@ const mounts = (): boolean => {
 export const hasSmallDisk = (): boolean => {
   if (!requires("root", "mount")) return false
   if (mounts()) return true
-  if (process.env["CI"]) throw new Error("in CI nothing may be missing, but mounting a tmpfs is not allowed here")
+  if (process.env["CI"])
+    throw new Error("in CI nothing may be missing, but mounting a tmpfs is not allowed here")
   process.stderr.write("skipped, because mounting a tmpfs is not allowed here\n")
   return false
 }

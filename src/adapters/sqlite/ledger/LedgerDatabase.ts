@@ -44,7 +44,8 @@ const outboxMethods = (database: DatabaseSync): OutboxMethods => {
     spooled: () => spooled.all().map((row) => String(row["path"])),
     outboxSize,
     putOutput: (order, sequence, bytes) => {
-      if (bytes.length > Limits.outputChunkEncryptedBytes) throw new Error(`a chunk of output has ${bytes.length} bytes`)
+      if (bytes.length > Limits.outputChunkEncryptedBytes)
+        throw new Error(`a chunk of output has ${bytes.length} bytes`)
       const now = outboxSize()
       if (now.items >= Limits.outboxItems || now.bytes + bytes.length > Limits.outboxBytes) return false
       putOutput.run(order, sequence, bytes, bytes.length)
@@ -66,7 +67,9 @@ const noteMethods = (database: DatabaseSync): NoteMethods => {
   const set = database.prepare(
     "INSERT INTO notes (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
   )
-  const create = database.prepare("INSERT INTO identity (id, incarnation) VALUES (1, ?) ON CONFLICT DO NOTHING")
+  const create = database.prepare(
+    "INSERT INTO identity (id, incarnation) VALUES (1, ?) ON CONFLICT DO NOTHING"
+  )
   const read = database.prepare("SELECT incarnation FROM identity")
   return {
     note: (key) => (get.get(key)?.["value"] as string | undefined) ?? null,

@@ -17,7 +17,11 @@ export type OrderMethods = {
     receivedAtMs: number
   ) => "accepted" | "replayed" | "out_of_order"
   readonly advance: (order: OrderId, state: "downloading" | "verifying") => number
-  readonly begin: (order: OrderId, idempotent: boolean, startedAtMs: number) => { version: number; attempts: number }
+  readonly begin: (
+    order: OrderId,
+    idempotent: boolean,
+    startedAtMs: number
+  ) => { version: number; attempts: number }
   readonly requeue: (order: OrderId) => number
   readonly find: (order: OrderId) => LedgerOrder | null
   readonly unfinished: (lane: LaneName | null) => ReadonlyArray<LedgerOrder>
@@ -90,14 +94,18 @@ const progressMethods = (database: DatabaseSync) => {
     begin: (order, idempotent, startedAtMs) => {
       const { attempts } = unfinished(order)
       const allowed = idempotent ? Limits.runAttempts : 1
-      if (attempts >= allowed) throw new Error(`the order ${order} was begun ${attempts} times; ${allowed} are allowed`)
-      const row = start.get(idempotent ? 1 : 0, startedAtMs, order) as { version: number; attempts: number } | undefined
+      if (attempts >= allowed)
+        throw new Error(`the order ${order} was begun ${attempts} times; ${allowed} are allowed`)
+      const row = start.get(idempotent ? 1 : 0, startedAtMs, order) as
+        | { version: number; attempts: number }
+        | undefined
       if (row === undefined) throw new Error(`the order ${order} has ended`)
       return { version: row.version, attempts: row.attempts }
     },
     requeue: (order) => {
       const { attempts, idempotent } = unfinished(order)
-      if (attempts > 0 && !idempotent) throw new Error(`the order ${order} was begun and may not be run again`)
+      if (attempts > 0 && !idempotent)
+        throw new Error(`the order ${order} was begun and may not be run again`)
       return moveTo(order, "queued")
     },
     unfinished: (lane) => inLine.all(lane).map(readOrder)
@@ -179,7 +187,9 @@ const cancelMethods = (database: DatabaseSync) => {
   const remember = database.prepare(
     "INSERT INTO cancels (order_id, envelope, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
   )
-  const prolong = database.prepare("UPDATE cancels SET expires_at_ms = max(expires_at_ms, ?) WHERE order_id = ?")
+  const prolong = database.prepare(
+    "UPDATE cancels SET expires_at_ms = max(expires_at_ms, ?) WHERE order_id = ?"
+  )
   const list = database.prepare("SELECT order_id FROM cancels ORDER BY rowid")
   const select = database.prepare("SELECT 1 FROM cancels WHERE order_id = ?")
   const pruneCancels = database.prepare("DELETE FROM cancels WHERE expires_at_ms <= ?")

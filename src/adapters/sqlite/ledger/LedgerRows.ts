@@ -55,7 +55,9 @@ const reading = <A>(what: string, decode: () => A): A => {
   try {
     return decode()
   } catch (cause) {
-    throw new Error(`${what} in the ledger is damaged: stop the device and restore or remove the ledger`, { cause })
+    throw new Error(`${what} in the ledger is damaged: stop the device and restore or remove the ledger`, {
+      cause
+    })
   }
 }
 
@@ -80,12 +82,31 @@ export const readOutboxItem = (row: unknown): OutboxItem =>
     const found = decodeOutbox(row)
     switch (found.kind) {
       case "output":
-        return { kind: "output", id: found.id, order: found.order_id, sequence: found.sequence, bytes: found.bytes }
+        return {
+          kind: "output",
+          id: found.id,
+          order: found.order_id,
+          sequence: found.sequence,
+          bytes: found.bytes
+        }
       case "artifacts":
-        return { kind: "artifacts", id: found.id, order: found.order_id, path: found.path, sizeBytes: found.size_bytes }
+        return {
+          kind: "artifacts",
+          id: found.id,
+          order: found.order_id,
+          path: found.path,
+          sizeBytes: found.size_bytes
+        }
       case "receipt":
-        return { kind: "receipt", id: found.id, number: found.number, digest: found.digest, envelope: found.envelope }
+        return {
+          kind: "receipt",
+          id: found.id,
+          number: found.number,
+          digest: found.digest,
+          envelope: found.envelope
+        }
     }
   })
 
-export const readHighWater = (row: unknown): HighWater => reading("the high-water mark", () => decodeHighWater(row))
+export const readHighWater = (row: unknown): HighWater =>
+  reading("the high-water mark", () => decodeHighWater(row))
