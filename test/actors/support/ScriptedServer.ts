@@ -19,6 +19,7 @@ import {
   deviceKeys,
   engine,
   firstRootEnvelope,
+  type Key,
   orderOf,
   type PackagePlan,
   payloadOf,
@@ -71,11 +72,11 @@ export class ScriptedServer {
   }
 
   /** Submits the n-th order, with its payload. */
-  submit(n: number, plan: PackagePlan, changes: Partial<WorkOrder> = {}): WorkOrder {
+  submit(n: number, plan: PackagePlan, changes: Partial<WorkOrder> = {}, key?: Key): WorkOrder {
     const order = orderOf(n, plan, changes)
     const payload = payloadOf(n, plan)
     this.payloads.set(payload.digest, payload.bytes)
-    this.offers.push({ envelope: signOrder(order).envelope, order })
+    this.offers.push({ envelope: signOrder(order, key).envelope, order })
     this.stir()
     return order
   }

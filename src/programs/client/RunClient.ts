@@ -1,0 +1,180 @@
+/** Runs the client: state folder, identity, ledger, link, tree; until it is told to stop or cannot go on. */
+import { Effect, Layer, Logger, Redacted, Result, Schema } from "effect"
+import { MainLoopKey } from "../../actors/ClientKeys.ts"
+import type { TrustOptions } from "../../actors/TrustKeeper.ts"
+import { restoreRoot } from "../../actors/TrustState.ts"
+import { BubblewrapJail } from "../../adapters/BubblewrapJail.ts"
+import { serveControl } from "../../adapters/ControlSocket.ts"
+import { FileIdentity } from "../../adapters/FileIdentity.ts"
+import { httpTransport } from "../../adapters/HttpTransport.ts"
+import { ledgerDeviceClock } from "../../adapters/LedgerDeviceClock.ts"
+import { LinuxHost } from "../../adapters/LinuxHost.ts"
+import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
+import { PackageFiles } from "../../adapters/PackageFiles.ts"
+import { SignedLink } from "../../adapters/SignedLink.ts"
+import { SqliteLedger } from "../../adapters/SqliteLedger.ts"
+import { lockState } from "../../adapters/StateLock.ts"
+import { SystemdNotify } from "../../adapters/SystemdNotify.ts"
+import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
+import { ActorSystem } from "../../kernel/index.ts"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { Identity } from "../../ports/Identity.ts"
+import { Ledger } from "../../ports/Ledger.ts"
+import { ServiceManager } from "../../ports/ServiceManager.ts"
+import { software } from "../../schemas/Version.ts"
+import { drainClient } from "../clientDrain.ts"
+import { sweepLeftovers } from "../clientSweep.ts"
+import { clientTree } from "../clientTree.ts"
+import { type ClientSettings, misconfigured } from "./ClientSettings.ts"
+
+/** The tree gave up; the process must end and be started again. */
+export class ClientGaveUp extends Schema.TaggedError<ClientGaveUp>()("ClientGaveUp", {
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `the client gave up: ${this.reason}`
+  }
+}
+
+/** `--once` did not get an answer. */
+export class NotReached extends Schema.TaggedError<NotReached>()("NotReached", { detail: Schema.String }) {
+  override get message(): string {
+    return `no poll was answered: ${this.detail}`
+  }
+}
+
+/** Structured lines on stderr. */
+export const LogToStderr = Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])
+
+const onceMs = 60_000
+const lookAgainMs = 100
+
+/** Keys, ledger and what needs no network: all that decides whether the client can run at all. */
+const LocalServices = ({ config }: ClientSettings, entry: URL) => {
+  const stateFolder = config.state_folder
+  const onTrouble = (reason: string) => {
+    Effect.runFork(Effect.provide(Effect.logError(reason), LogToStderr))
+  }
+  const identity = FileIdentity({ stateFolder, kind: "device" }).pipe(
+    Layer.provideMerge(Layer.merge(NativeCryptoEngine, SystemEntropy))
+  )
+  const stored = Layer.merge(SqliteLedger({ stateFolder, entry, onTrouble }), PackageFiles({ stateFolder }))
+  return Layer.mergeAll(
+    ledgerDeviceClock(),
+    BubblewrapJail.layer({ bwrap: config.bwrap, uidBase: config.jail_uid_base }),
+    LinuxHost({ stateFolder }),
+    SystemdNotify(process.env)
+  ).pipe(Layer.provideMerge(stored), Layer.provideMerge(identity))
+}
+
+/** Where the server is: from the root kept, the invitation, or the configuration. */
+const bootstrapAddresses = (settings: ClientSettings) =>
+  Effect.gen(function* () {
+    const ledger = yield* Ledger
+    const engine = yield* CryptoEngine
+    const note = yield* ledger.note("roots")
+    const held = note === null ? null : restoreRoot(engine, note)
+    const known =
+      held !== null && Result.isSuccess(held)
+        ? (held.success.root.servers.find((server) => server.id === held.success.server)?.addresses ?? [])
+        : []
+    const addresses = [
+      ...known,
+      ...(settings.invitation?.addresses ?? []),
+      ...(settings.config.server === null ? [] : [settings.config.server])
+    ]
+    if (addresses.length > 0) return [...new Set(addresses)]
+    return yield* misconfigured(
+      "no server is known: name it with --server URL, or give an invitation (--invitation TEXT, or $POSTERN_INVITATION)"
+    )
+  })
+
+const trustOptions = ({ config, invitation }: ClientSettings): TrustOptions => ({
+  name: config.name,
+  invitation:
+    invitation === null
+      ? null
+      : {
+          server: invitation.server,
+          rootDigest: invitation.root_digest,
+          secret: Redacted.make(invitation.secret)
+        }
+})
+
+/** Waits until a poll was answered and everything that came of it is done and sent. */
+const waitOnce = (system: ActorSystem) =>
+  Effect.gen(function* () {
+    const ledger = yield* Ledger
+    const status = system.ref(MainLoopKey).ask("Status")
+    const look = Effect.delay(status, lookAgainMs)
+    yield* look.pipe(
+      Effect.repeat({ until: ({ blocked, polls }) => polls > 0 && blocked !== "clock_unproven" }),
+      Effect.timeoutOrElse({
+        duration: onceMs,
+        orElse: () => Effect.flatMap(status, ({ detail }) => Effect.fail(new NotReached({ detail })))
+      })
+    )
+    const busy = Effect.map(
+      Effect.all([ledger.unfinished(), ledger.outboxSize]),
+      ([rows, size]) => rows.length + size.items
+    )
+    yield* Effect.repeat(Effect.delay(busy, lookAgainMs), { until: (left) => left === 0 })
+  })
+
+const untilTerminated = (system: ActorSystem) =>
+  Effect.gen(function* () {
+    const end = yield* system.terminated
+    if (end._tag === "GaveUp") return yield* new ClientGaveUp({ reason: end.reason })
+    if (end._tag === "TooManyFencedLives") {
+      return yield* new ClientGaveUp({ reason: `${end.count} lives hang and cannot be stopped` })
+    }
+  })
+
+/** `postern ps` on this machine. Without it everything else goes on. */
+const openControl = (settings: ClientSettings, system: ActorSystem) =>
+  serveControl({
+    stateFolder: settings.config.state_folder,
+    handlers: {
+      inspect: system.inspect(),
+      status: Effect.orElseSucceed(system.ref(MainLoopKey).ask("Status"), () => null)
+    }
+  }).pipe(Effect.catch((error) => Effect.logWarning(`the control socket is not there: ${error.message}`)))
+
+/** The tree, from its start to its end. */
+const runTree = (settings: ClientSettings) =>
+  Effect.gen(function* () {
+    const manager = yield* ServiceManager
+    const identity = yield* Identity
+    yield* sweepLeftovers
+    const { configurationDigest, config } = settings
+    const system = yield* ActorSystem.make({
+      name: "client",
+      root: clientTree({ config, configurationDigest, trust: trustOptions(settings) })
+    })
+    // Closed in reverse: the socket, then the running job, then the tree.
+    yield* Effect.addFinalizer(() => Effect.andThen(manager.stopping, drainClient(system)))
+    yield* openControl(settings, system)
+    yield* manager.ready
+    yield* Effect.logInfo(`${software} runs as ${identity.id}`)
+    yield* settings.once
+      ? Effect.raceFirst(waitOnce(system), untilTerminated(system))
+      : untilTerminated(system)
+  })
+
+/** Starts the client and waits; it is stopped in order when the fiber is interrupted. */
+export const runClient = (settings: ClientSettings, entry: URL) =>
+  Effect.gen(function* () {
+    yield* lockState(settings.config.state_folder).pipe(
+      Effect.mapError((error) => misconfigured(error.message))
+    )
+    const local = yield* Layer.build(LocalServices(settings, entry)).pipe(
+      Effect.mapError((error) =>
+        misconfigured("message" in error && error.message !== "" ? error.message : String(error))
+      )
+    )
+    yield* Effect.gen(function* () {
+      const addresses = yield* bootstrapAddresses(settings)
+      const transport = yield* httpTransport()
+      yield* Effect.provide(runTree(settings), SignedLink({ transport, addresses }))
+    }).pipe(Effect.provideContext(local))
+  }).pipe(Effect.scoped, Effect.provide(LogToStderr))
