@@ -42,6 +42,31 @@ it.effect("two systems in one process share nothing", () =>
   })
 )
 
+it.effect("a trace that throws harms nobody", () =>
+  Effect.gen(function* () {
+    const actor = puppet("actor")
+    const root = Supervisor.spec({
+      id: "root",
+      strategy: "one-for-one",
+      backoff: Backoff.none,
+      children: [ChildSpec.make(actor)]
+    })
+    const trace = () => {
+      throw new Error("no paper left")
+    }
+    const system = yield* TestKit.make({ root, trace })
+    yield* system.ref(actor.key).tell("Die", { manner: "defect" })
+    expect(yield* system.ref(actor.key).ask("Ping")).toBe(2)
+    const late = yield* Effect.forkChild(
+      Effect.flip(system.ref(actor.key).ask("Sleep", { ms: 50 }, { timeoutMs: 10 }))
+    )
+    yield* TestClock.adjust(10)
+    expect(late.pollUnsafe()).toMatchObject({ _tag: "Success", value: { _tag: "AskTimeout" } })
+    yield* TestClock.adjust(50)
+    expect(yield* system.ref(actor.key).ask("Ping")).toBe(2)
+  })
+)
+
 it.effect("one tree of specifications can be run many times over", () =>
   Effect.gen(function* () {
     const actor = puppet("actor")

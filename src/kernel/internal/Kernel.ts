@@ -28,6 +28,17 @@ export interface KernelSettings {
   readonly tooManyFenced: () => void
 }
 
+/** A trace that throws must not break what it watches. */
+const harmless =
+  (trace: (event: TraceEvent) => void) =>
+  (event: TraceEvent): void => {
+    try {
+      trace(event)
+    } catch {
+      // The watcher's own trouble: there is nobody here to tell.
+    }
+  }
+
 export class Kernel {
   readonly context: Context.Context<never>
   readonly settings: KernelSettings
@@ -58,7 +69,7 @@ export class Kernel {
   constructor(context: Context.Context<never>, settings: KernelSettings) {
     this.context = context
     this.settings = settings
-    this.trace = settings.trace
+    this.trace = settings.trace === undefined ? undefined : harmless(settings.trace)
     this.clock = Context.get(context, Clock.Clock)
     this.deadlines = new Deadlines(context)
     this.deadLetters = new DeadLetters(() => this.wallMs())
