@@ -8,7 +8,7 @@ import { verifyReceipt } from "../crypto/Trust.ts"
 import { type ActorRef, Behaviour } from "../kernel/index.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { type DeviceRow, FleetStore } from "../ports/FleetStore.ts"
-import type { Objection, PollRequest, ReceiptAcknowledgement } from "../schemas/DeviceApi.ts"
+import type { PollRequest, ReceiptAcknowledgement } from "../schemas/DeviceApi.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId, OrderId } from "../schemas/Ids.ts"
 import { Refused } from "../schemas/ManagementApi.ts"
@@ -17,8 +17,9 @@ import type { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
 import type { OrderProgress } from "../schemas/WorkOrder.ts"
 import { type Heard, objectionTo } from "./DeviceJudgement.ts"
 import { makeOrders } from "./DeviceOrders.ts"
-import { makePolls, type PollOptions } from "./DevicePolls.ts"
+import { makePolls } from "./DevicePolls.ts"
 import { type DeviceRecord, knownObjection, makeRecord } from "./DeviceRecord.ts"
+import type { PollOptions } from "./PollNews.ts"
 import { JobWatchKey } from "./ServerKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
 
@@ -105,43 +106,59 @@ const announceTo =
       ? Effect.void
       : Effect.catch(watch.tell("Changed", { orders }), (error) => Effect.logDebug(error.message))
 
+/** What one life of a device's actor is made of. */
+const makeParts = (id: DeviceId, options: PollOptions, announce: Announce) =>
+  Effect.gen(function* () {
+    const record = yield* makeRecord(id)
+    const polls = yield* makePolls(id, options)
+    yield* Effect.addFinalizer(() => Effect.sync(polls.close))
+    const row = record.row
+    const judge = (known: DeviceRow | null) => (request: PollRequest) => knownObjection(known, request)
+    return {
+      record,
+      polls,
+      hear: yield* makeHearing(id, record, announce),
+      takeReceipts: yield* makeReceipts(id, record, announce),
+      orders: yield* makeOrders(id),
+      /** The device, or a refusal unless it is accepted. */
+      accepted: Effect.flatMap(row, (known) =>
+        known?.status === "accepted"
+          ? Effect.succeed(known)
+          : Effect.fail(new NotAccepted({ device: id, standing: known?.status ?? "unknown" }))
+      ),
+      collect: (ticket: number) => Effect.flatMap(row, (known) => polls.collect(ticket, known, judge(known))),
+      /** Something changed that a parked poll should hear of. */
+      wake: Effect.flatMap(row, (known) => polls.wake(known, judge(known))).pipe(
+        Effect.catch((error) => Effect.logWarning(`parked polls are not woken: ${error.reason}`))
+      )
+    }
+  })
+
 export const device = (id: DeviceId, options: PollOptions) =>
   Behaviour.make(DeviceProtocol, (context) =>
     Effect.gen(function* () {
       const store = yield* FleetStore
-      const record = yield* makeRecord(id)
-      const polls = yield* makePolls(id, options)
       const announce = announceTo(context.ref(JobWatchKey))
-      const hear = yield* makeHearing(id, record, announce)
-      const takeReceipts = yield* makeReceipts(id, record, announce)
-      const orders = yield* makeOrders(id)
-      yield* Effect.addFinalizer(() => Effect.sync(polls.close))
-
-      const objection = (row: DeviceRow | null) => (request: PollRequest): Objection | null => knownObjection(row, request)
-      /** Something changed that a parked poll should hear of. */
-      const wake = Effect.gen(function* () {
-        polls.stir()
-        const row = yield* record.row
-        yield* polls.wake(row, objection(row))
-      }).pipe(Effect.catch((error) => Effect.logWarning(`parked polls are not woken: ${error.reason}`)))
-      const accepted = Effect.flatMap(record.row, (row) =>
-        row?.status === "accepted"
-          ? Effect.succeed(row)
-          : Effect.fail(new NotAccepted({ device: id, standing: row?.status ?? "unknown" }))
+      const { accepted, collect, hear, orders, polls, record, takeReceipts, wake } = yield* makeParts(
+        id,
+        options,
+        announce
       )
-      const changed = (order: OrderId) => Effect.andThen(wake, announce([order]))
+      /** Runs a change of orders. Even a change that seemed to fail may have been made. */
+      const changing = <A, E>(change: Effect.Effect<A, E>, order: OrderId | null) =>
+        change.pipe(
+          Effect.ensuring(polls.stir),
+          Effect.tap(() => wake),
+          Effect.tap(() => (order === null ? Effect.void : announce([order])))
+        )
 
       return context.handlers({
-        Standing: () => Effect.map(record.row, (row) => row?.status ?? ("unknown" as const)).pipe(orUnavailable),
+        Standing: () => orUnavailable(Effect.map(record.row, (row) => row?.status ?? ("unknown" as const))),
         Poll: ({ payload }) =>
-          Effect.flatMap(hear(payload), (heard) => polls.poll(payload.request, heard.row, heard.objection)).pipe(
-            orUnavailable
-          ),
-        Collect: ({ payload }) =>
-          Effect.gen(function* () {
-            const row = yield* record.row
-            return (yield* polls.collect(payload.ticket, row, objection(row))) ?? polls.nothing
-          }).pipe(orUnavailable),
+          Effect.flatMap(hear(payload), ({ objection, row }) =>
+            polls.poll(payload.request, row, objection)
+          ).pipe(orUnavailable),
+        Collect: ({ payload }) => orUnavailable(collect(payload.ticket)),
         Withdraw: ({ payload }) => Effect.sync(() => polls.withdraw(payload.ticket)),
         Progress: ({ payload }) =>
           Effect.gen(function* () {
@@ -151,17 +168,18 @@ export const device = (id: DeviceId, options: PollOptions) =>
             yield* announce(ids)
           }).pipe(orUnavailable),
         Receipts: ({ payload }) =>
-          Effect.flatMap(accepted, (row) => takeReceipts(row, payload.receipts)).pipe(orUnavailable),
-        Submit: ({ payload }) =>
-          orders.submit(payload.envelope, payload.actor).pipe(Effect.tap(() => wake), orUnavailable),
-        Cancel: ({ payload }) =>
-          orders.cancel(payload.order, payload.envelope, payload.actor).pipe(
-            Effect.tap(() => changed(payload.order)),
-            orUnavailable
+          orUnavailable(
+            changing(
+              Effect.flatMap(accepted, (row) => takeReceipts(row, payload.receipts)),
+              null
+            )
           ),
-        Stop: ({ payload }) =>
-          orders.stop(payload.order, payload.actor).pipe(Effect.tap(() => changed(payload.order)), orUnavailable),
-        Changed: () => Effect.andThen(Effect.sync(record.forgetRow), wake)
+        Submit: ({ payload }) =>
+          orUnavailable(changing(orders.submit(payload.envelope, payload.actor), null)),
+        Cancel: ({ payload: { actor, envelope, order } }) =>
+          orUnavailable(changing(orders.cancel(order, envelope, actor), order)),
+        Stop: ({ payload: { actor, order } }) => orUnavailable(changing(orders.stop(order, actor), order)),
+        Changed: () => Effect.andThen(Effect.sync(record.forgetRow), Effect.andThen(polls.stir, wake))
       })
-    }).pipe(Effect.annotateLogs({ device: id }))
+    })
   )

@@ -30,7 +30,9 @@ const isBelow = (
   place: { readonly rootVersion: number; readonly counter: number }
 ): boolean =>
   mark === null ||
-  (mark.root_version === place.rootVersion ? mark.counter < place.counter : mark.root_version < place.rootVersion)
+  (mark.root_version === place.rootVersion
+    ? mark.counter < place.counter
+    : mark.root_version < place.rootVersion)
 
 /** Whether `next` stands above `mark`. */
 export const isHigher = (next: HighWater, mark: HighWater | null): boolean =>
@@ -41,8 +43,12 @@ const fellBack = (heard: Heard, standing: Standing, memory: Memory): boolean => 
   const counts = (toldMs: number) => createdMs > toldMs + marginMs
   const { mark } = memory
   return (
-    (standing.position !== null && counts(standing.position.atMs) && isBelow(request.high_water, standing.position)) ||
-    (standing.receipt !== null && counts(standing.receipt.atMs) && request.last_receipt < standing.receipt.number) ||
+    (standing.position !== null &&
+      counts(standing.position.atMs) &&
+      isBelow(request.high_water, standing.position)) ||
+    (standing.receipt !== null &&
+      counts(standing.receipt.atMs) &&
+      request.last_receipt < standing.receipt.number) ||
     (mark !== null &&
       counts(mark.createdMs) &&
       isBelow(request.high_water, { rootVersion: mark.at.root_version, counter: mark.at.counter }))

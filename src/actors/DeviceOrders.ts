@@ -4,16 +4,17 @@ import { verifyCancel, verifyOrder } from "../crypto/Trust.ts"
 import { BlobStore } from "../ports/BlobStore.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { FleetStore } from "../ports/FleetStore.ts"
+import { FleetTrust } from "../ports/FleetTrust.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId, OrderId } from "../schemas/Ids.ts"
 import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
 import type { WorkOrder } from "../schemas/WorkOrder.ts"
-import { FleetTrust } from "./FleetTrust.ts"
 
 const noRoot = new Conflict({ code: "no_root", message: "the server has no trust root yet" })
 
 const conflictTexts = {
-  sequence_taken: "the order's place in the device's sequence is taken, or lies below one that is: sign it for the next place",
+  sequence_taken:
+    "the order's place in the device's sequence is taken, or lies below one that is: sign it for the next place",
   id_taken: "another order has this id",
   unknown_device: "no accepted device has this id",
   payload_missing: "the payload is not there, or not complete"
@@ -39,7 +40,8 @@ export const makeOrders = (device: DeviceId) =>
 
     const orderFlaw = (order: WorkOrder, rootVersion: number, nowMs: number): string | null => {
       if (order.device !== device) return `the order is for ${order.device}`
-      if (order.root_version > rootVersion) return `the order names root ${order.root_version}, the server holds ${rootVersion}`
+      if (order.root_version > rootVersion)
+        return `the order names root ${order.root_version}, the server holds ${rootVersion}`
       return order.expires_at_ms <= nowMs ? "the order has expired" : null
     }
 
@@ -67,8 +69,10 @@ export const makeOrders = (device: DeviceId) =>
         const verified = verifyCancel(engine, root.root, envelope)
         if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
         const cancel = verified.success.document
-        if (cancel.order !== id) return yield* new Refused({ message: `the cancel is for the order ${cancel.order}` })
-        if (cancel.device !== device) return yield* new Refused({ message: `the cancel is for ${cancel.device}` })
+        if (cancel.order !== id)
+          return yield* new Refused({ message: `the cancel is for the order ${cancel.order}` })
+        if (cancel.device !== device)
+          return yield* new Refused({ message: `the cancel is for ${cancel.device}` })
         return yield* outcomeOf(yield* store.cancel(cancel, envelope, actor, yield* Clock.currentTimeMillis))
       }),
       stop: Effect.fnUntraced(function* (id: OrderId, actor: string) {

@@ -1,21 +1,14 @@
 /**
- * The polls of one device: what there is to say, and who waits for it. A poll that finds nothing new is parked as an
- * entry in a short list; whoever asked waits outside, for the ticket.
+ * The polls of one device. One that finds nothing new is parked as an entry in a short list; whoever asked waits outside,
+ * for the ticket, so that the actor is free.
  */
 import { Clock, Deferred, Effect } from "effect"
-import { type DeviceRow, FleetStore, type StoreError } from "../ports/FleetStore.ts"
+import type { DeviceRow } from "../ports/FleetStore.ts"
 import type { Objection, PollAnswer, PollRequest } from "../schemas/DeviceApi.ts"
-import type { DeviceId, OrderId } from "../schemas/Ids.ts"
+import type { DeviceId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import type { Ticket } from "../schemas/protocols/Ticket.ts"
-import { digestOfEnvelope } from "../crypto/Documents.ts"
-import { CryptoEngine } from "../ports/CryptoEngine.ts"
-import { FleetTrust } from "./FleetTrust.ts"
-
-export interface PollOptions {
-  /** The sleep told to a device that does not hold its polls open. */
-  readonly pollSleepMs: number
-}
+import { emptyAnswer, makeNews, type PollOptions } from "./PollNews.ts"
 
 /** The same answer is not said again to a device that holds its poll open, until this has passed. */
 const repeatAfterMs = 5_000
@@ -26,155 +19,114 @@ interface Waiter {
   readonly objection: Objection | null
 }
 
-/** What an answer says that the device does not know yet. */
-interface News {
-  readonly answer: PollAnswer
-  /** Names the content; empty when there is nothing to say. */
-  readonly content: string
+/** For an asker whose ticket is not known any more: poll again. */
+export const pollAgain: PollAnswer = {
+  orders: [],
+  cancels: [],
+  stops: [],
+  admission: null,
+  objection: null,
+  sleep_ms: 0
 }
 
-const blockedAlike: Record<Objection, ReadonlyArray<string>> = {
-  cloned: ["cloned"],
-  ledger_rolled_back: ["ledger_rolled_back", "not_enrolled"],
-  not_enrolled: ["not_enrolled", "rejected", "revoked"]
+/** The parked polls, oldest first. */
+class Waiters {
+  private list: Array<Waiter> = []
+  private nextId = 0
+  private readonly options: PollOptions
+
+  constructor(options: PollOptions) {
+    this.options = options
+  }
+
+  get all(): ReadonlyArray<Waiter> {
+    return this.list
+  }
+
+  find(id: number): Waiter | undefined {
+    return this.list.find((waiter) => waiter.ticket.id === id)
+  }
+
+  ticket(waitMs: number): Ticket<PollAnswer> {
+    return { id: this.nextId++, waitMs, answer: Deferred.makeUnsafe<PollAnswer>() }
+  }
+
+  settle(waiter: Waiter, answer: PollAnswer): void {
+    this.list = this.list.filter((other) => other !== waiter)
+    Deferred.doneUnsafe(waiter.ticket.answer, Effect.succeed(answer))
+  }
+
+  release(waiter: Waiter): void {
+    this.settle(waiter, emptyAnswer(this.options, waiter.request, waiter.objection))
+  }
+
+  /** Parks a poll. The one before it from the same ledger has been given up, so it is let go. */
+  park(request: PollRequest, objection: Objection | null, waitMs: number): Ticket<PollAnswer> {
+    const before = this.list.filter((waiter) => waiter.request.incarnation === request.incarnation)
+    for (const waiter of before) this.release(waiter)
+    const oldest = this.list[0]
+    if (oldest !== undefined && this.list.length >= Limits.devicePolls) this.release(oldest)
+    const ticket = this.ticket(waitMs)
+    this.list.push({ ticket, request, objection })
+    return ticket
+  }
+
+  withdraw(id: number): void {
+    this.list = this.list.filter((waiter) => waiter.ticket.id !== id)
+  }
 }
 
-const contentOf = (answer: PollAnswer, request: PollRequest, names: ReadonlyArray<string>): string => {
-  const { admission, objection, stops } = answer
-  const isNews = objection !== null && !blockedAlike[objection].includes(request.blocked ?? "")
-  return [...names, ...stops, ...(admission === null ? [] : ["admission"]), ...(isNews ? [objection] : [])].join(" ")
-}
+/** What is held against whoever makes a request. */
+type Judge = (request: PollRequest) => Objection | null
 
 export const makePolls = (device: DeviceId, options: PollOptions) =>
   Effect.gen(function* () {
-    const store = yield* FleetStore
-    const engine = yield* CryptoEngine
-    const trust = yield* FleetTrust
-    let waiters: Array<Waiter> = []
-    let nextTicket = 0
-    /** The request after which the store had nothing; a poll that asks for the same needs no look. */
-    let quiet: string | null = null
+    const news = yield* makeNews(device, options)
+    const waiters = new Waiters(options)
     let said = { content: "", atMs: Number.NEGATIVE_INFINITY }
 
-    const emptyAnswer = (request: PollRequest, objection: Objection | null): PollAnswer => ({
-      orders: [],
-      cancels: [],
-      stops: [],
-      admission: null,
-      objection,
-      sleep_ms: request.wait_ms > 0 ? 0 : options.pollSleepMs
-    })
-
-    const ordersFor = Effect.fnUntraced(function* (request: PollRequest, nowMs: number) {
-      const question = JSON.stringify([request.free_lanes, request.high_water, request.blocked])
-      if (quiet === question) return { orders: [], cancels: [], stops: [] as ReadonlyArray<OrderId> }
-      const { cancels, stops } = yield* store.interventions(device)
-      const orders =
-        request.blocked === null && trust.current() !== null
-          ? yield* store.offer(device, request.free_lanes, request.high_water, Limits.pollOrders, nowMs)
-          : []
-      if (orders.length === 0 && cancels.length === 0 && stops.length === 0) quiet = question
-      return { orders, cancels, stops }
-    })
-
-    /** Everything there is to say to a poll now. */
-    const evaluate = Effect.fnUntraced(function* (
-      request: PollRequest,
-      row: DeviceRow | null,
-      objection: Objection | null
-    ): Effect.fn.Return<News, StoreError> {
-      const newer = row?.admitted != null && row.admitted.sequence > request.admission_sequence
-      const admission = newer ? row.admission : null
-      const base = { ...emptyAnswer(request, objection), admission }
-      if (objection !== null) return { answer: base, content: contentOf(base, request, []) }
-      const found = yield* ordersFor(request, yield* Clock.currentTimeMillis)
-      const seen = new Set<string>(request.cancels_seen)
-      const unseen = found.cancels.filter(({ order }) => !seen.has(order))
-      const answer: PollAnswer = {
-        ...base,
-        orders: found.orders.map((job) => job.envelope),
-        cancels: unseen.map(({ envelope }) => envelope),
-        stops: found.stops,
-        // More may wait behind a full answer.
-        sleep_ms: found.orders.length === Limits.pollOrders ? 0 : base.sleep_ms
-      }
-      const names = [
-        ...found.orders.map((job) => job.digest),
-        ...unseen.map(({ envelope }) => digestOfEnvelope(engine, envelope))
-      ]
-      return { answer, content: contentOf(answer, request, names) }
-    })
-
-    const settle = (waiter: Waiter, answer: PollAnswer): void => {
-      waiters = waiters.filter((other) => other !== waiter)
-      Deferred.doneUnsafe(waiter.ticket.answer, Effect.succeed(answer))
-    }
-
-    const ticket = (waitMs: number, answer?: PollAnswer): Ticket<PollAnswer> => {
-      const made = { id: nextTicket++, waitMs, answer: Deferred.makeUnsafe<PollAnswer>() }
-      if (answer !== undefined) Deferred.doneUnsafe(made.answer, Effect.succeed(answer))
-      return made
-    }
-
-    /** Parks a poll; the one before it from the same device has been given up, so it is let go. */
-    const park = (request: PollRequest, objection: Objection | null, waitMs: number): Ticket<PollAnswer> => {
-      for (const waiter of waiters.filter((other) => other.request.incarnation === request.incarnation)) {
-        settle(waiter, emptyAnswer(waiter.request, waiter.objection))
-      }
-      const oldest = waiters[0]
-      if (oldest !== undefined && waiters.length >= Limits.devicePolls) {
-        settle(oldest, emptyAnswer(oldest.request, oldest.objection))
-      }
-      const parked = ticket(waitMs)
-      waiters.push({ ticket: parked, request, objection })
-      return parked
-    }
-
     return {
-      /** For an asker whose ticket is not known any more: poll again. */
-      nothing: { orders: [], cancels: [], stops: [], admission: null, objection: null, sleep_ms: 0 } satisfies PollAnswer,
-      /** Something may be there to say now: the next look goes to the store. */
-      stir: () => {
-        quiet = null
-      },
+      /** Something may have changed: the next look goes to the store. */
+      stir: Effect.sync(news.stir),
       /** The answer, or a ticket for one. */
-      poll: Effect.fnUntraced(function* (request: PollRequest, row: DeviceRow | null, objection: Objection | null) {
-        const { answer, content } = yield* evaluate(request, row, objection)
+      poll: Effect.fnUntraced(function* (
+        request: PollRequest,
+        row: DeviceRow | null,
+        objection: Objection | null
+      ) {
+        const { answer, content } = yield* news.evaluate(request, row, objection)
         const nowMs = yield* Clock.currentTimeMillis
-        const heldMs = content !== "" && content === said.content ? said.atMs + repeatAfterMs - nowMs : 0
-        const waitMs = Math.min(request.wait_ms, content === "" ? Number.POSITIVE_INFINITY : Math.max(0, heldMs))
-        if (waitMs > 0) return park(request, objection, waitMs)
+        const isRepeat = content !== "" && content === said.content
+        const heldMs = isRepeat ? Math.max(0, said.atMs + repeatAfterMs - nowMs) : 0
+        const waitMs = Math.min(request.wait_ms, content === "" ? Number.POSITIVE_INFINITY : heldMs)
+        if (waitMs > 0) return waiters.park(request, objection, waitMs)
         said = { content, atMs: nowMs }
-        return ticket(0, answer)
+        const ticket = waiters.ticket(0)
+        Deferred.doneUnsafe(ticket.answer, Effect.succeed(answer))
+        return ticket
       }),
       /** Answers every parked poll that there is something for. */
-      wake: Effect.fnUntraced(function* (row: DeviceRow | null, objection: (request: PollRequest) => Objection | null) {
-        for (const waiter of waiters) {
-          const { answer, content } = yield* evaluate(waiter.request, row, objection(waiter.request))
+      wake: Effect.fnUntraced(function* (row: DeviceRow | null, judge: Judge) {
+        for (const waiter of waiters.all) {
+          const { answer, content } = yield* news.evaluate(waiter.request, row, judge(waiter.request))
           if (content === "" || content === said.content) continue
           said = { content, atMs: yield* Clock.currentTimeMillis }
-          settle(waiter, answer)
+          waiters.settle(waiter, answer)
         }
       }),
       /** Ends a parked poll with what there is now. */
-      collect: Effect.fnUntraced(function* (
-        id: number,
-        row: DeviceRow | null,
-        objection: (request: PollRequest) => Objection | null
-      ) {
-        const waiter = waiters.find((other) => other.ticket.id === id)
-        if (waiter === undefined) return null
-        const { answer, content } = yield* evaluate(waiter.request, row, objection(waiter.request))
+      collect: Effect.fnUntraced(function* (id: number, row: DeviceRow | null, judge: Judge) {
+        const waiter = waiters.find(id)
+        if (waiter === undefined) return pollAgain
+        const { answer, content } = yield* news.evaluate(waiter.request, row, judge(waiter.request))
         if (content !== "") said = { content, atMs: yield* Clock.currentTimeMillis }
-        settle(waiter, answer)
+        waiters.settle(waiter, answer)
         return answer
       }),
-      withdraw: (id: number) => {
-        waiters = waiters.filter((other) => other.ticket.id !== id)
-      },
+      withdraw: (id: number) => waiters.withdraw(id),
       /** The end of this life: whoever waits polls again. */
       close: () => {
-        for (const waiter of waiters) settle(waiter, emptyAnswer(waiter.request, waiter.objection))
+        for (const waiter of waiters.all) waiters.release(waiter)
       }
     }
   })

@@ -28,7 +28,10 @@ export const makeRecord = (device: DeviceId) =>
         const at = found?.highWater ?? null
         const told = found?.toldAtMs ?? null
         // An acceptance for another ledger clears the mark: what was known of the one before counts no more.
-        memory = at === null || told === null ? { mark: null, rivalMs: null } : { ...memory, mark: { at, createdMs: told } }
+        memory =
+          at === null || told === null
+            ? { mark: null, rivalMs: null }
+            : { ...memory, mark: { at, createdMs: told } }
       })
     )
 

@@ -8,13 +8,15 @@ export const recorder = Behaviour.make(RecorderProtocol, (context) =>
   Effect.map(FleetStore, (store) =>
     context.handlers({
       Health: ({ payload }) =>
-        store.addHealth(payload.device, payload.report, payload.receivedAtMs).pipe(
-          Effect.catch((error) =>
-            Effect.logWarning(`a health report was not kept: ${error.reason}`).pipe(
-              Effect.annotateLogs({ device: payload.device })
+        store
+          .addHealth(payload.device, payload.report, payload.receivedAtMs)
+          .pipe(
+            Effect.catch((error) =>
+              Effect.logWarning(`a health report was not kept: ${error.reason}`).pipe(
+                Effect.annotateLogs({ device: payload.device })
+              )
             )
           )
-        )
     })
   )
 )

@@ -3,11 +3,19 @@
  * which this very server stands with its own key.
  */
 import { Clock, Effect, Result } from "effect"
-import { keyIdOf, signingKeyBytes, verifyAdmission, verifyEnrolment, verifyFirstRoot, verifyNextRoot } from "../crypto/Trust.ts"
 import type { Engine } from "../crypto/Engine.ts"
+import {
+  keyIdOf,
+  signingKeyBytes,
+  verifyAdmission,
+  verifyEnrolment,
+  verifyFirstRoot,
+  verifyNextRoot
+} from "../crypto/Trust.ts"
 import { Behaviour } from "../kernel/index.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { type DeviceRow, FleetStore } from "../ports/FleetStore.ts"
+import { type FleetRoot, FleetTrust } from "../ports/FleetTrust.ts"
 import { Identity } from "../ports/Identity.ts"
 import type { EnrolmentAnswer } from "../schemas/DeviceApi.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
@@ -17,7 +25,6 @@ import { Limits } from "../schemas/Limits.ts"
 import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
 import { EnrolmentFull, NoRoot, RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
-import { type FleetRoot, FleetTrust } from "./FleetTrust.ts"
 import { DeviceKey } from "./ServerKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
 
@@ -41,12 +48,17 @@ const judgeRoot = (
   envelope: DsseEnvelope
 ): Result.Result<FleetRoot, string> => {
   const verified =
-    current === null ? verifyFirstRoot(engine, envelope, null) : verifyNextRoot(engine, current.root, envelope)
+    current === null
+      ? verifyFirstRoot(engine, envelope, null)
+      : verifyNextRoot(engine, current.root, envelope)
   if (Result.isFailure(verified)) return Result.fail(verified.failure.message)
   const { digest, document: root } = verified.success
-  if (current === null && root.version !== 1) return Result.fail(`the first root has version 1, not ${root.version}`)
+  if (current === null && root.version !== 1)
+    return Result.fail(`the first root has version 1, not ${root.version}`)
   if (!isOurs(engine, root, identity)) {
-    return Result.fail(`the root does not name this server (${identity.id}) with its own keys: add it and sign again`)
+    return Result.fail(
+      `the root does not name this server (${identity.id}) with its own keys: add it and sign again`
+    )
   }
   return Result.succeed({ root, firstDigest: current?.firstDigest ?? digest })
 }
@@ -96,11 +108,16 @@ const enrolments = Effect.gen(function* () {
     const verified = verifyEnrolment(engine, envelope)
     if (Result.isFailure(verified)) return new Refused({ message: verified.failure.message })
     const request = verified.success.document
-    if (request.device !== device) return new Refused({ message: `the document is of ${request.device}, the request of ${device}` })
-    if (request.server !== identity.id) return new Refused({ message: `the document is for the server ${request.server}` })
+    if (request.device !== device)
+      return new Refused({ message: `the document is of ${request.device}, the request of ${device}` })
+    if (request.server !== identity.id)
+      return new Refused({ message: `the document is for the server ${request.server}` })
     return request.root_digest === root.firstDigest
       ? request
-      : new Conflict({ code: "root_conflict", message: "the device was given another trust root than this server's" })
+      : new Conflict({
+          code: "root_conflict",
+          message: "the device was given another trust root than this server's"
+        })
   }
 
   return Effect.fnUntraced(function* (device: DeviceId, envelope: DsseEnvelope) {
@@ -133,7 +150,8 @@ const admissions = Effect.gen(function* () {
     const verified = verifyAdmission(engine, root.root, envelope)
     if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
     const admission = verified.success.document
-    if (admission.device !== device) return yield* new Refused({ message: `the decision is about ${admission.device}` })
+    if (admission.device !== device)
+      return yield* new Refused({ message: `the decision is about ${admission.device}` })
     const row = yield* store.device(device)
     if (row === null) return yield* new NotFound({ message: texts.unknown[1] })
     const flaw = admissionFlaw(admission, row, identity.id)
@@ -164,10 +182,14 @@ const publication = Effect.gen(function* () {
         : new Refused({ message: judged.failure })
     }
     const { version } = judged.success.root
-    if (version > Limits.rootChain) return yield* new Refused({ message: `a chain has at most ${Limits.rootChain} roots` })
+    if (version > Limits.rootChain)
+      return yield* new Refused({ message: `a chain has at most ${Limits.rootChain} roots` })
     const outcome = yield* store.addRoot(version, envelope, actor, yield* Clock.currentTimeMillis)
     if (outcome === "conflict") {
-      return yield* new Conflict({ code: "root_conflict", message: `another root of version ${version} is there already` })
+      return yield* new Conflict({
+        code: "root_conflict",
+        message: `another root of version ${version} is there already`
+      })
     }
     trust.set(judged.success)
     yield* Effect.logInfo(`the trust root has version ${version} now`)
@@ -186,11 +208,16 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
 
     /** The device's actor reads its row again; when it is not to be reached it will do so at its next start. */
     const tellDevice = (device: DeviceId) =>
-      Effect.catch(context.refOf(DeviceKey, device).tell("Changed"), (error) => Effect.logWarning(error.message))
+      Effect.catch(context.refOf(DeviceKey, device).tell("Changed"), (error) =>
+        Effect.logWarning(error.message)
+      )
 
     return context.handlers({
       Enrol: ({ payload }) =>
-        enrol(payload.device, payload.envelope).pipe(Effect.tap(() => tellDevice(payload.device)), orUnavailable),
+        enrol(payload.device, payload.envelope).pipe(
+          Effect.tap(() => tellDevice(payload.device)),
+          orUnavailable
+        ),
       Admit: ({ payload }) =>
         admit(payload.device, payload.envelope, payload.actor).pipe(
           Effect.tap(() => tellDevice(payload.device)),

@@ -10,5 +10,6 @@ export const RegistrarKey = ActorKey.make("registrar", RegistrarProtocol)
 export const JobWatchKey = ActorKey.make("job-watch", JobWatchProtocol)
 export const RecorderKey = ActorKey.make("recorder", RecorderProtocol)
 export const HttpGatewayKey = ActorKey.make("http", GatewayProtocol)
+export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
 /** One actor per device id. */
 export const DeviceKey = DynamicKey.make("devices", DeviceProtocol)

@@ -4,7 +4,9 @@ import type { BlobError } from "../ports/BlobStore.ts"
 import type { StoreError } from "../ports/FleetStore.ts"
 import { Unavailable } from "../schemas/ManagementApi.ts"
 
-const unavailable = new Unavailable({ message: "the server's store cannot serve at the moment: try again later" })
+const unavailable = new Unavailable({
+  message: "the server's store cannot serve at the moment: try again later"
+})
 
 /** Logs what the store said, which is none of the outside's business, and fails as `Unavailable`. */
 export const orUnavailable = <A, E, R>(

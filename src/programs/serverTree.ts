@@ -9,21 +9,16 @@
  *     │  ├─ job-watch             wakes those who wait for a job
  *     │  └─ devices               one actor per device, put to sleep when idle
  *     └─ gateways                 last up, first down
- *        └─ …                     the HTTP port, the control socket
+ *        ├─ control               the Unix socket for `postern ps`
+ *        └─ http                  both APIs on one port
  */
-import { Deferred, Effect } from "effect"
 import { device } from "../actors/Device.ts"
 import { jobWatch } from "../actors/JobWatch.ts"
 import { recorder } from "../actors/Recorder.ts"
 import { registrar } from "../actors/Registrar.ts"
-import { DeviceKey, HttpGatewayKey, JobWatchKey, RecorderKey, RegistrarKey } from "../actors/ServerKeys.ts"
-import { makeDeviceApi } from "../adapters/http/DeviceApi.ts"
-import type { Actors } from "../adapters/http/DeviceEndpoints.ts"
-import { httpGateway } from "../adapters/http/HttpGateway.ts"
-import { makeManagementApi } from "../adapters/http/ManagementService.ts"
-import { ActorSystem, type AnySpec, ChildSpec, Supervisor, type SystemInspection } from "../kernel/index.ts"
+import { DeviceKey, JobWatchKey, RecorderKey, RegistrarKey } from "../actors/ServerKeys.ts"
+import { type AnySpec, ChildSpec, Supervisor } from "../kernel/index.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
-import { Limits } from "../schemas/Limits.ts"
 import type { ServerConfig } from "../schemas/ServerConfig.ts"
 
 /** A handler is short, and the program has seconds to stop. */
@@ -74,56 +69,3 @@ export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
   const doors = Supervisor.spec({ id: "gateways", strategy: "one-for-one", children: gateways })
   return Supervisor.spec({ id: "server", strategy: "rest-for-one", children: [observers, vital, doors] })
 }
-
-export interface ServerDoor {
-  readonly config: ServerConfig
-  readonly startedAtMs: number
-  /** The running tree, once it runs. */
-  readonly inspect: Effect.Effect<SystemInspection>
-  /** Told each time the HTTP port is open. */
-  readonly listening: (origin: string) => Effect.Effect<void>
-}
-
-/** The HTTP port as a child of `gateways`. */
-export const httpDoor = ({ config, inspect, listening, startedAtMs }: ServerDoor) => {
-  let origin: string | null = null
-  const addresses = () => (config.addresses.length > 0 || origin === null ? config.addresses : [origin])
-  return ChildSpec.make({
-    key: HttpGatewayKey,
-    shutdownMs: Limits.drainMs + 500,
-    behaviour: httpGateway({
-      host: config.host,
-      port: config.port,
-      maximumRequests: config.maximum_requests,
-      apis: (actors: Actors, stopping) =>
-        Effect.all({
-          device: makeDeviceApi({ actors, addresses, stopping }),
-          management: makeManagementApi({
-            actors,
-            inspect,
-            startedAtMs,
-            pollSleepMs: config.poll_sleep_ms,
-            stopping
-          })
-        }),
-      listening: (bound) =>
-        Effect.suspend(() => {
-          origin = bound
-          return listening(bound)
-        })
-    })
-  })
-}
-
-/** Starts a tree whose gateways may want to look at the whole of it. */
-export const startServer = <const Gateways extends ReadonlyArray<AnySpec>>(
-  config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices">,
-  gateways: (inspect: Effect.Effect<SystemInspection>) => Gateways
-) =>
-  Effect.gen(function* () {
-    const started = yield* Deferred.make<ActorSystem>()
-    const inspect = Effect.flatMap(Deferred.await(started), (system) => system.inspect(100))
-    const system = yield* ActorSystem.make({ name: "server", root: serverTree(config, gateways(inspect)) })
-    yield* Deferred.succeed(started, system)
-    return system
-  })

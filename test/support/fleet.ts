@@ -1,10 +1,10 @@
 /** A server in the test's own process, on virtual time and databases in memory, and a device that speaks to it. */
 import { Clock, Deferred, Effect, Exit, Layer, Redacted, Result, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { FleetTrust } from "../../src/actors/FleetTrust.ts"
 import { DeviceKey, RegistrarKey } from "../../src/actors/ServerKeys.ts"
 import { type BlobMemory, MemoryBlobStore } from "../../src/adapters/blobs/MemoryBlobStore.ts"
 import { IdentityOfNodeKeys } from "../../src/adapters/FileIdentity.ts"
+import { FleetTrustCell } from "../../src/adapters/FleetTrustCell.ts"
 import { makeDeviceApi } from "../../src/adapters/http/DeviceApi.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "../../src/adapters/http/Exchange.ts"
 import { makeManagementApi } from "../../src/adapters/http/ManagementService.ts"
@@ -19,7 +19,7 @@ import { signRequest } from "../../src/crypto/RequestSignature.ts"
 import { verifyStatement } from "../../src/crypto/Trust.ts"
 import { BlobStore } from "../../src/ports/BlobStore.ts"
 import { FleetStore } from "../../src/ports/FleetStore.ts"
-import { startServer } from "../../src/programs/serverTree.ts"
+import { serverActors, startServer } from "../../src/programs/serverDoors.ts"
 import { DeviceApiErrorBody, deviceApiPath, type PollRequest } from "../../src/schemas/DeviceApi.ts"
 import type { Admission, EnrolmentRequest } from "../../src/schemas/Enrolment.ts"
 import type { DeviceId, Digest, Incarnation, Name, ServerId } from "../../src/schemas/Ids.ts"
@@ -50,7 +50,7 @@ export const servicesOver = (disk: Disk) =>
   Layer.mergeAll(
     SqliteFleetStoreOver(disk, { maximumDevices: config.maximum_devices }),
     MemoryBlobStore(disk.blobs),
-    FleetTrust.layer,
+    FleetTrustCell,
     IdentityOfNodeKeys
   ).pipe(Layer.provideMerge(Layer.mergeAll(NativeCryptoEngine, Layer.succeed(NodeKeys, parties.server))))
 
@@ -62,7 +62,7 @@ export const startFleet = (disk: Disk) =>
     const stopping = yield* Deferred.make<void>()
     const built = Effect.gen(function* () {
       const system = yield* startServer(config, () => [])
-      const common = { actors: system, stopping: Deferred.await(stopping) }
+      const common = { actors: serverActors(system), stopping: Deferred.await(stopping) }
       const device = yield* makeDeviceApi({ ...common, addresses: () => parties.serverIdentity.addresses })
       const management = yield* makeManagementApi({
         ...common,

@@ -18,9 +18,16 @@ const largest = (name: BlobName): number =>
   name.kind === "payload" ? Limits.payloadBytes : 2 * Limits.artifactBytes
 
 /** Why a block cannot be taken whatever is there, or undefined. */
-export const blockFlaw = (name: BlobName, offset: number, totalBytes: number, lengthBytes: number): string | undefined => {
-  if (totalBytes < 1 || totalBytes > largest(name)) return `a total of ${totalBytes} bytes is not between 1 and ${largest(name)}`
-  if (lengthBytes > Limits.blockBytes) return `a block has at most ${Limits.blockBytes} bytes, not ${lengthBytes}`
+export const blockFlaw = (
+  name: BlobName,
+  offset: number,
+  totalBytes: number,
+  lengthBytes: number
+): string | undefined => {
+  if (totalBytes < 1 || totalBytes > largest(name))
+    return `a total of ${totalBytes} bytes is not between 1 and ${largest(name)}`
+  if (lengthBytes > Limits.blockBytes)
+    return `a block has at most ${Limits.blockBytes} bytes, not ${lengthBytes}`
   return offset + lengthBytes > totalBytes ? "the block ends behind the total" : undefined
 }
 

@@ -92,7 +92,11 @@ class BlobFiles {
    * the last block is not believed and comes again.
    */
   private async openPart(path: string): Promise<{ readonly handle: FileHandle; readonly size: number }> {
-    const handle = await open(`${path}.part`, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+    const handle = await open(
+      `${path}.part`,
+      constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW,
+      0o600
+    )
     try {
       let { size } = await handle.stat()
       if (!this.touched.has(path) && size > 0) {
@@ -158,7 +162,10 @@ class BlobFiles {
     const complete = await sizeOf(path)
     if (complete !== undefined) return { receivedBytes: complete, complete: true }
     const part = (await sizeOf(`${path}.part`)) ?? 0
-    return { receivedBytes: this.touched.has(path) ? part : Math.max(0, part - Limits.blockBytes), complete: false }
+    return {
+      receivedBytes: this.touched.has(path) ? part : Math.max(0, part - Limits.blockBytes),
+      complete: false
+    }
   }
 
   async remove(name: BlobName): Promise<void> {
@@ -228,7 +235,10 @@ export const FileBlobStore = (folder: string): Layer.Layer<BlobStore, BlobError,
     BlobStore,
     Effect.gen(function* () {
       const files = new BlobFiles(folder, yield* CryptoEngine)
-      yield* Effect.tryPromise({ try: () => files.prepare(), catch: (error) => toBlobError("prepare", error) })
+      yield* Effect.tryPromise({
+        try: () => files.prepare(),
+        catch: (error) => toBlobError("prepare", error)
+      })
       const locked = lockByPath()
       return {
         write: (name, offset, totalBytes, block) =>
@@ -244,7 +254,10 @@ export const FileBlobStore = (folder: string): Layer.Layer<BlobStore, BlobError,
         state: (name) =>
           Effect.tryPromise({ try: () => files.state(name), catch: (error) => toBlobError("state", error) }),
         read: (name, offset) =>
-          Effect.tryPromise({ try: () => files.size(name), catch: (error) => toBlobError("read", error) }).pipe(
+          Effect.tryPromise({
+            try: () => files.size(name),
+            catch: (error) => toBlobError("read", error)
+          }).pipe(
             Effect.flatMap((sizeBytes) =>
               sizeBytes === undefined
                 ? Effect.fail(new BlobMissing({ name: describeBlob(name) }))
@@ -255,7 +268,10 @@ export const FileBlobStore = (folder: string): Layer.Layer<BlobStore, BlobError,
           locked(
             files.path(name),
             Effect.uninterruptible(
-              Effect.tryPromise({ try: () => files.remove(name), catch: (error) => toBlobError("remove", error) })
+              Effect.tryPromise({
+                try: () => files.remove(name),
+                catch: (error) => toBlobError("remove", error)
+              })
             )
           )
       }

@@ -29,14 +29,16 @@ const join = (
   const size = there.bytes.length
   const flaw = blockFlaw(name, offset, totalBytes, block.length)
   if (flaw !== undefined) return conflict(name, flaw, size)
-  if (there.complete) return size === totalBytes ? there : conflict(name, `it is complete with ${size} bytes`, size)
+  if (there.complete)
+    return size === totalBytes ? there : conflict(name, `it is complete with ${size} bytes`, size)
   const known = overlap(offset, block.length, size)
   if (known === "gap") return conflict(name, `the bytes from ${size} to ${offset} are missing`, size)
   if (!equalBytes(there.bytes.subarray(offset, offset + known), block.subarray(0, known))) {
     return conflict(name, "the block differs from what was there, which is dropped: begin again", 0)
   }
   const bytes = concatBytes(there.bytes, block.subarray(known))
-  if (bytes.length > totalBytes) return conflict(name, `${bytes.length} bytes are there, more than the total`, bytes.length)
+  if (bytes.length > totalBytes)
+    return conflict(name, `${bytes.length} bytes are there, more than the total`, bytes.length)
   const complete = bytes.length === totalBytes
   if (complete && name.kind === "payload" && digestOf(engine, bytes) !== name.digest) {
     return conflict(name, "the digest of the whole is another, and it is dropped: begin again", 0)
@@ -67,7 +69,10 @@ export const MemoryBlobStore = (memory: BlobMemory): Layer.Layer<BlobStore, neve
         Effect.suspend(() => {
           const blob = memory.get(keyOf(name))
           return blob?.complete === true
-            ? Effect.succeed({ sizeBytes: blob.bytes.length, bytes: Stream.succeed(blob.bytes.slice(offset)) })
+            ? Effect.succeed({
+                sizeBytes: blob.bytes.length,
+                bytes: Stream.succeed(blob.bytes.slice(offset))
+              })
             : Effect.fail(new BlobMissing({ name: describeBlob(name) }))
         }),
       remove: (name) => Effect.sync(() => void memory.delete(keyOf(name)))

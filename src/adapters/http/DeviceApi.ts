@@ -3,11 +3,11 @@
  * request, refusals included. No sockets: a gateway puts it on a port, a simulation on a virtual network.
  */
 import { Clock, Effect, Option, Result } from "effect"
-import { FleetTrust } from "../../actors/FleetTrust.ts"
 import { encodeBase64 } from "../../crypto/Base64.ts"
 import { digestOf } from "../../crypto/Documents.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetStore } from "../../ports/FleetStore.ts"
+import { FleetTrust } from "../../ports/FleetTrust.ts"
 import { Identity } from "../../ports/Identity.ts"
 import type { DeviceApiErrorBody } from "../../schemas/DeviceApi.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
@@ -16,14 +16,15 @@ import type { DeviceId, Digest, Nonce, ServerId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { type Statement, statementHeader } from "../../schemas/Statement.ts"
 import { type Claim, claimOf, makeAuthentication } from "./DeviceAuthentication.ts"
-import { type Actors, type Answer, type DeviceEndpoints, makeEndpoints, type Proven } from "./DeviceEndpoints.ts"
+import { type Answer, type DeviceEndpoints, makeEndpoints, type Proven } from "./DeviceEndpoints.ts"
 import { type DeviceRefusal, refuse, refusing, retryAfterSeconds, statusOf } from "./DeviceRefusal.ts"
 import { type DeviceRoute, maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
 import { decodeJson, encodeJson, jsonType, octetsType } from "./Json.ts"
+import type { ServerActors } from "./ServerActors.ts"
 
 export interface DeviceApiOptions {
-  readonly actors: Actors
+  readonly actors: ServerActors
   /** Origins for the identity that operators take into the root; asked at each request, since port 0 is known late. */
   readonly addresses: () => ReadonlyArray<string>
   /** Resolves when the API is about to stop: held polls are then answered with what there is. */
@@ -40,7 +41,10 @@ const jsonResponse = (status: number, value: unknown): ApiResponse => ({
 })
 
 const refusalResponse = (refusal: DeviceRefusal): ApiResponse => {
-  const body: DeviceApiErrorBody = { error: refusal.code, message: refusal.message.replace(/\p{C}/gu, " ").slice(0, 500) }
+  const body: DeviceApiErrorBody = {
+    error: refusal.code,
+    message: refusal.message.replace(/\p{C}/gu, " ").slice(0, 500)
+  }
   const response = jsonResponse(statusOf[refusal.code], body)
   return refusal.code === "overloaded"
     ? { ...response, headers: { ...response.headers, "retry-after": String(retryAfterSeconds) } }
@@ -53,7 +57,11 @@ const answerResponse = (answer: Answer): ApiResponse => {
   const headers = { "content-type": octetsType, "accept-ranges": "bytes" }
   return offset === 0
     ? { status: 200, headers, body }
-    : { status: 206, headers: { ...headers, "content-range": `bytes ${offset}-${sizeBytes - 1}/${sizeBytes}` }, body }
+    : {
+        status: 206,
+        headers: { ...headers, "content-range": `bytes ${offset}-${sizeBytes - 1}/${sizeBytes}` },
+        body
+      }
 }
 
 /** Signs answers. */
@@ -73,7 +81,10 @@ const makeSigning = Effect.gen(function* () {
       root_version: trust.current()?.root.version ?? null
     }
     const { envelope } = yield* identity.sign("statement", statement)
-    return { ...response, headers: { ...response.headers, [statementHeader]: encodeBase64(encodeJson(envelope)) } }
+    return {
+      ...response,
+      headers: { ...response.headers, [statementHeader]: encodeBase64(encodeJson(envelope)) }
+    }
   })
 })
 
@@ -99,7 +110,11 @@ const makeOpenRoutes = (options: DeviceApiOptions) =>
     }
   })
 
-const run = (endpoints: DeviceEndpoints, route: DeviceRoute, proven: Proven): Effect.Effect<Answer, DeviceRefusal> => {
+const run = (
+  endpoints: DeviceEndpoints,
+  route: DeviceRoute,
+  proven: Proven
+): Effect.Effect<Answer, DeviceRefusal> => {
   switch (route.name) {
     case "payload":
       return endpoints.payload(proven.device, route.digest, route.offset)
@@ -159,7 +174,8 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
       }
       const root = trust.current()?.root ?? null
       yield* authenticate(request, claim, root, identity.id, enrolmentIn(route, request))
-      if (root === null) return yield* refuse("no_root", "the server has no trust root yet: an operator must publish one")
+      if (root === null)
+        return yield* refuse("no_root", "the server has no trust root yet: an operator must publish one")
       const proven = {
         device: claim.device,
         createdMs: claim.request.createdSeconds * 1_000,
@@ -172,13 +188,20 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
       const route = routeOf(request)
       if (route === undefined) return refusalResponse(refuse("not_found", "the device API has no such path"))
       const unsigned = open(route)
-      if (unsigned !== undefined) return yield* Effect.catch(unsigned, (refusal) => Effect.succeed(refusalResponse(refusal)))
+      if (unsigned !== undefined)
+        return yield* Effect.catch(unsigned, (refusal) => Effect.succeed(refusalResponse(refusal)))
       const claim = claimOf(request)
       if (Result.isFailure(claim)) return refusalResponse(claim.failure)
-      const result = yield* Effect.result(counted(claim.success.device, proceed(request, route, claim.success)))
+      const result = yield* Effect.result(
+        counted(claim.success.device, proceed(request, route, claim.success))
+      )
       if (Result.isFailure(result)) return yield* sign(claim.success, refusalResponse(result.failure), null)
       const answer = result.success
-      return yield* sign(claim.success, answerResponse(answer), answer.kind === "payload" ? answer.digest : null)
+      return yield* sign(
+        claim.success,
+        answerResponse(answer),
+        answer.kind === "payload" ? answer.digest : null
+      )
     })
     return handle
   })

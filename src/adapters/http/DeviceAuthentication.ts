@@ -7,8 +7,8 @@ import { openUnverified } from "../../crypto/Documents.ts"
 import type { Engine } from "../../crypto/Engine.ts"
 import { type ClaimedRequest, isBodyOf, readClaim, verifyClaim } from "../../crypto/RequestSignature.ts"
 import { signingKeyBytes } from "../../crypto/Trust.ts"
-import { FleetStore } from "../../ports/FleetStore.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { FleetStore } from "../../ports/FleetStore.ts"
 import { EnrolmentRequest } from "../../schemas/Enrolment.ts"
 import { DeviceId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
@@ -104,7 +104,10 @@ export const makeAuthentication = Effect.gen(function* () {
   ): Effect.fn.Return<void, DeviceRefusal> {
     const authorities = authoritiesOf(root, server)
     if (authorities !== null && !authorities.has(request.authority)) {
-      return yield* refuse("wrong_authority", "the request is signed for another address than the root gives this server")
+      return yield* refuse(
+        "wrong_authority",
+        "the request is signed for another address than the root gives this server"
+      )
     }
     const nowMs = yield* Clock.currentTimeMillis
     const flaw = timeFlaw(claim.request.createdSeconds, nowMs, startedMs)

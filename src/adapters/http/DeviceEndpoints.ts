@@ -1,7 +1,5 @@
 /** What each signed endpoint of the device API does, once it is known who asks. */
 import { Clock, Deferred, Duration, Effect, Result, type Schema } from "effect"
-import { DeviceKey, JobWatchKey, RecorderKey, RegistrarKey } from "../../actors/ServerKeys.ts"
-import type { ActorSystem } from "../../kernel/index.ts"
 import { BlobStore } from "../../ports/BlobStore.ts"
 import { FleetStore } from "../../ports/FleetStore.ts"
 import {
@@ -23,9 +21,7 @@ import type { Ticket } from "../../schemas/protocols/Ticket.ts"
 import { type DeviceRefusal, refuse, refusing } from "./DeviceRefusal.ts"
 import type { StreamedBody } from "./Exchange.ts"
 import { decodeJson } from "./Json.ts"
-
-/** How callers reach the actors: a running system, or what stands in for it in a test. */
-export type Actors = Pick<ActorSystem, "ref" | "refOf">
+import type { ServerActors } from "./ServerActors.ts"
 
 /** A request whose sender is proven. */
 export interface Proven {
@@ -38,7 +34,13 @@ export interface Proven {
 /** An answer before it is signed: a JSON value, or the ciphertext of a payload. */
 export type Answer =
   | { readonly kind: "json"; readonly value: unknown }
-  | { readonly kind: "payload"; readonly digest: Digest; readonly offset: number; readonly sizeBytes: number; readonly body: StreamedBody }
+  | {
+      readonly kind: "payload"
+      readonly digest: Digest
+      readonly offset: number
+      readonly sizeBytes: number
+      readonly body: StreamedBody
+    }
 
 const json = (value: unknown): Answer => ({ kind: "json", value })
 
@@ -46,13 +48,15 @@ const decode = <A>(schema: Schema.Codec<A, unknown>, body: Uint8Array): Effect.E
   const decoded = decodeJson(schema, body, Limits.requestBodyBytes)
   return Result.isSuccess(decoded)
     ? Effect.succeed(decoded.success)
-    : Effect.fail(refuse("bad_request", `the body is not what this path takes: ${decoded.failure}`.slice(0, 400)))
+    : Effect.fail(
+        refuse("bad_request", `the body is not what this path takes: ${decoded.failure}`.slice(0, 400))
+      )
 }
 
-const pollEndpoint = (actors: Actors, stopping: Effect.Effect<void>) => {
+const pollEndpoint = (actors: ServerActors, stopping: Effect.Effect<void>) => {
   /** Waits outside the actor; whoever gives up withdraws. */
   const waitFor = (device: DeviceId, ticket: Ticket<PollAnswer>) => {
-    const ref = actors.refOf(DeviceKey, device)
+    const ref = actors.device(device)
     const over = Effect.raceFirst(Effect.sleep(Duration.millis(ticket.waitMs)), stopping)
     const collect = Effect.suspend(() => ref.ask("Collect", { ticket: ticket.id }))
     return Effect.raceFirst(Deferred.await(ticket.answer), Effect.as(over, null)).pipe(
@@ -62,37 +66,37 @@ const pollEndpoint = (actors: Actors, stopping: Effect.Effect<void>) => {
   }
   return Effect.fnUntraced(function* ({ body, createdMs, device }: Proven) {
     const request = yield* decode(PollRequest, body)
-    const ticket = yield* refusing(actors.refOf(DeviceKey, device).ask("Poll", { request, createdMs }))
+    const ticket = yield* refusing(actors.device(device).ask("Poll", { request, createdMs }))
     const isAnswered = Deferred.isDoneUnsafe(ticket.answer)
     return json(yield* refusing(isAnswered ? Deferred.await(ticket.answer) : waitFor(device, ticket)))
   })
 }
 
-const enrolmentEndpoint = (actors: Actors) =>
+const enrolmentEndpoint = (actors: ServerActors) =>
   Effect.fnUntraced(function* ({ body, device }: Proven) {
     const envelope = yield* decode(DsseEnvelope, body)
-    const answer: EnrolmentAnswer = yield* refusing(actors.ref(RegistrarKey).ask("Enrol", { device, envelope }))
+    const answer: EnrolmentAnswer = yield* refusing(actors.registrar.ask("Enrol", { device, envelope }))
     return json(answer)
   })
 
 /** Fails unless the device is accepted. */
-const requireAccepted = (actors: Actors, device: DeviceId) =>
+const requireAccepted = (actors: ServerActors, device: DeviceId) =>
   refusing(
-    Effect.flatMap(actors.refOf(DeviceKey, device).ask("Standing"), (standing) =>
+    Effect.flatMap(actors.device(device).ask("Standing"), (standing) =>
       standing === "accepted" ? Effect.void : Effect.fail(new NotAccepted({ device, standing }))
     )
   )
 
-const reportEndpoints = (actors: Actors) => ({
+const reportEndpoints = (actors: ServerActors) => ({
   progress: Effect.fnUntraced(function* ({ body, device }: Proven) {
     const { events } = yield* decode(ProgressReport, body)
-    yield* refusing(actors.refOf(DeviceKey, device).ask("Progress", { events }))
+    yield* refusing(actors.device(device).ask("Progress", { events }))
     return json({ ok: true })
   }),
   receipts: Effect.fnUntraced(function* ({ body, device }: Proven) {
     const { receipts } = yield* decode(ReceiptDelivery, body)
     const answer: ReceiptAcknowledgement = yield* refusing(
-      actors.refOf(DeviceKey, device).ask("Receipts", { receipts })
+      actors.device(device).ask("Receipts", { receipts })
     )
     return json(answer)
   }),
@@ -100,12 +104,12 @@ const reportEndpoints = (actors: Actors) => ({
     const report = yield* decode(HealthReport, body)
     yield* requireAccepted(actors, device)
     const receivedAtMs = yield* Clock.currentTimeMillis
-    yield* refusing(actors.ref(RecorderKey).tell("Health", { device, report, receivedAtMs }))
+    yield* refusing(actors.recorder.tell("Health", { device, report, receivedAtMs }))
     return json({ ok: true })
   })
 })
 
-const resultEndpoints = (actors: Actors) =>
+const resultEndpoints = (actors: ServerActors) =>
   Effect.gen(function* () {
     const store = yield* FleetStore
     const blobs = yield* BlobStore
@@ -114,11 +118,12 @@ const resultEndpoints = (actors: Actors) =>
       const job = yield* refusing(store.job(order))
       if (job?.device !== device) return yield* refuse("not_found", "the device has no such order")
     })
-    const announce = (order: OrderId) => Effect.ignore(actors.ref(JobWatchKey).tell("Changed", { orders: [order] }))
+    const announce = (order: OrderId) => Effect.ignore(actors.jobWatch.tell("Changed", { orders: [order] }))
 
     return {
       output: Effect.fnUntraced(function* ({ body, device }: Proven, order: OrderId, sequence: number) {
-        if (sequence >= sequenceLimit) return yield* refuse("bad_request", "an order has fewer chunks of output")
+        if (sequence >= sequenceLimit)
+          return yield* refuse("bad_request", "an order has fewer chunks of output")
         if (body.length === 0) return yield* refuse("bad_request", "the chunk is empty")
         yield* requireOwn(device, order)
         const added = yield* refusing(store.addOutput(device, order, sequence, body))
@@ -157,14 +162,21 @@ const resultEndpoints = (actors: Actors) =>
           refusing
         )
         const { bytes, sizeBytes } = blob
-        if (offset >= sizeBytes) return yield* refuse("bad_request", `the payload has only ${sizeBytes} bytes`)
-        return { kind: "payload", digest, offset, sizeBytes, body: { lengthBytes: sizeBytes - offset, bytes } } as const
+        if (offset >= sizeBytes)
+          return yield* refuse("bad_request", `the payload has only ${sizeBytes} bytes`)
+        return {
+          kind: "payload",
+          digest,
+          offset,
+          sizeBytes,
+          body: { lengthBytes: sizeBytes - offset, bytes }
+        } as const
       })
     }
   })
 
 /** All signed endpoints. */
-export const makeEndpoints = (actors: Actors, stopping: Effect.Effect<void>) =>
+export const makeEndpoints = (actors: ServerActors, stopping: Effect.Effect<void>) =>
   Effect.map(resultEndpoints(actors), (results) => ({
     poll: pollEndpoint(actors, stopping),
     enrolment: enrolmentEndpoint(actors),

@@ -13,7 +13,8 @@ export class DeviceRefusal extends Schema.TaggedError<DeviceRefusal>()("DeviceRe
   message: Schema.String
 }) {}
 
-export const refuse = (code: DeviceApiErrorCode, message: string): DeviceRefusal => new DeviceRefusal({ code, message })
+export const refuse = (code: DeviceApiErrorCode, message: string): DeviceRefusal =>
+  new DeviceRefusal({ code, message })
 
 /** HTTP status of each code. */
 export const statusOf: Record<DeviceApiErrorCode, number> = {

@@ -11,7 +11,12 @@ export type DeviceRoute =
   | { readonly name: "enrolment" | "poll" | "progress" | "receipts" | "health" }
   | { readonly name: "payload"; readonly digest: Digest; readonly offset: number }
   | { readonly name: "output"; readonly order: OrderId; readonly sequence: number }
-  | { readonly name: "artifacts"; readonly order: OrderId; readonly offset: number; readonly totalBytes: number }
+  | {
+      readonly name: "artifacts"
+      readonly order: OrderId
+      readonly offset: number
+      readonly totalBytes: number
+    }
 
 /** Largest body of each route, in bytes. */
 const bodyBytes: Record<DeviceRoute["name"], number> = {
@@ -52,7 +57,8 @@ const withoutParameters = {
 } as const satisfies Record<string, DeviceRoute["name"]>
 
 const orderRoute = (rest: string, query: URLSearchParams): DeviceRoute | undefined => {
-  const [, order, part, sequenceText] = /^\/orders\/([^/]+)\/(output|artifacts)(?:\/([^/]+))?$/.exec(rest) ?? []
+  const [, order, part, sequenceText] =
+    /^\/orders\/([^/]+)\/(output|artifacts)(?:\/([^/]+))?$/.exec(rest) ?? []
   if (!isOrder(order)) return undefined
   if (part === "output") {
     const sequence = wholeNumber(sequenceText)

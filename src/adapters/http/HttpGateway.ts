@@ -6,14 +6,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { Deferred, Duration, Effect, Fiber, Schema } from "effect"
-import { Behaviour } from "../../kernel/index.ts"
+import { type ActorSystem, Behaviour } from "../../kernel/index.ts"
 import { deviceApiPath } from "../../schemas/DeviceApi.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { managementApiPath } from "../../schemas/ManagementApi.ts"
 import { GatewayProtocol } from "../../schemas/protocols/Gateway.ts"
-import type { Actors } from "./DeviceEndpoints.ts"
-import { maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
 import { retryAfterSeconds } from "./DeviceRefusal.ts"
+import { maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
 import { encodeJson, jsonType } from "./Json.ts"
 import { headOf, makeRoom, type Room, readBody, send } from "./NodeExchange.ts"
@@ -35,13 +34,16 @@ export interface Apis {
   readonly management: ApiHandler
 }
 
+/** How the gateway's own life reaches other actors. */
+export type Addresses = Pick<ActorSystem, "ref" | "refOf">
+
 export interface GatewayOptions<E, R> {
   readonly host: string
   /** 0 takes a free one, and the same again at a restart. */
   readonly port: number
   readonly maximumRequests: number
   /** Builds the APIs of one life. `stopping` resolves when the port is about to close. */
-  readonly apis: (actors: Actors, stopping: Effect.Effect<void>) => Effect.Effect<Apis, E, R>
+  readonly apis: (context: Addresses, stopping: Effect.Effect<void>) => Effect.Effect<Apis, E, R>
   /** Told each time the port is open. */
   readonly listening: (address: string) => Effect.Effect<void>
 }
@@ -93,7 +95,8 @@ class Requests {
     readBody(incoming, bodyLimit(head), this.room, (body, held) => {
       if (body === "cut_off") this.finish(held)
       else if (body === "no_room") this.start(outgoing, send(outgoing, busy, true), held, true)
-      else if (body === "too_large") this.start(outgoing, this.answer(outgoing, head, new Uint8Array(0), true), held, true)
+      else if (body === "too_large")
+        this.start(outgoing, this.answer(outgoing, head, new Uint8Array(0), true), held, true)
       else this.start(outgoing, this.answer(outgoing, head, body, false), held, true)
     })
   }
@@ -115,7 +118,12 @@ class Requests {
   }
 
   /** Runs the answering; when the other side goes away, it is interrupted. */
-  private start(outgoing: ServerResponse, effect: Effect.Effect<void>, heldBytes: number, counted = false): void {
+  private start(
+    outgoing: ServerResponse,
+    effect: Effect.Effect<void>,
+    heldBytes: number,
+    counted = false
+  ): void {
     const fiber = this.fork(effect)
     this.fibers.add(fiber)
     const gone = () => {
@@ -146,7 +154,8 @@ class Requests {
 
 const listen = (server: Server, host: string, port: number): Effect.Effect<AddressInfo, GatewayError> =>
   Effect.callback((resume) => {
-    const failing = (error: Error) => resume(Effect.fail(new GatewayError({ host, port, reason: error.message })))
+    const failing = (error: Error) =>
+      resume(Effect.fail(new GatewayError({ host, port, reason: error.message })))
     server.once("error", failing)
     server.listen({ host, port }, () => {
       server.off("error", failing)
@@ -172,7 +181,11 @@ const openServer = (requests: Requests): Server => {
 }
 
 /** Stops listening, lets what is in work end for a moment, then cuts the rest off. */
-const closeServer = (server: Server, requests: Requests, stopping: Deferred.Deferred<void>): Effect.Effect<void> =>
+const closeServer = (
+  server: Server,
+  requests: Requests,
+  stopping: Deferred.Deferred<void>
+): Effect.Effect<void> =>
   Effect.gen(function* () {
     const closed = yield* Deferred.make<void>()
     server.close(() => Deferred.doneUnsafe(closed, Effect.void))

@@ -1,8 +1,6 @@
 /** The management API's handlers: roles, then one question to an actor or the store each. */
 import { Clock, Effect, Result, Stream } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { DeviceKey, RegistrarKey } from "../../actors/ServerKeys.ts"
-import { FleetTrust } from "../../actors/FleetTrust.ts"
 import { encodeBase64 } from "../../crypto/Base64.ts"
 import { concatBytes } from "../../crypto/Bytes.ts"
 import { openUnverified } from "../../crypto/Documents.ts"
@@ -10,19 +8,21 @@ import type { SystemInspection } from "../../kernel/index.ts"
 import { BlobStore } from "../../ports/BlobStore.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetStore, type JobRow } from "../../ports/FleetStore.ts"
+import { FleetTrust } from "../../ports/FleetTrust.ts"
 import { Identity } from "../../ports/Identity.ts"
 import type { DeviceId, Digest, OrderId, ServerId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { Conflict, ManagementApi, NotFound, Refused } from "../../schemas/ManagementApi.ts"
 import { software } from "../../schemas/Version.ts"
 import { isFinal, WorkOrder } from "../../schemas/WorkOrder.ts"
-import type { Actors } from "./DeviceEndpoints.ts"
 import { requireRole } from "./ManagementAccess.ts"
+import { orUnavailable } from "./ManagementFailures.ts"
 import { deviceView, jobView } from "./ManagementViews.ts"
-import { actorsUnavailable, makeJobWaiting } from "./Waiting.ts"
+import type { ServerActors } from "./ServerActors.ts"
+import { makeJobWaiting } from "./Waiting.ts"
 
 export interface ManagementOptions {
-  readonly actors: Actors
+  readonly actors: ServerActors
   readonly inspect: Effect.Effect<SystemInspection>
   readonly startedAtMs: number
   readonly pollSleepMs: number
@@ -42,10 +42,10 @@ export const ServerHandlers = (options: ManagementOptions) =>
       const store = yield* FleetStore
       const identity = yield* Identity
       const trust = yield* FleetTrust
-      const registrar = options.actors.ref(RegistrarKey)
+      const registrar = options.actors.registrar
       return handlers.handleAll({
         status: Effect.fnUntraced(function* () {
-          const counts = yield* actorsUnavailable(store.counts)
+          const counts = yield* orUnavailable(store.counts)
           const root = trust.current()?.root
           return {
             server: identity.id as ServerId,
@@ -59,14 +59,14 @@ export const ServerHandlers = (options: ManagementOptions) =>
         }),
         actors: () => options.inspect,
         roots: ({ query }) =>
-          Effect.map(actorsUnavailable(store.roots(Math.max(1, query.from), 16)), (roots) => ({ roots })),
+          Effect.map(orUnavailable(store.roots(Math.max(1, query.from), 16)), (roots) => ({ roots })),
         publishRoot: Effect.fnUntraced(function* ({ payload }) {
           const actor = yield* requireRole("admin")
-          yield* actorsUnavailable(registrar.ask("PublishRoot", { envelope: payload, actor }))
+          yield* orUnavailable(registrar.ask("PublishRoot", { envelope: payload, actor }))
           return { ok: true } as const
         }),
         audit: ({ query }) =>
-          Effect.map(actorsUnavailable(store.audit(atMost(query.limit, Limits.pageItems))), (rows) => ({
+          Effect.map(orUnavailable(store.audit(atMost(query.limit, Limits.pageItems))), (rows) => ({
             entries: rows.map(({ action, actor, atMs, subject }) => ({ at_ms: atMs, actor, action, subject }))
           }))
       })
@@ -77,19 +77,19 @@ export const DeviceHandlers = (options: ManagementOptions) =>
   HttpApiBuilder.group(ManagementApi, "devices", (handlers) =>
     Effect.gen(function* () {
       const store = yield* FleetStore
-      const registrar = options.actors.ref(RegistrarKey)
+      const registrar = options.actors.registrar
       const find = Effect.fnUntraced(function* (device: DeviceId) {
-        const row = yield* actorsUnavailable(store.device(device))
+        const row = yield* orUnavailable(store.device(device))
         return row ?? (yield* new NotFound({ message: "no such device has enrolled" }))
       })
       return handlers.handleAll({
         invite: Effect.fnUntraced(function* ({ payload }) {
           const actor = yield* requireRole("admin")
-          yield* actorsUnavailable(registrar.ask("Invite", { ...payload, actor }))
+          yield* orUnavailable(registrar.ask("Invite", { ...payload, actor }))
           return { ok: true } as const
         }),
         list: Effect.fnUntraced(function* ({ query }) {
-          const rows = yield* actorsUnavailable(store.devices(query.status ?? null, Limits.pageItems))
+          const rows = yield* orUnavailable(store.devices(query.status ?? null, Limits.pageItems))
           const nowMs = yield* Clock.currentTimeMillis
           return { devices: rows.map((row) => deviceView(row, nowMs, options.pollSleepMs)) }
         }),
@@ -99,22 +99,24 @@ export const DeviceHandlers = (options: ManagementOptions) =>
         admit: Effect.fnUntraced(function* ({ params, payload }) {
           const actor = yield* requireRole("operator")
           const { device } = params
-          yield* actorsUnavailable(registrar.ask("Admit", { device, envelope: payload, actor }))
+          yield* orUnavailable(registrar.ask("Admit", { device, envelope: payload, actor }))
           return { ok: true } as const
         }),
         sequence: Effect.fnUntraced(function* ({ params }) {
           yield* find(params.device)
-          const { nextCounter, previous, rootVersion } = yield* actorsUnavailable(store.sequence(params.device))
+          const { nextCounter, previous, rootVersion } = yield* orUnavailable(store.sequence(params.device))
           return { next_counter: nextCounter, previous, root_version: rootVersion }
         }),
         receipts: Effect.fnUntraced(function* ({ params, query }) {
           yield* find(params.device)
-          const rows = yield* actorsUnavailable(store.receipts(params.device, query.from, receiptsPerPage))
+          const rows = yield* orUnavailable(store.receipts(params.device, query.from, receiptsPerPage))
           return { receipts: rows.map(({ digest, envelope, number }) => ({ number, digest, envelope })) }
         }),
         health: Effect.fnUntraced(function* ({ params, query }) {
           yield* find(params.device)
-          const reports = yield* actorsUnavailable(store.health(params.device, atMost(query.limit, Limits.pageItems)))
+          const reports = yield* orUnavailable(
+            store.health(params.device, atMost(query.limit, Limits.pageItems))
+          )
           return { reports }
         })
       })
@@ -125,12 +127,7 @@ export const DeviceHandlers = (options: ManagementOptions) =>
 const makeTransfers = Effect.gen(function* () {
   const blobs = yield* BlobStore
   return {
-    upload: Effect.fnUntraced(function* (
-      digest: Digest,
-      offset: number,
-      total: number,
-      block: Uint8Array
-    ) {
+    upload: Effect.fnUntraced(function* (digest: Digest, offset: number, total: number, block: Uint8Array) {
       const name = { kind: "payload", digest } as const
       const received = yield* blobs.write(name, offset, total, block).pipe(
         Effect.catchTag("BlobConflict", (error) =>
@@ -139,14 +136,16 @@ const makeTransfers = Effect.gen(function* () {
             ? Effect.succeed(error.receivedBytes)
             : Effect.fail(new Conflict({ code: "payload_conflict", message: error.reason }))
         ),
-        actorsUnavailable
+        orUnavailable
       )
       return { received_bytes: received, complete: received === total }
     }),
     artifacts: Effect.fnUntraced(function* (order: OrderId, offset: number) {
       const blob = yield* blobs.read({ kind: "artifacts", order }, offset).pipe(
-        Effect.catchTag("BlobMissing", () => Effect.fail(new NotFound({ message: "the job has no complete artifacts" }))),
-        actorsUnavailable
+        Effect.catchTag("BlobMissing", () =>
+          Effect.fail(new NotFound({ message: "the job has no complete artifacts" }))
+        ),
+        orUnavailable
       )
       if (offset >= blob.sizeBytes) return new Uint8Array(0)
       let lengthBytes = 0
@@ -156,7 +155,7 @@ const makeTransfers = Effect.gen(function* () {
           return lengthBytes >= Limits.blockBytes
         }),
         Stream.runCollect,
-        actorsUnavailable
+        orUnavailable
       )
       return concatBytes(...parts).subarray(0, Limits.blockBytes)
     })
@@ -170,7 +169,7 @@ export const JobHandlers = (options: ManagementOptions) =>
       const engine = yield* CryptoEngine
       const transfers = yield* makeTransfers
       const waitFor = yield* makeJobWaiting(options.actors, options.stopping)
-      const deviceOf = (device: DeviceId) => options.actors.refOf(DeviceKey, device)
+      const deviceOf = options.actors.device
       return handlers.handleAll({
         uploadPayload: Effect.fnUntraced(function* ({ params, payload, query }) {
           yield* requireRole("operator")
@@ -181,28 +180,37 @@ export const JobHandlers = (options: ManagementOptions) =>
           const opened = openUnverified(engine, "order", WorkOrder, envelope)
           if (Result.isFailure(opened)) return yield* new Refused({ message: opened.failure.message })
           const { device } = opened.success.document
-          if ((yield* actorsUnavailable(store.device(device))) === null) {
+          if ((yield* orUnavailable(store.device(device))) === null) {
             return yield* new Conflict({ code: "unknown_device", message: "no such device has enrolled" })
           }
-          const id = yield* actorsUnavailable(deviceOf(device).ask("Submit", { envelope, actor }))
-          return yield* Effect.map(waitFor(id, 0, () => true), jobView).pipe(
-            Effect.catchTag("NotFound", (error) => Effect.fail(new Refused({ message: error.message })))
-          )
+          const id = yield* orUnavailable(deviceOf(device).ask("Submit", { envelope, actor }))
+          return yield* Effect.map(
+            waitFor(id, 0, () => true),
+            jobView
+          ).pipe(Effect.catchTag("NotFound", (error) => Effect.fail(new Refused({ message: error.message }))))
         }),
         list: Effect.fnUntraced(function* ({ query }) {
-          const filter = { device: query.device ?? null, open: query.open === "true", limit: Limits.pageItems }
-          return { jobs: (yield* actorsUnavailable(store.jobs(filter))).map(jobView) }
+          const filter = {
+            device: query.device ?? null,
+            open: query.open === "true",
+            limit: Limits.pageItems
+          }
+          return { jobs: (yield* orUnavailable(store.jobs(filter))).map(jobView) }
         }),
         show: ({ params, query }) =>
           Effect.map(
-            waitFor(params.id, query.wait_ms ?? 0, (job) => job.version > (query.after ?? -1) || isFinal(job.state)),
+            waitFor(
+              params.id,
+              query.wait_ms ?? 0,
+              (job) => job.version > (query.after ?? -1) || isFinal(job.state)
+            ),
             jobView
           ),
         output: Effect.fnUntraced(function* ({ params, query }) {
           const { from } = query
           const isEnough = (job: JobRow) => job.outputChunks > from || isFinal(job.state)
           const job = yield* waitFor(params.id, query.wait_ms ?? 0, isEnough)
-          const chunks = yield* actorsUnavailable(store.output(params.id, from, chunksPerPage))
+          const chunks = yield* orUnavailable(store.output(params.id, from, chunksPerPage))
           return {
             chunks: chunks.map(({ bytes, sequence }) => ({ sequence, data: encodeBase64(bytes) })),
             state: job.state,
@@ -216,13 +224,15 @@ export const JobHandlers = (options: ManagementOptions) =>
         cancel: Effect.fnUntraced(function* ({ params, payload }) {
           const actor = yield* requireRole("operator")
           const job = yield* waitFor(params.id, 0, () => true)
-          yield* actorsUnavailable(deviceOf(job.device).ask("Cancel", { order: params.id, envelope: payload, actor }))
+          yield* orUnavailable(
+            deviceOf(job.device).ask("Cancel", { order: params.id, envelope: payload, actor })
+          )
           return { ok: true } as const
         }),
         stop: Effect.fnUntraced(function* ({ params }) {
           const actor = yield* requireRole("operator")
           const job = yield* waitFor(params.id, 0, () => true)
-          yield* actorsUnavailable(deviceOf(job.device).ask("Stop", { order: params.id, actor }))
+          yield* orUnavailable(deviceOf(job.device).ask("Stop", { order: params.id, actor }))
           return { ok: true } as const
         })
       })

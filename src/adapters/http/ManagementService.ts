@@ -17,7 +17,9 @@ const routes = (options: ManagementOptions) =>
   )
 
 const toWeb = ({ authority, body, headers, method, path, query }: ApiRequest): Request => {
-  const given = Object.entries(headers).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as [string, string]]))
+  const given = Object.entries(headers).flatMap(([name, value]) =>
+    value === undefined ? [] : [[name, value] as [string, string]]
+  )
   const hasBody = method !== "GET" && method !== "HEAD"
   return new Request(`http://${authority}${path}${query}`, {
     method,

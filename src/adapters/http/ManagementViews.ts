@@ -1,7 +1,7 @@
 /** Rows of the store as the management API shows them. */
 import type { DeviceRow, JobRow } from "../../ports/FleetStore.ts"
-import type { DeviceView, JobView } from "../../schemas/ManagementApi.ts"
 import { Limits } from "../../schemas/Limits.ts"
+import type { DeviceView, JobView } from "../../schemas/ManagementApi.ts"
 
 /** Polls are written at most once a minute; a device that keeps its rhythm was seen within this. */
 const seenWithinMs = (pollSleepMs: number): number => Math.max(pollSleepMs, Limits.longPollMs) + 90_000

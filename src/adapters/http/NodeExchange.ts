@@ -117,7 +117,11 @@ export const send = (outgoing: ServerResponse, response: ApiResponse, close: boo
     if (outgoing.destroyed || outgoing.headersSent) return Effect.void
     const { body, headers, status } = response
     const length = body instanceof Uint8Array ? body.length : body.lengthBytes
-    outgoing.writeHead(status, { ...headers, "content-length": length, ...(close ? { connection: "close" } : {}) })
+    outgoing.writeHead(status, {
+      ...headers,
+      "content-length": length,
+      ...(close ? { connection: "close" } : {})
+    })
     if (!(body instanceof Uint8Array)) return sendStream(outgoing, body)
     outgoing.end(body)
     return Effect.void

@@ -10,7 +10,11 @@ export class Nonces {
   private readonly seen = new Map<string, { readonly key: string; readonly untilMs: number }>()
   private readonly perKey = new Map<string, number>()
 
-  constructor(options: { readonly maximum: number; readonly maximumPerKey: number; readonly keepMs: number }) {
+  constructor(options: {
+    readonly maximum: number
+    readonly maximumPerKey: number
+    readonly keepMs: number
+  }) {
     this.maximum = options.maximum
     this.maximumPerKey = options.maximumPerKey
     this.keepMs = options.keepMs

@@ -1,50 +1,18 @@
 /** Management requests that are held until a job changed: see the job watch. */
 import { Clock, Deferred, Duration, Effect } from "effect"
-import { JobWatchKey } from "../../actors/ServerKeys.ts"
-import { orUnavailable } from "../../actors/StoreTrouble.ts"
-import type { AskError, SendError } from "../../kernel/index.ts"
-import type { BlobError } from "../../ports/BlobStore.ts"
+import type { AskError } from "../../kernel/index.ts"
 import { FleetStore, type JobRow, type StoreError } from "../../ports/FleetStore.ts"
 import type { OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
-import { NotFound, Unavailable } from "../../schemas/ManagementApi.ts"
+import { NotFound } from "../../schemas/ManagementApi.ts"
 import type { TooManyWatchers } from "../../schemas/protocols/JobWatch.ts"
-import type { Actors } from "./DeviceEndpoints.ts"
-
-const busy = new Unavailable({ message: "the server cannot serve this request now: try again later" })
-
-const kernelTags: ReadonlySet<string> = new Set<AskError["_tag"]>([
-  "MailboxFull",
-  "Stopped",
-  "TooManyChildren",
-  "Fenced",
-  "AskTimeout",
-  "AskCycle",
-  "ActorCrashed",
-  "Evicted"
-])
-
-const isKernelError = (error: { readonly _tag: string }): boolean =>
-  kernelTags.has(error._tag) || (error._tag === "NotFound" && "path" in error)
-
-type Trouble = AskError | SendError | StoreError | BlobError
-
-/** A failing actor or store as `Unavailable`; everything else passes. */
-export const actorsUnavailable = <A, E extends { readonly _tag: string; readonly message: string }, R>(
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, Exclude<E, Trouble> | Unavailable, R> =>
-  orUnavailable(
-    Effect.catch(effect, (error): Effect.Effect<never, Exclude<E, AskError | SendError> | Unavailable> =>
-      isKernelError(error)
-        ? Effect.andThen(Effect.logError(`a request failed: ${error.message}`), Effect.fail(busy))
-        : Effect.fail(error as Exclude<E, AskError | SendError>)
-    )
-  ) as Effect.Effect<A, Exclude<E, Trouble> | Unavailable, R>
+import { orUnavailable } from "./ManagementFailures.ts"
+import type { ServerActors } from "./ServerActors.ts"
 
 /** Reads a job, again after each change, until `isEnough` or the time is over. */
-export const makeJobWaiting = (actors: Actors, stopping: Effect.Effect<void>) =>
+export const makeJobWaiting = (actors: ServerActors, stopping: Effect.Effect<void>) =>
   Effect.map(FleetStore, (store) => {
-    const watch = actors.ref(JobWatchKey)
+    const watch = actors.jobWatch
     const read = (id: OrderId) =>
       Effect.flatMap(store.job(id), (job) =>
         job === null ? Effect.fail(new NotFound({ message: "there is no such job" })) : Effect.succeed(job)
@@ -73,5 +41,5 @@ export const makeJobWaiting = (actors: Actors, stopping: Effect.Effect<void>) =>
         if (waitMs === 0) return yield* read(id)
         const untilMs = (yield* Clock.currentTimeMillis) + Math.min(waitMs, Limits.logFollowMs)
         return yield* Effect.catchTag(look(id, isEnough, untilMs), "TooManyWatchers", () => read(id))
-      }).pipe(actorsUnavailable)
+      }).pipe(orUnavailable)
   })

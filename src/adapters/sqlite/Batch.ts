@@ -19,7 +19,7 @@ const runOne = (database: DatabaseSync, methods: Methods, call: Call): Reply => 
   if (method === undefined) return { id: call.id, ok: false, reason: "there is no such method" }
   database.exec("SAVEPOINT one")
   try {
-    const value = method(...call.args)
+    const value = Reflect.apply(method, undefined, call.args)
     database.exec("RELEASE one")
     return { id: call.id, ok: true, value }
   } catch (error) {

@@ -26,7 +26,7 @@ export class SqliteError extends Schema.TaggedError<SqliteError>()("SqliteError"
 }
 
 /** The methods of a database class. Arguments and results must survive a structured clone. */
-export type Methods = { readonly [name: string]: (...args: Array<any>) => unknown }
+export type Methods = { readonly [name: string]: (...args: never) => unknown }
 
 /** What a host must know to serve a database. */
 export interface DatabaseDefinition<M extends Methods> {
@@ -82,7 +82,7 @@ export const openDatabase = (path: string): DatabaseSync => {
 }
 
 /** Brings the schema up to date, each step in a transaction of its own. Throws where the file is from a newer version. */
-export const migrate = (database: DatabaseSync, definition: DatabaseDefinition<any>): void => {
+export const migrate = (database: DatabaseSync, definition: DatabaseDefinition<Methods>): void => {
   const { user_version: found } = database.prepare("PRAGMA user_version").get() as { user_version: number }
   const newest = definition.migrations.length
   if (found > newest) {

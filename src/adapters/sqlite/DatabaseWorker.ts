@@ -4,7 +4,7 @@
  */
 import { isMainThread, parentPort, workerData } from "node:worker_threads"
 import { type Call, type Reply, runBatch } from "./Batch.ts"
-import { type DatabaseDefinition, describeError, migrate, openDatabase } from "./Database.ts"
+import { type DatabaseDefinition, describeError, type Methods, migrate, openDatabase } from "./Database.ts"
 
 /** What a thread is told at its start; the `role` keeps it apart from workers of other kinds. */
 export interface WorkerRole {
@@ -33,7 +33,7 @@ export const isDatabaseWorker = (): boolean => !isMainThread && isRole(workerDat
  * Serves the database this thread was started for, one of `definitions`. Call it first in a program's entry, when
  * {@link isDatabaseWorker}; it returns at once and the thread lives until it is told to close.
  */
-export const serveDatabase = (definitions: ReadonlyArray<DatabaseDefinition<any>>): void => {
+export const serveDatabase = (definitions: ReadonlyArray<DatabaseDefinition<Methods>>): void => {
   const port = parentPort
   if (port === null || !isRole(workerData)) throw new Error("this thread was not started to serve a database")
   const { database: name, path } = workerData

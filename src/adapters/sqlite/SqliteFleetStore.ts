@@ -13,7 +13,7 @@ import { hostInProcess, openInProcess } from "./InProcessDatabase.ts"
 import { openInWorker } from "./WorkerDatabase.ts"
 
 /** Every database a server's worker thread may be asked to serve. */
-export const serverDatabases: ReadonlyArray<DatabaseDefinition<any>> = [fleetDatabase, seriesDatabase]
+export const serverDatabases: ReadonlyArray<DatabaseDefinition<Methods>> = [fleetDatabase, seriesDatabase]
 
 export interface FleetStoreOptions {
   /** Enrolments above this are answered `full`. */

@@ -17,7 +17,9 @@ import { serverConfig, settingFlags } from "./ServerSettings.ts"
 
 /** Addresses for the identity when no port is bound: the configured ones, else where the server would listen. */
 const addressesOf = ({ addresses, host, port }: ServerConfig): ReadonlyArray<string> =>
-  addresses.length > 0 || port === 0 ? addresses : [`http://${host.includes(":") ? `[${host}]` : host}:${port}`]
+  addresses.length > 0 || port === 0
+    ? addresses
+    : [`http://${host.includes(":") ? `[${host}]` : host}:${port}`]
 
 const identity = Command.make("identity", {}, () =>
   Effect.gen(function* () {
@@ -48,7 +50,9 @@ const createToken = Command.make(
       Argument.withSchema(Name)
     ),
     role: Flag.Literals("role", ["viewer", "operator", "admin"]).pipe(
-      Flag.withDescription("viewer: read. operator: also submit, cancel, accept. admin: also roots and invitations")
+      Flag.withDescription(
+        "viewer: read. operator: also submit, cancel, accept. admin: also roots and invitations"
+      )
     )
   },
   ({ name, role }) =>
@@ -63,11 +67,14 @@ const createToken = Command.make(
         const outcome = yield* store.addToken(name, role, hash, yield* Clock.currentTimeMillis)
         return outcome === "added" ? Option.some(made) : Option.none()
       }).pipe(Effect.provide(Layer.merge(SqliteFleetStoreInProcess(folder), CryptoServices)))
-      if (Option.isNone(token)) return yield* failure(`there is a token named ${name} already: choose another name`)
+      if (Option.isNone(token))
+        return yield* failure(`there is a token named ${name} already: choose another name`)
       yield* out(`${Redacted.value(token.value)}\n`)
     })
 ).pipe(
-  Command.withDescription("Make an API token and print it, once; only its hash is kept. Works while the server runs")
+  Command.withDescription(
+    "Make an API token and print it, once; only its hash is kept. Works while the server runs"
+  )
 )
 
 const token = Command.make("token").pipe(
@@ -78,7 +85,9 @@ const token = Command.make("token").pipe(
 /** `server.js` and everything below it. */
 export const serverCommand = (entry: URL) => {
   const start = Effect.flatMap(serverConfig, (config) => runServer(config, entry))
-  const run = Command.make("run", {}, () => start).pipe(Command.withDescription("Run the server; the default"))
+  const run = Command.make("run", {}, () => start).pipe(
+    Command.withDescription("Run the server; the default")
+  )
   return Command.make("server.js", {}, () => start).pipe(
     Command.withDescription(
       "The Postern server: keeps signed, encrypted work for devices that only ever connect outward, and what they return. It holds no key that could sign work or read a package."
@@ -86,8 +95,14 @@ export const serverCommand = (entry: URL) => {
     Command.withSubcommands([run, identity, token]),
     Command.withGlobalFlags(settingFlags),
     Command.withExamples([
-      { command: "server.js token create alice --role admin", description: "Make a token for the first operator" },
-      { command: "server.js --port 8470", description: "Run on loopback; put a proxy or an onion service before it" }
+      {
+        command: "server.js token create alice --role admin",
+        description: "Make a token for the first operator"
+      },
+      {
+        command: "server.js --port 8470",
+        description: "Run on loopback; put a proxy or an onion service before it"
+      }
     ])
   )
 }

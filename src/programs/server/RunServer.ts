@@ -1,15 +1,18 @@
 /** Runs the server: state folder, identity, stores, tree; until it is told to stop or cannot go on. */
-import { Clock, Effect, Layer, Logger, Schema } from "effect"
-import { FleetTrust } from "../../actors/FleetTrust.ts"
+import { Clock, Effect, Layer, Schema } from "effect"
 import { FileBlobStore } from "../../adapters/blobs/FileBlobStore.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
+import { FleetTrustCell } from "../../adapters/FleetTrustCell.ts"
 import { errorText, requirePrivateFolder } from "../../adapters/files/AtomicFile.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
-import { SqliteFleetStore } from "../../adapters/sqlite/SqliteFleetStore.ts"
+import { logFromCallback, ProgramLog } from "../../adapters/ProgramLog.ts"
+import { lockState } from "../../adapters/StateLock.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
+import { SqliteFleetStore } from "../../adapters/sqlite/SqliteFleetStore.ts"
+import { FleetTrust } from "../../ports/FleetTrust.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { software } from "../../schemas/Version.ts"
-import { httpDoor, startServer } from "../serverTree.ts"
+import { controlDoor, httpDoor, startServer } from "../serverDoors.ts"
 
 /** The state folder cannot be used. */
 export class StateFolderError extends Schema.TaggedError<StateFolderError>()("StateFolderError", {
@@ -22,7 +25,9 @@ export class StateFolderError extends Schema.TaggedError<StateFolderError>()("St
 }
 
 /** The tree gave up; the process must end and be started again. */
-export class ServerGaveUp extends Schema.TaggedError<ServerGaveUp>()("ServerGaveUp", { reason: Schema.String }) {
+export class ServerGaveUp extends Schema.TaggedError<ServerGaveUp>()("ServerGaveUp", {
+  reason: Schema.String
+}) {
   override get message(): string {
     return `the server gave up: ${this.reason}`
   }
@@ -34,9 +39,6 @@ export const prepareState = (path: string): Effect.Effect<void, StateFolderError
     try: () => requirePrivateFolder(path),
     catch: (error) => new StateFolderError({ path, reason: errorText(error) })
   })
-
-/** Structured lines on stderr. */
-export const LogToStderr = Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])
 
 export const CryptoServices = Layer.mergeAll(NativeCryptoEngine, SystemEntropy)
 
@@ -50,9 +52,9 @@ export const ServerServices = (config: ServerConfig, entry: URL) => {
     folder: config.state_folder,
     entry,
     maximumDevices: config.maximum_devices,
-    onTrouble: (reason) => Effect.runFork(Effect.provide(Effect.logError(reason), LogToStderr))
+    onTrouble: logFromCallback
   })
-  return Layer.mergeAll(store, FileBlobStore(config.state_folder), FleetTrust.layer).pipe(
+  return Layer.mergeAll(store, FileBlobStore(config.state_folder), FleetTrustCell).pipe(
     Layer.provideMerge(ServerIdentityFiles(config.state_folder))
   )
 }
@@ -63,25 +65,31 @@ const announce = (origin: string) =>
     yield* Effect.logInfo(`${software} listens on ${origin}`)
     if (trust.current() === null) {
       yield* Effect.logInfo(
-        `there is no trust root yet. Make a token (server.js token create NAME --role admin), log in with it, then: postern keys init --server ${origin}`
+        `there is no trust root yet. Make a token here (server.js token create NAME --role admin), then on the operator's machine: postern keys init --server ${origin}`
       )
     }
   })
 
-/** Starts the server and waits; stopped in order when the fiber is interrupted. */
-export const runServer = (config: ServerConfig, entry: URL) =>
+/** The tree, until it ends. Interrupting stops it in order. */
+const served = (config: ServerConfig) =>
   Effect.gen(function* () {
-    yield* prepareState(config.state_folder)
-    const served = Effect.gen(function* () {
-      const startedAtMs = yield* Clock.currentTimeMillis
-      const trust = yield* FleetTrust
-      const listening = (origin: string) => Effect.provideService(announce(origin), FleetTrust, trust)
-      const system = yield* startServer(config, (inspect) => [httpDoor({ config, startedAtMs, inspect, listening })])
-      const end = yield* system.terminated
-      if (end._tag === "GaveUp") return yield* new ServerGaveUp({ reason: end.reason })
-      if (end._tag === "TooManyFencedLives") {
-        return yield* new ServerGaveUp({ reason: `${end.count} lives hang and cannot be stopped` })
-      }
-    })
-    yield* Effect.scoped(Effect.provide(Effect.scoped(served), ServerServices(config, entry)))
-  }).pipe(Effect.provide(LogToStderr))
+    const startedAtMs = yield* Clock.currentTimeMillis
+    const trust = yield* FleetTrust
+    const listening = (origin: string) => Effect.provideService(announce(origin), FleetTrust, trust)
+    const system = yield* startServer(config, (inspect) => [
+      controlDoor({ stateFolder: config.state_folder, inspect }),
+      httpDoor({ config, startedAtMs, inspect, listening })
+    ])
+    const end = yield* system.terminated
+    if (end._tag === "GaveUp") return yield* new ServerGaveUp({ reason: end.reason })
+    if (end._tag === "TooManyFencedLives") {
+      return yield* new ServerGaveUp({ reason: `${end.count} lives hang and cannot be stopped` })
+    }
+  }).pipe(Effect.scoped)
+
+/** Runs the server on its state folder, which no other program may use meanwhile. */
+export const runServer = (config: ServerConfig, entry: URL) =>
+  Effect.andThen(
+    lockState(config.state_folder),
+    Effect.provide(served(config), ServerServices(config, entry))
+  ).pipe(Effect.scoped, Effect.provide(ProgramLog))

@@ -13,7 +13,10 @@ export const Standing = Schema.Literals(["unknown", "pending", "accepted", "reje
 export type Standing = typeof Standing.Type
 
 /** Only accepted devices may do this. */
-export class NotAccepted extends Schema.TaggedError<NotAccepted>()("NotAccepted", { device: DeviceId, standing: Standing }) {
+export class NotAccepted extends Schema.TaggedError<NotAccepted>()("NotAccepted", {
+  device: DeviceId,
+  standing: Standing
+}) {
   override get message(): string {
     return this.standing === "revoked"
       ? "an operator revoked this device"

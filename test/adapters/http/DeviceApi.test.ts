@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
-import { utf8 } from "../../../src/crypto/Bytes.ts"
 import { RegistrarKey } from "../../../src/actors/ServerKeys.ts"
+import { utf8 } from "../../../src/crypto/Bytes.ts"
 import { TestKit } from "../../../src/kernel/testing/TestKit.ts"
 import { Limits } from "../../../src/schemas/Limits.ts"
 import {
@@ -27,11 +27,33 @@ import { device, nowMs, orderId, otherDevice, signedReceipt, trust } from "../..
 const poll = (changes: Parameters<typeof pollBody>[0] = {}): Sending => ({ body: pollBody(changes) })
 
 describe("refusals of the device API", () => {
-  const cases: ReadonlyArray<readonly [title: string, code: string, status: number, signed: boolean, sending: Sending]> = [
-    ["no signature at all", "bad_signature", 401, false, { alter: (r) => ({ ...r, headers: { "content-type": "application/json" } }) }],
-    ["another method than the signed one", "bad_signature", 401, true, { alter: (r) => ({ ...r, query: "?x=1" }) }],
+  const cases: ReadonlyArray<
+    readonly [title: string, code: string, status: number, signed: boolean, sending: Sending]
+  > = [
+    [
+      "no signature at all",
+      "bad_signature",
+      401,
+      false,
+      { alter: (r) => ({ ...r, headers: { "content-type": "application/json" } }) }
+    ],
+    [
+      "another method than the signed one",
+      "bad_signature",
+      401,
+      true,
+      { alter: (r) => ({ ...r, query: "?x=1" }) }
+    ],
     ["a body that was changed", "bad_signature", 401, true, { alter: (r) => ({ ...r, body: utf8("{}") }) }],
-    ["a content digest of another body", "bad_signature", 401, true, { alter: (r) => ({ ...r, headers: { ...r.headers, "content-digest": `sha-256=:${"A".repeat(43)}=:` } }) }],
+    [
+      "a content digest of another body",
+      "bad_signature",
+      401,
+      true,
+      {
+        alter: (r) => ({ ...r, headers: { ...r.headers, "content-digest": `sha-256=:${"A".repeat(43)}=:` } })
+      }
+    ],
     ["another device's key under this id", "bad_signature", 401, true, { by: otherDevice, keyId: device.id }],
     ["a device nobody knows", "unknown_device", 404, true, { by: otherDevice }],
     ["an address that is not in the root", "wrong_authority", 421, true, { authority: "evil.example:8470" }],
@@ -76,19 +98,21 @@ describe("refusals of the device API", () => {
     })
   )
 
-  it.effect("a body larger than its path takes: too_large, signed, also when the gateway did not read it", () =>
-    Effect.gen(function* () {
-      const fleet = yield* acceptedFleet
-      const path = `/orders/${orderId(1)}/output/0`
-      const octets = new Uint8Array(Limits.outputChunkEncryptedBytes + 1)
-      const reply = yield* send(fleet, "PUT", path, { octets })
-      assert.deepStrictEqual([reply.code, reply.status, reply.signed], ["too_large", 413, true])
-      const unread = yield* send(fleet, "PUT", path, {
-        octets,
-        alter: (request) => ({ ...request, body: new Uint8Array(0), oversize: true })
+  it.effect(
+    "a body larger than its path takes: too_large, signed, also when the gateway did not read it",
+    () =>
+      Effect.gen(function* () {
+        const fleet = yield* acceptedFleet
+        const path = `/orders/${orderId(1)}/output/0`
+        const octets = new Uint8Array(Limits.outputChunkEncryptedBytes + 1)
+        const reply = yield* send(fleet, "PUT", path, { octets })
+        assert.deepStrictEqual([reply.code, reply.status, reply.signed], ["too_large", 413, true])
+        const unread = yield* send(fleet, "PUT", path, {
+          octets,
+          alter: (request) => ({ ...request, body: new Uint8Array(0), oversize: true })
+        })
+        assert.deepStrictEqual([unread.code, unread.signed], ["too_large", true])
       })
-      assert.deepStrictEqual([unread.code, unread.signed], ["too_large", true])
-    })
   )
 
   it.effect("no root yet: no_root; a path nobody knows: not_found", () =>
@@ -96,33 +120,53 @@ describe("refusals of the device API", () => {
       yield* atWork
       const fleet = yield* startFleet(yield* makeDisk)
       const body = enrolment(nowMs).envelope
-      assert.strictEqual((yield* send(fleet, "POST", "/enrolment", { body, authority: "anything" })).code, "no_root")
+      assert.strictEqual(
+        (yield* send(fleet, "POST", "/enrolment", { body, authority: "anything" })).code,
+        "no_root"
+      )
       assert.strictEqual((yield* send(fleet, "POST", "/nowhere", poll())).code, "not_found")
     })
   )
 
-  it.effect("waiting, rejected and revoked devices: not_accepted, revoked; a poll tells them the decision", () =>
-    Effect.gen(function* () {
-      const fleet = yield* rootedFleet
-      yield* send(fleet, "POST", "/enrolment", { body: enrolment(nowMs).envelope })
-      const health = { octets: utf8("{}") }
-      assert.strictEqual((yield* send(fleet, "PUT", `/orders/${orderId(1)}/output/0`, health)).code, "not_accepted")
-      const waiting = yield* send(fleet, "POST", "/poll", poll({ admission_sequence: 0 }))
-      assert.deepInclude(waiting.json, { objection: "not_enrolled", admission: null })
-      yield* accept(fleet)
-      const { envelope } = admission(nowMs, { decision: "revoke", sequence: 2 })
-      yield* fleet.system.ref(RegistrarKey).ask("Admit", { device: device.id as never, envelope, actor: "alice" })
-      assert.strictEqual((yield* send(fleet, "PUT", `/orders/${orderId(1)}/output/0`, health)).code, "revoked")
-      const told = yield* send(fleet, "POST", "/poll", poll())
-      assert.deepInclude(told.json, { objection: "not_enrolled", admission: envelope })
-    })
+  it.effect(
+    "waiting, rejected and revoked devices: not_accepted, revoked; a poll tells them the decision",
+    () =>
+      Effect.gen(function* () {
+        const fleet = yield* rootedFleet
+        yield* send(fleet, "POST", "/enrolment", { body: enrolment(nowMs).envelope })
+        const health = { octets: utf8("{}") }
+        assert.strictEqual(
+          (yield* send(fleet, "PUT", `/orders/${orderId(1)}/output/0`, health)).code,
+          "not_accepted"
+        )
+        const waiting = yield* send(fleet, "POST", "/poll", poll({ admission_sequence: 0 }))
+        assert.deepInclude(waiting.json, { objection: "not_enrolled", admission: null })
+        yield* accept(fleet)
+        const { envelope } = admission(nowMs, { decision: "revoke", sequence: 2 })
+        yield* fleet.system
+          .ref(RegistrarKey)
+          .ask("Admit", { device: device.id as never, envelope, actor: "alice" })
+        assert.strictEqual(
+          (yield* send(fleet, "PUT", `/orders/${orderId(1)}/output/0`, health)).code,
+          "revoked"
+        )
+        const told = yield* send(fleet, "POST", "/poll", poll())
+        assert.deepInclude(told.json, { objection: "not_enrolled", admission: envelope })
+      })
   )
 
   it.effect("more requests of one device at once than allowed: overloaded, with a time to come back", () =>
     Effect.gen(function* () {
       const fleet = yield* acceptedFleet
       const held = yield* Effect.forEach(Array.from({ length: 16 }), () =>
-        Effect.forkChild(send(fleet, "POST", "/poll", poll({ wait_ms: 10_000, incarnation: "b".repeat(26) as never, blocked: "ledger_rolled_back" })))
+        Effect.forkChild(
+          send(
+            fleet,
+            "POST",
+            "/poll",
+            poll({ wait_ms: 10_000, incarnation: "b".repeat(26) as never, blocked: "ledger_rolled_back" })
+          )
+        )
       )
       yield* TestKit.settle
       const running = held.filter((fiber) => fiber.pollUnsafe() === undefined).length
@@ -147,7 +191,10 @@ describe("enrolment", () => {
       assert.deepStrictEqual((yield* send(fleet, "POST", "/enrolment", { body })).json, first.json)
       yield* accept(fleet)
       const decided = yield* send(fleet, "POST", "/enrolment", { body })
-      assert.deepStrictEqual(decided.json, { status: "accepted", admission: admission(nowMs + 10_000).envelope })
+      assert.deepStrictEqual(decided.json, {
+        status: "accepted",
+        admission: admission(nowMs + 10_000).envelope
+      })
 
       const foreign = enrolment(nowMs, device, { root_digest: `sha256:${"0".repeat(64)}` as never }).envelope
       assert.strictEqual((yield* send(fleet, "POST", "/enrolment", { body: foreign })).code, "conflict")
@@ -204,7 +251,11 @@ describe("polls", () => {
   it.effect("a job before a wanted service request comes along; jobs behind it wait for their lane", () =>
     Effect.gen(function* () {
       const fleet = yield* acceptedFleet
-      const orders = [yield* submit(fleet, 1), yield* submit(fleet, 2, { lane: "service" }), yield* submit(fleet, 3)]
+      const orders = [
+        yield* submit(fleet, 1),
+        yield* submit(fleet, 2, { lane: "service" }),
+        yield* submit(fleet, 3)
+      ]
       const reply = yield* send(fleet, "POST", "/poll", poll({ free_lanes: ["service"] }))
       assert.deepInclude(reply.json, { orders: orders.slice(0, 2).map((order) => order.envelope) })
     })
@@ -268,24 +319,26 @@ describe("polls", () => {
 })
 
 describe("payloads and results", () => {
-  it.effect("a payload comes whole or from an offset, to the device of its order, while the order is open", () =>
-    Effect.gen(function* () {
-      const fleet = yield* acceptedFleet
-      yield* accept(fleet, otherDevice, "other")
-      const order = yield* submit(fleet, 1)
-      const path = `/payloads/${order.order.payload.digest}`
-      const whole = yield* send(fleet, "GET", path)
-      assert.deepStrictEqual([whole.status, whole.octets, whole.signed], [200, utf8("payload 1"), true])
-      const request = signedRequest(nowMs + 10_000, "GET", path, { range: "bytes=4-" })
-      const response = yield* fleet.device(request)
-      assert.strictEqual(response.status, 206)
-      assert.strictEqual(response.headers["content-range"], "bytes 4-8/9")
-      assert.deepStrictEqual(yield* octetsOf(response), utf8("oad 1"))
-      assert.strictEqual((yield* send(fleet, "GET", path, { by: otherDevice })).code, "not_found")
-      const receipt = signedReceipt(1, null, order)
-      yield* send(fleet, "POST", "/receipts", { body: { receipts: [receipt.envelope] } })
-      assert.strictEqual((yield* send(fleet, "GET", path)).code, "gone")
-    })
+  it.effect(
+    "a payload comes whole or from an offset, to the device of its order, while the order is open",
+    () =>
+      Effect.gen(function* () {
+        const fleet = yield* acceptedFleet
+        yield* accept(fleet, otherDevice, "other")
+        const order = yield* submit(fleet, 1)
+        const path = `/payloads/${order.order.payload.digest}`
+        const whole = yield* send(fleet, "GET", path)
+        assert.deepStrictEqual([whole.status, whole.octets, whole.signed], [200, utf8("payload 1"), true])
+        const request = signedRequest(nowMs + 10_000, "GET", path, { range: "bytes=4-" })
+        const response = yield* fleet.device(request)
+        assert.strictEqual(response.status, 206)
+        assert.strictEqual(response.headers["content-range"], "bytes 4-8/9")
+        assert.deepStrictEqual(yield* octetsOf(response), utf8("oad 1"))
+        assert.strictEqual((yield* send(fleet, "GET", path, { by: otherDevice })).code, "not_found")
+        const receipt = signedReceipt(1, null, order)
+        yield* send(fleet, "POST", "/receipts", { body: { receipts: [receipt.envelope] } })
+        assert.strictEqual((yield* send(fleet, "GET", path)).code, "gone")
+      })
   )
 
   it.effect("output, artifacts, progress and receipts of one order, each come twice, count once", () =>
@@ -293,7 +346,14 @@ describe("payloads and results", () => {
       const fleet = yield* acceptedFleet
       const order = yield* submit(fleet, 1)
       const { id } = order.order
-      const event = { order: id, state: "running", version: 3, at_ms: nowMs, done_bytes: null, total_bytes: null } as const
+      const event = {
+        order: id,
+        state: "running",
+        version: 3,
+        at_ms: nowMs,
+        done_bytes: null,
+        total_bytes: null
+      } as const
       const receipt = signedReceipt(1, null, order)
       const twice = Effect.fnUntraced(function* (method: string, path: string, sending: Sending) {
         const first = yield* send(fleet, method, path, sending)
@@ -309,9 +369,17 @@ describe("payloads and results", () => {
       const block = { octets: utf8("artifacts"), query: "?offset=0&total=9" }
       assert.deepStrictEqual(yield* twice("PUT", `/orders/${id}/artifacts`, block), { received_bytes: 9 })
       const acknowledged = { acknowledged: [{ number: 1, digest: receipt.digest }] }
-      assert.deepStrictEqual(yield* twice("POST", "/receipts", { body: { receipts: [receipt.envelope] } }), acknowledged)
+      assert.deepStrictEqual(
+        yield* twice("POST", "/receipts", { body: { receipts: [receipt.envelope] } }),
+        acknowledged
+      )
       const job = yield* fleet.store.job(id)
-      assert.deepInclude(job, { state: "succeeded", outputChunks: 1, artifactBytes: 9, receiptDigest: receipt.digest })
+      assert.deepInclude(job, {
+        state: "succeeded",
+        outputChunks: 1,
+        artifactBytes: 9,
+        receiptDigest: receipt.digest
+      })
       const late = { ...event, state: "downloading", version: 9 } as const
       yield* send(fleet, "POST", "/progress", { body: { events: [late] } })
       assert.strictEqual((yield* fleet.store.job(id))?.state, "succeeded")
@@ -325,7 +393,10 @@ describe("payloads and results", () => {
       const order = yield* submit(fleet, 1)
       const { id } = order.order
       const by = otherDevice
-      assert.strictEqual((yield* send(fleet, "PUT", `/orders/${id}/output/0`, { octets: utf8("x"), by })).code, "not_found")
+      assert.strictEqual(
+        (yield* send(fleet, "PUT", `/orders/${id}/output/0`, { octets: utf8("x"), by })).code,
+        "not_found"
+      )
       const artifacts = { octets: utf8("x"), query: "?offset=0&total=1", by }
       assert.strictEqual((yield* send(fleet, "PUT", `/orders/${id}/artifacts`, artifacts)).code, "not_found")
       const forged = signedReceipt(1, null, order, {}, otherDevice)
@@ -341,7 +412,10 @@ describe("payloads and results", () => {
       const fleet = yield* acceptedFleet
       const { id } = (yield* submit(fleet, 1)).order
       const put = (text: string, offset: number, total: number) =>
-        send(fleet, "PUT", `/orders/${id}/artifacts`, { octets: utf8(text), query: `?offset=${offset}&total=${total}` })
+        send(fleet, "PUT", `/orders/${id}/artifacts`, {
+          octets: utf8(text),
+          query: `?offset=${offset}&total=${total}`
+        })
       assert.deepStrictEqual((yield* put("abc", 0, 6)).json, { received_bytes: 3 })
       assert.deepStrictEqual((yield* put("f", 5, 6)).json, { received_bytes: 3 })
       assert.strictEqual((yield* put("defg", 3, 6)).code, "conflict")
@@ -355,7 +429,14 @@ describe("unsigned questions", () => {
     Effect.gen(function* () {
       const fleet = yield* rootedFleet
       const ask = (path: string, query = "") =>
-        exchange(fleet.device, { method: "GET", authority: "x", path: `/api/device/v1${path}`, query, headers: {}, body: new Uint8Array(0) })
+        exchange(fleet.device, {
+          method: "GET",
+          authority: "x",
+          path: `/api/device/v1${path}`,
+          query,
+          headers: {},
+          body: new Uint8Array(0)
+        })
       assert.deepInclude((yield* ask("/identity")).json, { addresses: ["http://127.0.0.1:8470"] })
       assert.deepStrictEqual((yield* ask("/roots", "?from=1")).json, { roots: [trust.envelope] })
       assert.deepStrictEqual((yield* ask("/roots", "?from=2")).json, { roots: [] })

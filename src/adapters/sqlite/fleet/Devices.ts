@@ -41,10 +41,16 @@ const toDevice = (row: Row): DeviceRow => ({
 
 const enrolment = (database: DatabaseSync, find: (device: DeviceId) => Row | undefined) => {
   const count = database.prepare("SELECT count(*) AS n FROM devices")
-  const waiting = database.prepare("SELECT count(*) AS n FROM devices WHERE status = 'pending' AND invitation IS NULL")
-  const invited = database.prepare("SELECT count(*) AS n FROM devices WHERE status = 'pending' AND invitation = ?")
+  const waiting = database.prepare(
+    "SELECT count(*) AS n FROM devices WHERE status = 'pending' AND invitation IS NULL"
+  )
+  const invited = database.prepare(
+    "SELECT count(*) AS n FROM devices WHERE status = 'pending' AND invitation = ?"
+  )
   const invitation = database.prepare("SELECT 1 AS found FROM invitations WHERE id = ? AND expires_at_ms > ?")
-  const forget = database.prepare("DELETE FROM devices WHERE status = 'pending' AND admission IS NULL AND asked_at_ms <= ?")
+  const forget = database.prepare(
+    "DELETE FROM devices WHERE status = 'pending' AND admission IS NULL AND asked_at_ms <= ?"
+  )
   const insert = database.prepare(`
     INSERT INTO devices (device, status, enrolment, request, requested_at_ms, invitation, enrolled_at_ms, asked_at_ms)
     VALUES (?, 'pending', ?, ?, ?, ?, ?, ?)`)
@@ -80,7 +86,9 @@ const enrolment = (database: DatabaseSync, find: (device: DeviceId) => Row | und
 }
 
 const admission = (database: DatabaseSync, find: (device: DeviceId) => Row | undefined, audit: Audit) => {
-  const byName = database.prepare("SELECT device FROM devices WHERE status = 'accepted' AND name = ? AND device <> ?")
+  const byName = database.prepare(
+    "SELECT device FROM devices WHERE status = 'accepted' AND name = ? AND device <> ?"
+  )
   const decide = database.prepare(`
     UPDATE devices SET status = ?, name = ?, admission = ?, admitted = ?, invitation = NULL WHERE device = ?`)
   const anew = database.prepare(`
@@ -138,14 +146,17 @@ const seen = (database: DatabaseSync, audit: Audit) => {
       update.run(told.atMs, told.toldAtMs, told.incarnation, mark, told.blocked, told.lastReceipt, device)
     },
     object: (device, objection, atMs) => {
-      if (object.run(objection, device, objection).changes > 0) audit(atMs, "server", `object: ${objection}`, device)
+      if (object.run(objection, device, objection).changes > 0)
+        audit(atMs, "server", `object: ${objection}`, device)
     },
     standing: (device) => {
       const last = receipt.get(device) as Row | undefined
       const place = taken.get(device) as Row | undefined
       return {
         receipt:
-          last === undefined ? null : { number: integer(last, "number"), atMs: integer(last, "written_at_ms") },
+          last === undefined
+            ? null
+            : { number: integer(last, "number"), atMs: integer(last, "written_at_ms") },
         position:
           place === undefined
             ? null

@@ -7,7 +7,9 @@ import type { Objection } from "../../../schemas/DeviceApi.ts"
 type Port = FleetStore["Service"]
 
 /** What a method of the port looks like once it is synchronous. */
-type Synchronous<F> = F extends (...args: infer A) => Effect.Effect<infer R, any> ? (...args: A) => R : never
+type Synchronous<F> = F extends (...args: infer A) => Effect.Effect<infer R, unknown>
+  ? (...args: A) => R
+  : never
 
 type PortMethods = {
   readonly [K in Exclude<keyof Port, "addHealth" | "health" | "counts" | "enrol">]: Synchronous<Port[K]>

@@ -64,7 +64,10 @@ const submission = (database: DatabaseSync, find: (id: OrderId) => Row | undefin
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)`)
 
   /** The last place given out for a device: by us, or (after our own restore from a backup) by what the device has. */
-  const lastPlace = (device: DeviceId, seen: Row | undefined): (Place & { readonly digest: Digest }) | null => {
+  const lastPlace = (
+    device: DeviceId,
+    seen: Row | undefined
+  ): (Place & { readonly digest: Digest }) | null => {
     const row = last.get(device) as Row | undefined
     const ours =
       row === undefined
@@ -134,7 +137,8 @@ const offering = (database: DatabaseSync) => {
     offer: (device, lanes, above, maximum, atMs) => {
       const from = above === null ? { rootVersion: 0, counter: 0 } : placeOf(above)
       const rows = open.all(device, from.rootVersion, from.counter, maximum)
-      const end = rows.findLastIndex((row) => (lanes as ReadonlyArray<string>).includes(text(row, "lane"))) + 1
+      const end =
+        rows.findLastIndex((row) => (lanes as ReadonlyArray<string>).includes(text(row, "lane"))) + 1
       return rows.slice(0, end).map((row) => {
         if (text(row, "state") === "offered") return toJob(row)
         mark.run(atMs, text(row, "id"))
@@ -163,7 +167,8 @@ const interventions = (database: DatabaseSync, find: (id: OrderId) => Row | unde
       const row = find(document.order)
       if (row === undefined || text(row, "device") !== document.device) return "unknown"
       if (integer(row, "final") === 1) return "finished"
-      if (cancel.run(toJson(envelope), atMs, document.order).changes > 0) audit(atMs, actor, "cancel", document.order)
+      if (cancel.run(toJson(envelope), atMs, document.order).changes > 0)
+        audit(atMs, actor, "cancel", document.order)
       return "done"
     },
     requestStop: (id, actor, atMs) => {
@@ -213,7 +218,8 @@ const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined)
       const changed = new Set<OrderId>()
       for (const event of events) {
         const row = ofDevice(device, event.order)
-        if (row === undefined || integer(row, "final") === 1 || isFinal(event.state) || !movesOn(row, event)) continue
+        if (row === undefined || integer(row, "final") === 1 || isFinal(event.state) || !movesOn(row, event))
+          continue
         const { at_ms, done_bytes, order, total_bytes, version } = event
         update.run(shownState(event.state), version, done_bytes, total_bytes, at_ms, order)
         changed.add(order)
@@ -243,9 +249,7 @@ const listing = (database: DatabaseSync) => {
   const open = database.prepare(`SELECT * FROM jobs WHERE final = 0 ${newest} ?`)
   const ofDevice = database.prepare(`SELECT * FROM jobs WHERE device = ? ${newest} ?`)
   const openOfDevice = database.prepare(`SELECT * FROM jobs WHERE device = ? AND final = 0 ${newest} ?`)
-  const use = database.prepare(
-    "SELECT min(final) AS final FROM jobs WHERE device = ? AND payload_digest = ?"
-  )
+  const use = database.prepare("SELECT min(final) AS final FROM jobs WHERE device = ? AND payload_digest = ?")
   return {
     jobs: ({ device, limit, open: onlyOpen }) => {
       const rows =

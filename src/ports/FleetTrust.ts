@@ -2,7 +2,7 @@
  * The root of trust as the server holds it: written by the registrar alone, read by everyone at every request. A plain
  * cell, since a reader needs the newest value and never has to wait for it.
  */
-import { Context, Layer } from "effect"
+import { Context } from "effect"
 import type { Digest } from "../schemas/Ids.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 
@@ -19,15 +19,4 @@ export class FleetTrust extends Context.Service<
     readonly current: () => FleetRoot | null
     readonly set: (root: FleetRoot) => void
   }
->()("postern/actors/FleetTrust") {
-  /** A fresh, empty cell for each server built. */
-  static readonly layer = Layer.sync(FleetTrust, () => {
-    let held: FleetRoot | null = null
-    return {
-      current: () => held,
-      set: (root) => {
-        held = root
-      }
-    }
-  })
-}
+>()("postern/ports/FleetTrust") {}

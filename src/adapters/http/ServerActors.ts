@@ -1,0 +1,16 @@
+/** The actors behind the APIs, as references that the program hands over. */
+import type { RpcGroup } from "effect/rpc"
+import type { ActorRef } from "../../kernel/index.ts"
+import type { DeviceId } from "../../schemas/Ids.ts"
+import type { DeviceProtocol } from "../../schemas/protocols/Device.ts"
+import type { JobWatchProtocol } from "../../schemas/protocols/JobWatch.ts"
+import type { RecorderProtocol } from "../../schemas/protocols/Recorder.ts"
+import type { RegistrarProtocol } from "../../schemas/protocols/Registrar.ts"
+
+export interface ServerActors {
+  readonly registrar: ActorRef<RpcGroup.Rpcs<typeof RegistrarProtocol>>
+  readonly jobWatch: ActorRef<RpcGroup.Rpcs<typeof JobWatchProtocol>>
+  readonly recorder: ActorRef<RpcGroup.Rpcs<typeof RecorderProtocol>>
+  /** The actor of one device; a send starts it. */
+  readonly device: (id: DeviceId) => ActorRef<RpcGroup.Rpcs<typeof DeviceProtocol>>
+}

@@ -1,0 +1,94 @@
+/** The server's gateways, each an actor that opens its port or socket in its own life, and the start of the whole. */
+import { Deferred, Effect } from "effect"
+import {
+  ControlGatewayKey,
+  DeviceKey,
+  HttpGatewayKey,
+  JobWatchKey,
+  RecorderKey,
+  RegistrarKey
+} from "../actors/ServerKeys.ts"
+import { controlSocketPath, serveControl } from "../adapters/ControlSocket.ts"
+import { makeDeviceApi } from "../adapters/http/DeviceApi.ts"
+import { type Addresses, httpGateway } from "../adapters/http/HttpGateway.ts"
+import { makeManagementApi } from "../adapters/http/ManagementService.ts"
+import type { ServerActors } from "../adapters/http/ServerActors.ts"
+import { ActorSystem, type AnySpec, Behaviour, ChildSpec, type SystemInspection } from "../kernel/index.ts"
+import { Limits } from "../schemas/Limits.ts"
+import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
+import type { ServerConfig } from "../schemas/ServerConfig.ts"
+import { serverTree } from "./serverTree.ts"
+
+/** The references that the APIs are handed. */
+export const serverActors = (addresses: Addresses): ServerActors => ({
+  registrar: addresses.ref(RegistrarKey),
+  jobWatch: addresses.ref(JobWatchKey),
+  recorder: addresses.ref(RecorderKey),
+  device: (id) => addresses.refOf(DeviceKey, id)
+})
+
+export interface HttpDoorOptions {
+  readonly config: ServerConfig
+  readonly startedAtMs: number
+  /** The running tree, once it runs. */
+  readonly inspect: Effect.Effect<SystemInspection>
+  /** Told each time the port is open. */
+  readonly listening: (origin: string) => Effect.Effect<void>
+}
+
+/** Both APIs on one HTTP port. */
+export const httpDoor = ({ config, inspect, listening, startedAtMs }: HttpDoorOptions) => {
+  let origin: string | null = null
+  const addresses = () => (config.addresses.length > 0 || origin === null ? config.addresses : [origin])
+  const pollSleepMs = config.poll_sleep_ms
+  return ChildSpec.make({
+    key: HttpGatewayKey,
+    shutdownMs: Limits.drainMs + 500,
+    behaviour: httpGateway({
+      host: config.host,
+      port: config.port,
+      maximumRequests: config.maximum_requests,
+      apis: (context, stopping) => {
+        const actors = serverActors(context)
+        return Effect.all({
+          device: makeDeviceApi({ actors, addresses, stopping }),
+          management: makeManagementApi({ actors, inspect, startedAtMs, pollSleepMs, stopping })
+        })
+      },
+      listening: (bound) =>
+        Effect.suspend(() => {
+          origin = bound
+          return listening(bound)
+        })
+    })
+  })
+}
+
+/** The control socket in the state folder, for `postern ps` on this machine. */
+export const controlDoor = (options: {
+  readonly stateFolder: string
+  readonly inspect: Effect.Effect<SystemInspection>
+}) =>
+  ChildSpec.make({
+    key: ControlGatewayKey,
+    shutdownMs: 1_000,
+    behaviour: Behaviour.make(GatewayProtocol, (context) =>
+      Effect.as(
+        serveControl({ stateFolder: options.stateFolder, handlers: { inspect: options.inspect } }),
+        context.handlers({ Address: () => Effect.succeed(controlSocketPath(options.stateFolder)) })
+      )
+    )
+  })
+
+/** Starts a tree; its gateways may want to look at the whole of it. */
+export const startServer = <const Gateways extends ReadonlyArray<AnySpec>>(
+  config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices">,
+  gateways: (inspect: Effect.Effect<SystemInspection>) => Gateways
+) =>
+  Effect.gen(function* () {
+    const started = yield* Deferred.make<ActorSystem>()
+    const inspect = Effect.flatMap(Deferred.await(started), (system) => system.inspect(100))
+    const system = yield* ActorSystem.make({ name: "server", root: serverTree(config, gateways(inspect)) })
+    yield* Deferred.succeed(started, system)
+    return system
+  })
