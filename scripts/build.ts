@@ -10,7 +10,7 @@ const dist = join(root, "dist")
 const at = (path: string) => join(root, path)
 
 /** Programs that are still to be written may be missing only as long as this says so. */
-const MISSING_ENTRIES_ARE_ERRORS = false
+const MISSING_ENTRIES_ARE_ERRORS = true
 
 const programs: ReadonlyArray<Program> = JSON.parse(readFileSync(at("scripts/programs.json"), "utf8"))
 
