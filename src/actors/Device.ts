@@ -15,7 +15,7 @@ import { Refused } from "../schemas/ManagementApi.ts"
 import { DeviceProtocol, NotAccepted } from "../schemas/protocols/Device.ts"
 import type { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
 import type { OrderProgress } from "../schemas/WorkOrder.ts"
-import { type Heard, objectionTo } from "./DeviceJudgement.ts"
+import { type Heard, isLeftOver, objectionTo } from "./DeviceJudgement.ts"
 import { makeOrders } from "./DeviceOrders.ts"
 import { makePolls } from "./DevicePolls.ts"
 import { type DeviceRecord, knownObjection, makeRecord } from "./DeviceRecord.ts"
@@ -33,6 +33,7 @@ const makeHearing = (device: DeviceId, record: DeviceRecord, announce: Announce)
     let reported = new Map<OrderId, string>()
 
     const judge = Effect.fnUntraced(function* (row: DeviceRow, heard: Heard) {
+      if (isLeftOver(heard, row)) return row.objection ?? "ledger_rolled_back"
       const nowMs = yield* Clock.currentTimeMillis
       const standing = yield* record.standing
       const objection = objectionTo(heard, row, standing, record.memory())

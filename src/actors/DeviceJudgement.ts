@@ -56,6 +56,18 @@ const fellBack = (heard: Heard, standing: Standing, memory: Memory): boolean => 
 }
 
 /**
+ * Whether a poll of another ledger than the accepted one was made before the accepted one enrolled: it was only held up
+ * on its way, and says nothing about who lives now.
+ */
+export const isLeftOver = (
+  { createdMs, request }: Heard,
+  { admitted, request: enrolment }: DeviceRow
+): boolean =>
+  request.incarnation !== admitted?.incarnation &&
+  enrolment.incarnation === admitted?.incarnation &&
+  createdMs <= enrolment.issued_at_ms + marginMs
+
+/**
  * What is to be held against an accepted device after this poll. Once there is an objection only a new acceptance takes
  * it away; `cloned` outweighs the other.
  */
