@@ -13,8 +13,8 @@ import { errorText } from "./files/AtomicFile.ts"
 export interface LinuxHostOptions {
   /** Where free disk is counted. */
   readonly stateFolder: string
-  /** Whether the server is reached over loopback, so that no other interface is needed. */
-  readonly isServerLocal: boolean
+  /** Whether the server is reached over loopback, so that no other interface is needed. Default no. */
+  readonly isServerLocal?: boolean
   /** For tests: where /proc and /sys are. */
   readonly proc?: string
   readonly sys?: string
@@ -93,7 +93,7 @@ const adaptersOf = (up: ReadonlySet<string> | null): HostFigures["adapters"] =>
     }))
 
 const makeProbe = (options: LinuxHostOptions): HostProbe["Service"] => {
-  const { isServerLocal, stateFolder } = options
+  const { isServerLocal = false, stateFolder } = options
   const proc = options.proc ?? "/proc"
   const sys = options.sys ?? "/sys"
   const readings = Effect.all(

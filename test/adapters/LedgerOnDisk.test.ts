@@ -3,8 +3,11 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
+import { SqliteLedger } from "../../src/adapters/SqliteLedger.ts"
+import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
 import { openDatabase } from "../../src/adapters/sqlite/Database.ts"
+import { Ledger } from "../../src/ports/Ledger.ts"
 import { temporaryFolder } from "./support/folders.ts"
 import { accept, conclusionAfter, ledgerIn, orderId, reasonOf } from "./support/ledger.ts"
 import { hasSmallDisk, smallDisk } from "./support/smallDisk.ts"
@@ -134,6 +137,33 @@ describe("the ledger on disk", () => {
       database.exec(`UPDATE orders SET document = replace(document, '"counter":1', '"counter":-1')`)
       database.close()
       assert.match(yield* reasonOf(ledger.find(orderId(1))), /an order in the ledger is damaged/)
+    })
+  )
+
+  it.live("serves the same file from a thread of its own", () =>
+    Effect.gen(function* () {
+      const stateFolder = join(yield* temporaryFolder, "state")
+      const entry = new URL("./support/ledgerEntry.ts", import.meta.url)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const layer = SqliteLedger({ stateFolder, entry }).pipe(Layer.provide(SystemEntropy))
+          const ledger = yield* Effect.provideContext(Ledger, yield* Layer.build(layer))
+          yield* accept(ledger, 1)
+          yield* ledger.putOutput(orderId(1), 0, new Uint8Array(1000).subarray(0, 3))
+          yield* ledger.conclude(conclusionAfter(yield* ledger.chainHead, 1))
+          const kinds = (yield* ledger.outbox(5)).map((item) =>
+            item.kind === "output" ? item.bytes.length : item.kind
+          )
+          assert.deepStrictEqual(kinds, [3, "receipt"])
+        })
+      )
+      const again = yield* ledgerIn(stateFolder)
+      assert.strictEqual((yield* again.find(orderId(1)))?.state, "succeeded")
+      writeFileSync(join(stateFolder, "ledger.db"), "no database at all".repeat(1000))
+      const damaged = Effect.scoped(
+        Layer.build(SqliteLedger({ stateFolder, entry }).pipe(Layer.provide(SystemEntropy)))
+      )
+      assert.match(yield* reasonOf(damaged), /restore it or move it away/)
     })
   )
 

@@ -144,7 +144,9 @@ const sealArchive = async (
   signal: AbortSignal
 ): Promise<Written> => {
   const part = `${options.target}.part`
-  const handle = await open(part, "w", 0o600)
+  // What a crash left behind, or somebody put there: never written through.
+  await rm(part, { force: true })
+  const handle = await open(part, "wx", 0o600)
   try {
     const deflate = createZstdCompress({ params: { [zlibConstants.ZSTD_c_compressionLevel]: options.level } })
     const write = ciphertextWriter(options.engine, options.cipher, handle, options.maximumBytes)
