@@ -105,8 +105,11 @@ export const healthLoop = (options: HealthOptions) =>
       let looking = false
       const watchdog = context.ref(WatchdogKey)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
-      const beat = (withinMs: number) =>
-        Effect.andThen(context.beat, Effect.ignore(watchdog.tell("Beat", { loop: "health-loop", withinMs })))
+      const beat = (withinMs: number, done = false) =>
+        Effect.andThen(
+          context.beat,
+          Effect.ignore(watchdog.tell("Beat", { loop: "health-loop", withinMs, done }))
+        )
       const task = Effect.gen(function* () {
         const report = yield* look(context, options)
         const sent = yield* Effect.orElseSucceed(send(context, report), () => false)
@@ -133,7 +136,7 @@ export const healthLoop = (options: HealthOptions) =>
           else history.push(payload.report)
           if (history.length > historyLength) history.shift()
           const pauseMs = yield* jittered(options.intervalMs)
-          yield* beat(pauseMs + lookWithinMs)
+          yield* beat(pauseMs + lookWithinMs, true)
           yield* alarm.ringIn(pauseMs)
         }),
         History: () => Effect.sync(() => [...history]),

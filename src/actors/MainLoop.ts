@@ -102,8 +102,11 @@ export const mainLoop = (options: MainLoopOptions) =>
         lanes: new Map(options.lanes.map((name) => [name, context.ref(LaneKeys[name])]))
       }
       const alarm = yield* makeAlarm(context.self.tell("Due"))
-      const beat = (withinMs: number) =>
-        Effect.andThen(context.beat, Effect.ignore(watchdog.tell("Beat", { loop: "main-loop", withinMs })))
+      const beat = (withinMs: number, done = false) =>
+        Effect.andThen(
+          context.beat,
+          Effect.ignore(watchdog.tell("Beat", { loop: "main-loop", withinMs, done }))
+        )
       const beginTurn = Effect.suspend(() => {
         if (state.running || state.draining) return Effect.void
         state.running = true
@@ -142,7 +145,7 @@ export const mainLoop = (options: MainLoopOptions) =>
           if (reachedAgain) yield* Effect.ignore(outbox.tell("Wake"))
           const nudged = state.again && payload.kind !== "failed"
           const sleepMs = nudged ? 0 : yield* sleepAfter(payload, state.failures, options)
-          yield* beat(sleepMs + turnWithinMs)
+          yield* beat(sleepMs + turnWithinMs, true)
           yield* alarm.ringIn(sleepMs)
         }),
         Restart: () => context.stopSelf

@@ -95,9 +95,10 @@ export const outbox = Behaviour.make(OutboxProtocol, (context) =>
       dropped: 0
     }
     const alarm = yield* makeAlarm(context.self.tell("Due"))
-    const beat = (withinMs: number) =>
-      Effect.andThen(context.beat, Effect.ignore(watchdog.tell("Beat", { loop: "outbox", withinMs })))
-    const waitFor = (delayMs: number) => Effect.andThen(beat(delayMs + roundWithinMs), alarm.ringIn(delayMs))
+    const beat = (withinMs: number, done = false) =>
+      Effect.andThen(context.beat, Effect.ignore(watchdog.tell("Beat", { loop: "outbox", withinMs, done })))
+    const waitFor = (delayMs: number, done = true) =>
+      Effect.andThen(beat(delayMs + roundWithinMs, done), alarm.ringIn(delayMs))
 
     /** Without trust there is nobody to send to. */
     const task = Effect.gen(function* () {
@@ -120,7 +121,7 @@ export const outbox = Behaviour.make(OutboxProtocol, (context) =>
         ])
       )
     })
-    yield* waitFor(0)
+    yield* waitFor(0, false)
     return context.handlers({
       // While the server is not reached, its being reached again is what ends the pause: the main loop wakes us then.
       Wake: () => begin,
@@ -150,7 +151,10 @@ export const outbox = Behaviour.make(OutboxProtocol, (context) =>
         if (failed || payload.sent > 0) state.reached = !failed
         if (failed)
           return yield* waitFor(Math.max(payload.pauseMs, yield* delayAfter(failureDelays, state.failures)))
-        if (state.again || payload.kind === "more") return yield* begin
+        if (state.again || payload.kind === "more") {
+          yield* beat(roundWithinMs, true)
+          return yield* begin
+        }
         yield* waitFor(payload.pauseMs)
       }),
       Restart: () => context.stopSelf

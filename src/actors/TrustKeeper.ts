@@ -231,10 +231,14 @@ export const trustKeeper = (options: TrustOptions) =>
       const watchdog = context.ref(WatchdogKey)
       const mainLoop = context.ref(MainLoopKey)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
-      const beat = (withinMs: number) =>
-        Effect.andThen(context.beat, Effect.ignore(watchdog.tell("Beat", { loop: "trust-keeper", withinMs })))
-      const waitFor = (delayMs: number) => Effect.andThen(beat(delayMs + stepWithinMs), alarm.ringIn(delayMs))
-      yield* waitFor(0)
+      const beat = (withinMs: number, done = false) =>
+        Effect.andThen(
+          context.beat,
+          Effect.ignore(watchdog.tell("Beat", { loop: "trust-keeper", withinMs, done }))
+        )
+      const waitFor = (delayMs: number, done = true) =>
+        Effect.andThen(beat(delayMs + stepWithinMs, done), alarm.ringIn(delayMs))
+      yield* waitFor(0, false)
       return context.handlers({
         View: () => Effect.sync(() => viewOf(keeper)),
         Heard: Effect.fnUntraced(function* ({ payload }) {

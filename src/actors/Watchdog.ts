@@ -74,12 +74,13 @@ export const watchdog = (options: WatchdogOptions) =>
       return context.handlers({
         Beat: Effect.fnUntraced(function* ({ payload }) {
           const nowAt = yield* monotonicMs
+          const before = watched.get(payload.loop)
           watched.set(payload.loop, {
-            vital: watched.get(payload.loop)?.vital ?? false,
+            vital: before?.vital ?? false,
             lastBeatAtMs: yield* clock.nowMs,
             heardAt: nowAt,
             dueAt: nowAt + payload.withinMs,
-            restarts: 0
+            restarts: payload.done ? 0 : (before?.restarts ?? 0)
           })
         }),
         Round: Effect.fnUntraced(function* () {

@@ -20,8 +20,11 @@ export const LoopHealth = Schema.Struct({
 export type LoopHealth = typeof LoopHealth.Type
 
 export const WatchdogProtocol = RpcGroup.make(
-  /** A loop lives, and will beat again within so many milliseconds. */
-  Rpc.make("Beat", { payload: { loop: LoopName, withinMs: Count } }),
+  /**
+   * A loop lives, and will beat again within so many milliseconds. `done` says that a turn of it has ended; a loop that
+   * only ever begins is still in trouble.
+   */
+  Rpc.make("Beat", { payload: { loop: LoopName, withinMs: Count, done: Schema.Boolean } }),
   /** The watchdog's own round, every few seconds. */
   Rpc.make("Round"),
   Rpc.make("Report", { success: Schema.Array(LoopHealth) })

@@ -31,6 +31,8 @@ export class SimulatedHost {
   hasNetwork = true
   /** Fails the next so many uses of the disk by the package store. */
   storageFailures = 0
+  /** The disk does not answer. */
+  hangs = false
   /** Signs of life towards the service manager. */
   alive = 0
 }
@@ -285,9 +287,11 @@ export const simulatedProbe = (host: SimulatedHost) =>
       node: "sim"
     }),
     freeDiskBytes: Effect.suspend(() =>
-      host.freeDiskBytes === null
-        ? Effect.fail(new ProbeError({ reason: "simulated" }))
-        : Effect.succeed(host.freeDiskBytes)
+      host.hangs
+        ? Effect.never
+        : host.freeDiskBytes === null
+          ? Effect.fail(new ProbeError({ reason: "simulated" }))
+          : Effect.succeed(host.freeDiskBytes)
     ),
     hasNetwork: Effect.sync(() => host.hasNetwork)
   })
