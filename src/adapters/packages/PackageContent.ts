@@ -7,7 +7,7 @@
  */
 import { Result, Schema } from "effect"
 import { concatBytes, utf8 } from "../../crypto/Bytes.ts"
-import { parseCanonical } from "../../crypto/CanonicalJson.ts"
+import { parseStrict } from "../../crypto/CanonicalJson.ts"
 import type { Engine, Hasher } from "../../crypto/Engine.ts"
 import { encodeHex } from "../../crypto/Hex.ts"
 import { PackageRefused } from "../../ports/PackageStore.ts"
@@ -77,7 +77,7 @@ const decodeManifest = Schema.decodeUnknownResult(Manifest, { onExcessProperty: 
  * @throws PackageRefused `manifest_malformed`
  */
 export const readManifest = (bytes: Uint8Array): Manifest => {
-  const json = parseCanonical(bytes, { maximumBytes: Limits.manifestBytes })
+  const json = parseStrict(bytes, { maximumBytes: Limits.manifestBytes })
   if (Result.isFailure(json)) throw refused("manifest_malformed", json.failure.message)
   const decoded = decodeManifest(json.success)
   if (Result.isFailure(decoded)) throw refused("manifest_malformed", decoded.failure.message.slice(0, 1000))

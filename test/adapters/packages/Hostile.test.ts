@@ -163,7 +163,11 @@ const plainText = new TextDecoder().decode(manifestOf({ hello }))
 const hostileManifests: ReadonlyArray<readonly [what: string, archive: Uint8Array]> = [
   ["is empty", rawManifest("")],
   ["is no JSON", rawManifest("hello")],
-  ["is not canonical", rawManifest(JSON.stringify(JSON.parse(plainText), null, 2))],
+  ["has a byte order mark", rawManifest(`\ufeff${plainText}`)],
+  [
+    "has a number that cannot be held",
+    rawManifest(plainText.replace(`"grace_ms":5000`, `"grace_ms":9007199254740993`))
+  ],
   ["names a member twice", rawManifest(plainText.replace("{", `{"name":"x",`))],
   ["has a member nobody knows", manifest((known) => ({ ...known, run_as: "root" }))],
   ["lacks a member", manifest(({ grants: _, ...rest }) => rest)],
