@@ -151,6 +151,7 @@ describe("two ledgers under one identity", () => {
     Effect.gen(function* () {
       const fleet = yield* acceptedFleet
       yield* submit(fleet, 1)
+      yield* later
       const strange = yield* poll(fleet, { incarnation: other })
       assert.deepInclude(strange, { objection: "ledger_rolled_back", orders: [] })
       yield* later
