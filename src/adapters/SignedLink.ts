@@ -28,6 +28,7 @@ import {
   RootChain
 } from "../schemas/DeviceApi.ts"
 import { ServerIdentity } from "../schemas/Enrolment.ts"
+import type { Digest } from "../schemas/Ids.ts"
 import { encodeJson, jsonType, octetsType } from "./http/Json.ts"
 import {
   type Ask,
@@ -174,16 +175,17 @@ const within = (timeoutMs: number) =>
       )
   })
 
-const makeLink = (
+/** The kinds of call the endpoints are made of. */
+const makeCalls = (
   tools: ExchangeTools,
+  way: Way,
   clock: DeviceClock["Service"],
   options: SignedLinkOptions
-): ServerLink["Service"] => {
-  const way = makeWay(options.addresses)
+) => {
   const signed = makeSigned(tools, way, clock)
   const responseTimeoutMs = options.responseTimeoutMs ?? defaultResponseTimeoutMs
   const callTimeoutMs = options.callTimeoutMs ?? defaultCallTimeoutMs
-  const base = {
+  const base: Omit<Ask, "method" | "path"> = {
     query: "",
     contentType: octetsType,
     body: noBody,
@@ -209,49 +211,48 @@ const makeLink = (
       return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
     }).pipe(Effect.scoped, within(callTimeoutMs + whole.responseTimeoutMs - responseTimeoutMs))
   }
-  const post = <A>(path: string, value: unknown, schema: Schema.Codec<A, unknown>, waitMs = 0) =>
-    call(
-      {
-        method: "POST",
-        path,
-        contentType: jsonType,
-        body: encodeJson(value),
-        responseTimeoutMs: responseTimeoutMs + waitMs
-      },
-      schema
-    )
-  const plain = <A>(path: string, query: string, schema: Schema.Codec<A, unknown>) =>
-    inTurn(way, (origin) =>
-      plainExchange(tools, origin, { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }, schema)
-    ).pipe(Effect.scoped, within(callTimeoutMs))
 
+  return {
+    put: <A>(path: string, query: string, body: Uint8Array, schema: Schema.Codec<A, unknown>) =>
+      call({ method: "PUT", path, query, body }, schema),
+    /** `waitMs`: how long the server may hold the request before it answers. */
+    post: <A>(path: string, value: unknown, schema: Schema.Codec<A, unknown>, waitMs = 0) => {
+      const body = encodeJson(value)
+      const patience = responseTimeoutMs + waitMs
+      return call({ method: "POST", path, contentType: jsonType, body, responseTimeoutMs: patience }, schema)
+    },
+    plain: <A>(path: string, query: string, schema: Schema.Codec<A, unknown>) =>
+      inTurn(way, (origin) =>
+        plainExchange(tools, origin, { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }, schema)
+      ).pipe(Effect.scoped, within(callTimeoutMs)),
+    download: (path: string, rangeStart: number, streamed: Digest) =>
+      Stream.unwrap(
+        Effect.map(
+          signed({ ...base, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed }),
+          (answer) => answer.stream ?? Stream.empty
+        )
+      )
+  }
+}
+
+const makeLink = (
+  tools: ExchangeTools,
+  clock: DeviceClock["Service"],
+  options: SignedLinkOptions
+): ServerLink["Service"] => {
+  const way = makeWay(options.addresses)
+  const { download, plain, post, put } = makeCalls(tools, way, clock, options)
   return {
     identity: plain("/identity", "", ServerIdentity),
     roots: (from) => plain("/roots", `?from=${from}`, RootChain),
     trust: (trust) => Effect.sync(() => way.setTrust(trust)),
     enrol: (request) => post("/enrolment", request, EnrolmentAnswer),
     poll: (request) => post("/poll", request, PollAnswer, request.wait_ms),
-    payload: (digest, offset) =>
-      Stream.unwrap(
-        Effect.gen(function* () {
-          const path = `${deviceApiPath}/payloads/${digest}`
-          const answer = yield* signed({ ...base, method: "GET", path, rangeStart: offset, streamed: digest })
-          return answer.stream ?? Stream.empty
-        })
-      ),
+    payload: (digest, offset) => download(`/payloads/${digest}`, offset, digest),
     progress: (report) => post("/progress", report, Acknowledged),
-    output: (order, sequence, chunk) =>
-      call({ method: "PUT", path: `/orders/${order}/output/${sequence}`, body: chunk }, Acknowledged),
+    output: (order, sequence, chunk) => put(`/orders/${order}/output/${sequence}`, "", chunk, Acknowledged),
     artifacts: (order, offset, totalBytes, block) =>
-      call(
-        {
-          method: "PUT",
-          path: `/orders/${order}/artifacts`,
-          query: `?offset=${offset}&total=${totalBytes}`,
-          body: block
-        },
-        BlockAnswer
-      ),
+      put(`/orders/${order}/artifacts`, `?offset=${offset}&total=${totalBytes}`, block, BlockAnswer),
     receipts: (delivery) => post("/receipts", delivery, ReceiptAcknowledgement),
     health: (report) => post("/health", report, Acknowledged)
   }

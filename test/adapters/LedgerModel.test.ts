@@ -89,7 +89,9 @@ class Model {
       }
       case "begin": {
         const known = this.open(step.order)
-        if (known === undefined || known.attempts >= (step.idempotent ? Limits.runAttempts : 1)) return false
+        if (known === undefined) return false
+        const mayRepeat = step.idempotent && (known.attempts === 0 || known.idempotent)
+        if (known.attempts >= (mayRepeat ? Limits.runAttempts : 1)) return false
         Object.assign(known, {
           state: "running",
           attempts: known.attempts + 1,

@@ -61,6 +61,7 @@ describe("the ledger", () => {
         yield* reasonOf(ledger.begin(orderId(1), false, 1_800)),
         /was begun 1 times; 1 are allowed/
       )
+      assert.match(yield* reasonOf(ledger.begin(orderId(1), true, 1_800)), /1 are allowed/)
       assert.match(yield* reasonOf(ledger.requeue(orderId(1))), /may not be run again/)
       const row = yield* ledger.find(orderId(1))
       assert.deepStrictEqual([row?.state, row?.attempts, row?.startedAtMs], ["running", 1, 1_700])

@@ -37,90 +37,99 @@ const littleEndian = (bytes: Uint8Array): number => bytes.reduceRight((sum, byte
 /** Steps of the walk: collect so many bytes and look at them, or skip so many. */
 type Step = { readonly _tag: "Collect"; readonly length: number } | { readonly _tag: "Skip"; length: number }
 
-/** Begins a walk. */
-export const zstdFrameWalker = (): ZstdFrameWalker => {
-  let held: Array<number> = []
-  let phase: "magic" | "descriptor" | "header" | "block" | "ended" = "magic"
-  let step: Step = { _tag: "Collect", length: 4 }
-  let descriptor = 0
-  let isLast = false
+const hasSingleSegment = (descriptor: number): boolean => (descriptor & 0x20) !== 0
+const sizeFieldBytes = (descriptor: number): number => contentSizeBytes[(descriptor >> 6) as 0 | 1 | 2 | 3]
 
-  const expectBlock = (): void => {
-    phase = "block"
-    step = { _tag: "Collect", length: 3 }
+/** How many bytes of header follow the descriptor. */
+const headerBytes = (descriptor: number): number => {
+  if ((descriptor & 0x08) !== 0) throw new ZstdRefused("its frame has a reserved bit set")
+  if (dictionaryIdBytes[(descriptor & 3) as 0 | 1 | 2 | 3] !== 0)
+    throw new ZstdRefused("it needs a dictionary")
+  const sizeBytes = sizeFieldBytes(descriptor)
+  return hasSingleSegment(descriptor) ? Math.max(1, sizeBytes) : 1 + sizeBytes
+}
+
+/** The window a header asks for; in a single segment it is the whole content. */
+const windowBytes = (descriptor: number, header: Uint8Array): number => {
+  if (hasSingleSegment(descriptor)) return littleEndian(header) + (header.length === 2 ? 256 : 0)
+  const [window = 0] = header
+  return 2 ** (10 + (window >> 3)) * (1 + (window & 7) / 8)
+}
+
+class Walker implements ZstdFrameWalker {
+  private held: Array<number> = []
+  private phase: "magic" | "descriptor" | "header" | "block" | "ended" = "magic"
+  private step: Step = { _tag: "Collect", length: magic.length }
+  private descriptor = 0
+  private isLast = false
+
+  push(bytes: Uint8Array): number {
+    let offset = 0
+    while (offset < bytes.length && this.phase !== "ended") {
+      const { step } = this
+      if (step._tag === "Skip") {
+        const skipped = Math.min(step.length, bytes.length - offset)
+        step.length -= skipped
+        offset += skipped
+        if (step.length === 0) this.endSkip()
+      } else {
+        this.held.push(bytes[offset] as number)
+        offset += 1
+        if (this.held.length === step.length) this.takeHeld()
+      }
+    }
+    return offset
   }
 
-  const readHeader = (bytes: Uint8Array): void => {
-    const isSingleSegment = (descriptor & 0x20) !== 0
-    const sizeBytes = contentSizeBytes[(descriptor >> 6) as 0 | 1 | 2 | 3]
-    const size = isSingleSegment && sizeBytes === 0 ? 1 : sizeBytes
-    const windowBytes = isSingleSegment
-      ? littleEndian(bytes.subarray(bytes.length - size)) + (size === 2 ? 256 : 0)
-      : 2 ** (10 + ((bytes[0] as number) >> 3)) * (1 + ((bytes[0] as number) & 7) / 8)
-    if (windowBytes > 2 ** zstdWindowLog) throw new ZstdRefused(`its window is ${windowBytes} bytes`)
-    expectBlock()
+  isComplete(): boolean {
+    return this.phase === "ended"
   }
 
-  const readDescriptor = (byte: number): void => {
-    descriptor = byte
-    if ((byte & 0x08) !== 0) throw new ZstdRefused("its frame has a reserved bit set")
-    if (dictionaryIdBytes[(byte & 3) as 0 | 1 | 2 | 3] !== 0) throw new ZstdRefused("it needs a dictionary")
-    const isSingleSegment = (byte & 0x20) !== 0
-    const sizeBytes = contentSizeBytes[(byte >> 6) as 0 | 1 | 2 | 3]
-    phase = "header"
-    step = { _tag: "Collect", length: isSingleSegment ? Math.max(1, sizeBytes) : 1 + sizeBytes }
+  private takeHeld(): void {
+    const bytes = Uint8Array.from(this.held)
+    this.held = []
+    switch (this.phase) {
+      case "magic":
+        if (magic.some((byte, index) => bytes[index] !== byte))
+          throw new ZstdRefused("it does not begin like a zstd frame")
+        return this.collect("descriptor", 1)
+      case "descriptor":
+        this.descriptor = bytes[0] as number
+        return this.collect("header", headerBytes(this.descriptor))
+      case "header": {
+        const window = windowBytes(this.descriptor, bytes)
+        if (window > 2 ** zstdWindowLog) throw new ZstdRefused(`its window is ${window} bytes`)
+        return this.collect("block", 3)
+      }
+      default:
+        return this.takeBlockHeader(littleEndian(bytes))
+    }
   }
 
-  const readBlockHeader = (header: number): void => {
-    isLast = (header & 1) === 1
+  private collect(phase: "descriptor" | "header" | "block", length: number): void {
+    this.phase = phase
+    this.step = { _tag: "Collect", length }
+  }
+
+  private takeBlockHeader(header: number): void {
+    this.isLast = (header & 1) === 1
     const kind = (header >> 1) & 3
     if (kind === 3) throw new ZstdRefused("a block is of the reserved kind")
-    step = { _tag: "Skip", length: kind === 1 ? 1 : header >> 3 }
-    if (isLast && (descriptor & 0x04) !== 0) step.length += 4
-    if (step.length === 0) endSkip()
+    const checksumBytes = this.isLast && (this.descriptor & 0x04) !== 0 ? 4 : 0
+    // A run of one byte (kind 1) is written as that byte alone.
+    const length = (kind === 1 ? 1 : header >> 3) + checksumBytes
+    this.step = { _tag: "Skip", length }
+    if (length === 0) this.endSkip()
   }
 
-  const endSkip = (): void => {
-    if (isLast) phase = "ended"
-    else expectBlock()
-  }
-
-  const collected = (bytes: Uint8Array): void => {
-    if (phase === "magic") {
-      if (magic.some((byte, index) => bytes[index] !== byte))
-        throw new ZstdRefused("it does not begin like a zstd frame")
-      phase = "descriptor"
-      step = { _tag: "Collect", length: 1 }
-    } else if (phase === "descriptor") readDescriptor(bytes[0] as number)
-    else if (phase === "header") readHeader(bytes)
-    else readBlockHeader(littleEndian(bytes))
-  }
-
-  return {
-    push: (bytes) => {
-      let offset = 0
-      while (offset < bytes.length) {
-        if (phase === "ended") return offset
-        if (step._tag === "Skip") {
-          const skipped = Math.min(step.length, bytes.length - offset)
-          step.length -= skipped
-          offset += skipped
-          if (step.length === 0) endSkip()
-        } else {
-          held.push(bytes[offset] as number)
-          offset += 1
-          if (held.length === step.length) {
-            const whole = Uint8Array.from(held)
-            held = []
-            collected(whole)
-          }
-        }
-      }
-      return offset
-    },
-    isComplete: () => phase === "ended"
+  private endSkip(): void {
+    if (this.isLast) this.phase = "ended"
+    else this.collect("block", 3)
   }
 }
+
+/** Begins a walk. */
+export const zstdFrameWalker = (): ZstdFrameWalker => new Walker()
 
 /** Walks over bytes that must all belong to the frame. */
 export const walkAll = (walker: ZstdFrameWalker, bytes: Uint8Array): void => {

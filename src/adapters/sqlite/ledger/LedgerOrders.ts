@@ -40,7 +40,7 @@ const isAbove = (order: WorkOrder, mark: HighWater | null): boolean =>
   order.root_version > mark.root_version ||
   (order.root_version === mark.root_version && order.counter > mark.counter)
 
-const progressMethods = (database: DatabaseSync) => {
+const acceptanceMethods = (database: DatabaseSync) => {
   const selectMark = database.prepare("SELECT root_version, counter, order_digest FROM high_water")
   const raiseMark = database.prepare(`
     INSERT INTO high_water (id, root_version, counter, order_digest) VALUES (1, ?, ?, ?)
@@ -50,6 +50,27 @@ const progressMethods = (database: DatabaseSync) => {
     INSERT INTO orders (id, lane, root_version, counter, expires_at_ms, document, envelope, digest, state, is_final,
       version, attempts, is_idempotent, received_at_ms, started_at_ms)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, 0, 0, 0, ?, NULL)`)
+  const select = database.prepare("SELECT 1 FROM orders WHERE id = ?")
+
+  const highWater = (): HighWater | null => {
+    const row = selectMark.get()
+    return row === undefined ? null : readHighWater(row)
+  }
+  return {
+    highWater,
+    accept: (order, envelope, digest, receivedAtMs) => {
+      if (!isAbove(order, highWater())) return "out_of_order"
+      if (select.get(order.id) !== undefined) return "replayed"
+      const { counter, expires_at_ms, id, lane, root_version } = order
+      const texts = [JSON.stringify(order), JSON.stringify(envelope)] as const
+      insert.run(id, lane, root_version, counter, expires_at_ms, ...texts, digest, receivedAtMs)
+      raiseMark.run(root_version, counter, digest)
+      return "accepted"
+    }
+  } satisfies Partial<OrderMethods>
+}
+
+const progressMethods = (database: DatabaseSync) => {
   const select = database.prepare(`SELECT ${orderColumns} FROM orders WHERE id = ?`)
   const inLine = database.prepare(`
     SELECT ${orderColumns} FROM orders WHERE is_final = 0 AND (?1 IS NULL OR lane = ?1) ORDER BY root_version, counter`)
@@ -74,26 +95,15 @@ const progressMethods = (database: DatabaseSync) => {
     if (row === undefined) throw new Error(`the order ${order} is not known, or has ended`)
     return row.version
   }
-  const highWater = (): HighWater | null => {
-    const row = selectMark.get()
-    return row === undefined ? null : readHighWater(row)
-  }
   return {
-    highWater,
     find,
-    accept: (order, envelope, digest, receivedAtMs) => {
-      if (!isAbove(order, highWater())) return "out_of_order"
-      if (select.get(order.id) !== undefined) return "replayed"
-      const { counter, expires_at_ms, id, lane, root_version } = order
-      const texts = [JSON.stringify(order), JSON.stringify(envelope)] as const
-      insert.run(id, lane, root_version, counter, expires_at_ms, ...texts, digest, receivedAtMs)
-      raiseMark.run(root_version, counter, digest)
-      return "accepted"
-    },
     advance: moveTo,
     begin: (order, idempotent, startedAtMs) => {
-      const { attempts } = unfinished(order)
-      const allowed = idempotent ? Limits.runAttempts : 1
+      const before = unfinished(order)
+      const { attempts } = before
+      // What was once begun as not idempotent stays so, whatever is said now.
+      const mayRepeat = idempotent && (attempts === 0 || before.idempotent)
+      const allowed = mayRepeat ? Limits.runAttempts : 1
       if (attempts >= allowed)
         throw new Error(`the order ${order} was begun ${attempts} times; ${allowed} are allowed`)
       const row = start.get(idempotent ? 1 : 0, startedAtMs, order) as
@@ -211,6 +221,7 @@ const cancelMethods = (database: DatabaseSync) => {
 
 /** Prepares the statements. */
 export const orderMethods = (database: DatabaseSync): OrderMethods => ({
+  ...acceptanceMethods(database),
   ...progressMethods(database),
   ...conclusionMethods(database),
   ...cancelMethods(database)
