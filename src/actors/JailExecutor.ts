@@ -64,20 +64,21 @@ const summary = (result: JailResult, kept: KeptOutput): OutputSummary => ({
 })
 
 /**
- * Runs a package to its end. `stop` may be completed at any time: the device's own stopping kills the job at once, the
+ * Runs a package to its end; `onOutputStored` is run whenever output waits to be sent. `stop` may be completed at any time: the device's own stopping kills the job at once, the
  * others give it its grace. Fails only where the command was not started.
  */
 export const execute = (
   order: WorkOrder,
   staged: StagedPackage,
   attempt: number,
-  stop: Deferred.Deferred<StopReason>
+  stop: Deferred.Deferred<StopReason>,
+  onOutputStored: Effect.Effect<void>
 ) =>
   Effect.scoped(
     Effect.gen(function* () {
       const jail = yield* Jail
       const clock = yield* DeviceClock
-      const writer = yield* makeOutputWriter(order, attempt)
+      const writer = yield* makeOutputWriter(order, attempt, onOutputStored)
       let asked: StopReason | null = null
       const run = yield* jail.run({
         command: staged.manifest.command,

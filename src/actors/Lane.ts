@@ -66,6 +66,7 @@ const makeEnvironment = (context: Context, options: LaneOptions, state: State): 
     notary: context.ref(NotaryKey),
     jailGuard: context.ref(JailGuardKey),
     trust: context.ref(TrustKeeperKey),
+    outputStored: Effect.ignore(outbox.tell("Wake")),
     report: (progress) =>
       Effect.suspend(() => {
         if (state.current?.order === progress.order) state.progress = progress

@@ -32,6 +32,8 @@ export interface LaneEnvironment {
   readonly notary: ActorRef<RpcGroup.Rpcs<typeof NotaryProtocol>>
   readonly jailGuard: ActorRef<RpcGroup.Rpcs<typeof JailGuardProtocol>>
   readonly trust: ActorRef<RpcGroup.Rpcs<typeof TrustKeeperProtocol>>
+  /** A piece of output waits in the outbox: it is to be sent now, not when the job has ended. */
+  readonly outputStored: Effect.Effect<void>
   /** Tells lane and server how far the order is. */
   readonly report: (progress: OrderProgress) => Effect.Effect<void>
 }

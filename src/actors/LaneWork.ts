@@ -91,7 +91,7 @@ const run = Effect.fnUntraced(function* (
   const { attempts, version } = yield* ledger.begin(row.order.id, idempotent, startedAtMs)
   const begun: LedgerOrder = { ...row, state: "running", version, attempts, idempotent, startedAtMs }
   yield* environment.report(stepInto(row.order.id, "running", version, startedAtMs))
-  const report = yield* Effect.result(execute(row.order, staged, attempts, stop))
+  const report = yield* Effect.result(execute(row.order, staged, attempts, stop, environment.outputStored))
   const root = yield* rootVersion(row, environment)
   if (report._tag === "Success") return yield* endRun(begun, report.success, root, isolation, environment)
   const error = report.failure

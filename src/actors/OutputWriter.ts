@@ -46,10 +46,14 @@ const longestFlushMs = 1_800_000
 export const flushAfterMs = (chunks: number): number =>
   Math.min(Limits.outputFlushMs * 2 ** Math.floor(chunks / 256), longestFlushMs)
 
-/** Makes the writer for one attempt at an order; its timer lives in the given Scope. */
+/**
+ * Makes the writer for one attempt at an order; its timer lives in the given Scope. `onStored` is run after each chunk that
+ * the outbox took, so that it is sent while the job runs.
+ */
 export const makeOutputWriter = (
   order: WorkOrder,
-  attempt: number
+  attempt: number,
+  onStored: Effect.Effect<void> = Effect.void
 ): Effect.Effect<OutputWriter, never, Ledger | PackageStore | CryptoEngine | Scope.Scope> =>
   Effect.gen(function* () {
     const ledger = yield* Ledger
@@ -71,6 +75,7 @@ export const makeOutputWriter = (
       chunks++
       keptBytes += content
       hasher.update(decodeHex(sealed.digest.slice("sha256:".length)) as Uint8Array)
+      yield* onStored
     })
 
     const flush = Effect.suspend(() => {

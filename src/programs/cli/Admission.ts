@@ -70,22 +70,24 @@ const provedInvitation = (request: EnrolmentRequest, nowMs: number) =>
     return record.expires_at_ms < nowMs ? undefined : record
   })
 
-/** Compares the claim code: with the flag's, or by the person's eyes. */
-const compareClaimCode = (request: EnrolmentRequest, given: Option.Option<string>) =>
+/** The code that a device must show if it was given this operator's root by a server of that root. */
+export const expectedClaimCode = (request: EnrolmentRequest) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const { firstDigest } = yield* requireRoot
-    const expected = claimCode(engine, {
-      device: request.device,
-      rootDigest: firstDigest,
-      server: request.server
-    })
+    return claimCode(engine, { device: request.device, rootDigest: firstDigest, server: request.server })
+  })
+
+/** Compares the claim code: with the flag's, or by the person's eyes. */
+const compareClaimCode = (request: EnrolmentRequest, given: Option.Option<string>) =>
+  Effect.gen(function* () {
+    const expected = yield* expectedClaimCode(request)
     const plain = (code: string): string => code.toUpperCase().replace(/[^A-Z2-7]/g, "")
     if (Option.isNone(given)) {
       yield* say(
         `${request.device} asks to be let in${request.name === null ? "" : ` as ${request.name}`}, without an invitation.`
       )
-      yield* say("Its claim code stands in its log and in `postern status --state DIR` on the device.")
+      yield* say("Its claim code stands in its log, on the device itself.")
     }
     const answer = Option.isSome(given)
       ? given.value

@@ -10,7 +10,7 @@ import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import type { DeviceRecord } from "../../adapters/operator/Records.ts"
 import { Name } from "../../schemas/Ids.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
-import { acceptDevice, turnAway } from "./Admission.ts"
+import { acceptDevice, expectedClaimCode, provedRequest, turnAway } from "./Admission.ts"
 import { raise } from "./Alarms.ts"
 import { confirm } from "./Ask.ts"
 import { failure, usage } from "./Failure.ts"
@@ -124,13 +124,15 @@ const show = Command.make(
       api.devices.health({ params: { device: view.device }, query: { limit: 1 } })
     )
     const health = reports[0]
-    if (yield* Json) yield* outJson({ ...deviceJson(known), health: health ?? null })
+    const code = view.status === "pending" ? yield* expectedClaimCode(yield* provedRequest(view)) : null
+    if (yield* Json) yield* outJson({ ...deviceJson(known), claim_code: code, health: health ?? null })
     else {
       yield* out(
         properties([
           ["name", visible(deviceName(known))],
           ["id", view.device],
           ["status", view.status],
+          ...(code === null ? [] : [["claim code", `${code}, if it is the device you think it is`] as const]),
           ["device book", known.record?.status ?? "not in it"],
           ["online", view.online ? "yes" : "no"],
           ["seen", view.last_seen_at_ms === null ? "never" : showAge(view.last_seen_at_ms, nowMs)],
