@@ -90,7 +90,7 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
             { loop: "trust-keeper", vital: true },
             { loop: "health-loop", vital: false }
           ],
-          roundMs: 5_000,
+          roundMs: 15_000,
           graceMs: 60_000
         })
       }),

@@ -10,6 +10,8 @@ import { type DatabaseSync, openDatabase } from "../../../src/adapters/sqlite/Da
 import { ActorSystem, type AnySpec, type TraceEvent } from "../../../src/kernel/index.ts"
 import { TestKit } from "../../../src/kernel/testing/TestKit.ts"
 import { CryptoEngine } from "../../../src/ports/CryptoEngine.ts"
+import type { DeviceClock } from "../../../src/ports/DeviceClock.ts"
+import type { Entropy } from "../../../src/ports/Entropy.ts"
 import { Ledger, type LedgerError } from "../../../src/ports/Ledger.ts"
 import { ServerLink } from "../../../src/ports/ServerLink.ts"
 import { sweepLeftovers } from "../../../src/programs/clientSweep.ts"
@@ -61,10 +63,17 @@ const tapped = (ledger: Ledger["Service"], alive: () => boolean, tap: LedgerTap)
 export interface DeviceOptions {
   readonly config?: Partial<Schema.Codec.Encoded<typeof ClientConfig>>
   readonly trust?: TrustOptions
-  readonly extras?: ReadonlyArray<AnySpec>
+  readonly extras?: ReadonlyArray<AnySpec<never>>
   readonly tap?: LedgerTap
   /** Accepted from the start; default true. */
   readonly accepted?: boolean
+  /** The way to a server other than the scripted one. */
+  readonly link?: (
+    alive: () => boolean
+  ) => Layer.Layer<ServerLink, never, NodeKeys | CryptoEngine | Entropy | DeviceClock>
+  readonly entropy?: Layer.Layer<Entropy>
+  /** Hears of everything that happens, besides {@link TestDevice.trace}. */
+  readonly onTrace?: (event: TraceEvent) => void
 }
 
 export const configOf = (changes: DeviceOptions["config"] = {}): ClientConfig =>
@@ -87,6 +96,11 @@ export class TestDevice {
     this.tap = options.tap ?? (() => Effect.void)
   }
 
+  private observe(event: TraceEvent): void {
+    if (this.options.onTrace === undefined) this.trace.push(event)
+    else this.options.onTrace(event)
+  }
+
   /** Starts the program: one life of it, on what the last one left. */
   readonly start = Effect.gen({ self: this }, function* () {
     const life = { alive: true, scope: yield* Scope.make() }
@@ -95,18 +109,17 @@ export class TestDevice {
     const base = Layer.mergeAll(
       Layer.succeed(CryptoEngine, engine),
       Layer.succeed(NodeKeys, deviceKeys),
-      SeededEntropy("test", "device")
+      this.options.entropy ?? SeededEntropy("test", "device")
     )
     const stored = Layer.effect(
       Ledger,
       Effect.map(Ledger, (ledger) => tapped(ledger, alive, (method, moment) => this.tap(method, moment)))
     ).pipe(Layer.provide(SqliteLedgerOver(this.database)), Layer.provideMerge(base))
-    const layer = Layer.mergeAll(
-      IdentityOfNodeKeys,
-      ledgerDeviceClock(0),
-      SimulatedHostLayer(this.host),
-      Layer.succeed(ServerLink, this.server.link(alive))
-    ).pipe(Layer.provideMerge(stored))
+    const machine = Layer.mergeAll(IdentityOfNodeKeys, ledgerDeviceClock(0), SimulatedHostLayer(this.host)).pipe(
+      Layer.provideMerge(stored)
+    )
+    const link = this.options.link?.(alive) ?? Layer.succeed(ServerLink, this.server.link(alive))
+    const layer = link.pipe(Layer.provideMerge(machine))
     const root = clientTree(
       {
         config: configOf(this.options.config),
@@ -122,7 +135,7 @@ export class TestDevice {
       this.server.status = "accepted"
     }
     yield* Effect.provideContext(sweepLeftovers, context)
-    this.system = yield* ActorSystem.make({ root, trace: (event) => void this.trace.push(event) }).pipe(
+    this.system = yield* ActorSystem.make({ root, trace: (event) => this.observe(event) }).pipe(
       Effect.provideContext(context),
       Effect.provideService(Scope.Scope, life.scope)
     )
@@ -136,6 +149,15 @@ export class TestDevice {
       if (system !== undefined) yield* TestKit.stop(system)
       if (scope !== undefined) yield* Scope.close(scope, Exit.void)
     })
+  })
+
+  /** The same, while time goes on by itself: what is left of the program ends in the background. */
+  readonly crashNow = Effect.suspend(() => {
+    const { scope, system } = this.detach()
+    const end = system === undefined ? Effect.void : system.stop
+    return Effect.asVoid(
+      Effect.forkDetach(Effect.andThen(end, scope === undefined ? Effect.void : Scope.close(scope, Exit.void)))
+    )
   })
 
   /** The program stops in order. */
