@@ -50,7 +50,7 @@ const onceMs = 60_000
 const lookAgainMs = 100
 
 /** Keys, ledger and what needs no network: all that decides whether the client can run at all. */
-const LocalServices = ({ config }: ClientSettings, entry: URL) => {
+export const ClientServices = ({ config }: ClientSettings, entry: URL) => {
   const stateFolder = config.state_folder
   const onTrouble = (reason: string) => {
     Effect.runFork(Effect.provide(Effect.logError(reason), LogToStderr))
@@ -167,7 +167,7 @@ export const runClient = (settings: ClientSettings, entry: URL) =>
     yield* lockState(settings.config.state_folder).pipe(
       Effect.mapError((error) => misconfigured(error.message))
     )
-    const local = yield* Layer.build(LocalServices(settings, entry)).pipe(
+    const local = yield* Layer.build(ClientServices(settings, entry)).pipe(
       Effect.mapError((error) =>
         misconfigured("message" in error && error.message !== "" ? error.message : String(error))
       )
