@@ -34,8 +34,12 @@ const demoCommand = Command.make(
   ])
 )
 
+/** As for the client: where bubblewrap is, if not in the PATH. */
+const bwrap = process.env["POSTERN_BWRAP"]
+const jail = BubblewrapJail.layer(bwrap === undefined ? {} : { bwrap })
+
 runProgram(demoCommand, version, process.argv.slice(2)).pipe(
-  Effect.provide(Layer.mergeAll(ProcessScreen, BubblewrapJail.layer(), NodeServices.layer)),
+  Effect.provide(Layer.mergeAll(ProcessScreen, jail, NodeServices.layer)),
   NodeRuntime.runMain({
     disableErrorReporting: true,
     teardown: (exit) =>

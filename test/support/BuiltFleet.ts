@@ -188,8 +188,7 @@ export class BuiltFleet {
     const { invitation } = await this.ask<{ invitation: string }>(["invite", "--name", name])
     const device = this.device(name, invitation)
     device.program.start()
-    await this.waiting(device)
-    await this.ask(["devices", "accept", "--waiting"])
+    await this.ask(["devices", "accept", await this.waiting(device)])
     await this.takesWork(device)
     return device
   }
@@ -198,8 +197,10 @@ export class BuiltFleet {
   waiting(device: BuiltDevice): Promise<string> {
     const look = async () => {
       type Listed = { readonly devices: ReadonlyArray<{ readonly device: string; readonly status: string }> }
+      const own = /runs as (dev_[a-z2-7]{52})/.exec(device.program.log())?.[1]
+      if (own === undefined) return undefined
       const { devices } = await this.ask<Listed>(["devices", "list"])
-      return devices.find(({ status }) => status === "pending")?.device
+      return devices.find(({ device: id, status }) => id === own && status === "pending")?.device
     }
     return waitUntil(`the enrolment of ${device.name}`, look, 30_000, () => device.program.log().slice(-3000))
   }

@@ -48,9 +48,11 @@ const stop = (child: ChildProcess): Effect.Effect<void> =>
     return Effect.timeoutOrElse(awaitEnd(child), { duration: stopMs, orElse: () => kill })
   })
 
+const isPassedOn = (name: string): boolean => name === "POSTERN_BWRAP" || !name.startsWith("POSTERN_")
+
 /** Environment of all children: the demo's own, without what would lead them to the operator's real files. */
 const environment = (extra: Readonly<Record<string, string>>): NodeJS.ProcessEnv => ({
-  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("POSTERN_"))),
+  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => isPassedOn(name))),
   ...extra
 })
 
