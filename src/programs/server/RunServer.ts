@@ -10,6 +10,7 @@ import { lockState } from "../../adapters/StateLock.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
 import { SqliteFleetStore } from "../../adapters/sqlite/SqliteFleetStore.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
+import { Identity } from "../../ports/Identity.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { software } from "../../schemas/Version.ts"
 import { controlDoor, httpDoor, startServer } from "../serverDoors.ts"
@@ -59,10 +60,11 @@ export const ServerServices = (config: ServerConfig, entry: URL) => {
   )
 }
 
-const announce = (origin: string) =>
+/** Says where the server is, and the id that operators compare before they trust it. */
+const announce = (id: string, origin: string) =>
   Effect.gen(function* () {
     const trust = yield* FleetTrust
-    yield* Effect.logInfo(`${software} listens on ${origin}`)
+    yield* Effect.logInfo(`${software} listens on ${origin} as ${id}`)
     if (trust.current() === null) {
       yield* Effect.logInfo(
         `there is no trust root yet. Make a token here (server.js token create NAME --role admin), then on the operator's machine: postern keys init --server ${origin}`
@@ -75,7 +77,8 @@ const served = (config: ServerConfig) =>
   Effect.gen(function* () {
     const startedAtMs = yield* Clock.currentTimeMillis
     const trust = yield* FleetTrust
-    const listening = (origin: string) => Effect.provideService(announce(origin), FleetTrust, trust)
+    const { id } = yield* Identity
+    const listening = (origin: string) => Effect.provideService(announce(id, origin), FleetTrust, trust)
     const system = yield* startServer(config, (inspect) => [
       controlDoor({ stateFolder: config.state_folder, inspect }),
       httpDoor({ config, startedAtMs, inspect, listening })
