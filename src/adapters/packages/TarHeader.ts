@@ -1,14 +1,18 @@
 /**
- * The 512-byte headers of POSIX tar (ustar, with pax records for long paths), as little of them as packages need.
+ * The 512-byte headers of POSIX tar (ustar, with pax records for long paths), as little of them as packages need: plain
+ * files and folders, one spelling for each, anything else refused before a byte is written.
  *
- * Why not the `tar` package: it is made to be lenient. It strips absolute paths and extracts them, lets a second entry
- * replace the first, only warns of damage, and knows links, devices, sparse files and eight kinds of header. A package is
- * ours: plain files and folders, one spelling for each, anything else refused before a byte is written. That is less code
- * than the checks around the other would be. GNU tar stands as the peer in the tests, both ways.
+ * They are written by the `tar` package and read by code of our own. `tar` reads leniently, which is right for archives
+ * from everywhere and wrong for these: its `Header` takes digits with rubbish behind them for a number, replaces what is
+ * not UTF-8, makes a folder of a file named `x/` and says that folders have no content whatever their size field says;
+ * its `Pax` skips malformed records and lets the last of two win. To be strict, every one of these fields would have to be
+ * read a second time. Both `tar` and GNU tar stand as peers in the tests, in both directions.
  *
  * @module
  */
-import { concatBytes, fromUtf8, utf8 } from "../../crypto/Bytes.ts"
+import { Header } from "tar/header"
+import { Pax } from "tar/pax"
+import { concatBytes, fromUtf8 } from "../../crypto/Bytes.ts"
 
 export const tarBlockBytes = 512
 
@@ -36,10 +40,7 @@ export const paxBytes = 4096
 const field = {
   name: [0, 100],
   mode: [100, 8],
-  uid: [108, 8],
-  gid: [116, 8],
   size: [124, 12],
-  mtime: [136, 12],
   checksum: [148, 8],
   typeflag: [156, 1],
   linkname: [157, 100],
@@ -60,69 +61,31 @@ const checksum = (block: Uint8Array): number => {
   return sum
 }
 
-const octal = (value: number, length: number): string => value.toString(8).padStart(length - 1, "0")
-
-/** Where a path too long for the name field is cut in two, or undefined where no slash allows it. */
-const splitPath = (path: Uint8Array): readonly [Uint8Array, Uint8Array] | undefined => {
-  if (path.length <= field.name[1]) return [new Uint8Array(0), path]
-  const slash = 0x2f
-  for (let cut = Math.min(field.prefix[1], path.length - 2); cut > 0; cut--) {
-    if (path[cut] === slash && path.length - cut - 1 <= field.name[1])
-      return [path.subarray(0, cut), path.subarray(cut + 1)]
-  }
-  return undefined
-}
-
-const headerBlock = (
-  typeflag: string,
-  [prefix, name]: readonly [Uint8Array, Uint8Array],
-  sizeBytes: number,
-  mode: number
-): Uint8Array => {
-  const block = new Uint8Array(tarBlockBytes)
-  const put = ([offset]: readonly [number, number], value: Uint8Array | string): void =>
-    block.set(typeof value === "string" ? utf8(value) : value, offset)
-  put(field.name, name)
-  put(field.mode, octal(mode, 8))
-  put(field.uid, octal(0, 8))
-  put(field.gid, octal(0, 8))
-  put(field.size, octal(sizeBytes, 12))
-  put(field.mtime, octal(0, 12))
-  put(field.typeflag, typeflag)
-  put(field.magic, "ustar\u000000")
-  put(field.prefix, prefix)
-  put(field.checksum, `${octal(checksum(block), 7)}\u0000 `)
-  return block
-}
-
-/** `<length> path=<path>\n`, where the length counts itself. */
-const paxRecord = (path: string): Uint8Array => {
-  const rest = utf8(` path=${path}\n`)
-  let length = rest.length + 1
-  while (String(length).length + rest.length !== length) length = String(length).length + rest.length
-  return concatBytes(utf8(String(length)), rest)
-}
-
 /** How many zeros follow content of a length, so that the next header stands on a block. */
 export const tarPadding = (sizeBytes: number): number =>
   (tarBlockBytes - (sizeBytes % tarBlockBytes)) % tarBlockBytes
 
-const padded = (bytes: Uint8Array): Uint8Array => concatBytes(bytes, new Uint8Array(tarPadding(bytes.length)))
+/** Shorter paths stand whole in a header's name field; `tar` spells longer ones in ways of its own ("./" before them). */
+const nameFieldBytes = field.name[1]
 
-/** The header blocks of an entry: no owner, no time, mode 0644 or 0755. */
+/**
+ * The header blocks of an entry: no owner, no time, mode 0644 or 0755. A path that is long or not plain ASCII stands in a
+ * pax record, whole.
+ */
 export const writeTarHeader = (entry: TarEntry): Uint8Array => {
-  const path = utf8(entry.kind === "folder" ? `${entry.path}/` : entry.path)
-  const typeflag = entry.kind === "folder" ? "5" : "0"
-  const mode = entry.kind === "folder" || entry.executable ? 0o755 : 0o644
-  const split = splitPath(path)
-  if (split !== undefined) return headerBlock(typeflag, split, entry.sizeBytes, mode)
-  const record = paxRecord(new TextDecoder().decode(path))
-  const empty = new Uint8Array(0)
-  return concatBytes(
-    headerBlock("x", [empty, utf8("path")], record.length, 0o644),
-    padded(record),
-    headerBlock(typeflag, [empty, utf8("long")], entry.sizeBytes, mode)
-  )
+  const isFolder = entry.kind === "folder"
+  const path = isFolder ? `${entry.path}/` : entry.path
+  const block = Buffer.alloc(tarBlockBytes)
+  const needsPax = new Header({
+    path,
+    type: isFolder ? "Directory" : "File",
+    mode: isFolder || entry.executable ? 0o755 : 0o644,
+    uid: 0,
+    gid: 0,
+    size: entry.sizeBytes,
+    mtime: new Date(0)
+  }).encode(block)
+  return needsPax || path.length >= nameFieldBytes ? concatBytes(new Pax({ path }).encode(), block) : block
 }
 
 /** What ends an archive. */
