@@ -23,7 +23,7 @@ export const counterDatabase: DatabaseDefinition<CounterMethods> = {
   build: (database) => {
     const select = database.prepare("SELECT value FROM counter WHERE name = ?")
     const upsert = database.prepare(
-      "INSERT INTO counter (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + ?2"
+      "INSERT INTO counter (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
     )
     const read = (name: string) => (select.get(name) as { value: number } | undefined)?.value ?? 0
     const add = (name: string, amount: number) => {

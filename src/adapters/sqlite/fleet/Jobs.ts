@@ -196,13 +196,13 @@ const movesOn = (row: Row, event: OrderProgress): boolean => {
 
 const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined) => {
   const update = database.prepare(`
-    UPDATE jobs SET state = ?1, device_version = ?2, done_bytes = ?3, total_bytes = ?4, version = version + 1,
-      changed_at_ms = ?5, taken_at_ms = coalesce(taken_at_ms, ?5),
+    UPDATE jobs SET state = ?, device_version = ?, done_bytes = ?, total_bytes = ?, version = version + 1,
+      changed_at_ms = ?, taken_at_ms = coalesce(taken_at_ms, ?),
       taken_epoch = (SELECT epoch FROM devices WHERE device = jobs.device)
-    WHERE id = ?6`)
+    WHERE id = ?`)
   const chunk = database.prepare("SELECT bytes FROM output WHERE job = ? AND sequence = ?")
   const addChunk = database.prepare("INSERT INTO output (job, sequence, bytes) VALUES (?, ?, ?)")
-  const countChunk = database.prepare("UPDATE jobs SET output_chunks = output_chunks + 1 WHERE id = ?")
+  const countChunk = database.prepare("UPDATE jobs SET output_chunks = max(output_chunks, ?) WHERE id = ?")
   const chunks = database.prepare(
     "SELECT sequence, bytes FROM output WHERE job = ? AND sequence >= ? ORDER BY sequence LIMIT ?"
   )
@@ -221,7 +221,7 @@ const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined)
         if (row === undefined || integer(row, "final") === 1 || isFinal(event.state) || !movesOn(row, event))
           continue
         const { at_ms, done_bytes, order, total_bytes, version } = event
-        update.run(shownState(event.state), version, done_bytes, total_bytes, at_ms, order)
+        update.run(shownState(event.state), version, done_bytes, total_bytes, at_ms, at_ms, order)
         changed.add(order)
       }
       return [...changed]
@@ -231,7 +231,8 @@ const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined)
       const there = chunk.get(order, sequence) as { bytes: Uint8Array } | undefined
       if (there !== undefined) return Buffer.compare(there.bytes, bytes) === 0
       addChunk.run(order, sequence, bytes)
-      countChunk.run(order)
+      // Behind the highest sequence, not a count: each attempt at an order begins a range of its own.
+      countChunk.run(sequence + 1, order)
       return true
     },
     output: (order, from, maximum) =>

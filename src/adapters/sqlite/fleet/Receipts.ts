@@ -18,15 +18,15 @@ export const receiptMethods = (database: DatabaseSync) => {
   )
   const insert = database.prepare(`
     INSERT INTO receipts (device, incarnation, epoch, number, digest, job, envelope, written_at_ms, received_at_ms)
-    SELECT ?1, ?2, epoch, ?3, ?4, ?5, ?6, ?7, ?8 FROM devices WHERE device = ?1
+    SELECT device, ?, epoch, ?, ?, ?, ?, ?, ? FROM devices WHERE device = ?
     ON CONFLICT DO NOTHING`)
   // Progress may have been lost, so the receipt also proves that the order was taken, unless it was refused.
   const conclude = database.prepare(`
-    UPDATE jobs SET state = ?1, final = 1, version = version + 1, reason = ?2, receipt = ?3, receipt_digest = ?4,
-      changed_at_ms = ?5, done_bytes = NULL, total_bytes = NULL,
-      taken_at_ms = CASE WHEN ?6 THEN coalesce(taken_at_ms, ?7) ELSE taken_at_ms END,
-      taken_epoch = CASE WHEN ?6 THEN (SELECT epoch FROM devices WHERE device = ?8) ELSE taken_epoch END
-    WHERE id = ?9 AND device = ?8 AND digest = ?10 AND receipt IS NULL`)
+    UPDATE jobs SET state = ?, final = 1, version = version + 1, reason = ?, receipt = ?, receipt_digest = ?,
+      changed_at_ms = ?, done_bytes = NULL, total_bytes = NULL,
+      taken_at_ms = CASE WHEN ? THEN coalesce(taken_at_ms, ?) ELSE taken_at_ms END,
+      taken_epoch = CASE WHEN ? THEN (SELECT epoch FROM devices WHERE device = jobs.device) ELSE taken_epoch END
+    WHERE id = ? AND device = ? AND digest = ? AND receipt IS NULL`)
   const list = database.prepare(
     "SELECT * FROM receipts WHERE device = ? AND number >= ? ORDER BY number, rowid LIMIT ?"
   )
@@ -35,7 +35,7 @@ export const receiptMethods = (database: DatabaseSync) => {
       const { device, incarnation, number, order } = receipt
       if (same.get(device, incarnation, number, digest) !== undefined) return "same"
       const kept = toJson(envelope)
-      const stored = insert.run(device, incarnation, number, digest, order, kept, receipt.ended_at_ms, atMs)
+      const stored = insert.run(incarnation, number, digest, order, kept, receipt.ended_at_ms, atMs, device)
       if (stored.changes === 0) return "conflict"
       if (order !== null) {
         const began = receipt.started_at_ms !== null ? 1 : 0
@@ -47,8 +47,9 @@ export const receiptMethods = (database: DatabaseSync) => {
           atMs,
           began,
           receipt.ended_at_ms,
-          device,
+          began,
           order,
+          device,
           receipt.order_digest
         )
       }

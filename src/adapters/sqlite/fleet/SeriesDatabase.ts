@@ -31,13 +31,13 @@ export const seriesDatabase: DatabaseDefinition<SeriesMethods> = {
       "INSERT INTO health (device, received_at_ms, reported_at_ms, report) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
     )
     const prune = database.prepare(`
-      DELETE FROM health WHERE device = ?1 AND id <=
-        (SELECT id FROM health WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ${Limits.healthReports})`)
+      DELETE FROM health WHERE device = ? AND id <=
+        (SELECT id FROM health WHERE device = ? ORDER BY id DESC LIMIT 1 OFFSET ${Limits.healthReports})`)
     const list = database.prepare("SELECT report FROM health WHERE device = ? ORDER BY id DESC LIMIT ?")
     return {
       addHealth: (device, report, atMs) => {
         insert.run(device, atMs, report.at_ms, toJson(report))
-        prune.run(device)
+        prune.run(device, device)
       },
       health: (device, maximum) =>
         list.all(device, maximum).map((row) => fromJson<HealthReport>(row, "report"))

@@ -73,7 +73,7 @@ const acceptanceMethods = (database: DatabaseSync) => {
 const progressMethods = (database: DatabaseSync) => {
   const select = database.prepare(`SELECT ${orderColumns} FROM orders WHERE id = ?`)
   const inLine = database.prepare(`
-    SELECT ${orderColumns} FROM orders WHERE is_final = 0 AND (?1 IS NULL OR lane = ?1) ORDER BY root_version, counter`)
+    SELECT ${orderColumns} FROM orders WHERE is_final = 0 AND (? IS NULL OR lane = ?) ORDER BY root_version, counter`)
   const move = database.prepare(
     "UPDATE orders SET state = ?, version = version + 1 WHERE id = ? AND is_final = 0 RETURNING version"
   )
@@ -118,7 +118,7 @@ const progressMethods = (database: DatabaseSync) => {
         throw new Error(`the order ${order} was begun and may not be run again`)
       return moveTo(order, "queued")
     },
-    unfinished: (lane) => inLine.all(lane).map(readOrder)
+    unfinished: (lane) => inLine.all(lane, lane).map(readOrder)
   } satisfies Partial<OrderMethods>
 }
 
