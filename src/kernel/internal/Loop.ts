@@ -7,7 +7,7 @@
 import { Cause, Effect, Exit } from "effect"
 import { Stopped } from "../Errors.ts"
 import { EnvelopeState } from "../Mailbox.ts"
-import { describeCause } from "./describe.ts"
+import { describeCause } from "./describeCause.ts"
 import { Handling } from "./Handling.ts"
 import type { Letter } from "./Letter.ts"
 import type { Life } from "./Life.ts"
