@@ -20,7 +20,7 @@ import { RefusalCode } from "../schemas/Refusals.ts"
 import type { OrderProgress } from "../schemas/WorkOrder.ts"
 import type { DownloadBounds } from "./Download.ts"
 import { nowMs } from "./LaneConclude.ts"
-import { authenticate } from "./OrderChecks.ts"
+import { authenticate, isAbove } from "./OrderChecks.ts"
 import type { DeviceAllowance } from "./RunVerdict.ts"
 import { linkProblem } from "./TrustSteps.ts"
 
@@ -107,11 +107,14 @@ export const haltable = <A, E, R>(step: Effect.Effect<A, E, R>, stop: Deferred.D
  */
 const checkTrust = Effect.fnUntraced(function* (row: LedgerOrder, environment: LaneEnvironment) {
   const engine = yield* CryptoEngine
-  const { held, phase } = yield* environment.trust.ask("View")
+  const { doubtful, heard, held, phase } = yield* environment.trust.ask("View")
   if (phase === "rejected" || phase === "revoked")
     return yield* new Refuse({ code: "not_accepted", detail: phase })
   if (held === null || phase !== "accepted")
     return yield* later("not_enrolled", pauses.trust, "the device is not accepted now")
+  if (!heard) return yield* later("clock_unproven", pauses.clock, "no poll has been answered yet")
+  if (doubtful !== null && !isAbove(row.order, doubtful))
+    return yield* new Refuse({ code: "ledger_doubtful", detail: null })
   if (held.root.expires_at_ms <= (yield* nowMs))
     return yield* later("root_expired", pauses.trust, "the trust root has expired")
   const authentic = authenticate(engine, held.root, row.envelope)

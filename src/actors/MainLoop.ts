@@ -37,7 +37,7 @@ interface State {
 }
 
 const freshState = (): State => ({
-  turn: { objection: null, abort: Deferred.makeUnsafe<void>(), abortable: false, prunedAtMs: 0 },
+  turn: { abort: Deferred.makeUnsafe<void>(), abortable: false, prunedAtMs: 0 },
   running: false,
   again: false,
   draining: false,

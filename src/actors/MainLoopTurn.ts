@@ -35,8 +35,6 @@ export interface TurnEnvironment extends IntakeEnvironment, TurnOptions {
 
 /** What one life of the main loop carries from turn to turn, and what may reach into a running one. */
 export interface TurnState {
-  /** What the server held against this device in its last answer. */
-  objection: "ledger_rolled_back" | "cloned" | null
   /** Completed to end a poll that was held open although nothing could come of it. */
   abort: Deferred.Deferred<void>
   /** Whether the running poll is such a one. */
@@ -64,14 +62,13 @@ interface Findings {
 
 /** Why the device takes no orders, the gravest reason first. */
 export const blockedBy = (
-  view: Pick<TrustView, "phase">,
-  objection: TurnState["objection"],
+  view: Pick<TrustView, "phase" | "objection">,
   found: Findings
 ): BlockedCode | null => {
   if (view.phase !== "accepted") return view.phase
   if (!found.clockProven) return "clock_unproven"
   if (found.rootExpired) return "root_expired"
-  if (objection !== null) return objection
+  if (view.objection !== null) return view.objection
   if (found.jailMissing) return "no_jail"
   if (found.diskLow) return "disk_low"
   return found.outboxFull ? "outbox_full" : null
@@ -141,23 +138,19 @@ const makeRequest = Effect.fnUntraced(function* (
 })
 
 /** Takes in an answer: time, trust, cancels, orders. */
-const handOver = Effect.fnUntraced(function* (
-  answer: Answer<PollAnswer>,
-  state: TurnState,
-  environment: TurnEnvironment
-) {
+const handOver = Effect.fnUntraced(function* (answer: Answer<PollAnswer>, environment: TurnEnvironment) {
   const clock = yield* DeviceClock
   yield* clock.accept(answer.serverTimeMs)
   const { body, rootVersion } = answer
-  const view = yield* environment.trust.ask("Heard", { rootVersion, admission: body.admission })
+  const view = yield* environment.trust.ask("Heard", {
+    rootVersion,
+    admission: body.admission,
+    objection: body.objection === "not_enrolled" ? null : body.objection
+  })
   if (body.objection === "not_enrolled")
     yield* Effect.ignore(environment.trust.tell("Refused", { code: "unknown_device" }))
-  else if (body.objection !== null)
+  else if (view.objection !== null)
     yield* Effect.ignore(environment.trust.tell("Refused", { code: "not_accepted" }))
-  if (body.objection !== null && body.objection !== state.objection) {
-    yield* Effect.logError(`the server objects to this device: ${body.objection}`)
-  }
-  state.objection = body.objection === "not_enrolled" ? null : body.objection
   const held = view.held as HeldRoot
   yield* takeInterventions(body, held, environment)
   const found = yield* look(held, environment)
@@ -170,12 +163,12 @@ const handOver = Effect.fnUntraced(function* (
         {
           held,
           accepted: view.phase === "accepted",
-          blocked: view.phase === "accepted" ? blockedBy(view, state.objection, found) : null,
+          blocked: view.phase === "accepted" ? blockedBy(view, found) : null,
           outboxFull: found.outboxFull
         },
         environment
       )
-  return { outcome, blocked: blockedBy(view, state.objection, found) }
+  return { outcome, blocked: blockedBy(view, found) }
 })
 
 const waiting = (blocked: BlockedCode, detail: string): TurnEnd => ({
@@ -225,7 +218,7 @@ const pollOnce = Effect.fnUntraced(function* (
     }
     return failed(before, refused?.retryAfterMs ?? null, linkProblem(error))
   }
-  const { blocked, outcome } = yield* handOver(answer.success, state, environment)
+  const { blocked, outcome } = yield* handOver(answer.success, environment)
   const polled: TurnEnd = {
     kind: "polled",
     blocked,

@@ -15,6 +15,7 @@ import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
 import {
   type HeldRoot,
+  type LedgerObjection,
   TrustKeeperProtocol,
   type TrustPhase,
   type TrustStep,
@@ -25,10 +26,13 @@ import { MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
 import {
   type HeldAdmission,
+  type HeldObjection,
   judgeAdmission,
   newerAdmission,
+  objectionOf,
   phaseOf,
   restoreAdmission,
+  restoreObjection,
   restoreRoot,
   type Self,
   storeRoot
@@ -56,6 +60,9 @@ type Context = ActorContext<RpcGroup.Rpcs<typeof TrustKeeperProtocol>>
 interface State {
   held: HeldRoot | null
   admission: HeldAdmission | null
+  objection: HeldObjection | null
+  /** Whether a poll was answered in this life. */
+  heard: boolean
   /** Newest root version an answer spoke of. */
   announced: number
   stepping: boolean
@@ -82,12 +89,14 @@ const restore = (self: Self) =>
     const root = rootText === null ? null : restoreRoot(engine, rootText)
     if (root !== null && Result.isFailure(root)) yield* Effect.logError(root.failure)
     const held = root !== null && Result.isSuccess(root) ? root.success : null
+    const objectionText = yield* ledger.note("objection")
+    const objection = objectionText === null ? null : restoreObjection(objectionText)
     const admissionText = yield* ledger.note("admission")
-    if (held === null || admissionText === null) return { held, admission: null }
+    if (held === null || admissionText === null) return { held, objection, admission: null }
     const admission = restoreAdmission(engine, held, self, admissionText)
-    if (Result.isSuccess(admission)) return { held, admission: admission.success }
+    if (Result.isSuccess(admission)) return { held, objection, admission: admission.success }
     yield* Effect.logWarning(`the stored decision about this device is of no use: ${admission.failure}`)
-    return { held, admission: null }
+    return { held, objection, admission: null }
   })
 
 /** The keeper of one life: its state and what it works with. */
@@ -105,6 +114,7 @@ const makeKeeper = Effect.fnUntraced(function* (context: Context, options: Trust
   const restored = yield* restore(self)
   const state: State = {
     ...restored,
+    heard: false,
     announced: restored.held?.root.version ?? 0,
     stepping: false,
     enrol: false,
@@ -135,6 +145,9 @@ const viewOf = (keeper: Keeper): TrustView => ({
   admissionSequence: keeper.state.admission?.admission.sequence ?? 0,
   name: keeper.state.admission?.admission.name ?? null,
   claimCode: codeOf(keeper),
+  objection: objectionOf(keeper.state.objection, keeper.state.admission),
+  doubtful: keeper.state.objection?.mark ?? null,
+  heard: keeper.state.heard,
   detail: keeper.state.detail
 })
 
@@ -163,6 +176,15 @@ const takeAdmission = Effect.fnUntraced(function* (keeper: Keeper, envelope: Dss
   yield* Effect.logInfo(`an operator's decision: ${admission.decision}`).pipe(
     Effect.annotateLogs({ name: admission.name, sequence: admission.sequence })
   )
+}, notStored)
+
+/** What the server holds against the ledger counts from now on, and is kept: no restart may make it forgotten. */
+const takeObjection = Effect.fnUntraced(function* ({ ledger, state }: Keeper, objection: LedgerObjection) {
+  if (objectionOf(state.objection, state.admission) === objection) return
+  yield* Effect.logError(`the server objects to this device: ${objection}. An operator must accept it again`)
+  const sequence = state.admission?.admission.sequence ?? 0
+  state.objection = { objection, sequence, mark: yield* ledger.highWater }
+  yield* ledger.setNote("objection", JSON.stringify(state.objection))
 }, notStored)
 
 const showCode = Effect.fnUntraced(function* (keeper: Keeper) {
@@ -244,6 +266,8 @@ export const trustKeeper = (options: TrustOptions) =>
         Heard: Effect.fnUntraced(function* ({ payload }) {
           const before = keeper.phase()
           if (payload.admission !== null) yield* takeAdmission(keeper, payload.admission)
+          if (payload.objection !== null) yield* takeObjection(keeper, payload.objection)
+          state.heard = true
           if (keeper.phase() !== before) yield* waitFor(yield* pauseOf(keeper))
           if (payload.rootVersion !== null && payload.rootVersion > state.announced) {
             state.announced = payload.rootVersion

@@ -15,9 +15,11 @@ import {
   verifyFirstRoot,
   verifyNextRoot
 } from "../crypto/Trust.ts"
+import { HighWater } from "../schemas/DeviceApi.ts"
 import { DsseEnvelope } from "../schemas/Dsse.ts"
 import { Admission, type ServerIdentity } from "../schemas/Enrolment.ts"
 import {
+  Count,
   type DeviceId,
   Digest,
   type Incarnation,
@@ -25,7 +27,7 @@ import {
   ServerId,
   type SigningKey
 } from "../schemas/Ids.ts"
-import type { HeldRoot, TrustPhase } from "../schemas/protocols/TrustKeeper.ts"
+import { type HeldRoot, LedgerObjection, type TrustPhase } from "../schemas/protocols/TrustKeeper.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 
 /** Why something was not taken in, in a sentence for people. */
@@ -193,3 +195,28 @@ export const phaseOf = (held: HeldAdmission | null, incarnation: Incarnation): T
       return "revoked"
   }
 }
+
+/** An objection as it is kept: it counts until a decision with a higher sequence comes. */
+export const HeldObjection = Schema.Struct({
+  objection: LedgerObjection,
+  /** Sequence of the decision that was in force. */
+  sequence: Count,
+  /** The last order taken until then. */
+  mark: Schema.NullOr(HighWater)
+})
+export type HeldObjection = typeof HeldObjection.Type
+
+const decodeObjection = Schema.decodeUnknownResult(Schema.fromJsonString(HeldObjection))
+
+/** A kept objection, or null where it cannot be read. */
+export const restoreObjection = (text: string): HeldObjection | null => {
+  const kept = decodeObjection(text)
+  return Result.isSuccess(kept) ? kept.success : null
+}
+
+/** What is held against the ledger still, after the decision in force. */
+export const objectionOf = (
+  kept: HeldObjection | null,
+  admission: HeldAdmission | null
+): LedgerObjection | null =>
+  kept !== null && (admission?.admission.sequence ?? 0) <= kept.sequence ? kept.objection : null

@@ -92,7 +92,13 @@ export interface LedgerCounts {
 }
 
 /** Small durable values beside the orders. JSON text each. */
-export type NoteKey = "admission" | "roots" | "highest_time" | "device_name" | "server_root_version"
+export type NoteKey =
+  | "admission"
+  | "roots"
+  | "highest_time"
+  | "device_name"
+  | "server_root_version"
+  | "objection"
 
 export class Ledger extends Context.Service<
   Ledger,

@@ -20,6 +20,8 @@ export const refusalTexts = {
   out_of_order:
     "The order's place in the sequence is not above the last one accepted. It was replayed, or signed twice.",
   replayed: "An order with this id was accepted before.",
+  ledger_doubtful:
+    "The device's ledger was set back or lives twice, so the order may have begun elsewhere. Accept the device again, then submit it again.",
   expired: "The order's time is over. Submit it again.",
   not_yet_valid: "The order was issued in the device's future. Check the operator's clock.",
   clock_unproven:

@@ -214,7 +214,7 @@ describe("an accepted device", () => {
     })
   )
   it.effect.each(["ledger_rolled_back", "cloned"] as const)(
-    "takes no orders while the server objects: %s",
+    "takes no orders after an objection until an operator has accepted it again: %s",
     (objection) =>
       Effect.gen(function* () {
         const device = yield* deviceUnderTest()
@@ -228,6 +228,7 @@ describe("an accepted device", () => {
           "its asking for a new decision"
         )
         device.server.objection = null
+        accept(device, { sequence: 2 })
         device.server.submit(1, good)
         yield* device.until(() => device.server.receipts.length > 0, "the receipt")
         expect(device.server.receipts[0]).toMatchObject({ state: "succeeded" })

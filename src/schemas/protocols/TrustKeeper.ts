@@ -1,7 +1,7 @@
 /** The trust keeper: holds the root and the operators' decision about this device, and enrols it. */
 import { Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
-import { DeviceApiErrorCode } from "../DeviceApi.ts"
+import { DeviceApiErrorCode, HighWater } from "../DeviceApi.ts"
 import { DsseEnvelope } from "../Dsse.ts"
 import { Count, Digest, Name, ServerId } from "../Ids.ts"
 import { TrustRoot } from "../TrustRoot.ts"
@@ -21,6 +21,10 @@ export const HeldRoot = Schema.Struct({
 })
 export type HeldRoot = typeof HeldRoot.Type
 
+/** Why a server takes a device's ledger for another than the one it knew. */
+export const LedgerObjection = Schema.Literals(["ledger_rolled_back", "cloned"])
+export type LedgerObjection = typeof LedgerObjection.Type
+
 export const TrustView = Schema.Struct({
   phase: TrustPhase,
   held: Schema.NullOr(HeldRoot),
@@ -29,6 +33,12 @@ export const TrustView = Schema.Struct({
   name: Schema.NullOr(Name),
   /** To be compared by a person; null before there is a root, or once accepted. */
   claimCode: Schema.NullOr(Schema.String),
+  /** What the server held against this device's ledger; only a later decision of the operators takes it away. */
+  objection: Schema.NullOr(LedgerObjection),
+  /** Orders up to here that are not begun may have begun elsewhere: they are begun no more. */
+  doubtful: Schema.NullOr(HighWater),
+  /** Whether a poll was answered in this life: before that, nobody knows whether this ledger is the newest. */
+  heard: Schema.Boolean,
   /** What the keeper is waiting for, for people. */
   detail: Schema.String
 })
@@ -49,9 +59,13 @@ export type TrustStep = typeof TrustStep.Type
 
 export const TrustKeeperProtocol = RpcGroup.make(
   Rpc.make("View", { success: TrustView }),
-  /** What an answer of the server told: its newest root's version, and a decision about the device. */
+  /** What the answer to a poll told: the server's newest root, a decision about the device, an objection to its ledger. */
   Rpc.make("Heard", {
-    payload: { rootVersion: Schema.NullOr(Count), admission: Schema.NullOr(DsseEnvelope) },
+    payload: {
+      rootVersion: Schema.NullOr(Count),
+      admission: Schema.NullOr(DsseEnvelope),
+      objection: Schema.NullOr(LedgerObjection)
+    },
     success: TrustView
   }),
   /** The server will not serve this device, or wants it to enrol again. */
