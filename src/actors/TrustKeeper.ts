@@ -25,6 +25,7 @@ import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
 import {
+  fitsPin,
   type HeldAdmission,
   type HeldObjection,
   judgeAdmission,
@@ -81,18 +82,27 @@ const notStored = <A>(effect: Effect.Effect<A, LedgerError>): Effect.Effect<A | 
   )
 
 /** What the ledger kept, checked again; what is damaged is as if it had never come. */
-const restore = (self: Self) =>
+const restore = (self: Self, { invitation }: TrustOptions) =>
   Effect.gen(function* () {
     const ledger = yield* Ledger
     const engine = yield* CryptoEngine
     const rootText = yield* ledger.note("roots")
     const root = rootText === null ? null : restoreRoot(engine, rootText)
     if (root !== null && Result.isFailure(root)) yield* Effect.logError(root.failure)
-    const held = root !== null && Result.isSuccess(root) ? root.success : null
+    const kept = root !== null && Result.isSuccess(root) ? root.success : null
+    const held = kept !== null && fitsPin(kept, invitation) ? kept : null
+    if (held !== kept) {
+      yield* Effect.logError(
+        "the invitation names another trust root than this device holds: what it believed until now is dropped"
+      )
+      // Decisions are kept without a second look at their signatures, so this one must not outlive its root.
+      yield* ledger.setNote("admission", "")
+    }
     const objectionText = yield* ledger.note("objection")
     const objection = objectionText === null ? null : restoreObjection(objectionText)
     const admissionText = yield* ledger.note("admission")
-    if (held === null || admissionText === null) return { held, objection, admission: null }
+    if (held === null || admissionText === null || admissionText === "")
+      return { held, objection, admission: null }
     const admission = restoreAdmission(engine, held, self, admissionText)
     if (Result.isSuccess(admission)) return { held, objection, admission: admission.success }
     yield* Effect.logWarning(`the stored decision about this device is of no use: ${admission.failure}`)
@@ -111,7 +121,7 @@ const makeKeeper = Effect.fnUntraced(function* (context: Context, options: Trust
     recipient: identity.recipient,
     incarnation: ledger.incarnation
   }
-  const restored = yield* restore(self)
+  const restored = yield* restore(self, options)
   const state: State = {
     ...restored,
     heard: false,

@@ -54,6 +54,16 @@ export const restoreRoot = (engine: Engine, text: string): Result.Result<HeldRoo
     : Result.succeed({ firstDigest, server, envelope, root: root.success.document })
 }
 
+/** What an invitation names: nothing else may be the device's first root. */
+export interface Pin {
+  readonly server: ServerId
+  readonly rootDigest: Digest
+}
+
+/** Whether a kept root is the one an invitation names, or came from it. Without an invitation there is nothing to fit. */
+export const fitsPin = (held: HeldRoot, pin: Pin | null): boolean =>
+  pin === null || (held.firstDigest === pin.rootDigest && held.server === pin.server)
+
 /** Whether a root knows a server under the key it showed. */
 const knows = (engine: Engine, root: TrustRoot, identity: ServerIdentity): boolean => {
   const entry = root.servers.find((server) => server.id === identity.server)
@@ -69,12 +79,12 @@ export const firstRoot = (
   engine: Engine,
   identity: ServerIdentity,
   envelope: DsseEnvelope,
-  pin: { readonly digest: Digest; readonly server: ServerId } | null
+  pin: Pin | null
 ): Result.Result<HeldRoot, Doubt> => {
   if (pin !== null && pin.server !== identity.server) {
     return Result.fail(`the invitation is for the server ${pin.server}, but ${identity.server} answered`)
   }
-  const first = verifyFirstRoot(engine, envelope, pin?.digest ?? null)
+  const first = verifyFirstRoot(engine, envelope, pin?.rootDigest ?? null)
   if (Result.isFailure(first))
     return Result.fail(`the server's root is not acceptable: ${first.failure.message}`)
   const { digest, document: root } = first.success

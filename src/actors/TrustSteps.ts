@@ -70,11 +70,7 @@ const acquire = Effect.fnUntraced(function* (options: TrustOptions) {
   const first = roots[0]
   if (first === undefined)
     return "the server has no trust root yet: an operator must publish one (`postern keys publish`)"
-  const pin =
-    options.invitation === null
-      ? null
-      : { digest: options.invitation.rootDigest, server: options.invitation.server }
-  const taken = firstRoot(engine, identity, first, pin)
+  const taken = firstRoot(engine, identity, first, options.invitation)
   if (Result.isFailure(taken)) return taken.failure
   const held = yield* follow(taken.success)
   return checkServer(engine, held, identity) ?? held

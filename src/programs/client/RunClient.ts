@@ -2,7 +2,7 @@
 import { Effect, Layer, Logger, Redacted, Result, Schema } from "effect"
 import { MainLoopKey } from "../../actors/ClientKeys.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
-import { restoreRoot } from "../../actors/TrustState.ts"
+import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
 import { BubblewrapJail } from "../../adapters/BubblewrapJail.ts"
 import { serveControl } from "../../adapters/ControlSocket.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
@@ -75,7 +75,7 @@ const bootstrapAddresses = (settings: ClientSettings) =>
     const note = yield* ledger.note("roots")
     const held = note === null ? null : restoreRoot(engine, note)
     const known =
-      held !== null && Result.isSuccess(held)
+      held !== null && Result.isSuccess(held) && fitsPin(held.success, trustOptions(settings).invitation)
         ? (held.success.root.servers.find((server) => server.id === held.success.server)?.addresses ?? [])
         : []
     const addresses = [
