@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { BuiltFleet } from "../support/BuiltFleet.ts"
+import { runToEnd } from "../support/Program.ts"
 import { describeWith } from "../support/requires.ts"
 import { atTerminal } from "../support/terminal.ts"
 
@@ -157,6 +158,22 @@ describe("postern against a server", () => {
     expect(published.stderr).toMatch(
       /^postern: Could not publish the trust root: the token's role does not allow it/
     )
+  })
+
+  it("fails when its output cannot be written, and ends quietly when nobody reads on", async () => {
+    const shell = (script: string) =>
+      runToEnd(["sh", "-c", script, process.execPath, cli], {
+        cwd: fleet.folder,
+        environment: { PATH: "/usr/bin:/bin", HOME: fleet.folder, ...env() }
+      })
+    const full = await shell('"$0" "$1" keys show > /dev/full')
+    expect(full).toMatchObject({ code: 1, stdout: "" })
+    expect(full.stderr).toMatch(/^postern: Could not write the output: .*ENOSPC.*\n$/)
+    expect(await shell('"$0" "$1" --help | head -n 1')).toEqual({
+      code: 0,
+      stdout: "DESCRIPTION\n",
+      stderr: ""
+    })
   })
 
   it("refuses to put a foreign root over the server's", async () => {

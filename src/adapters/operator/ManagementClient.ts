@@ -57,6 +57,26 @@ export class ManagementClient extends Context.Service<
 /** How long a call may take that the server does not hold open. */
 export const callTimeoutMs = 60_000
 
+/** The largest answer taken: a page of a thousand jobs, each with its signed order and receipt, fits. */
+const answerBytes = 64 * 1024 * 1024
+
+/** `fetch` that reads no more than that, and follows nobody to another address with the token. */
+const boundedFetch: typeof fetch = async (input, init) => {
+  const response = await fetch(input, { ...init, redirect: "error" })
+  if (response.body === null) return response
+  let seenBytes = 0
+  const bound = new TransformStream<Uint8Array, Uint8Array>({
+    transform: (chunk, controller) => {
+      seenBytes += chunk.length
+      if (seenBytes <= answerBytes) controller.enqueue(chunk)
+      else controller.error(new Error(`the answer is larger than ${answerBytes} bytes`))
+    }
+  })
+  return new Response(response.body.pipeThrough(bound), response)
+}
+
+const Http = FetchHttpClient.layer.pipe(Layer.provide(Layer.succeed(FetchHttpClient.Fetch, boundedFetch)))
+
 const conflictAdvice: Record<typeof Conflict.Type.code, string> = {
   sequence_taken: "Somebody else submitted for this device meanwhile; submit again.",
   id_taken: "Another order has this id; submit again.",
@@ -159,7 +179,7 @@ export const managementClient = (options: {
         })
       )
   }))
-  return Layer.effect(ManagementClient, client).pipe(Layer.provide([authorization, FetchHttpClient.layer]))
+  return Layer.effect(ManagementClient, client).pipe(Layer.provide([authorization, Http]))
 }
 
 const decodeIdentity = Schema.decodeUnknownResult(Schema.fromJsonString(ServerIdentity))
@@ -184,5 +204,5 @@ export const fetchServerIdentity = (address: string): Effect.Effect<ServerIdenti
       duration: Duration.millis(callTimeoutMs),
       orElse: () => Effect.fail(timedOut(address, "ask for the server's identity", callTimeoutMs))
     }),
-    Effect.provide(FetchHttpClient.layer)
+    Effect.provide(Http)
   )

@@ -74,7 +74,8 @@ export const runProgram = <Name extends string, Input, E, R, ContextInput>(
     )
     const exit = yield* Command.runWith(command, { version })(args).pipe(Effect.provide(output), Effect.exit)
     if (Exit.isSuccess(exit)) return 0
-    const { code, text } = report(exit.cause)
+    const unwritten = screen.failure()
+    const { code, text } = unwritten === undefined ? report(exit.cause) : { code: 1, text: unwritten }
     if (text !== "") yield* screen.write("err", `postern: ${visibleLines(text)}\n`)
     return code
   })

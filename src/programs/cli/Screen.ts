@@ -19,8 +19,13 @@ export class Screen extends Context.Service<
     readonly color: boolean
     /** Columns of the terminal behind stderr, 80 where there is none. */
     readonly columns: () => number
-    /** Writes and waits until it is taken; a reader that went away (`| head`) ends the program quietly. */
+    /**
+     * Writes and waits until it is taken. What cannot be written ends the program: quietly where the reader went away
+     * (`| head`), else with {@link failure}.
+     */
     readonly write: (sink: Sink, text: string | Uint8Array) => Effect.Effect<void>
+    /** Why something could not be written (a full disk), once that has happened. */
+    readonly failure: () => string | undefined
   }
 >()("postern/programs/cli/Screen") {}
 
@@ -46,11 +51,16 @@ export const green = sgr(32)
 
 const isBrokenPipe = (error: Error): boolean => "code" in error && error.code === "EPIPE"
 
-const writeTo = (stream: NodeJS.WriteStream, text: string | Uint8Array): Effect.Effect<void> =>
+const writeTo = (
+  stream: NodeJS.WriteStream,
+  text: string | Uint8Array,
+  onFailure: (error: Error) => void
+): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     stream.write(text, (error) => {
       if (error === undefined || error === null) return resume(Effect.void)
-      resume(isBrokenPipe(error) ? Effect.interrupt : Effect.die(error))
+      if (!isBrokenPipe(error)) onFailure(error)
+      resume(Effect.interrupt)
     })
   })
 
@@ -59,6 +69,10 @@ export const ProcessScreen: Layer.Layer<Screen> = Layer.sync(Screen, () => {
   const { env, stderr, stdin, stdout } = process
   // Without a listener a write to a closed pipe is an uncaught exception; the write's own callback tells us.
   for (const stream of [stdout, stderr]) stream.on("error", () => undefined)
+  let failure: string | undefined
+  const onFailure = (error: Error): void => {
+    failure ??= `Could not write the output: ${error.message}`
+  }
   const wantsColor = (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb"
   return {
     outIsTerminal: stdout.isTTY === true,
@@ -66,6 +80,7 @@ export const ProcessScreen: Layer.Layer<Screen> = Layer.sync(Screen, () => {
     canAsk: stdin.isTTY === true && stderr.isTTY === true,
     color: wantsColor && stderr.isTTY === true && stdout.isTTY === true,
     columns: () => stderr.columns ?? 80,
-    write: (sink, text) => writeTo(sink === "out" ? stdout : stderr, text)
+    write: (sink, text) => writeTo(sink === "out" ? stdout : stderr, text, onFailure),
+    failure: () => failure
   }
 })

@@ -18,6 +18,7 @@ const run = (...args: ReadonlyArray<string>) =>
       canAsk: false,
       color: false,
       columns: () => 80,
+      failure: () => undefined,
       write: (sink, text) =>
         Effect.sync(() => {
           written[sink] += typeof text === "string" ? text : new TextDecoder().decode(text)
