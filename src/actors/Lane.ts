@@ -10,7 +10,7 @@ import type { OrderId } from "../schemas/Ids.ts"
 import { LaneProtocol, type LaneStatus, type StopReason, type WorkEnd } from "../schemas/protocols/Lane.ts"
 import type { RefusalCode } from "../schemas/Refusals.ts"
 import type { LaneName, OrderProgress } from "../schemas/WorkOrder.ts"
-import { makeAlarm, monotonicMs } from "./Alarm.ts"
+import { type Alarm, makeAlarm, monotonicMs } from "./Alarm.ts"
 import { JailGuardKey, MainLoopKey, NotaryKey, OutboxKey, TrustKeeperKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
 import type { LaneEnvironment } from "./LaneChecks.ts"
@@ -22,6 +22,8 @@ export type LaneOptions = Pick<LaneEnvironment, "allowance" | "download" | "disk
 /** Between attempts that failed for a reason of the device's own, and how many there are. */
 const failureDelays: Delays = { firstMs: 1_000, factor: 2, maximumMs: 60_000 }
 const failuresAllowed = 10
+/** An order put off again and again waits twice as long each time, up to this. */
+const longestPauseMs = 60_000
 const tellEveryMs = 1_000
 /** When the ledger could not be read. */
 const ledgerRetryMs = 5_000
@@ -34,6 +36,8 @@ interface Pause {
   readonly detail: string
   readonly trouble: RefusalCode | null
   readonly failures: number
+  /** How often in a row it was put off for what is not the device's fault. */
+  readonly repeats: number
 }
 
 interface State {
@@ -101,20 +105,86 @@ const remember = Effect.fnUntraced(function* (state: State, ended: WorkEnd) {
     state.pauses.delete(ended.order)
     return
   }
-  const failures = ended.kind === "failed" ? (state.pauses.get(ended.order)?.failures ?? 0) + 1 : 0
-  const pauseMs = ended.kind === "failed" ? yield* delayAfter(failureDelays, failures) : ended.pauseMs
-  const { detail, trouble } = ended
-  state.pauses.set(ended.order, { untilAt: (yield* monotonicMs) + pauseMs, detail, trouble, failures })
-  yield* Effect.logInfo(`an order is put off for ${pauseMs} ms: ${detail}`).pipe(
-    Effect.annotateLogs({ order: ended.order })
+  const before = state.pauses.get(ended.order)
+  const failed = ended.kind === "failed"
+  const failures = failed ? (before?.failures ?? 0) + 1 : 0
+  const repeats = failed || before === undefined ? 0 : before.repeats + 1
+  const longerMs = Math.min(
+    ended.pauseMs * 2 ** Math.min(repeats, 10),
+    Math.max(longestPauseMs, ended.pauseMs)
   )
+  const pauseMs = failed ? yield* delayAfter(failureDelays, failures) : longerMs
+  const { detail, trouble } = ended
+  state.pauses.set(ended.order, {
+    untilAt: (yield* monotonicMs) + pauseMs,
+    detail,
+    trouble,
+    failures,
+    repeats
+  })
+  if (detail === before?.detail) return
+  yield* Effect.logInfo(`an order is put off: ${detail}`).pipe(Effect.annotateLogs({ order: ended.order }))
 })
+
+const statusOf = (state: State) =>
+  Effect.map(
+    monotonicMs,
+    (nowAt): LaneStatus => ({
+      current: state.progress,
+      waiting: [...state.pauses].map(([order, pause]) => ({
+        order,
+        pauseMs: Math.max(pause.untilAt - nowAt, 0),
+        detail: pause.detail
+      })),
+      draining: state.draining
+    })
+  )
+
+/** Takes up the first order that is not put off; else sleeps until the first of those. */
+const takeNext = (
+  context: Context,
+  name: LaneName,
+  state: State,
+  environment: LaneEnvironment,
+  alarm: Alarm
+) =>
+  Effect.gen(function* () {
+    if (state.current !== null || state.draining) return
+    const ledger = yield* Ledger
+    const rows = yield* ledger.unfinished(name)
+    const known = new Set<string>(rows.map((row) => row.order.id))
+    for (const order of state.pauses.keys()) if (!known.has(order)) state.pauses.delete(order)
+    for (const order of state.stops) if (!known.has(order)) state.stops.delete(order)
+    const nowAt = yield* monotonicMs
+    const untilAt = (row: LedgerOrder) => state.pauses.get(row.order.id)?.untilAt ?? nowAt
+    const row = rows.find((candidate) => untilAt(candidate) <= nowAt)
+    if (row !== undefined) return yield* takeUp(context, state, environment, row)
+    if (rows.length > 0) yield* alarm.ringIn(Math.min(...rows.map(untilAt)) - nowAt)
+  }).pipe(
+    Effect.catch((error) =>
+      Effect.andThen(
+        Effect.logError(`the ledger cannot be read: ${error.reason}`),
+        alarm.ringIn(ledgerRetryMs)
+      )
+    )
+  )
+
+/** Somebody asks that an order stop: the one in hand at once, another when it is looked at, which is now. */
+const askToStop = (state: State, order: OrderId, reason: StopReason): boolean => {
+  if (state.current?.order === order) {
+    Deferred.doneUnsafe(state.current.stop, Effect.succeed(reason))
+    return true
+  }
+  const pause = state.pauses.get(order)
+  if (pause !== undefined) state.pauses.set(order, { ...pause, untilAt: 0 })
+  if (reason === "stopped_by_server") state.stops.add(order)
+  return false
+}
 
 /** The behaviour of the lane `name`. */
 export const lane = (name: LaneName, options: LaneOptions) =>
   Behaviour.make(LaneProtocol, (context) =>
     Effect.gen(function* () {
-      const ledger = yield* Ledger
       const mainLoop = context.ref(MainLoopKey)
       const state: State = {
         current: null,
@@ -125,62 +195,20 @@ export const lane = (name: LaneName, options: LaneOptions) =>
       }
       const environment = makeEnvironment(context, options, state)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
-
-      /** Takes up the first order that is not put off; else sleeps until the first of those. */
-      const next = Effect.gen(function* () {
-        if (state.current !== null || state.draining) return
-        const rows = yield* ledger.unfinished(name)
-        const known = new Set<string>(rows.map((row) => row.order.id))
-        for (const order of state.pauses.keys()) if (!known.has(order)) state.pauses.delete(order)
-        for (const order of state.stops) if (!known.has(order)) state.stops.delete(order)
-        const nowAt = yield* monotonicMs
-        const untilAt = (row: LedgerOrder) => state.pauses.get(row.order.id)?.untilAt ?? nowAt
-        const row = rows.find((candidate) => untilAt(candidate) <= nowAt)
-        if (row !== undefined) return yield* takeUp(context, state, environment, row)
-        if (rows.length > 0) yield* alarm.ringIn(Math.min(...rows.map(untilAt)) - nowAt)
-      }).pipe(
-        Effect.catch((error) =>
-          Effect.andThen(
-            Effect.logError(`the ledger cannot be read: ${error.reason}`),
-            alarm.ringIn(ledgerRetryMs)
-          )
-        )
-      )
-
-      const status = Effect.map(
-        monotonicMs,
-        (nowAt): LaneStatus => ({
-          current: state.progress,
-          waiting: [...state.pauses].map(([order, pause]) => ({
-            order,
-            pauseMs: Math.max(pause.untilAt - nowAt, 0),
-            detail: pause.detail
-          })),
-          draining: state.draining
-        })
-      )
-
+      const next = takeNext(context, name, state, environment, alarm)
       // What was in hand when the last life ended stands in the ledger.
       yield* alarm.ringIn(0)
       return context.handlers({
         Wake: () => next,
         Due: () => next,
         Stop: ({ payload }) =>
-          Effect.suspend(() => {
-            if (state.current?.order === payload.order)
-              return Deferred.succeed(state.current.stop, payload.reason)
-            const pause = state.pauses.get(payload.order)
-            if (pause !== undefined) state.pauses.set(payload.order, { ...pause, untilAt: 0 })
-            if (payload.reason === "stopped_by_server") state.stops.add(payload.order)
-            return next
-          }),
+          Effect.suspend(() => (askToStop(state, payload.order, payload.reason) ? Effect.void : next)),
         Drain: () =>
-          Effect.suspend(() => {
+          Effect.sync(() => {
             state.draining = true
-            if (state.current === null) return Effect.succeed(true)
-            return Effect.as(Deferred.succeed(state.current.stop, "device_stopped"), false)
+            return state.current === null || !askToStop(state, state.current.order, "device_stopped")
           }),
-        Status: () => status,
+        Status: () => statusOf(state),
         Ended: Effect.fnUntraced(function* ({ payload }) {
           state.current = null
           state.progress = null

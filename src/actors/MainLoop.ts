@@ -5,6 +5,7 @@
 import { Cause, Deferred, Effect, Exit } from "effect"
 import { Behaviour } from "../kernel/index.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
+import { Limits } from "../schemas/Limits.ts"
 import { MainLoopProtocol, type MainLoopStatus, type TurnEnd } from "../schemas/protocols/MainLoop.ts"
 import { blockedTexts } from "../schemas/Refusals.ts"
 import type { LaneName } from "../schemas/WorkOrder.ts"
@@ -24,6 +25,8 @@ export interface MainLoopOptions extends TurnOptions {
 const waitingMs = 10_000
 /** Requests of one turn beside the poll, each with its own time limit. */
 const turnWithinMs = 300_000
+/** A nudge is heeded after this, so that a row of short jobs does not become a row of polls. */
+const nudgeMs = Limits.pollSleepMinimumMs
 /** Sleeps above this are spread by chance; shorter ones keep their promise of a quick answer. */
 const spreadAboveMs = 5_000
 
@@ -121,7 +124,7 @@ export const mainLoop = (options: MainLoopOptions) =>
         )
       })
       const nudge = Effect.suspend(() => {
-        if (!state.running) return beginTurn
+        if (!state.running) return state.draining ? Effect.void : alarm.ringIn(nudgeMs)
         state.again = true
         return state.turn.abortable
           ? Effect.asVoid(Deferred.succeed(state.turn.abort, undefined))
@@ -142,9 +145,9 @@ export const mainLoop = (options: MainLoopOptions) =>
         TurnEnded: Effect.fnUntraced(function* ({ payload }) {
           state.running = false
           const reachedAgain = yield* account(state, payload)
-          if (reachedAgain) yield* Effect.ignore(outbox.tell("Wake"))
+          if (reachedAgain) yield* Effect.ignore(outbox.tell("Reached"))
           const nudged = state.again && payload.kind !== "failed"
-          const sleepMs = nudged ? 0 : yield* sleepAfter(payload, state.failures, options)
+          const sleepMs = nudged ? nudgeMs : yield* sleepAfter(payload, state.failures, options)
           yield* beat(sleepMs + turnWithinMs, true)
           yield* alarm.ringIn(sleepMs)
         }),

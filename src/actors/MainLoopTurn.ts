@@ -2,7 +2,7 @@
  * One turn of the main loop, in the paper's order: self → connectivity → disk → poll → hand orders to the lanes → end of
  * turn. What is wrong with the device goes along with the poll; only a missing server, or missing trust, leaves it out.
  */
-import { Deferred as D, type Deferred, Effect, Result } from "effect"
+import { Deferred, Effect, Result } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import type { ActorRef } from "../kernel/index.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
@@ -196,12 +196,12 @@ const pollOnce = Effect.fnUntraced(function* (
   environment: TurnEnvironment
 ) {
   const link = yield* ServerLink
-  const before = blockedBy(view, state.objection, yield* look(held, environment))
+  const before = blockedBy(view, yield* look(held, environment))
   const request = yield* makeRequest(view, held, before, environment)
   state.abortable = request.free_lanes.length === 0
   const answer = yield* Effect.raceFirst(
     Effect.result(link.poll(request)),
-    Effect.as(D.await(state.abort), null)
+    Effect.as(Deferred.await(state.abort), null)
   )
   state.abortable = false
   if (answer === null)

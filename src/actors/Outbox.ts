@@ -79,21 +79,41 @@ const round = (state: State, events: ReadonlyArray<OrderProgress>) =>
     })
   )
 
+const freshState = (): State => ({
+  memory: { held: new Map(), offsets: new Map() },
+  progress: new Map(),
+  sending: false,
+  again: false,
+  failures: 0,
+  reached: null,
+  dropped: 0
+})
+
+/** What a round's end changes; gives how long to wait for the next, null for not at all. */
+const account = Effect.fnUntraced(function* (state: State, ended: RoundEnd) {
+  state.sending = false
+  const failed = ended.kind === "failed"
+  if (failed && state.failures === 0) yield* Effect.logInfo(`results wait to be sent: ${ended.detail}`)
+  state.failures = failed ? state.failures + 1 : 0
+  if (failed || ended.sent > 0) state.reached = !failed
+  if (failed) return Math.max(ended.pauseMs, yield* delayAfter(failureDelays, state.failures))
+  return state.again || ended.kind === "more" ? null : ended.pauseMs
+})
+
+/** Keeps a step to be told; beyond what one request holds, the poll will tell it. */
+const keepProgress = (state: State, progress: OrderProgress): void => {
+  if (state.progress.size < Limits.progressEvents || state.progress.has(progress.order)) {
+    state.progress.set(progress.order, progress)
+  }
+}
+
 /** The outbox's behaviour. */
 export const outbox = Behaviour.make(OutboxProtocol, (context) =>
   Effect.gen(function* () {
     const ledger = yield* Ledger
     const trust = context.ref(TrustKeeperKey)
     const watchdog = context.ref(WatchdogKey)
-    const state: State = {
-      memory: { held: new Map(), offsets: new Map() },
-      progress: new Map(),
-      sending: false,
-      again: false,
-      failures: 0,
-      reached: null,
-      dropped: 0
-    }
+    const state = freshState()
     const alarm = yield* makeAlarm(context.self.tell("Due"))
     const beat = (withinMs: number, done = false) =>
       Effect.andThen(context.beat, Effect.ignore(watchdog.tell("Beat", { loop: "outbox", withinMs, done })))
@@ -113,49 +133,34 @@ export const outbox = Behaviour.make(OutboxProtocol, (context) =>
       state.again = state.sending
       if (state.sending) return Effect.void
       state.sending = true
-      return Effect.andThen(
-        beat(roundWithinMs),
-        context.startTask(task, (exit) => [
-          "RoundEnded",
-          Exit.isSuccess(exit) ? exit.value : end("failed", 0, 0, Cause.pretty(exit.cause))
-        ])
-      )
+      const sending = context.startTask(task, (exit) => [
+        "RoundEnded",
+        Exit.isSuccess(exit) ? exit.value : end("failed", 0, 0, Cause.pretty(exit.cause))
+      ])
+      return Effect.andThen(beat(roundWithinMs), sending)
     })
+    /** While the server is not reached, new items wait out the pause like the old ones. */
+    const beginUnlessPausing = Effect.suspend(() => (state.failures > 0 ? Effect.void : begin))
     yield* waitFor(0, false)
     return context.handlers({
-      // While the server is not reached, its being reached again is what ends the pause: the main loop wakes us then.
-      Wake: () => begin,
+      Wake: () => beginUnlessPausing,
+      Reached: () => begin,
       Due: () => begin,
       Progress: ({ payload }) =>
-        Effect.suspend(() => {
-          if (state.progress.size >= Limits.progressEvents && !state.progress.has(payload.order))
-            return Effect.void
-          state.progress.set(payload.order, payload)
-          return state.failures > 0 ? Effect.void : begin
-        }),
+        Effect.andThen(
+          Effect.sync(() => keepProgress(state, payload)),
+          beginUnlessPausing
+        ),
       Status: () =>
         Effect.map(
           Effect.orElseSucceed(ledger.outboxSize, () => ({ items: 0, bytes: 0 })),
-          (size) => ({
-            ...size,
-            reached: state.reached,
-            dropped: state.dropped
-          })
+          (size) => ({ ...size, reached: state.reached, dropped: state.dropped })
         ),
       RoundEnded: Effect.fnUntraced(function* ({ payload }) {
-        state.sending = false
-        const failed = payload.kind === "failed"
-        if (failed && state.failures === 0)
-          yield* Effect.logInfo(`results wait to be sent: ${payload.detail}`)
-        state.failures = failed ? state.failures + 1 : 0
-        if (failed || payload.sent > 0) state.reached = !failed
-        if (failed)
-          return yield* waitFor(Math.max(payload.pauseMs, yield* delayAfter(failureDelays, state.failures)))
-        if (state.again || payload.kind === "more") {
-          yield* beat(roundWithinMs, true)
-          return yield* begin
-        }
-        yield* waitFor(payload.pauseMs)
+        const pauseMs = yield* account(state, payload)
+        if (pauseMs !== null) return yield* waitFor(pauseMs)
+        yield* beat(roundWithinMs, true)
+        yield* begin
       }),
       Restart: () => context.stopSelf
     })

@@ -46,6 +46,76 @@ const longestFlushMs = 1_800_000
 export const flushAfterMs = (chunks: number): number =>
   Math.min(Limits.outputFlushMs * 2 ** Math.floor(chunks / 256), longestFlushMs)
 
+/** The chunk that is open: pieces in order, up to what one chunk holds. */
+class OpenChunk {
+  private frames: Array<OutputFrame> = []
+  private sizeBytes = 0
+  private contentBytes = 0
+
+  get isEmpty(): boolean {
+    return this.frames.length === 0
+  }
+
+  /** Takes as much of a piece as there is room for; gives how much that was. */
+  push(stream: OutputStream, bytes: Uint8Array): number {
+    const room = Limits.outputChunkBytes - this.sizeBytes - frameHeaderBytes
+    if (room <= 0) return 0
+    // A copy: the jail may use its buffer again.
+    const piece = bytes.slice(0, room)
+    this.frames.push({ stream, bytes: piece })
+    this.sizeBytes += frameHeaderBytes + piece.length
+    this.contentBytes += piece.length
+    return piece.length
+  }
+
+  /** Closes the chunk and begins the next. */
+  close(): { readonly plaintext: Uint8Array; readonly contentBytes: number } {
+    const closed = { plaintext: encodeFrames(this.frames), contentBytes: this.contentBytes }
+    this.frames = []
+    this.sizeBytes = 0
+    this.contentBytes = 0
+    return closed
+  }
+}
+
+/** What was stored so far, and the way to store one chunk more. */
+const makeAccount = (order: WorkOrder, attempt: number, onStored: Effect.Effect<void>) =>
+  Effect.gen(function* () {
+    const ledger = yield* Ledger
+    const store = yield* PackageStore
+    const hasher = (yield* CryptoEngine).hasher()
+    const account = { chunks: 0, keptBytes: 0, cut: false }
+
+    const put = Effect.fnUntraced(function* (plaintext: Uint8Array, contentBytes: number) {
+      const sealed = yield* store.sealChunk(plaintext, order.results_to)
+      const sequence = firstSequence(attempt) + account.chunks
+      const stored = yield* ledger.putOutput(order.id, sequence, sealed.bytes)
+      if (!stored) return yield* Effect.fail({ reason: "the outbox is full" })
+      account.chunks++
+      account.keptBytes += contentBytes
+      hasher.update(decodeHex(sealed.digest.slice("sha256:".length)) as Uint8Array)
+      yield* onStored
+    })
+
+    return {
+      /** Whether nothing more is kept: what comes now is cut. */
+      isClosed: () => {
+        if (account.chunks >= Limits.outputChunks) account.cut = true
+        return account.cut
+      },
+      chunks: () => account.chunks,
+      store: (plaintext: Uint8Array, contentBytes: number) =>
+        put(plaintext, contentBytes).pipe(
+          Effect.catch((error) => {
+            account.cut = true
+            const told = Effect.logWarning(`output is cut: ${error.reason}`)
+            return Effect.annotateLogs(told, { order: order.id })
+          })
+        ),
+      total: (): KeptOutput => ({ ...account, digest: `sha256:${encodeHex(hasher.digest())}` as Digest })
+    }
+  })
+
 /**
  * Makes the writer for one attempt at an order; its timer lives in the given Scope. `onStored` is run after each chunk that
  * the outbox took, so that it is sent while the job runs.
@@ -56,77 +126,38 @@ export const makeOutputWriter = (
   onStored: Effect.Effect<void> = Effect.void
 ): Effect.Effect<OutputWriter, never, Ledger | PackageStore | CryptoEngine | Scope.Scope> =>
   Effect.gen(function* () {
-    const ledger = yield* Ledger
-    const store = yield* PackageStore
-    const hasher = (yield* CryptoEngine).hasher()
+    const account = yield* makeAccount(order, attempt, onStored)
     const one = yield* Semaphore.make(1)
-    let frames: Array<OutputFrame> = []
-    let bufferedBytes = 0
-    let contentBytes = 0
-    let chunks = 0
-    let keptBytes = 0
-    let cut = false
+    const open = new OpenChunk()
     let finished = false
 
-    const storeChunk = Effect.fnUntraced(function* (plaintext: Uint8Array, content: number) {
-      const sealed = yield* store.sealChunk(plaintext, order.results_to)
-      const stored = yield* ledger.putOutput(order.id, firstSequence(attempt) + chunks, sealed.bytes)
-      if (!stored) return yield* Effect.fail({ reason: "the outbox is full" })
-      chunks++
-      keptBytes += content
-      hasher.update(decodeHex(sealed.digest.slice("sha256:".length)) as Uint8Array)
-      yield* onStored
-    })
-
     const flush = Effect.suspend(() => {
-      if (frames.length === 0) return Effect.void
-      const plaintext = encodeFrames(frames)
-      const content = contentBytes
-      frames = []
-      bufferedBytes = 0
-      contentBytes = 0
-      return storeChunk(plaintext, content).pipe(
-        Effect.catch((error) => {
-          cut = true
-          return Effect.logWarning(`output is cut: ${error.reason}`).pipe(
-            Effect.annotateLogs({ order: order.id })
-          )
-        })
-      )
+      if (open.isEmpty) return Effect.void
+      const { contentBytes, plaintext } = open.close()
+      return account.store(plaintext, contentBytes)
     })
-
     const alarm = yield* makeAlarm(one.withPermit(flush))
 
     /** Buffers one piece, chunk by chunk. */
     const take = Effect.fnUntraced(function* (stream: OutputStream, bytes: Uint8Array) {
       let rest = bytes
-      while (rest.length > 0 && !finished) {
-        if (chunks >= Limits.outputChunks) cut = true
-        if (cut) return
-        const room = Limits.outputChunkBytes - bufferedBytes - frameHeaderBytes
-        if (room <= 0) {
-          yield* flush
-          continue
-        }
-        const piece = rest.slice(0, room)
-        if (frames.length === 0) yield* alarm.ringIn(flushAfterMs(chunks))
-        frames.push({ stream, bytes: piece })
-        bufferedBytes += frameHeaderBytes + piece.length
-        contentBytes += piece.length
-        rest = rest.subarray(piece.length)
+      while (rest.length > 0 && !finished && !account.isClosed()) {
+        if (open.isEmpty) yield* alarm.ringIn(flushAfterMs(account.chunks()))
+        const taken = open.push(stream, rest)
+        if (taken === 0) yield* flush
+        rest = rest.subarray(taken)
       }
+    })
+
+    const finish = Effect.gen(function* () {
+      if (!finished) yield* flush
+      finished = true
+      yield* alarm.silence
+      return account.total()
     })
 
     return {
       write: (stream, bytes) => one.withPermit(take(stream, bytes)),
-      finish: one.withPermit(
-        Effect.gen(function* () {
-          if (!finished) yield* flush
-          finished = true
-          yield* alarm.silence
-          const digest = `sha256:${encodeHex(hasher.digest())}` as Digest
-          return { chunks, digest, keptBytes, cut }
-        })
-      )
+      finish: one.withPermit(finish)
     }
   })

@@ -236,6 +236,7 @@ const startStep = ({ context, options, phase, state }: Keeper) =>
 const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) {
   const { state } = keeper
   state.stepping = false
+  const news = step.detail !== state.detail
   state.detail = step.detail
   if (step.held !== null) {
     yield* takeRoot(keeper, step.held)
@@ -244,7 +245,10 @@ const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) 
   if (step.admission !== null) yield* takeAdmission(keeper, step.admission)
   if (step.failed) {
     state.failures++
-    yield* Effect.logInfo(`no trust yet, or no newer: ${step.detail}`)
+    if (news)
+      yield* Effect.logInfo(
+        `${keeper.state.held === null ? "no trust yet" : "no word of trust"}: ${step.detail}`
+      )
   } else {
     state.failures = 0
     state.asked = step.status === null ? 0 : state.asked + 1

@@ -3,7 +3,7 @@ import { homedir, hostname } from "node:os"
 import { join } from "node:path"
 import { Effect, Option, Result, Schema } from "effect"
 import { Flag } from "effect/cli"
-import { loadConfig } from "../../adapters/TomlConfig.ts"
+import { type ConfigError, loadConfig } from "../../adapters/TomlConfig.ts"
 import { ClientConfig } from "../../schemas/ClientConfig.ts"
 import type { Invitation } from "../../schemas/Enrolment.ts"
 import { Name } from "../../schemas/Ids.ts"
@@ -90,6 +90,12 @@ const invitationIn = (
   return given === undefined ? Result.succeed(null) : readInvitation(given)
 }
 
+/** The key people get wrong most says what it wants; the others speak for themselves. */
+const explain = (error: ConfigError): string =>
+  error.key === "server"
+    ? `${error.source}: server: it must be scheme, host and port alone, such as https://postern.example`
+    : error.message
+
 /** Puts flags, environment and file together. Fails with the list of what is wrong. */
 export const readSettings = (
   args: ClientArguments,
@@ -114,7 +120,7 @@ export const readSettings = (
       })
     )
     const problems = [
-      ...(Result.isFailure(loaded) ? [loaded.failure.message] : []),
+      ...(Result.isFailure(loaded) ? [explain(loaded.failure)] : []),
       ...(Result.isFailure(invitation) ? [invitation.failure] : [])
     ]
     if (Result.isFailure(loaded) || Result.isFailure(invitation)) return yield* misconfigured(...problems)

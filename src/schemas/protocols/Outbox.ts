@@ -25,8 +25,10 @@ export const OutboxStatus = Schema.Struct({
 export type OutboxStatus = typeof OutboxStatus.Type
 
 export const OutboxProtocol = RpcGroup.make(
-  /** Something was put in, or the server was reached again. */
+  /** Something was put in. */
   Rpc.make("Wake"),
+  /** The server is reached again: whatever pause there is ends. */
+  Rpc.make("Reached"),
   /** A step on an order's way, told as soon as may be; the poll tells it again, so it may be lost. */
   Rpc.make("Progress", { payload: OrderProgress }),
   Rpc.make("Status", { success: OutboxStatus }),

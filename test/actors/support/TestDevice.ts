@@ -38,20 +38,28 @@ const changing = new Set([
   "setNote"
 ])
 
-/** The ledger with a tap on every change, and dead as soon as its device is. */
-const tapped = (ledger: Ledger["Service"], alive: () => boolean, tap: LedgerTap): Ledger["Service"] => {
-  const guard = <A>(effect: Effect.Effect<A, LedgerError>) =>
-    Effect.suspend(() => (alive() ? effect : Effect.never))
+/** The ledger with a tap on every change, dead as soon as its device is, and poisoned as the test says. */
+const tapped = (
+  ledger: Ledger["Service"],
+  alive: () => boolean,
+  tap: LedgerTap,
+  poison: (method: string) => boolean
+): Ledger["Service"] => {
+  const guard = <A>(effect: Effect.Effect<A, LedgerError>, name = "") =>
+    Effect.suspend(() => {
+      if (!alive()) return Effect.never
+      return poison(name) ? Effect.die(new Error(`simulated defect in ${name}`)) : effect
+    })
   const entries = Object.entries(ledger).map(([name, member]) => {
-    if (Effect.isEffect(member)) return [name, guard(member as Effect.Effect<unknown, LedgerError>)]
+    if (Effect.isEffect(member)) return [name, guard(member as Effect.Effect<unknown, LedgerError>, name)]
     if (typeof member !== "function") return [name, member]
     const call = member as (...args: Array<unknown>) => Effect.Effect<unknown, LedgerError>
-    if (!changing.has(name)) return [name, (...args: Array<unknown>) => guard(call(...args))]
+    if (!changing.has(name)) return [name, (...args: Array<unknown>) => guard(call(...args), name)]
     return [
       name,
       (...args: Array<unknown>) =>
         tap(name, "before").pipe(
-          Effect.andThen(guard(call(...args))),
+          Effect.andThen(guard(call(...args), name)),
           Effect.tap(() => tap(name, "after")),
           Effect.flatMap((value) => guard(Effect.succeed(value)))
         )
@@ -87,6 +95,8 @@ export class TestDevice {
   readonly trace: Array<TraceEvent> = []
   readonly options: DeviceOptions
   tap: LedgerTap
+  /** Ledger methods whose next use is a defect, with how often. */
+  readonly poison = new Map<string, number>()
   system: ActorSystem | undefined = undefined
   ledger: Ledger["Service"] | undefined = undefined
   private life = { alive: false, scope: undefined as Scope.Closeable | undefined }
@@ -94,6 +104,12 @@ export class TestDevice {
   constructor(options: DeviceOptions = {}) {
     this.options = options
     this.tap = options.tap ?? (() => Effect.void)
+  }
+
+  private poisons(method: string): boolean {
+    const left = this.poison.get(method) ?? 0
+    if (left > 0) this.poison.set(method, left - 1)
+    return left > 0
   }
 
   private observe(event: TraceEvent): void {
@@ -113,11 +129,20 @@ export class TestDevice {
     )
     const stored = Layer.effect(
       Ledger,
-      Effect.map(Ledger, (ledger) => tapped(ledger, alive, (method, moment) => this.tap(method, moment)))
+      Effect.map(Ledger, (ledger) =>
+        tapped(
+          ledger,
+          alive,
+          (method, moment) => this.tap(method, moment),
+          (method) => this.poisons(method)
+        )
+      )
     ).pipe(Layer.provide(SqliteLedgerOver(this.database)), Layer.provideMerge(base))
-    const machine = Layer.mergeAll(IdentityOfNodeKeys, ledgerDeviceClock(0), SimulatedHostLayer(this.host)).pipe(
-      Layer.provideMerge(stored)
-    )
+    const machine = Layer.mergeAll(
+      IdentityOfNodeKeys,
+      ledgerDeviceClock(0),
+      SimulatedHostLayer(this.host)
+    ).pipe(Layer.provideMerge(stored))
     const link = this.options.link?.(alive) ?? Layer.succeed(ServerLink, this.server.link(alive))
     const layer = link.pipe(Layer.provideMerge(machine))
     const root = clientTree(
@@ -156,7 +181,9 @@ export class TestDevice {
     const { scope, system } = this.detach()
     const end = system === undefined ? Effect.void : system.stop
     return Effect.asVoid(
-      Effect.forkDetach(Effect.andThen(end, scope === undefined ? Effect.void : Scope.close(scope, Exit.void)))
+      Effect.forkDetach(
+        Effect.andThen(end, scope === undefined ? Effect.void : Scope.close(scope, Exit.void))
+      )
     )
   })
 
