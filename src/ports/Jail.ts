@@ -3,7 +3,8 @@
  * bounded in time, memory, processes, disk and output.
  *
  * Inside, the job sees /package (the unpacked package, read-only), /work (empty but for /work/out; its working folder),
- * /tmp, the host's /usr read-only, its own processes, no network, no devices but /dev/null and the like.
+ * /tmp and /dev/shm (empty), the host's /usr, /bin, /lib… and /etc/alternatives read-only, its own processes, no network,
+ * no devices but /dev/null and the like.
  */
 import type { Effect, Scope } from "effect"
 import { Context } from "effect"

@@ -28,7 +28,7 @@ export const JobLimits = Schema.Struct({
   /** Share of one processor in percent: 150 is one and a half. */
   cpu_percent: intBetween(1, Limits.jobCpuPercent),
   processes: intBetween(1, Limits.jobProcesses),
-  /** Room in /work, artifacts included. */
+  /** Room in /work, /tmp and /dev/shm together, artifacts included. */
   disk_bytes: intBetween(64 * 1024, Limits.jobDiskBytes),
   /** stdout and stderr together; what comes after is counted, cut and marked. */
   output_bytes: intBetween(0, Limits.jobOutputBytes),
@@ -60,11 +60,12 @@ export const Manifest = Schema.Struct({
   type: Schema.Literal("postern/manifest/v1"),
   /** For people: what this package is called. */
   name: labelUpTo(Limits.labelLength),
-  /** Program and arguments. Run in /work with the package's files below /package (read-only, also $POSTERN_PACKAGE). */
+  /** Program and arguments. Run in /work with the package's files below /package (read-only; $POSTERN_PACKAGE). */
   command: Schema.Array(text(Limits.commandArgumentLength)).check(
     Schema.isMinLength(1),
     Schema.isMaxLength(Limits.commandArguments)
   ),
+  /** Added to what the jail sets: PATH, HOME and LANG, which it may replace, PWD and POSTERN_PACKAGE, which it may not. */
   environment: Schema.Record(
     Schema.String.check(Schema.isPattern(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/)),
     text(Limits.environmentValueLength)
