@@ -9,7 +9,7 @@ import { formatIdentity, formatRecipient, x25519Identity } from "../src/crypto/A
 import type { Engine } from "../src/crypto/Engine.ts"
 import { NobleEngine } from "../src/crypto/NobleEngine.ts"
 import { cipherEntropyBytes, decryptor, encryptor } from "../src/crypto/PackageCipher.ts"
-import { type Bench, type Contender, print, type Result, race, timed } from "./kernel/measure.ts"
+import { type Bench, type Contender, compare, type Result, race, timed } from "./measure.ts"
 
 const secret = Redacted.make(NativeCrypto.sha256(Uint8Array.of(1)))
 const recipient = formatRecipient(NativeCrypto.x25519.publicKey(Redacted.value(secret)))
@@ -96,17 +96,13 @@ const verifying =
 const ours = "native engine"
 
 const measure = async (
-  bench: { readonly name: string; readonly unit: string; readonly aim?: string },
+  about: Pick<Result, "name" | "unit">,
   contenders: Readonly<Record<string, Contender>>,
   options: { readonly count: number; readonly rounds: number }
-): Promise<Result> => {
-  const rates = await race(contenders, options)
-  const value = rates[ours] as number
-  const peers = Object.entries(rates)
-    .filter(([name]) => name !== ours)
-    .map(([name, theirs]) => ({ name, value: theirs, ratio: value / theirs }))
-  return { ...bench, value, peers }
-}
+): Promise<Result> =>
+  compare({ ...about, better: "higher" }, await race(contenders, options), ours, {
+    "age-encryption": { atLeast: 5 }
+  })
 
 /** All figures; the short form takes some seconds. */
 export const run: Bench = async ({ short }) => {
@@ -114,7 +110,7 @@ export const run: Bench = async ({ short }) => {
   const operations = short ? { count: 100, rounds: 3 } : { count: 500, rounds: 7 }
   return [
     await measure(
-      { name: "age stream, encrypting", unit: "MiB/s", aim: "5 times the age-encryption package" },
+      { name: "age stream, encrypting", unit: "MiB/s" },
       {
         [ours]: ourEncryption(NativeCrypto),
         "noble engine": ourEncryption(NobleEngine),
@@ -123,7 +119,7 @@ export const run: Bench = async ({ short }) => {
       sizes
     ),
     await measure(
-      { name: "age stream, decrypting", unit: "MiB/s", aim: "5 times the age-encryption package" },
+      { name: "age stream, decrypting", unit: "MiB/s" },
       {
         [ours]: ourDecryption(NativeCrypto),
         "noble engine": ourDecryption(NobleEngine),
@@ -143,5 +139,3 @@ export const run: Bench = async ({ short }) => {
     )
   ]
 }
-
-if (import.meta.main) print(await run({ short: process.argv.includes("--short") }))

@@ -11,7 +11,7 @@ import { Effect } from "effect"
 import { BubblewrapJail } from "../src/adapters/BubblewrapJail.ts"
 import { Jail } from "../src/ports/Jail.ts"
 import { defaultJobLimits } from "../src/schemas/Manifest.ts"
-import { type Bench, median, print, type Result, timed } from "./kernel/measure.ts"
+import { type Bench, compare, takeTurns } from "./measure.ts"
 
 const ended = async (file: string, args: ReadonlyArray<string>): Promise<void> => {
   const [code] = await once(spawn(file, args, { stdio: "ignore" }), "exit")
@@ -49,49 +49,32 @@ const jailed = (packageFolder: string) =>
     })
   )
 
-const measure = async (packageFolder: string, rounds: number): Promise<ReadonlyArray<Result>> => {
-  const [ours, bare, sandbox] = await Effect.runPromise(
-    Effect.gen(function* () {
-      const times: [Array<number>, Array<number>, Array<number>] = [[], [], []]
-      const context = yield* Effect.context<Jail>()
-      const contenders = [
-        () => Effect.runPromiseWith(context)(jailed(packageFolder)),
-        () => ended("/usr/bin/true", []),
-        () => ended("bwrap", plainSandbox)
-      ]
-      for (let round = -5; round < rounds; round += 1) {
-        for (const [index, contender] of contenders.entries()) {
-          const ms = yield* Effect.promise(() => timed(contender))
-          if (round >= 0) times[index]?.push(ms)
-        }
-      }
-      return times
-    }).pipe(Effect.provide(BubblewrapJail.layer()))
+/** The contenders of every bench that runs `true`, within the jail's setting. */
+export const trueContenders = (packageFolder: string) =>
+  Effect.map(Effect.context<Jail>(), (context) => ({
+    "in the jail": () => Effect.runPromiseWith(context)(jailed(packageFolder)),
+    "spawned bare": () => ended("/usr/bin/true", []),
+    "bubblewrap alone": () => ended("bwrap", plainSandbox)
+  }))
+
+/** Why no jail can be made here; null where one can. */
+export const jailProblem: Effect.Effect<string | null, never, Jail> = Effect.flatMap(Jail, (jail) =>
+  jail.check.pipe(
+    Effect.as(null),
+    Effect.catch((error) => Effect.succeed(error.message))
   )
-  const value = median(ours)
-  const peer = (name: string, values: ReadonlyArray<number>) => ({
-    name,
-    value: median(values),
-    ratio: value / median(values)
-  })
-  return [
-    {
-      name: "true in the jail",
-      value,
-      unit: "ms",
-      peers: [peer("spawned bare", bare), peer("bubblewrap alone", sandbox)]
-    }
-  ]
-}
+)
 
 /** Median of as many rounds as asked for, the contenders in turns. */
-export const run: Bench = async ({ short }) => {
-  const packageFolder = mkdtempSync(join(tmpdir(), "postern-bench-"))
-  try {
-    return [...(await measure(packageFolder, short ? 30 : 200))]
-  } finally {
-    rmSync(packageFolder, { recursive: true, force: true })
-  }
-}
-
-if (import.meta.main) print(await run({ short: process.argv.includes("--short") }))
+export const run: Bench = ({ short }) =>
+  Effect.gen(function* () {
+    const problem = yield* jailProblem
+    if (problem !== null) return { skipped: problem }
+    const packageFolder = yield* Effect.acquireRelease(
+      Effect.sync(() => mkdtempSync(join(tmpdir(), "postern-bench-"))),
+      (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+    )
+    const contenders = yield* trueContenders(packageFolder)
+    const times = yield* Effect.promise(() => takeTurns(contenders, { warmUp: 5, rounds: short ? 30 : 200 }))
+    return [compare({ name: "true in the jail", unit: "ms", better: "lower" }, times, "in the jail")]
+  }).pipe(Effect.scoped, Effect.provide(BubblewrapJail.layer()), Effect.runPromise)

@@ -4,7 +4,8 @@
  *
  *     npm run bench -- [--short] [--json] [--only NAME]…
  *
- * A bench is a module that exports `run`, see `Bench`. `--only` takes the ones whose path contains NAME.
+ * A bench is a module that exports `run`, see `Bench`. `--only` takes the ones whose path contains NAME. A bench that
+ * breaks fails the run, and so does one that cannot run here when CI is set; a missed aim does not.
  */
 import { fork } from "node:child_process"
 import { readdirSync, readFileSync } from "node:fs"
@@ -12,21 +13,10 @@ import { availableParallelism, cpus } from "node:os"
 import { join, relative, sep } from "node:path"
 import { pathToFileURL } from "node:url"
 import { parseArgs } from "node:util"
+import type { Bench, Result, Skipped } from "./measure.ts"
+import { aimsSummary, table } from "./report.ts"
 
-/** A figure of ours, and the same of its peers. `ratio` is ours divided by theirs, in the same unit. */
-export interface Result {
-  readonly name: string
-  readonly value: number
-  readonly unit: string
-  readonly peers: ReadonlyArray<{ readonly name: string; readonly value: number; readonly ratio: number }>
-  /** What we want, in words: "at least 3 x nact". */
-  readonly aim?: string
-}
-
-/** What a bench module exports as `run`. `short` asks for a run of a few seconds. */
-export type Bench = (options: { readonly short: boolean }) => Promise<ReadonlyArray<Result>>
-
-type Outcome = { readonly results: ReadonlyArray<Result> } | { readonly failure: string }
+type Outcome = { readonly results: ReadonlyArray<Result> } | Skipped | { readonly failure: string }
 
 const LONGEST_MS = { short: 3 * 60_000, long: 20 * 60_000 }
 
@@ -46,12 +36,18 @@ const nameOf = (path: string): string =>
     .split(sep)
     .join("/")
 
-/** In the child: runs one bench and sends its results to the parent. */
+const inCi = !["", "0", "false", undefined].includes(process.env["CI"])
+
+/** In the child: runs one bench and sends what it gave to the parent. */
 const runHere = async (path: string, short: boolean): Promise<void> => {
   const module: { run: Bench } = await import(pathToFileURL(path).href)
-  const results = await module.run({ short })
-  process.send?.(results, () => process.exit(0))
+  const given = await module.run({ short })
+  const outcome: Outcome = "skipped" in given ? given : { results: given }
+  process.send?.(outcome, () => process.exit(0))
 }
+
+/** A child that is told to end has this long to end what it started. */
+const killAfterMs = 15_000
 
 const runInChild = (path: string, short: boolean): Promise<Outcome> =>
   new Promise((resolve) => {
@@ -61,9 +57,10 @@ const runInChild = (path: string, short: boolean): Promise<Outcome> =>
     const longestMs = short ? LONGEST_MS.short : LONGEST_MS.long
     const timer = setTimeout(() => {
       resolve({ failure: `it took longer than ${longestMs / 60_000} minutes` })
-      child.kill("SIGKILL")
+      child.kill("SIGTERM")
+      setTimeout(() => child.kill("SIGKILL"), killAfterMs).unref()
     }, longestMs)
-    child.once("message", (message) => resolve({ results: message as ReadonlyArray<Result> }))
+    child.once("message", (message) => resolve(message as Outcome))
     child.once("error", (error) => resolve({ failure: error.message }))
     child.once("close", (code, signal) => {
       clearTimeout(timer)
@@ -71,44 +68,23 @@ const runInChild = (path: string, short: boolean): Promise<Outcome> =>
     })
   })
 
-/** Three digits for small figures, whole numbers for large ones. */
-const figure = (value: number): string =>
-  Math.abs(value) < 1000
-    ? value.toLocaleString("en", { maximumSignificantDigits: 3 })
-    : Math.round(value).toLocaleString("en")
-
-type Row = readonly [name: string, value: string, unit: string, ratio: string, aim: string]
-
-const rowsOf = (result: Result): ReadonlyArray<Row> => [
-  [result.name, figure(result.value), result.unit, "", result.aim === undefined ? "" : `aim: ${result.aim}`],
-  ...result.peers.map(
-    (peer): Row => [`  ${peer.name}`, figure(peer.value), result.unit, `ratio ${peer.ratio.toFixed(2)}`, ""]
-  )
-]
-
-const table = (rows: ReadonlyArray<Row>): string => {
-  const width = (column: number) => Math.max(...rows.map((row) => row[column]?.length ?? 0))
-  const widths = [0, 1, 2, 3, 4].map(width)
-  return rows
-    .map(([name, value, unit, ratio, aim]) =>
-      [
-        name.padEnd(widths[0] ?? 0),
-        value.padStart(widths[1] ?? 0),
-        unit.padEnd(widths[2] ?? 0),
-        ratio.padEnd(widths[3] ?? 0),
-        aim
-      ]
-        .join("  ")
-        .trimEnd()
-    )
-    .join("\n")
-}
-
 const machine = () => ({
   node: process.versions.node,
   cpu: cpus()[0]?.model ?? process.arch,
   cores: availableParallelism()
 })
+
+const legend =
+  "Medians. A ratio is our figure divided by the peer's, both from this run: of rates the higher is better, of times and sizes the lower."
+
+const outcomeText = (outcome: Outcome): string =>
+  "failure" in outcome
+    ? `failed: ${outcome.failure}`
+    : "skipped" in outcome
+      ? `${inCi ? "failed, since it" : "skipped: it"} cannot run here: ${outcome.skipped}`
+      : table(outcome.results)
+
+const isFailure = (outcome: Outcome): boolean => "failure" in outcome || ("skipped" in outcome && inCi)
 
 const runAll = async (options: {
   short: boolean
@@ -123,19 +99,19 @@ const runAll = async (options: {
     return options.only.length > 0 ? 2 : 0
   }
   const { cores, cpu, node } = machine()
-  if (!options.json)
-    console.log(`Node ${node}, ${cores} cores of ${cpu}${options.short ? ", short runs" : ""}`)
+  const say = options.json ? () => undefined : (text: string) => console.log(text)
+  say(`Node ${node}, ${cores} cores of ${cpu}${options.short ? ", short runs" : ""}\n${legend}`)
   const outcomes: Record<string, Outcome> = {}
   for (const path of benches) {
     const outcome = await runInChild(path, options.short)
     outcomes[nameOf(path)] = outcome
-    if (options.json) continue
-    console.log(`\n${nameOf(path)}`)
-    console.log("failure" in outcome ? `failed: ${outcome.failure}` : table(outcome.results.flatMap(rowsOf)))
+    say(`\n${nameOf(path)}\n${outcomeText(outcome)}`)
   }
+  const all = Object.values(outcomes)
+  say(`\n${aimsSummary(all.flatMap((outcome) => ("results" in outcome ? outcome.results : [])))}`)
   if (options.json)
     console.log(JSON.stringify({ ...machine(), short: options.short, benches: outcomes }, null, 2))
-  return Object.values(outcomes).some((outcome) => "failure" in outcome) ? 1 : 0
+  return all.some(isFailure) ? 1 : 0
 }
 
 const main = async (): Promise<void> => {

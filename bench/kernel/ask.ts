@@ -1,6 +1,6 @@
 /** Asking: the answer comes back to the asker; the kernel's asks all have a deadline, as have nact's queries. */
 import { Deferred, Effect, Queue } from "effect"
-import { type Bench, type Contender, compare, print, race, timed } from "./measure.ts"
+import { type Bench, type Contender, compare, race, timed } from "../measure.ts"
 import { nact, open } from "./setting.ts"
 
 const capacity = 1_024
@@ -65,18 +65,15 @@ const peer =
 
 export const run: Bench = async ({ short }) => {
   const options = short ? { count: 25_600, rounds: 3 } : { count: 102_400, rounds: 7 }
-  const aim = ">= 0.5 x Queue and Deferred, >= 1.2 x nact"
+  const aims = { "Effect Queue and Deferred": { atLeast: 0.5 }, nact: { atLeast: 1.2 } }
   const contenders = (askers: number) => ({
     kernel: kernel(askers),
     "Effect Queue and Deferred": primitives(askers),
     nact: peer(askers)
   })
+  const about = { unit: "asks/s", better: "higher" } as const
   return [
-    compare("ask, one asker", "asks/s", await race(contenders(1), options), aim),
-    compare("ask, 64 askers", "asks/s", await race(contenders(64), options), aim)
+    compare({ name: "ask, one asker", ...about }, await race(contenders(1), options), "kernel", aims),
+    compare({ name: "ask, 64 askers", ...about }, await race(contenders(64), options), "kernel", aims)
   ]
-}
-
-if (import.meta.main) {
-  print(await run({ short: process.argv.includes("--short") }))
 }

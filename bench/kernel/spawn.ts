@@ -7,7 +7,7 @@ import { runInNewContext } from "node:vm"
 import { Effect, Exit, Fiber, Queue, Schema, Scope } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { ActorKey, ActorSystem, Behaviour, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
-import { type Bench, type Contender, compare, print, race, timed } from "./measure.ts"
+import { type Bench, type Contender, compare, race, timed } from "../measure.ts"
 import { nact } from "./setting.ts"
 
 const IdleProtocol = RpcGroup.make(Rpc.make("Ping"))
@@ -124,17 +124,14 @@ export const run: Bench = async ({ short }) => {
   const rates = await race({ kernel, "Effect fiber and Queue": primitives, nact: peer }, options)
   const { ours, theirs } = await memory(options.count)
   return [
-    compare("spawn", "actors/s", rates, ">= 0.5 x fiber and Queue"),
-    {
-      name: "memory of an idle actor",
-      value: ours,
-      unit: "bytes",
-      peers: [{ name: "Effect fiber and Queue", value: theirs, ratio: ours / theirs }],
-      aim: "<= 2 x fiber and Queue"
-    }
+    compare({ name: "spawn", unit: "actors/s", better: "higher" }, rates, "kernel", {
+      "Effect fiber and Queue": { atLeast: 0.5 }
+    }),
+    compare(
+      { name: "memory of an idle actor", unit: "bytes", better: "lower" },
+      { kernel: ours, "Effect fiber and Queue": theirs },
+      "kernel",
+      { "Effect fiber and Queue": { atMost: 2 } }
+    )
   ]
-}
-
-if (import.meta.main) {
-  print(await run({ short: process.argv.includes("--short") }))
 }

@@ -1,6 +1,6 @@
 /** Telling: one sender, one receiver. Ours is a mailbox of 1,024 with back-pressure; the peers are unbounded, which is quicker. */
 import { Effect, Queue } from "effect"
-import { type Bench, type Contender, compare, print, race, timed } from "./measure.ts"
+import { type Bench, type Contender, compare, race, timed } from "../measure.ts"
 import { nact, open } from "./setting.ts"
 
 const capacity = 1_024
@@ -72,9 +72,6 @@ const peer: Contender = async (count) => {
 export const run: Bench = async ({ short }) => {
   const options = short ? { count: 50_000, rounds: 3 } : { count: 200_000, rounds: 7 }
   const rates = await race({ kernel, "Effect Queue": primitives, nact: peer }, options)
-  return [compare("tell", "messages/s", rates, ">= 0.5 x Queue, >= 3 x nact")]
-}
-
-if (import.meta.main) {
-  print(await run({ short: process.argv.includes("--short") }))
+  const aims = { "Effect Queue": { atLeast: 0.5 }, nact: { atLeast: 3 } }
+  return [compare({ name: "tell", unit: "messages/s", better: "higher" }, rates, "kernel", aims)]
 }
