@@ -1,11 +1,13 @@
 /** The main job, with the programs as they are shipped: enrolment, work, output, results, cancels, secrets. */
 import { spawn } from "node:child_process"
+import { createHash, randomBytes } from "node:crypto"
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { type BuiltDevice, BuiltFleet } from "../support/BuiltFleet.ts"
 import { waitUntil } from "../support/Program.ts"
-import { describeWith } from "../support/requires.ts"
+import { describeWith, requires } from "../support/requires.ts"
+import { atTerminal } from "../support/terminal.ts"
 
 const canary = "canary-7f3a9c51-plaintext"
 
@@ -26,6 +28,9 @@ describeWith(["jail"], "the main job", () => {
     device = await fleet.acceptedDevice("pi-cellar")
   })
   afterAll(() => fleet?.close())
+
+  const cli = join(import.meta.dirname, "../../dist/cli.js")
+  const terminal = () => ({ PATH: "/usr/bin:/bin", HOME: fleet.folder, POSTERN_HOME: fleet.operatorFolder })
 
   const postern = async (...args: ReadonlyArray<string>) => {
     const ended = await fleet.postern(args)
@@ -245,6 +250,13 @@ describeWith(["jail"], "the main job", () => {
       `echo ${canary}; echo ${canary} > /work/out/file`
     )
     expect(ended).toMatchObject({ code: 0, stdout: `${canary}\n` })
+    const readers = readdirSync(join(fleet.operatorFolder, "orders")).map((name) => {
+      const { envelope } = JSON.parse(readFileSync(join(fleet.operatorFolder, "orders", name), "utf8"))
+      return JSON.parse(Buffer.from(envelope.payload, "base64").toString()).results_to.length
+    })
+    // Ids begin with the time, so the last order is this one: for the operator alone, the others for the server too.
+    expect(readers.at(-1)).toBe(1)
+    expect(new Set(readers.slice(0, -1))).toEqual(new Set([2]))
     const { jobs } = await fleet.ask<{
       jobs: ReadonlyArray<{ job: string; state: string; verified: boolean; alarms: ReadonlyArray<string> }>
     }>(["jobs", "list"])
@@ -273,6 +285,45 @@ describeWith(["jail"], "the main job", () => {
     const ended = await postern("run", "pi-cellar", "-q", "--", "printf", "\\033]0;evil\\007")
     expect(ended.stdout).toBe("\u001b]0;evil\u0007")
   })
+
+  it.skipIf(!requires("python3"))("shows a job's output on a terminal, but obeys none of it", async () => {
+    const args = ["run", "pi-cellar", "--", "printf", "\\033]0;evil\\007\\033[31mred\\033[0m\\n"]
+    const { code, screen } = await atTerminal([process.execPath, cli, ...args], terminal(), [])
+    expect(code, screen).toBe(0)
+    expect(screen).toContain("\\x1b]0;evil\\x07\u001b[31mred\u001b[0m\r\n")
+    expect(screen).toMatch(/verified.*: succeeded on pi-cellar/)
+  })
+
+  it.skipIf(!requires("python3"))(
+    "draws a bar while a large package goes up, on a terminal alone",
+    async () => {
+      const folder = join(fleet.folder, "large")
+      mkdirSync(folder)
+      writeFileSync(
+        join(folder, "postern.json"),
+        JSON.stringify({ command: ["sha256sum", "/package/noise"] })
+      )
+      const noise = randomBytes(9 * 1024 * 1024)
+      writeFileSync(join(folder, "noise"), noise)
+      const file = join(fleet.folder, "large.postern")
+      await fleet.ask(["package", "build", folder, "--device", "pi-cellar", "-o", file])
+      const submit = ["jobs", "submit", file, "--device", "pi-cellar", "--yes"]
+      const { code, screen } = await atTerminal([process.execPath, cli, ...submit], terminal(), [])
+      expect(code, screen).toBe(0)
+      expect(screen).toMatch(/uploading \[#+\.*\] +\d+ % of 9 MiB/)
+      const job = /^[0-9a-f-]{36}/m.exec(screen)?.[0] as string
+      await fleet.finished(job)
+      const digest = createHash("sha256").update(noise).digest("hex")
+      expect(await postern("jobs", "logs", job)).toEqual({
+        code: 0,
+        stdout: `${digest}  /package/noise\n`,
+        stderr: ""
+      })
+      // The server has all of it already: it goes over once more in one block, and without a terminal silently.
+      const again = await postern(...submit)
+      expect(again.stderr).toMatch(/^Submitted as number \d+\./)
+    }
+  )
 
   it("shows the actors of the server, and of the device on its own machine", async () => {
     expect((await postern("ps")).stdout).toMatch(/^ACTOR .*\nserver .*running/)

@@ -79,7 +79,7 @@ export const ProcessScreen: Layer.Layer<Screen> = Layer.sync(Screen, () => {
     errIsTerminal: stderr.isTTY === true,
     canAsk: stdin.isTTY === true && stderr.isTTY === true,
     color: wantsColor && stderr.isTTY === true && stdout.isTTY === true,
-    columns: () => stderr.columns ?? 80,
+    columns: () => stderr.columns || 80,
     write: (sink, text) => writeTo(sink === "out" ? stdout : stderr, text, onFailure),
     failure: () => failure
   }
