@@ -197,8 +197,13 @@ const plan = (
   }
   for (let index = 0; index < options.deviceCrashes; index++) {
     const atMs = sometime()
-    at(atMs, "device crash", device.crashNow)
-    at(atMs + chance.between(second, 5 * minute), "device start", restart(device))
+    const downMs = chance.between(second, 5 * minute)
+    if (index % 2 === 0) {
+      at(atMs, "device crash", device.crashNow)
+      at(atMs + downMs, "device start", restart(device))
+    } else {
+      at(atMs, "device crash armed", crashAtStep(device, chance.between(0, 12), downMs))
+    }
   }
   for (let index = 0; index < options.serverCrashes; index++) {
     const atMs = sometime()
@@ -216,6 +221,19 @@ const plan = (
   }
   return happenings.sort((a, b) => a.atMs - b.atMs)
 }
+
+/** The device dies at one of its next changes of the ledger: before it, or when it is done but nobody knows yet. */
+const crashAtStep = (device: TestDevice, step: number, downMs: number) =>
+  Effect.sync(() => {
+    let left = step
+    device.tap = () =>
+      Effect.suspend(() => {
+        if (left-- > 0) return Effect.void
+        device.tap = () => Effect.void
+        const later = Effect.forkDetach(Effect.delay(restart(device), downMs))
+        return device.crashNow.pipe(Effect.andThen(later), Effect.andThen(Effect.never))
+      })
+  })
 
 /** A start that finds the device running already (two crashes close together) changes nothing. */
 const restart = (device: TestDevice) =>
