@@ -40,7 +40,12 @@ interface State {
 }
 
 const freshState = (): State => ({
-  turn: { abort: Deferred.makeUnsafe<void>(), abortable: false, prunedAtMs: 0 },
+  turn: {
+    refusals: { count: 0, sinceAt: 0 },
+    abort: Deferred.makeUnsafe<void>(),
+    abortable: false,
+    prunedAtMs: 0
+  },
   running: false,
   again: false,
   draining: false,

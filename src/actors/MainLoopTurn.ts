@@ -17,7 +17,13 @@ import type { OutboxProtocol } from "../schemas/protocols/Outbox.ts"
 import type { HeldRoot, TrustKeeperProtocol, TrustView } from "../schemas/protocols/TrustKeeper.ts"
 import type { BlockedCode } from "../schemas/Refusals.ts"
 import type { LaneName, OrderProgress } from "../schemas/WorkOrder.ts"
-import { type IntakeEnvironment, type IntakeOutcome, takeInterventions, takeOrders } from "./OrderIntake.ts"
+import {
+  type IntakeEnvironment,
+  type IntakeOutcome,
+  type RefusalCount,
+  takeInterventions,
+  takeOrders
+} from "./OrderIntake.ts"
 import { resting } from "./Progress.ts"
 import { linkProblem } from "./TrustSteps.ts"
 
@@ -35,6 +41,7 @@ export interface TurnEnvironment extends IntakeEnvironment, TurnOptions {
 
 /** What one life of the main loop carries from turn to turn, and what may reach into a running one. */
 export interface TurnState {
+  readonly refusals: RefusalCount
   /** Completed to end a poll that was held open although nothing could come of it. */
   abort: Deferred.Deferred<void>
   /** Whether the running poll is such a one. */
@@ -138,7 +145,11 @@ const makeRequest = Effect.fnUntraced(function* (
 })
 
 /** Takes in an answer: time, trust, cancels, orders. */
-const handOver = Effect.fnUntraced(function* (answer: Answer<PollAnswer>, environment: TurnEnvironment) {
+const handOver = Effect.fnUntraced(function* (
+  answer: Answer<PollAnswer>,
+  state: TurnState,
+  environment: TurnEnvironment
+) {
   const clock = yield* DeviceClock
   yield* clock.accept(answer.serverTimeMs)
   const { body, rootVersion } = answer
@@ -164,7 +175,8 @@ const handOver = Effect.fnUntraced(function* (answer: Answer<PollAnswer>, enviro
           held,
           accepted: view.phase === "accepted",
           blocked: view.phase === "accepted" ? blockedBy(view, found) : null,
-          outboxFull: found.outboxFull
+          outboxFull: found.outboxFull,
+          refusals: state.refusals
         },
         environment
       )
@@ -218,7 +230,7 @@ const pollOnce = Effect.fnUntraced(function* (
     }
     return failed(before, refused?.retryAfterMs ?? null, linkProblem(error))
   }
-  const { blocked, outcome } = yield* handOver(answer.success, environment)
+  const { blocked, outcome } = yield* handOver(answer.success, state, environment)
   const polled: TurnEnd = {
     kind: "polled",
     blocked,

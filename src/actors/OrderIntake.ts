@@ -20,6 +20,7 @@ import type { NotaryProtocol, ReceiptDraft } from "../schemas/protocols/Notary.t
 import type { HeldRoot } from "../schemas/protocols/TrustKeeper.ts"
 import type { BlockedCode, RefusalCode } from "../schemas/Refusals.ts"
 import { isFinal, type LaneName, WorkOrder } from "../schemas/WorkOrder.ts"
+import { monotonicMs } from "./Alarm.ts"
 import { type AuthenticOrder, authenticate, judge } from "./OrderChecks.ts"
 import { plainText } from "./PlainText.ts"
 
@@ -34,9 +35,31 @@ export interface IntakeFacts {
   readonly held: HeldRoot
   readonly accepted: boolean
   readonly blocked: BlockedCode | null
-  /** No receipt can be kept: what is not authentic is then ignored. */
+  /** No receipt can be kept: what would be refused is then passed over. */
   readonly outboxFull: boolean
+  readonly refusals: RefusalCount
 }
+
+/** Receipts over refusals within an hour by the monotonic clock. Nobody may make them without end, whatever they offer. */
+export interface RefusalCount {
+  count: number
+  sinceAt: number
+}
+
+const hourMs = 3_600_000
+
+/** Whether another refusal may be put on record now; counts it if so. */
+const mayRefuse = Effect.fnUntraced(function* ({ outboxFull, refusals }: IntakeFacts) {
+  const nowAt = yield* monotonicMs
+  if (nowAt - refusals.sinceAt >= hourMs) Object.assign(refusals, { count: 0, sinceAt: nowAt })
+  if (outboxFull || refusals.count >= Limits.refusalsPerHour) return false
+  refusals.count++
+  if (refusals.count === Limits.refusalsPerHour)
+    yield* Effect.logError(
+      "the server offers too many orders that must be refused: more are passed over for now"
+    )
+  return true
+})
 
 export interface IntakeOutcome {
   readonly accepted: number
@@ -159,6 +182,10 @@ type Taken =
   | { readonly kind: "accepted" | "refused" | "known" }
   | { readonly kind: "later"; readonly code: BlockedCode }
 
+const refused: Taken = { kind: "refused" }
+/** As if it had not come; if it comes again, it is looked at again. */
+const passedOver: Taken = { kind: "known" }
+
 const takeAuthentic = Effect.fnUntraced(function* (
   authentic: AuthenticOrder,
   envelope: DsseEnvelope,
@@ -167,10 +194,11 @@ const takeAuthentic = Effect.fnUntraced(function* (
 ) {
   const { digest, order } = authentic
   const judgement = yield* judgeByLedger(authentic, facts, environment)
-  const reject = (code: RefusalCode, detail: string | null) =>
-    Effect.as(refuse({ code, detail, order, digest, key: digest }, facts, environment), {
-      kind: "refused"
-    } satisfies Taken as Taken)
+  const reject = Effect.fnUntraced(function* (code: RefusalCode, detail: string | null) {
+    if (!(yield* mayRefuse(facts))) return passedOver
+    yield* refuse({ code, detail, order, digest, key: digest }, facts, environment)
+    return refused
+  })
   switch (judgement.kind) {
     case "known":
     case "later":
@@ -203,11 +231,11 @@ const takeOne = Effect.fnUntraced(function* (
     return yield* takeAuthentic(authentic.success, envelope, facts, environment)
   const ledger = yield* Ledger
   const { code, detail, digest, key } = authentic.failure
-  if (facts.outboxFull || (yield* ledger.concluded(key))) return { kind: "known" } satisfies Taken as Taken
+  if ((yield* ledger.concluded(key)) || !(yield* mayRefuse(facts))) return passedOver
   const claimed = openUnverified(engine, "order", WorkOrder, envelope)
   const order = Result.isSuccess(claimed) ? claimed.success.document : null
   yield* refuse({ code, detail, order, digest, key }, facts, environment)
-  return { kind: "refused" } satisfies Taken as Taken
+  return refused
 })
 
 /**

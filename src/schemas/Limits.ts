@@ -92,6 +92,8 @@ export const Limits = {
   outboxItems: 10_000,
   outboxBytes: 512 * MIB,
   ledgerRefusals: 1_000,
+  /** Receipts over refused orders; what comes beyond is passed over. */
+  refusalsPerHour: 256,
   rootChain: 256,
 
   /** Enrolment. */
