@@ -311,7 +311,7 @@ describeWith(["jail"], "the main job", () => {
       const { code, screen } = await atTerminal([process.execPath, cli, ...submit], terminal(), [])
       expect(code, screen).toBe(0)
       expect(screen).toMatch(/uploading \[#+\.*\] +\d+ % of 9 MiB/)
-      const job = /^[0-9a-f-]{36}/m.exec(screen)?.[0] as string
+      const job = /[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}/.exec(screen)?.[0] as string
       await fleet.finished(job)
       const digest = createHash("sha256").update(noise).digest("hex")
       expect(await postern("jobs", "logs", job)).toEqual({
