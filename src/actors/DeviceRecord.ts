@@ -1,5 +1,5 @@
 /** What a life of a device's actor knows: rows it read from the store, and what only it has heard. */
-import { Effect } from "effect"
+import { Clock, Effect } from "effect"
 import { type DeviceRow, FleetStore, type Standing } from "../ports/FleetStore.ts"
 import type { Objection, PollRequest } from "../schemas/DeviceApi.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
@@ -7,6 +7,8 @@ import { type Heard, isHigher, type Memory } from "./DeviceJudgement.ts"
 
 /** The same news from a poll is written again after this long, so that "last seen" stays roughly right. */
 const seenEveryMs = 60_000
+
+const rereadAfterMs = 60_000
 
 /** What is held against whoever asks, by what is known already. */
 export const knownObjection = (row: DeviceRow | null, request: PollRequest): Objection | null =>
@@ -16,9 +18,20 @@ export const knownObjection = (row: DeviceRow | null, request: PollRequest): Obj
       ? row.objection
       : (row.objection ?? "ledger_rolled_back")
 
+/** Whether a poll says nothing that was not written a moment ago. */
+const isRepeat = (before: DeviceRow, { request }: Heard, atMs: number): boolean =>
+  before.lastSeenAtMs !== null &&
+  atMs - before.lastSeenAtMs < seenEveryMs &&
+  before.incarnation === request.incarnation &&
+  before.blocked === request.blocked &&
+  before.lastReceipt === request.last_receipt &&
+  JSON.stringify(before.highWater) === JSON.stringify(request.high_water)
+
 export const makeRecord = (device: DeviceId) =>
   Effect.map(FleetStore, (store) => {
     let row: DeviceRow | null | undefined
+    let readAtMs = 0
+    let sequence = 0
     let standing: Standing | undefined
     let memory: Memory = { mark: null, rivalMs: null }
 
@@ -27,24 +40,23 @@ export const makeRecord = (device: DeviceId) =>
         row = found
         const at = found?.highWater ?? null
         const told = found?.toldAtMs ?? null
-        // An acceptance for another ledger clears the mark: what was known of the one before counts no more.
-        memory =
-          at === null || told === null
-            ? { mark: null, rivalMs: null }
-            : { ...memory, mark: { at, createdMs: told } }
+        const decided = found?.admitted?.sequence ?? 0
+        // A new decision makes a new start: what was heard of another ledger before it counts no more.
+        memory = {
+          rivalMs: decided === sequence ? memory.rivalMs : null,
+          mark: at === null || told === null ? null : { at, createdMs: told }
+        }
+        sequence = decided
       })
     )
 
-    const isRepeat = (before: DeviceRow, { request }: Heard, atMs: number): boolean =>
-      before.lastSeenAtMs !== null &&
-      atMs - before.lastSeenAtMs < seenEveryMs &&
-      before.incarnation === request.incarnation &&
-      before.blocked === request.blocked &&
-      before.lastReceipt === request.last_receipt &&
-      JSON.stringify(before.highWater) === JSON.stringify(request.high_water)
-
     return {
-      row: Effect.suspend(() => (row === undefined ? load : Effect.succeed(row))),
+      /** As last read or told. Read again after a minute: word of a change may get lost, but not for ever. */
+      row: Effect.flatMap(Clock.currentTimeMillis, (nowMs) => {
+        if (row !== undefined && nowMs - readAtMs < rereadAfterMs) return Effect.succeed(row)
+        readAtMs = nowMs
+        return load
+      }),
       standing: Effect.suspend(() =>
         standing === undefined
           ? Effect.tap(store.standing(device), (found) => Effect.sync(() => (standing = found)))

@@ -102,30 +102,68 @@ export class FleetStore extends Context.Service<
   {
     /** Envelopes of roots from a version on, rising. */
     readonly roots: (from: number, maximum: number) => Effect.Effect<ReadonlyArray<DsseEnvelope>, StoreError>
-    readonly addRoot: (version: number, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"added" | "same" | "conflict", StoreError>
+    readonly addRoot: (
+      version: number,
+      envelope: DsseEnvelope,
+      actor: string,
+      atMs: number
+    ) => Effect.Effect<"added" | "same" | "conflict", StoreError>
 
-    readonly addInvitation: (id: InvitationId, expiresAtMs: number, actor: string, atMs: number) => Effect.Effect<void, StoreError>
+    readonly addInvitation: (
+      id: InvitationId,
+      expiresAtMs: number,
+      actor: string,
+      atMs: number
+    ) => Effect.Effect<void, StoreError>
     /** Whether the invitation exists and has not expired. */
     readonly invitationValid: (id: InvitationId, nowMs: number) => Effect.Effect<boolean, StoreError>
 
     /** A verified enrolment. `full` when too many wait without an invitation. An accepted device stays accepted. */
-    readonly enrol: (request: EnrolmentRequest, envelope: DsseEnvelope, atMs: number) => Effect.Effect<DeviceStatus | "full", StoreError>
+    readonly enrol: (
+      request: EnrolmentRequest,
+      envelope: DsseEnvelope,
+      atMs: number
+    ) => Effect.Effect<DeviceStatus | "full", StoreError>
     /** A verified admission; `stale` when its sequence is not above the last. A name in use elsewhere is `name_taken`. */
-    readonly admit: (admission: Admission, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"done" | "same" | "stale" | "unknown" | "name_taken", StoreError>
+    readonly admit: (
+      admission: Admission,
+      envelope: DsseEnvelope,
+      actor: string,
+      atMs: number
+    ) => Effect.Effect<"done" | "same" | "stale" | "unknown" | "name_taken", StoreError>
     readonly device: (device: DeviceId) => Effect.Effect<DeviceRow | null, StoreError>
-    readonly devices: (status: DeviceStatus | null, limit: number) => Effect.Effect<ReadonlyArray<DeviceRow>, StoreError>
+    readonly devices: (
+      status: DeviceStatus | null,
+      limit: number
+    ) => Effect.Effect<ReadonlyArray<DeviceRow>, StoreError>
     /** What a poll told (`toldAtMs` by the device's clock); the caller leaves out what only repeats the last minute's. */
     readonly sawDevice: (
       device: DeviceId,
-      seen: { readonly atMs: number; readonly toldAtMs: number; readonly incarnation: Incarnation; readonly highWater: HighWater | null; readonly blocked: string | null; readonly lastReceipt: number }
+      seen: {
+        readonly atMs: number
+        readonly toldAtMs: number
+        readonly incarnation: Incarnation
+        readonly highWater: HighWater | null
+        readonly blocked: string | null
+        readonly lastReceipt: number
+      }
     ) => Effect.Effect<void, StoreError>
     /** Holds something against an accepted device, in the audit log too; the next acceptance takes it away. */
-    readonly object: (device: DeviceId, objection: DeviceObjection, atMs: number) => Effect.Effect<void, StoreError>
+    readonly object: (
+      device: DeviceId,
+      objection: DeviceObjection,
+      atMs: number
+    ) => Effect.Effect<void, StoreError>
     /** What the device's ledger is known to hold since its last acceptance. */
     readonly standing: (device: DeviceId) => Effect.Effect<Standing, StoreError>
 
     /** Next place in a device's sequence, and the digest of the last order submitted for it. */
-    readonly sequence: (device: DeviceId) => Effect.Effect<{ readonly nextCounter: number; readonly previous: Digest | null; readonly rootVersion: number }, StoreError>
+    readonly sequence: (
+      device: DeviceId
+    ) => Effect.Effect<
+      { readonly nextCounter: number; readonly previous: Digest | null; readonly rootVersion: number },
+      StoreError
+    >
     /** A verified order whose payload is complete. */
     readonly submit: (
       order: WorkOrder,
@@ -133,49 +171,124 @@ export class FleetStore extends Context.Service<
       digest: Digest,
       actor: string,
       atMs: number
-    ) => Effect.Effect<"queued" | "same" | "sequence_taken" | "id_taken" | "unknown_device" | "payload_missing", StoreError>
+    ) => Effect.Effect<
+      "queued" | "same" | "sequence_taken" | "id_taken" | "unknown_device" | "payload_missing",
+      StoreError
+    >
     readonly job: (id: OrderId) => Effect.Effect<JobRow | null, StoreError>
-    readonly jobs: (filter: { readonly device: DeviceId | null; readonly open: boolean; readonly limit: number }) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
+    readonly jobs: (filter: {
+      readonly device: DeviceId | null
+      readonly open: boolean
+      readonly limit: number
+    }) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
     /**
      * Orders for a device above its high-water mark that it is not known to have taken, lowest place first, marked
      * `offered`; the list ends with the last one whose lane is among `lanes`. Orders of other lanes before it are in the
      * list too, since the device could not take them after it.
      */
-    readonly offer: (device: DeviceId, lanes: ReadonlyArray<LaneName>, above: HighWater | null, maximum: number, atMs: number) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
+    readonly offer: (
+      device: DeviceId,
+      lanes: ReadonlyArray<LaneName>,
+      above: HighWater | null,
+      maximum: number,
+      atMs: number
+    ) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
     /** Cancels and stops for unfinished orders of a device. */
-    readonly interventions: (device: DeviceId) => Effect.Effect<
-      { readonly cancels: ReadonlyArray<{ readonly order: OrderId; readonly envelope: DsseEnvelope }>; readonly stops: ReadonlyArray<OrderId> },
+    readonly interventions: (
+      device: DeviceId
+    ) => Effect.Effect<
+      {
+        readonly cancels: ReadonlyArray<{ readonly order: OrderId; readonly envelope: DsseEnvelope }>
+        readonly stops: ReadonlyArray<OrderId>
+      },
       StoreError
     >
-    readonly cancel: (cancel: CancelOrder, envelope: DsseEnvelope, actor: string, atMs: number) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
-    readonly requestStop: (id: OrderId, actor: string, atMs: number) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
+    readonly cancel: (
+      cancel: CancelOrder,
+      envelope: DsseEnvelope,
+      actor: string,
+      atMs: number
+    ) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
+    readonly requestStop: (
+      id: OrderId,
+      actor: string,
+      atMs: number
+    ) => Effect.Effect<"done" | "finished" | "unknown", StoreError>
     /**
      * Progress of the device's own unfinished orders; a version not above the stored one changes nothing (but more bytes
      * of the same step). Final states come with receipts only. Returns the ids that changed.
      */
-    readonly progress: (device: DeviceId, events: ReadonlyArray<OrderProgress>) => Effect.Effect<ReadonlyArray<OrderId>, StoreError>
+    readonly progress: (
+      device: DeviceId,
+      events: ReadonlyArray<OrderProgress>
+    ) => Effect.Effect<ReadonlyArray<OrderId>, StoreError>
     /** False when the order is not the device's, or a different chunk stands at that sequence already. */
-    readonly addOutput: (device: DeviceId, order: OrderId, sequence: number, bytes: Uint8Array) => Effect.Effect<boolean, StoreError>
-    readonly output: (order: OrderId, from: number, maximum: number) => Effect.Effect<ReadonlyArray<OutputChunk>, StoreError>
+    readonly addOutput: (
+      device: DeviceId,
+      order: OrderId,
+      sequence: number,
+      bytes: Uint8Array
+    ) => Effect.Effect<boolean, StoreError>
+    readonly output: (
+      order: OrderId,
+      from: number,
+      maximum: number
+    ) => Effect.Effect<ReadonlyArray<OutputChunk>, StoreError>
     /** Records how many bytes of the artifacts blob are durable. */
-    readonly artifactsReceived: (device: DeviceId, order: OrderId, bytes: number) => Effect.Effect<boolean, StoreError>
+    readonly artifactsReceived: (
+      device: DeviceId,
+      order: OrderId,
+      bytes: number
+    ) => Effect.Effect<boolean, StoreError>
     /**
      * A verified receipt: stored by (device, incarnation, number); the order it names gets its final state if its digest
      * is that order's. `conflict` when another receipt stands there.
      */
-    readonly addReceipt: (receipt: Receipt, envelope: DsseEnvelope, digest: Digest, atMs: number) => Effect.Effect<"stored" | "same" | "conflict", StoreError>
+    readonly addReceipt: (
+      receipt: Receipt,
+      envelope: DsseEnvelope,
+      digest: Digest,
+      atMs: number
+    ) => Effect.Effect<"stored" | "same" | "conflict", StoreError>
     /** Whether a device may still have a payload: an unfinished order of its own names it, only finished ones, or none. */
-    readonly payloadUse: (device: DeviceId, digest: Digest) => Effect.Effect<"open" | "finished" | "none", StoreError>
+    readonly payloadUse: (
+      device: DeviceId,
+      digest: Digest
+    ) => Effect.Effect<"open" | "finished" | "none", StoreError>
     /** By number, then in the order of arrival (a device that was accepted anew counts from 1 again). */
-    readonly receipts: (device: DeviceId, fromNumber: number, maximum: number) => Effect.Effect<ReadonlyArray<ReceiptRow>, StoreError>
+    readonly receipts: (
+      device: DeviceId,
+      fromNumber: number,
+      maximum: number
+    ) => Effect.Effect<ReadonlyArray<ReceiptRow>, StoreError>
 
-    readonly addHealth: (device: DeviceId, report: HealthReport, atMs: number) => Effect.Effect<void, StoreError>
-    readonly health: (device: DeviceId, maximum: number) => Effect.Effect<ReadonlyArray<HealthReport>, StoreError>
+    readonly addHealth: (
+      device: DeviceId,
+      report: HealthReport,
+      atMs: number
+    ) => Effect.Effect<void, StoreError>
+    readonly health: (
+      device: DeviceId,
+      maximum: number
+    ) => Effect.Effect<ReadonlyArray<HealthReport>, StoreError>
 
     /** Role of the token with this SHA-256, with the name it was made for. */
-    readonly tokenByHash: (hash: string) => Effect.Effect<{ readonly name: string; readonly role: Role } | null, StoreError>
-    readonly addToken: (name: string, role: Role, hash: string, atMs: number) => Effect.Effect<"added" | "name_taken", StoreError>
+    readonly tokenByHash: (
+      hash: string
+    ) => Effect.Effect<{ readonly name: string; readonly role: Role } | null, StoreError>
+    readonly addToken: (
+      name: string,
+      role: Role,
+      hash: string,
+      atMs: number
+    ) => Effect.Effect<"added" | "name_taken", StoreError>
     readonly audit: (maximum: number) => Effect.Effect<ReadonlyArray<AuditRow>, StoreError>
-    readonly counts: Effect.Effect<{ readonly devices: Readonly<Record<DeviceStatus, number>>; readonly jobs: Readonly<Record<string, number>> }, StoreError>
+    readonly counts: Effect.Effect<
+      {
+        readonly devices: Readonly<Record<DeviceStatus, number>>
+        readonly jobs: Readonly<Record<string, number>>
+      },
+      StoreError
+    >
   }
 >()("postern/ports/FleetStore") {}

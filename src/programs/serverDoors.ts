@@ -75,7 +75,10 @@ export const controlDoor = (options: {
     behaviour: Behaviour.make(GatewayProtocol, (context) =>
       Effect.as(
         serveControl({ stateFolder: options.stateFolder, handlers: { inspect: options.inspect } }),
-        context.handlers({ Address: () => Effect.succeed(controlSocketPath(options.stateFolder)) })
+        context.handlers({
+          Address: () => Effect.succeed(controlSocketPath(options.stateFolder)),
+          Lost: () => context.stopSelf
+        })
       )
     )
   })

@@ -1,7 +1,6 @@
 /** The real server in this process: its tree and device API over databases in memory. It can be killed and started again. */
 import { Clock, Effect, Exit, Layer, Scope } from "effect"
 import { DeviceKey, RegistrarKey } from "../../src/actors/ServerKeys.ts"
-import { type BlobMemory, MemoryBlobStore } from "../../src/adapters/blobs/MemoryBlobStore.ts"
 import { IdentityOfNodeKeys } from "../../src/adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../src/adapters/FleetTrustCell.ts"
 import { makeDeviceApi } from "../../src/adapters/http/DeviceApi.ts"
@@ -17,6 +16,7 @@ import { serverActors } from "../../src/programs/serverDoors.ts"
 import { serverTree } from "../../src/programs/serverTree.ts"
 import type { DeviceId } from "../../src/schemas/Ids.ts"
 import { engine, serverKeys } from "../actors/support/Parties.ts"
+import { type BlobMemory, MemoryBlobStore } from "../support/MemoryBlobStore.ts"
 
 const config = { poll_sleep_ms: 10_000, maximum_devices: 10 }
 

@@ -2,7 +2,6 @@
 import { Clock, Deferred, Effect, Exit, Layer, Redacted, Result, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { DeviceKey, RegistrarKey } from "../../src/actors/ServerKeys.ts"
-import { type BlobMemory, MemoryBlobStore } from "../../src/adapters/blobs/MemoryBlobStore.ts"
 import { IdentityOfNodeKeys } from "../../src/adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../src/adapters/FleetTrustCell.ts"
 import { makeDeviceApi } from "../../src/adapters/http/DeviceApi.ts"
@@ -24,6 +23,7 @@ import { DeviceApiErrorBody, deviceApiPath, type PollRequest } from "../../src/s
 import type { Admission, EnrolmentRequest } from "../../src/schemas/Enrolment.ts"
 import type { DeviceId, Digest, Incarnation, Name, ServerId } from "../../src/schemas/Ids.ts"
 import { statementHeader } from "../../src/schemas/Statement.ts"
+import { type BlobMemory, MemoryBlobStore } from "./MemoryBlobStore.ts"
 import * as parties from "./operators.ts"
 
 const { engine } = parties

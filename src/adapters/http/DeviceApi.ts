@@ -181,7 +181,8 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
         createdMs: claim.request.createdSeconds * 1_000,
         body: request.body
       }
-      return yield* run(endpoints, route, proven)
+      // Counted only now: a stranger must not use up a device's share.
+      return yield* counted(claim.device, run(endpoints, route, proven))
     })
 
     const handle: ApiHandler = Effect.fnUntraced(function* (request: ApiRequest) {
@@ -192,9 +193,7 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
         return yield* Effect.catch(unsigned, (refusal) => Effect.succeed(refusalResponse(refusal)))
       const claim = claimOf(request)
       if (Result.isFailure(claim)) return refusalResponse(claim.failure)
-      const result = yield* Effect.result(
-        counted(claim.success.device, proceed(request, route, claim.success))
-      )
+      const result = yield* Effect.result(proceed(request, route, claim.success))
       if (Result.isFailure(result)) return yield* sign(claim.success, refusalResponse(result.failure), null)
       const answer = result.success
       return yield* sign(

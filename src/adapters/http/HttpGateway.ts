@@ -5,7 +5,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
-import { Deferred, Duration, Effect, Fiber, Schema } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Schema } from "effect"
 import { type ActorSystem, Behaviour } from "../../kernel/index.ts"
 import { deviceApiPath } from "../../schemas/DeviceApi.ts"
 import { Limits } from "../../schemas/Limits.ts"
@@ -163,7 +163,9 @@ const listen = (server: Server, host: string, port: number): Effect.Effect<Addre
     })
   })
 
-const openServer = (requests: Requests): Server => {
+const spareConnections = 256
+
+const openServer = (requests: Requests, maximumRequests: number): Server => {
   const server = createServer(
     {
       maxHeaderSize: Limits.requestHeaderBytes,
@@ -177,6 +179,8 @@ const openServer = (requests: Requests): Server => {
   )
   server.timeout = Limits.connectionIdleMs
   server.maxHeadersCount = 100
+  // Some more than requests, so that those beyond can still be told to come later.
+  server.maxConnections = maximumRequests + spareConnections
   return server
 }
 
@@ -197,6 +201,13 @@ const closeServer = (
     yield* Deferred.await(closed)
   })
 
+/** Waits for the end of a listener that nobody asked to end, and says why it came. */
+const listenerLost = (server: Server): Effect.Effect<string> =>
+  Effect.callback((resume) => {
+    server.on("error", (error) => resume(Effect.succeed(error.message)))
+    server.on("close", () => resume(Effect.succeed("the listener was closed")))
+  })
+
 const originOf = ({ address, family, port }: AddressInfo): string =>
   `http://${family === "IPv6" ? `[${address}]` : address}:${port}`
 
@@ -209,7 +220,7 @@ export const httpGateway = <E, R>(options: GatewayOptions<E, R>) => {
       const apis = yield* options.apis(context, Deferred.await(stopping))
       const services = yield* Effect.context<never>()
       const requests = new Requests(options.maximumRequests, apis, Effect.runForkWith(services))
-      const server = openServer(requests)
+      const server = openServer(requests, options.maximumRequests)
       yield* Effect.addFinalizer(() => closeServer(server, requests, stopping))
       const address = yield* listen(server, options.host, port)
       port = address.port
@@ -219,7 +230,15 @@ export const httpGateway = <E, R>(options: GatewayOptions<E, R>) => {
         else socket.destroy()
       })
       yield* options.listening(origin)
-      return context.handlers({ Address: () => Effect.succeed(origin) })
+      yield* context.startTask(listenerLost(server), (exit) => [
+        "Lost",
+        { reason: Exit.isSuccess(exit) ? exit.value : "it was interrupted" }
+      ])
+      return context.handlers({
+        Address: () => Effect.succeed(origin),
+        Lost: ({ payload }) =>
+          Effect.andThen(Effect.logError(`the port is lost: ${payload.reason}`), context.stopSelf)
+      })
     })
   )
 }

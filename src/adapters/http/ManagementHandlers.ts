@@ -10,6 +10,7 @@ import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetStore, type JobRow } from "../../ports/FleetStore.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
 import { Identity } from "../../ports/Identity.ts"
+import type { DsseEnvelope } from "../../schemas/Dsse.ts"
 import type { DeviceId, Digest, OrderId, ServerId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { Conflict, ManagementApi, NotFound, Refused } from "../../schemas/ManagementApi.ts"
@@ -162,12 +163,29 @@ const makeTransfers = Effect.gen(function* () {
   }
 })
 
+/** Hands an order to the actor of the device it is for, and gives its id. */
+const makeSubmission = (actors: ServerActors) =>
+  Effect.gen(function* () {
+    const store = yield* FleetStore
+    const engine = yield* CryptoEngine
+    return Effect.fnUntraced(function* (envelope: DsseEnvelope, actor: string) {
+      const opened = openUnverified(engine, "order", WorkOrder, envelope)
+      if (Result.isFailure(opened)) return yield* new Refused({ message: opened.failure.message })
+      const { device } = opened.success.document
+      // Asked here, so that made-up ids do not start actors.
+      if ((yield* orUnavailable(store.device(device))) === null) {
+        return yield* new Conflict({ code: "unknown_device", message: "no such device has enrolled" })
+      }
+      return yield* orUnavailable(actors.device(device).ask("Submit", { envelope, actor }))
+    })
+  })
+
 export const JobHandlers = (options: ManagementOptions) =>
   HttpApiBuilder.group(ManagementApi, "jobs", (handlers) =>
     Effect.gen(function* () {
       const store = yield* FleetStore
-      const engine = yield* CryptoEngine
       const transfers = yield* makeTransfers
+      const submit = yield* makeSubmission(options.actors)
       const waitFor = yield* makeJobWaiting(options.actors, options.stopping)
       const deviceOf = options.actors.device
       return handlers.handleAll({
@@ -176,14 +194,7 @@ export const JobHandlers = (options: ManagementOptions) =>
           return yield* transfers.upload(params.digest, query.offset, query.total, payload)
         }),
         submit: Effect.fnUntraced(function* ({ payload: envelope }) {
-          const actor = yield* requireRole("operator")
-          const opened = openUnverified(engine, "order", WorkOrder, envelope)
-          if (Result.isFailure(opened)) return yield* new Refused({ message: opened.failure.message })
-          const { device } = opened.success.document
-          if ((yield* orUnavailable(store.device(device))) === null) {
-            return yield* new Conflict({ code: "unknown_device", message: "no such device has enrolled" })
-          }
-          const id = yield* orUnavailable(deviceOf(device).ask("Submit", { envelope, actor }))
+          const id = yield* submit(envelope, yield* requireRole("operator"))
           return yield* Effect.map(
             waitFor(id, 0, () => true),
             jobView

@@ -4,5 +4,7 @@ import { Rpc, RpcGroup } from "effect/rpc"
 
 export const GatewayProtocol = RpcGroup.make(
   /** Where it listens now. */
-  Rpc.make("Address", { success: Schema.String })
+  Rpc.make("Address", { success: Schema.String }),
+  /** The listener died under us; the next life opens it again. */
+  Rpc.make("Lost", { payload: { reason: Schema.String } })
 )

@@ -12,12 +12,12 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { type Context, Effect, Layer, type Scope, Stream } from "effect"
 import { FileBlobStore } from "../../../src/adapters/blobs/FileBlobStore.ts"
-import { type BlobMemory, MemoryBlobStore } from "../../../src/adapters/blobs/MemoryBlobStore.ts"
 import { NativeCrypto, NativeCryptoEngine } from "../../../src/adapters/NativeCrypto.ts"
 import { concatBytes, utf8 } from "../../../src/crypto/Bytes.ts"
 import { digestOf } from "../../../src/crypto/Documents.ts"
 import { BlobStore } from "../../../src/ports/BlobStore.ts"
 import { Limits } from "../../../src/schemas/Limits.ts"
+import { type BlobMemory, MemoryBlobStore } from "../../support/MemoryBlobStore.ts"
 import { orderId } from "../../support/operators.ts"
 
 const folder = Effect.acquireRelease(

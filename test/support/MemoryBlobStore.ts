@@ -1,11 +1,11 @@
 /** Blobs in memory, for simulation: done at once, and kept by the caller over simulated crashes. */
 import { Effect, Layer, Stream } from "effect"
-import { concatBytes, equalBytes } from "../../crypto/Bytes.ts"
-import { digestOf } from "../../crypto/Documents.ts"
-import type { Engine } from "../../crypto/Engine.ts"
-import { type BlobConflict, BlobMissing, type BlobName, BlobStore } from "../../ports/BlobStore.ts"
-import { CryptoEngine } from "../../ports/CryptoEngine.ts"
-import { blobPath, blockFlaw, conflict, describeBlob, overlap } from "./BlobRules.ts"
+import { blobPath, blockFlaw, conflict, describeBlob, overlap } from "../../src/adapters/blobs/BlobRules.ts"
+import { concatBytes, equalBytes } from "../../src/crypto/Bytes.ts"
+import { digestOf } from "../../src/crypto/Documents.ts"
+import type { Engine } from "../../src/crypto/Engine.ts"
+import { type BlobConflict, BlobMissing, type BlobName, BlobStore } from "../../src/ports/BlobStore.ts"
+import { CryptoEngine } from "../../src/ports/CryptoEngine.ts"
 
 interface Blob {
   readonly bytes: Uint8Array
