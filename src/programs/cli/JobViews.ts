@@ -6,7 +6,7 @@
 import type { Receipt } from "../../schemas/Receipt.ts"
 import { reasonText } from "../../schemas/Refusals.ts"
 import { isFinal } from "../../schemas/WorkOrder.ts"
-import { shortId, showAge, showDuration, showSize, showTime, visible } from "./Text.ts"
+import { counted, shortId, showAge, showDuration, showSize, showTime, visible } from "./Text.ts"
 import { type JudgedJob, standing } from "./Verification.ts"
 
 export const jobTableHeader = ["JOB", "DEVICE", "PACKAGE", "LANE", "STATE", "SUBMITTED", "RECEIPT"] as const
@@ -67,7 +67,9 @@ export const receiptLines = ({
     ["output", output === null ? "none" : outputLine(output)],
     [
       "artifacts",
-      artifacts === null ? "none" : `${artifacts.entries} entries, ${showSize(artifacts.unpacked_bytes)}`
+      artifacts === null
+        ? "none"
+        : `${counted(artifacts.entries, "entry", "entries")}, ${showSize(artifacts.unpacked_bytes)}`
     ],
     ["isolation", document.isolation ?? "nothing was run"],
     ["software", visible(document.software)]

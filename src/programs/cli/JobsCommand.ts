@@ -21,7 +21,7 @@ import { fetchResults } from "./Results.ts"
 import { green, out, outJson, say } from "./Screen.ts"
 import { Json, requireRoot, withServer } from "./Settings.ts"
 import { submitCommand } from "./SubmitCommand.ts"
-import { properties, showDuration, showSize, table } from "./Text.ts"
+import { counted, properties, showDuration, showSize, table } from "./Text.ts"
 import { unlocked } from "./Unlock.ts"
 import { type JudgedJob, judgeJob, judgeWithChain, syncReceipts } from "./Verification.ts"
 
@@ -279,7 +279,9 @@ const results = Command.make(
         verified: true
       })
     yield* out(`${folder}\n`)
-    yield* say(`${yield* green("verified")}: ${found.entries} entries, ${showSize(found.unpackedBytes)}`)
+    yield* say(
+      `${yield* green("verified")}: ${counted(found.entries, "entry", "entries")}, ${showSize(found.unpackedBytes)}`
+    )
   }, withServer)
 ).pipe(
   Command.withDescription(

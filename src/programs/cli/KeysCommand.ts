@@ -23,6 +23,7 @@ import { keepRoot, trustedRoot } from "../../adapters/operator/TrustStore.ts"
 import { verifyServerIdentity } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { ServerIdentity } from "../../schemas/Enrolment.ts"
+import { labelUpTo } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { confirm } from "./Ask.ts"
 import { failure, usage } from "./Failure.ts"
@@ -46,7 +47,12 @@ const optionalText = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
 
 const initFlags = {
-  label: optionalText("label", "TEXT", "What the operator's key is called in the root; default USER@HOST"),
+  label: Flag.String("label").pipe(
+    Flag.withMetavar("TEXT"),
+    Flag.withDescription("What the operator's key is called in the root; default USER@HOST"),
+    Flag.withSchema(labelUpTo(Limits.labelLength)),
+    Flag.optional
+  ),
   serverIdentity: optionalText(
     "server-identity",
     "FILE",
@@ -217,7 +223,16 @@ const deviceAddresses = (given: ReadonlyArray<string>, identity: ServerIdentity,
     return yield* usage("The server's identity names no address. Say where devices reach it: --address URL")
   })
 
-const defaultLabel = (): string => `${userInfo().username}@${hostname()}`.slice(0, Limits.labelLength)
+/** A user without an entry in the system's list (as in many containers) has no name. */
+const userName = (): string => {
+  try {
+    return userInfo().username
+  } catch {
+    return "operator"
+  }
+}
+
+const defaultLabel = (): string => `${userName()}@${hostname()}`.slice(0, Limits.labelLength)
 
 const init = Command.make(
   "init",

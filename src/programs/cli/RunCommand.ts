@@ -19,6 +19,7 @@ import { planFlags, planPackage } from "./PackagePlan.ts"
 import { temporaryFolder } from "./Results.ts"
 import { outJson, Screen, say } from "./Screen.ts"
 import { Json, withServer } from "./Settings.ts"
+import { counted } from "./Text.ts"
 import { unlocked } from "./Unlock.ts"
 import { uploadPayload } from "./Upload.ts"
 
@@ -96,7 +97,7 @@ export const runCommand = Command.make(
     const { artifacts, exit_code, state } = job.receipt.document
     if (artifacts !== null && !quiet && !(yield* Json)) {
       yield* say(
-        `postern: it returned ${artifacts.entries} entries. Fetch them: postern jobs results ${view.id}`
+        `postern: it returned ${counted(artifacts.entries, "entry", "entries")}. Fetch them: postern jobs results ${view.id}`
       )
     }
     if (state !== "succeeded") return yield* silentExit(exit_code === null || exit_code === 0 ? 1 : exit_code)

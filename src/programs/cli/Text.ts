@@ -98,6 +98,10 @@ export const showTime = (ms: number): string =>
     .replace("T", " ")
     .replace(/\.\d+Z$/, "Z")
 
+/** `1 entry`, `3 entries`. */
+export const counted = (count: number, one: string, many: string): string =>
+  `${count} ${count === 1 ? one : many}`
+
 /** How long ago, seen from `nowMs`: `12.0 s ago`, `in 3d` for what is still to come. */
 export const showAge = (ms: number, nowMs: number): string =>
   ms <= nowMs ? `${showDuration(nowMs - ms)} ago` : `in ${showDuration(ms - nowMs)}`

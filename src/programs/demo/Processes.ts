@@ -152,7 +152,7 @@ export const runCommand = (options: {
       })
       if (code === 0) return { code, stdout }
       return yield* new DemoFailure({
-        message: `${stderr.trim() === "" ? "A command failed" : stderr.trim()} (exit code ${code})`
+        message: `${stderr.trim() === "" ? "That command failed, so the demo ends here" : stderr.trim()} (exit code ${code})`
       })
     })
   )
