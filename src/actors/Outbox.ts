@@ -13,7 +13,7 @@ import type { OrderProgress } from "../schemas/WorkOrder.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { TrustKeeperKey, WatchdogKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
-import { type RoundMemory, sendRound } from "./OutboxRound.ts"
+import { freshMemory, type RoundMemory, sendRound } from "./OutboxRound.ts"
 import { linkProblem } from "./TrustSteps.ts"
 
 /** Between rounds that did not reach the server. */
@@ -55,7 +55,7 @@ const round = (state: State, events: ReadonlyArray<OrderProgress>) =>
   Effect.gen(function* () {
     yield* sendProgress(events)
     const nowAt = yield* monotonicMs
-    const { dropped, held, left, sent } = yield* sendRound(state.memory, nowAt)
+    const { dropped, held, left, sent, stuck } = yield* sendRound(state.memory, nowAt)
     state.dropped += dropped
     for (const item of held) {
       const failures = (state.memory.held.get(item.id)?.failures ?? 0) + 1
@@ -65,6 +65,7 @@ const round = (state: State, events: ReadonlyArray<OrderProgress>) =>
         `the server does not take receipt ${item.number}; it is kept and tried again in ${pauseMs} ms`
       )
     }
+    if (sent === 0 && stuck[0] !== undefined) return end("failed", 0, 0, stuck[0])
     if (left > state.memory.held.size) return end("more", sent, 0, "")
     if (left === 0) return end("empty", sent, idleMs, "")
     const first = Math.min(...[...state.memory.held.values()].map((entry) => entry.untilAt))
@@ -80,7 +81,7 @@ const round = (state: State, events: ReadonlyArray<OrderProgress>) =>
   )
 
 const freshState = (): State => ({
-  memory: { held: new Map(), offsets: new Map() },
+  memory: freshMemory(),
   progress: new Map(),
   sending: false,
   again: false,

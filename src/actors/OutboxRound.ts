@@ -8,7 +8,10 @@ import { Ledger, type OutboxItem } from "../ports/Ledger.ts"
 import { PackageStore } from "../ports/PackageStore.ts"
 import { type Answer, type LinkError, ServerLink } from "../ports/ServerLink.ts"
 import type { DeviceApiErrorCode } from "../schemas/DeviceApi.ts"
+import type { OrderId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
+import { monotonicMs } from "./Alarm.ts"
+import { type Delays, delayAfter } from "./Delays.ts"
 import { linkProblem } from "./TrustSteps.ts"
 
 export type ReceiptItem = Extract<OutboxItem, { kind: "receipt" }>
@@ -24,13 +27,37 @@ export interface RoundMemory {
   readonly held: Map<number, { readonly untilAt: number; readonly failures: number }>
   /** How far artifacts got, so that a new round goes on there. */
   readonly offsets: Map<number, number>
+  /** Size of the next block of artifacts, where the line is too slow for whole ones. */
+  readonly blocks: Map<number, number>
+  /** Orders whose output or artifacts do not go through, with the monotonic time until which those are left alone. */
+  readonly stuck: Map<OrderId, { readonly untilAt: number; readonly failures: number }>
 }
+
+export const freshMemory = (): RoundMemory => ({
+  held: new Map(),
+  offsets: new Map(),
+  blocks: new Map(),
+  stuck: new Map()
+})
+
+/** A round goes no further after this, so that whoever runs it can show that it lives. */
+const roundMs = 600_000
+/** The smallest block of artifacts: it goes through a line that deserves the name. */
+const smallestBlockBytes = 64 * 1024
+/** Before output or artifacts that do not go through are tried again. */
+const stuckDelays: Delays = { firstMs: 10_000, factor: 3, maximumMs: 600_000 }
+/** So many orders may turn out stuck in one round; more mean that the server is. */
+const stuckPerRound = 2
 
 /** What became of one item, or of a batch of receipts. */
 export type Sent =
   | { readonly kind: "done"; readonly items: ReadonlyArray<OutboxItem> }
   /** The server will never take it. */
   | { readonly kind: "dropped"; readonly item: OutboxItem; readonly detail: string }
+  /** It goes on in the next round. */
+  | { readonly kind: "begun" }
+  /** Something is wrong with this one; what it is may pass. */
+  | { readonly kind: "stuck"; readonly order: OrderId; readonly detail: string }
   /** Receipts that must be kept and tried again later. */
   | { readonly kind: "held"; readonly items: ReadonlyArray<ReceiptItem>; readonly detail: string }
 
@@ -45,13 +72,20 @@ const hopeless: ReadonlySet<DeviceApiErrorCode> = new Set([
 
 const isHopeless = (error: LinkError): boolean => error._tag === "ServerRefused" && hopeless.has(error.code)
 
+/** Whether an answer says something about a single result at the most: others may well go through. */
+const isStuck = (error: LinkError): boolean =>
+  error._tag === "ServerUntrusted" || (error._tag === "ServerRefused" && error.code === "internal")
+
 const heard = <A>(answer: Answer<A>) =>
   Effect.flatMap(DeviceClock, (clock) => Effect.as(clock.accept(answer.serverTimeMs), answer.body))
 
-const orDrop = (item: OutboxItem) => (error: LinkError) =>
-  isHopeless(error)
-    ? Effect.succeed<Sent>({ kind: "dropped", item, detail: linkProblem(error) })
+const orDrop = (item: OutputItem | ArtifactsItem) => (error: LinkError) => {
+  const detail = linkProblem(error)
+  if (isHopeless(error)) return Effect.succeed<Sent>({ kind: "dropped", item, detail })
+  return isStuck(error)
+    ? Effect.succeed<Sent>({ kind: "stuck", order: item.order, detail })
     : Effect.fail(error)
+}
 
 const sendOutput = (item: OutputItem) =>
   Effect.gen(function* () {
@@ -61,37 +95,44 @@ const sendOutput = (item: OutputItem) =>
   }).pipe(Effect.catch(orDrop(item)))
 
 /** Sends a file of artifacts block by block, from where the server says it is. */
-const transfer = Effect.fnUntraced(function* (item: ArtifactsItem, memory: RoundMemory) {
+const transfer = Effect.fnUntraced(function* (item: ArtifactsItem, memory: RoundMemory, untilAt: number) {
   const link = yield* ServerLink
   const store = yield* PackageStore
   const drop = (detail: string): Sent => ({ kind: "dropped", item, detail })
   let offset = memory.offsets.get(item.id) ?? 0
   let stalled = 0
   while (offset < item.sizeBytes) {
-    const block = yield* store.readBlock(
-      item.path,
-      offset,
-      Math.min(Limits.blockBytes, item.sizeBytes - offset)
-    )
+    const blockBytes = memory.blocks.get(item.id) ?? Limits.blockBytes
+    const block = yield* store.readBlock(item.path, offset, Math.min(blockBytes, item.sizeBytes - offset))
     if (block.length === 0) return drop("the file in the spool is shorter than it was")
-    const answer = yield* heard(yield* link.artifacts(item.order, offset, item.sizeBytes, block))
+    const answer = yield* link.artifacts(item.order, offset, item.sizeBytes, block).pipe(
+      Effect.tapError(({ _tag }) =>
+        Effect.sync(() => {
+          if (_tag === "ServerUnreachable")
+            memory.blocks.set(item.id, Math.max(Math.floor(blockBytes / 2), smallestBlockBytes))
+        })
+      ),
+      Effect.flatMap(heard)
+    )
     // A server that was set back may have less than we sent, but it may not send us round in circles.
     stalled = answer.received_bytes > offset ? 0 : stalled + 1
     if (stalled > 3 || answer.received_bytes > item.sizeBytes)
       return drop("the server's count of the artifacts makes no sense")
     offset = answer.received_bytes
     memory.offsets.set(item.id, offset)
+    if (offset < item.sizeBytes && (yield* monotonicMs) >= untilAt)
+      return { kind: "begun" } satisfies Sent as Sent
   }
   const done: Sent = { kind: "done", items: [item] }
   return done
 })
 
-const sendArtifacts = (item: ArtifactsItem, memory: RoundMemory) =>
-  transfer(item, memory).pipe(
+const sendArtifacts = (item: ArtifactsItem, memory: RoundMemory, untilAt: number) =>
+  transfer(item, memory, untilAt).pipe(
     Effect.catchTag("ServerRefused", (error) => {
       // It has less than it said (it was set back): once more, from the beginning.
       const begun = error.code === "conflict" && memory.offsets.delete(item.id)
-      return begun ? transfer(item, memory) : Effect.fail(error)
+      return begun ? transfer(item, memory, untilAt) : Effect.fail(error)
     }),
     Effect.catchTags({
       ServerUnreachable: orDrop(item),
@@ -149,13 +190,13 @@ export const batches = (items: ReadonlyArray<OutboxItem>): ReadonlyArray<Readonl
   return result
 }
 
-const sendBatch = (batch: ReadonlyArray<OutboxItem>, memory: RoundMemory) => {
+const sendBatch = (batch: ReadonlyArray<OutboxItem>, memory: RoundMemory, untilAt: number) => {
   const first = batch[0] as OutboxItem
   switch (first.kind) {
     case "output":
       return Effect.map(sendOutput(first), (sent) => [sent] as ReadonlyArray<Sent>)
     case "artifacts":
-      return Effect.map(sendArtifacts(first, memory), (sent) => [sent] as ReadonlyArray<Sent>)
+      return Effect.map(sendArtifacts(first, memory, untilAt), (sent) => [sent] as ReadonlyArray<Sent>)
     case "receipt":
       return sendRun(batch as ReadonlyArray<ReceiptItem>)
   }
@@ -163,7 +204,16 @@ const sendBatch = (batch: ReadonlyArray<OutboxItem>, memory: RoundMemory) => {
 
 /** Forgets what is settled, in the ledger and on disk. */
 const settle = Effect.fnUntraced(function* (sent: Sent, memory: RoundMemory) {
-  if (sent.kind === "held") return
+  if (sent.kind === "held" || sent.kind === "begun") return
+  if (sent.kind === "stuck") {
+    const failures = (memory.stuck.get(sent.order)?.failures ?? 0) + 1
+    const untilAt = (yield* monotonicMs) + (yield* delayAfter(stuckDelays, failures))
+    memory.stuck.set(sent.order, { untilAt, failures })
+    if (failures > 1) return
+    return yield* Effect.logWarning(`results do not go through and wait: ${sent.detail}`).pipe(
+      Effect.annotateLogs({ order: sent.order })
+    )
+  }
   const ledger = yield* Ledger
   const store = yield* PackageStore
   const items = sent.kind === "done" ? sent.items : [sent.item]
@@ -175,7 +225,9 @@ const settle = Effect.fnUntraced(function* (sent: Sent, memory: RoundMemory) {
   yield* ledger.acknowledge(items)
   for (const item of items) {
     memory.offsets.delete(item.id)
+    memory.blocks.delete(item.id)
     memory.held.delete(item.id)
+    if (item.kind !== "receipt") memory.stuck.delete(item.order)
     if (item.kind === "artifacts") {
       yield* Effect.catch(store.removeSpooled(item.path), (error) =>
         Effect.logWarning(`sent artifacts are left in the spool: ${error.path}: ${error.reason}`)
@@ -184,23 +236,56 @@ const settle = Effect.fnUntraced(function* (sent: Sent, memory: RoundMemory) {
   }
 })
 
-/** Sends the oldest items that are not held; gives what became of each. */
+/** What one round came to. */
+interface RoundOutcome {
+  sent: number
+  dropped: number
+  /** Why results of some orders did not go through. */
+  stuck: ReadonlyArray<string>
+  held: ReadonlyArray<ReceiptItem>
+  /** Items seen that are still there. */
+  left: number
+}
+
+/** Sends what of the items may be sent, until something says that the round is over. */
+const sendAll = Effect.fnUntraced(function* (
+  ready: ReadonlyArray<OutboxItem>,
+  memory: RoundMemory,
+  untilAt: number,
+  outcome: RoundOutcome
+) {
+  const now = new Set<OrderId>()
+  for (const batch of batches(ready)) {
+    const first = batch[0] as OutboxItem
+    if (first.kind !== "receipt" && now.has(first.order)) continue
+    for (const sent of yield* sendBatch(batch, memory, untilAt)) {
+      yield* settle(sent, memory)
+      if (sent.kind === "done") outcome.sent += sent.items.length
+      else if (sent.kind === "dropped") outcome.dropped++
+      else if (sent.kind === "held") outcome.held = [...outcome.held, ...sent.items]
+      else if (sent.kind === "stuck") {
+        now.add(sent.order)
+        outcome.stuck = [...outcome.stuck, sent.detail]
+      }
+    }
+    if (now.size >= stuckPerRound || (yield* monotonicMs) >= untilAt) return
+  }
+})
+
+/** Sends the oldest items that are neither held nor stuck; gives what became of each. */
 export const sendRound = (memory: RoundMemory, nowAt: number) =>
   Effect.gen(function* () {
     const ledger = yield* Ledger
-    const oldest = yield* ledger.outbox(roundItems + memory.held.size)
+    const without = [...memory.stuck].filter(([, { untilAt }]) => untilAt > nowAt).map(([order]) => order)
+    const oldest = yield* ledger.outbox(roundItems + memory.held.size, without)
     const ready = oldest
       .filter((item) => (memory.held.get(item.id)?.untilAt ?? nowAt) <= nowAt)
       .slice(0, roundItems)
-    const outcome = { sent: 0, dropped: 0, held: [] as Array<ReceiptItem>, left: oldest.length }
-    for (const batch of batches(ready)) {
-      for (const sent of yield* sendBatch(batch, memory)) {
-        yield* settle(sent, memory)
-        if (sent.kind === "done") outcome.sent += sent.items.length
-        else if (sent.kind === "dropped") outcome.dropped++
-        else outcome.held.push(...sent.items)
-      }
-    }
+    const outcome: RoundOutcome = { sent: 0, dropped: 0, stuck: [], held: [], left: oldest.length }
+    yield* sendAll(ready, memory, nowAt + roundMs, outcome).pipe(
+      // Not even receipts go through: nothing is wrong with the single results.
+      Effect.tapError(() => Effect.sync(() => memory.stuck.clear()))
+    )
     outcome.left -= outcome.sent + outcome.dropped
     return outcome
   })

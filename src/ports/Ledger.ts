@@ -153,8 +153,14 @@ export class Ledger extends Context.Service<
     ) => Effect.Effect<boolean, LedgerError>
     /** Removes output of an order that is to be run again. */
     readonly dropOutput: (order: OrderId) => Effect.Effect<void, LedgerError>
-    /** The oldest things to send: chunks and artifacts of an order before its receipt. */
-    readonly outbox: (maximum: number) => Effect.Effect<ReadonlyArray<OutboxItem>, LedgerError>
+    /**
+     * The oldest things to send: chunks and artifacts of an order before its receipt. Those of the orders `without` are left
+     * out, their receipts are not.
+     */
+    readonly outbox: (
+      maximum: number,
+      without?: ReadonlyArray<OrderId>
+    ) => Effect.Effect<ReadonlyArray<OutboxItem>, LedgerError>
     /** Paths of all artifacts that wait to be sent: what a sweep of the spool must keep. */
     readonly spooled: Effect.Effect<ReadonlyArray<string>, LedgerError>
     readonly outboxSize: Effect.Effect<OutboxSize, LedgerError>

@@ -10,7 +10,7 @@ import { ledgerMigrations } from "./LedgerSchema.ts"
 export type OutboxMethods = {
   readonly putOutput: (order: OrderId, sequence: number, bytes: Uint8Array) => boolean
   readonly dropOutput: (order: OrderId) => void
-  readonly outbox: (maximum: number) => ReadonlyArray<OutboxItem>
+  readonly outbox: (maximum: number, without?: ReadonlyArray<OrderId>) => ReadonlyArray<OutboxItem>
   readonly spooled: () => ReadonlyArray<string>
   readonly outboxSize: () => OutboxSize
   readonly acknowledge: (items: ReadonlyArray<OutboxItem>) => void
@@ -30,7 +30,8 @@ const outboxMethods = (database: DatabaseSync): OutboxMethods => {
   const putOutput = database.prepare(`
     INSERT INTO outbox (kind, order_id, sequence, bytes, size_bytes) VALUES ('output', ?, ?, ?, ?) ON CONFLICT DO NOTHING`)
   const dropOutput = database.prepare("DELETE FROM outbox WHERE kind = 'output' AND order_id = ?")
-  const oldest = database.prepare("SELECT * FROM outbox ORDER BY id LIMIT ?")
+  const oldest = database.prepare(`
+    SELECT * FROM outbox WHERE kind = 'receipt' OR order_id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?`)
   const spooled = database.prepare("SELECT path FROM outbox WHERE kind = 'artifacts'")
   const forget = database.prepare("DELETE FROM outbox WHERE id = ? AND kind = ?")
   const forgetReceipt = database.prepare(
@@ -52,7 +53,8 @@ const outboxMethods = (database: DatabaseSync): OutboxMethods => {
       return true
     },
     dropOutput: (order) => void dropOutput.run(order),
-    outbox: (maximum) => oldest.all(Math.min(maximum, Limits.outboxItems)).map(readOutboxItem),
+    outbox: (maximum, without = []) =>
+      oldest.all(JSON.stringify(without), Math.min(maximum, Limits.outboxItems)).map(readOutboxItem),
     acknowledge: (items) => {
       for (const item of items) {
         if (item.kind === "receipt") forgetReceipt.run(item.id, item.number, item.digest)
