@@ -281,6 +281,8 @@ export const sendRound = (memory: RoundMemory, nowAt: number) =>
     const ready = oldest
       .filter((item) => (memory.held.get(item.id)?.untilAt ?? nowAt) <= nowAt)
       .slice(0, roundItems)
+      // A large file that a round did not get through lets what is small go first.
+      .sort((one, other) => Number(memory.offsets.has(one.id)) - Number(memory.offsets.has(other.id)))
     const outcome: RoundOutcome = { sent: 0, dropped: 0, stuck: [], held: [], left: oldest.length }
     yield* sendAll(ready, memory, nowAt + roundMs, outcome).pipe(
       // Not even receipts go through: nothing is wrong with the single results.

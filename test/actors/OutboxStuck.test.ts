@@ -91,7 +91,7 @@ describe("artifacts over a slow line", () => {
       .run(orderId(1), large)
   }
 
-  it.effect("may take hours, and nobody takes the device for dead", () =>
+  it.effect("may take hours; receipts go out meanwhile, and nobody takes the device for dead", () =>
     Effect.gen(function* () {
       let received = 0
       const device = yield* bent(() => ({
@@ -105,6 +105,7 @@ describe("artifacts over a slow line", () => {
           )
       }))
       leave(device)
+      const other = device.server.submit(2, { script: ["exit:0"] })
       while (received < large) {
         const before = device.host.alive
         yield* device.pass(5 * minute, 5_000)
@@ -113,6 +114,7 @@ describe("artifacts over a slow line", () => {
           (device.system as NonNullable<TestDevice["system"]>).ref(WatchdogKey).ask("Report")
         )
         expect(loops.filter((loop) => loop.overdue)).toEqual([])
+        if (received > large / 4) expect(device.server.receiptOf(other.id)).toBeDefined()
       }
     })
   )
