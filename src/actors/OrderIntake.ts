@@ -76,16 +76,14 @@ const takeCancel = Effect.fnUntraced(function* (envelope: DsseEnvelope, held: He
   const clock = yield* DeviceClock
   const verified = verifyCancel(engine, held.root, envelope)
   if (Result.isFailure(verified)) {
-    yield* Effect.logWarning(`a cancel is ignored: ${verified.failure.message}`)
-    return null
+    return yield* Effect.logWarning(`a cancel is ignored: ${verified.failure.message}`)
   }
   const cancel = verified.success.document
   const stale = cancel.device !== identity.id || cancel.expires_at_ms <= (yield* clock.nowMs)
-  if (stale) return null
+  if (stale) return
   const isNew = yield* ledger.rememberCancel(cancel.order, envelope, cancel.expires_at_ms)
   if (isNew)
     yield* Effect.logInfo("an operator cancels an order").pipe(Effect.annotateLogs({ order: cancel.order }))
-  return cancel.order
 })
 
 /** Tells the lane of an unfinished order to stop it. */
@@ -101,15 +99,18 @@ const stopOrder = Effect.fnUntraced(function* (
   if (lane !== undefined) yield* Effect.ignore(lane.tell("Stop", { order, reason }))
 })
 
-/** Obeys the cancels and stops of an answer. */
+/** Obeys the cancels and stops of an answer, and once more what was kept of earlier ones: a word to a lane can be lost. */
 export const takeInterventions = Effect.fnUntraced(function* (
   answer: Pick<PollAnswer, "cancels" | "stops">,
   held: HeldRoot,
   environment: IntakeEnvironment
 ) {
-  for (const envelope of answer.cancels) {
-    const order = yield* takeCancel(envelope, held)
-    if (order !== null) yield* stopOrder(order, "canceled_by_operator", environment)
+  const ledger = yield* Ledger
+  for (const envelope of answer.cancels) yield* takeCancel(envelope, held)
+  const canceled = new Set(yield* ledger.cancels)
+  const rows = canceled.size === 0 ? [] : yield* ledger.unfinished()
+  for (const { order } of rows) {
+    if (canceled.has(order.id)) yield* stopOrder(order.id, "canceled_by_operator", environment)
   }
   for (const order of answer.stops) yield* stopOrder(order, "stopped_by_server", environment)
 })
