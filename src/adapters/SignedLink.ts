@@ -72,8 +72,9 @@ const makeWay = (bootstrap: ReadonlyArray<string>) => {
   return {
     trust: () => trust,
     setTrust: (next: ServerTrust): void => {
-      highestRoot =
-        trust?.server === next.server ? Math.max(highestRoot, next.root.version) : next.root.version
+      // A new root is the word of its own keys: whatever the server said before it counts no more.
+      const isSame = trust?.server === next.server && trust.root.version === next.root.version
+      highestRoot = isSame ? highestRoot : next.root.version
       trust = next
     },
     /** Why a statement's root version is not believed; remembers the highest. */
