@@ -173,23 +173,23 @@ const proceed = Effect.fnUntraced(function* (
   yield* run(row, staged, stop, environment)
 })
 
-/** Ends an order that was never begun. */
+/** How an order ends whose command is not started, this time or at all. */
+const unbegunEnd = (row: LedgerOrder, error: Refuse | Stop) => {
+  if (error._tag === "Refuse") return { state: "rejected" as const, reason: error.code, detail: error.detail }
+  const byServer = error.reason === "stopped_by_server"
+  const byOperator = row.attempts === 0 ? ("canceled" as const) : ("canceled_by_operator" as const)
+  return {
+    state: "canceled" as const,
+    reason: byServer ? ("stopped_by_server" as const) : byOperator,
+    detail: null
+  }
+}
+
 const endUnbegun = (row: LedgerOrder, environment: LaneEnvironment, error: Refuse | Stop) =>
   Effect.gen(function* () {
-    const end =
-      error._tag === "Refuse"
-        ? { state: "rejected" as const, reason: error.code, detail: error.detail }
-        : {
-            state: "canceled" as const,
-            reason:
-              error.reason === "stopped_by_server" ? ("stopped_by_server" as const) : ("canceled" as const),
-            detail: null
-          }
-    yield* conclude(
-      environment.notary,
-      row,
-      draftOf(row, yield* rootVersion(row, environment), yield* nowMs, end)
-    )
+    const version = yield* rootVersion(row, environment)
+    const draft = draftOf(row, version, yield* nowMs, unbegunEnd(row, error))
+    yield* conclude(environment.notary, row, draft)
   })
 
 /** The link's, the store's and the transfer's errors as what the lane makes of them. */
