@@ -194,9 +194,7 @@ export class FleetStore extends Context.Service<
       atMs: number
     ) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
     /** Cancels and stops for unfinished orders of a device. */
-    readonly interventions: (
-      device: DeviceId
-    ) => Effect.Effect<
+    readonly interventions: (device: DeviceId) => Effect.Effect<
       {
         readonly cancels: ReadonlyArray<{ readonly order: OrderId; readonly envelope: DsseEnvelope }>
         readonly stops: ReadonlyArray<OrderId>

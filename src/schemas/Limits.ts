@@ -120,15 +120,27 @@ export const Limits = {
 
 /** The relations that the numbers above must keep; read by a test and checked once at load. */
 export const limitRelations: ReadonlyArray<readonly [description: string, holds: boolean]> = [
-  ["an encrypted chunk has room for its header and tag", Limits.outputChunkEncryptedBytes > Limits.outputChunkBytes + 4 * KIB],
+  [
+    "an encrypted chunk has room for its header and tag",
+    Limits.outputChunkEncryptedBytes > Limits.outputChunkBytes + 4 * KIB
+  ],
   ["an age header has room for its stanzas", Limits.ageHeaderBytes >= Limits.ageStanzas * 98 + 70],
   ["an age file can name every result recipient", Limits.ageStanzas >= Limits.resultRecipients],
   ["a passphrase that is written can be read", Limits.scryptLogN <= Limits.scryptMaximumLogN],
   ["a chunk fits into a request body", Limits.outputChunkEncryptedBytes < Limits.requestBodyBytes],
-  ["chunks can hold a whole job's output", Limits.outputChunks * Limits.outputChunkBytes >= Limits.jobOutputBytes],
-  ["a poll's orders fit into an answer", Limits.pollOrders * Limits.envelopeBytes * 2 <= Limits.responseBodyBytes],
+  [
+    "chunks can hold a whole job's output",
+    Limits.outputChunks * Limits.outputChunkBytes >= Limits.jobOutputBytes
+  ],
+  [
+    "a poll's orders fit into an answer",
+    Limits.pollOrders * Limits.envelopeBytes * 2 <= Limits.responseBodyBytes
+  ],
   ["a page of receipts fits into a request", Limits.receiptsPerRequest * 16 * KIB <= Limits.requestBodyBytes],
-  ["one job's artifacts fit into the outbox", Limits.artifactBytes + Limits.jobOutputBytes < Limits.outboxBytes],
+  [
+    "one job's artifacts fit into the outbox",
+    Limits.artifactBytes + Limits.jobOutputBytes < Limits.outboxBytes
+  ],
   ["a manifest can name every entry", Limits.manifestBytes >= Limits.packageEntries * 200],
   ["a held poll does not look like a dead connection", Limits.longPollMs < Limits.connectionIdleMs],
   ["draining fits into shutting down", Limits.drainMs < Limits.shutdownMs],
