@@ -5,8 +5,9 @@ import { join } from "node:path"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { type DatabaseSync, openDatabase } from "../../src/adapters/sqlite/Database.ts"
-import { admissionOf, signAdmission } from "../actors/support/Parties.ts"
+import { admissionOf, device as deviceId, signAdmission } from "../actors/support/Parties.ts"
 import { deviceUnderTest, type TestDevice } from "../actors/support/TestDevice.ts"
+import { siege } from "./support/Siege.ts"
 
 const minute = 60_000
 const slow = { script: ["sleep:30000", "exit:0"] }
@@ -85,6 +86,43 @@ describe("rollback: a device restored from a backup", () => {
       yield* device.start
       yield* device.pass(5 * minute)
       expect(device.host.runs).toHaveLength(2)
+    })
+  )
+})
+
+describe("rollback: between the real device and the real server", () => {
+  it.effect("is noticed, runs nothing twice, and is mended by an operator's new decision", () =>
+    Effect.gen(function* () {
+      const besieged = yield* siege
+      const { device, server } = besieged
+      const first = yield* besieged.submit(1, slow)
+      const second = yield* besieged.submit(2, slow)
+      yield* device.until(() => device.host.runs.length === 1, "the first run")
+      yield* device.pass(10_000)
+      const copy = backUp(device)
+      for (const { order } of [first, second])
+        expect((yield* besieged.ended(order.id)).state).toBe("succeeded")
+      yield* device.stop
+      restore(device, copy)
+      yield* device.start
+      const store = (server.life as NonNullable<typeof server.life>).store
+      const row = Effect.orDie(store.device(deviceId))
+      for (let n = 0; n < 120 && (yield* row)?.objection === null; n++) yield* device.pass(1_000)
+      expect((yield* row)?.objection).toBe("ledger_rolled_back")
+      yield* device.pass(5 * minute)
+      expect(device.host.runs).toHaveLength(2)
+      const envelope = signAdmission(admissionOf(device.ledger?.incarnation as never, { sequence: 2 }))
+      yield* Effect.orDie(
+        server.registrar?.ask("Admit", { device: deviceId, envelope, actor: "operator" }) ?? Effect.void
+      )
+      const third = yield* besieged.submit(3)
+      expect((yield* besieged.ended(third.order.id, 60 * minute)).state).toBe("succeeded")
+      expect(device.host.runs).toHaveLength(3)
+      yield* device.pass(60 * minute, 10_000)
+      const left = yield* Effect.orDie((device.ledger as NonNullable<typeof device.ledger>).outboxSize)
+      expect(left.items).toBe(0)
+      for (const { order } of [first, second])
+        expect((yield* besieged.job(order.id))?.state).toBe("succeeded")
     })
   )
 })
