@@ -200,6 +200,13 @@ export const lane = (name: LaneName, options: LaneOptions) =>
       yield* alarm.ringIn(0)
       return context.handlers({
         Wake: () => next,
+        Reached: () => {
+          // What failed for a reason of the device's own is none the better for it.
+          for (const [order, pause] of state.pauses) {
+            if (pause.failures === 0) state.pauses.set(order, { ...pause, untilAt: 0, repeats: 0 })
+          }
+          return next
+        },
         Due: () => next,
         Stop: ({ payload }) =>
           Effect.suspend(() => (askToStop(state, payload.order, payload.reason) ? Effect.void : next)),

@@ -9,7 +9,7 @@ import { Limits } from "../schemas/Limits.ts"
 import { MainLoopProtocol, type MainLoopStatus, type TurnEnd } from "../schemas/protocols/MainLoop.ts"
 import { blockedTexts } from "../schemas/Refusals.ts"
 import type { LaneName } from "../schemas/WorkOrder.ts"
-import { makeAlarm } from "./Alarm.ts"
+import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { JailGuardKey, LaneKeys, NotaryKey, OutboxKey, TrustKeeperKey, WatchdogKey } from "./ClientKeys.ts"
 import { delayAfter, jittered } from "./Delays.ts"
 import { type TurnEnvironment, type TurnOptions, type TurnState, turn } from "./MainLoopTurn.ts"
@@ -25,7 +25,7 @@ export interface MainLoopOptions extends TurnOptions {
 const waitingMs = 10_000
 /** Requests of one turn beside the poll, each with its own time limit. */
 const turnWithinMs = 300_000
-/** A nudge is heeded after this, so that a row of short jobs does not become a row of polls. */
+/** A nudge is heeded so long after a turn at the earliest, so that a row of short jobs does not become a row of polls. */
 const nudgeMs = Limits.pollSleepMinimumMs
 /** Sleeps above this are spread by chance; shorter ones keep their promise of a quick answer. */
 const spreadAboveMs = 5_000
@@ -35,6 +35,8 @@ interface State {
   running: boolean
   again: boolean
   draining: boolean
+  /** When the last turn ended. */
+  endedAt: number
   failures: number
   status: MainLoopStatus
 }
@@ -49,6 +51,7 @@ const freshState = (): State => ({
   running: false,
   again: false,
   draining: false,
+  endedAt: Number.NEGATIVE_INFINITY,
   failures: 0,
   status: { turns: 0, polls: 0, blocked: null, lastPollAtMs: null, failures: 0, detail: "", degraded: [] }
 })
@@ -128,8 +131,11 @@ export const mainLoop = (options: MainLoopOptions) =>
           ])
         )
       })
+      const beginSoon = Effect.flatMap(monotonicMs, (nowAt) =>
+        alarm.ringIn(Math.max(state.endedAt + nudgeMs - nowAt, 0))
+      )
       const nudge = Effect.suspend(() => {
-        if (!state.running) return state.draining ? Effect.void : alarm.ringIn(nudgeMs)
+        if (!state.running) return state.draining ? Effect.void : beginSoon
         state.again = true
         return state.turn.abortable
           ? Effect.asVoid(Deferred.succeed(state.turn.abort, undefined))
@@ -149,8 +155,12 @@ export const mainLoop = (options: MainLoopOptions) =>
         Status: () => Effect.sync(() => state.status),
         TurnEnded: Effect.fnUntraced(function* ({ payload }) {
           state.running = false
+          state.endedAt = yield* monotonicMs
           const reachedAgain = yield* account(state, payload)
-          if (reachedAgain) yield* Effect.ignore(outbox.tell("Reached"))
+          if (reachedAgain) {
+            yield* Effect.ignore(outbox.tell("Reached"))
+            for (const lane of environment.lanes.values()) yield* Effect.ignore(lane.tell("Reached"))
+          }
           const nudged = state.again && payload.kind !== "failed"
           const sleepMs = nudged ? nudgeMs : yield* sleepAfter(payload, state.failures, options)
           yield* beat(sleepMs + turnWithinMs, true)

@@ -93,8 +93,8 @@ const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvir
   const found: Findings = {
     clockProven: yield* clock.proven,
     rootExpired: held.root.expires_at_ms <= nowMs,
-    // Not yet checked counts as missing: orders stay with the server a moment longer.
-    jailMissing: verdict._tag === "None" || verdict.value.report === null,
+    // Before the first check is done nothing is known against it; a lane that is faster waits for the verdict.
+    jailMissing: verdict._tag === "Some" && verdict.value.problem !== null,
     diskLow: Result.isFailure(free) || free.success < environment.diskReserveBytes,
     outboxFull: size.items >= Limits.outboxItems || size.bytes + outboxReserveBytes > Limits.outboxBytes
   }

@@ -37,6 +37,8 @@ export type LaneStatus = typeof LaneStatus.Type
 export const LaneProtocol = RpcGroup.make(
   /** There may be work in the ledger. */
   Rpc.make("Wake"),
+  /** The server is reached again, or has told the time: what was put off for that is looked at now. */
+  Rpc.make("Reached"),
   /** Stops the order if it is in hand, else looks at it next. */
   Rpc.make("Stop", { payload: { order: OrderId, reason: StopReason } }),
   /** Takes nothing new and stops what runs, since the program stops; true once nothing is in hand. */
