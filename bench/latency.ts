@@ -6,11 +6,11 @@
  * The peers say what the parts cost by themselves: `true` in the jail without the way there, `true` spawned bare, and as
  * many plain HTTP round trips as the way takes.
  */
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { mkdtempSync } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { BubblewrapJail } from "../src/adapters/BubblewrapJail.ts"
+import type { Jail } from "../src/ports/Jail.ts"
 import { withFleet } from "./fleet.ts"
 import { jailProblem, trueContenders } from "./jail.ts"
 import { type Bench, compare, median, type Result, takeTurns } from "./measure.ts"
@@ -53,12 +53,14 @@ const resultsOf = (
   ]
 }
 
-const measure = (short: boolean, packageFolder: string) =>
+const measure = (short: boolean) =>
   Effect.gen(function* () {
-    const alone = yield* trueContenders(packageFolder)
+    const context = yield* Effect.context<Jail>()
     return yield* Effect.promise(() =>
       withFleet(async (lent) => {
         const operator = await openOperator(lent)
+        const packageFolder = mkdtempSync(join(lent.fleet.folder, "package-"))
+        const alone = await Effect.runPromiseWith(context)(trueContenders(packageFolder))
         const http = await openRoundTrips()
         try {
           const submissions: Array<Submission> = []
@@ -75,7 +77,6 @@ const measure = (short: boolean, packageFolder: string) =>
           return resultsOf(times, submissions.slice(rounds.warmUp))
         } finally {
           http.close()
-          operator.close()
         }
       })
     )
@@ -84,10 +85,5 @@ const measure = (short: boolean, packageFolder: string) =>
 export const run: Bench = ({ short }) =>
   Effect.gen(function* () {
     const problem = yield* jailProblem
-    if (problem !== null) return { skipped: problem }
-    const folder = yield* Effect.acquireRelease(
-      Effect.sync(() => mkdtempSync(join(tmpdir(), "postern-bench-"))),
-      (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
-    )
-    return yield* measure(short, folder)
-  }).pipe(Effect.scoped, Effect.provide(BubblewrapJail.layer()), Effect.runPromise)
+    return problem === null ? yield* measure(short) : { skipped: problem }
+  }).pipe(Effect.provide(BubblewrapJail.layer()), Effect.runPromise)

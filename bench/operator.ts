@@ -1,6 +1,4 @@
 /** An operator in this process, over the home that a fleet's `postern` made: gives work and follows it to its receipt. */
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Layer, Option, Redacted } from "effect"
 import { NativeCryptoEngine } from "../src/adapters/NativeCrypto.ts"
@@ -117,9 +115,5 @@ export const openOperator = async ({ device, fleet }: BenchFleet) => {
   const run = Effect.runPromiseWith(context)
   const record = await run(acceptedDevice(device.name))
   const keys = await run(unlocked)
-  const folder = mkdtempSync(join(tmpdir(), "postern-bench-"))
-  return {
-    submit: (): Promise<Submission> => run(submitTrue(record, keys, folder)),
-    close: (): void => rmSync(folder, { recursive: true, force: true })
-  }
+  return { submit: (): Promise<Submission> => run(submitTrue(record, keys, fleet.folder)) }
 }

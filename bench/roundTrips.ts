@@ -5,6 +5,7 @@ import { Agent, get } from "node:http"
 
 const server = `
 const server = require("node:http").createServer((request, response) => response.end('{"ok":true}'))
+process.stdin.resume().on("end", () => process.exit())
 server.listen(0, "127.0.0.1", () => console.log(server.address().port))
 `
 
@@ -15,9 +16,9 @@ const roundTrip = (agent: Agent, port: number): Promise<void> =>
     }).once("error", reject)
   })
 
-/** Starts a server of node:http in a process of its own; `run` asks it `count` times over one kept connection. */
+/** Starts a server of node:http in a process of its own, which ends with this one; `run` asks it `count` times over one kept connection. */
 export const openRoundTrips = async () => {
-  const child = spawn(process.execPath, ["-e", server], { stdio: ["ignore", "pipe", "inherit"] })
+  const child = spawn(process.execPath, ["-e", server], { stdio: ["pipe", "pipe", "inherit"] })
   const [line] = await once(child.stdout, "data")
   const port = Number(String(line))
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
