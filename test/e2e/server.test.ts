@@ -49,7 +49,12 @@ describe("the server program", () => {
     const { program, run, state } = makeServer()
     program.start()
     const origin = await originOf(program)
-    expect(program.log()).toContain("postern keys init --server")
+    await waitUntil(
+      "advice for a server without a root",
+      () => program.log().includes("postern keys init --server"),
+      30_000,
+      () => program.log()
+    )
     const made = await run("token", "create", "alice", "--role", "admin")
     const token = made.stdout.trim()
     expect(made).toMatchObject({ code: 0, stderr: "" })
