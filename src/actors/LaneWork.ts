@@ -160,6 +160,9 @@ const recover = Effect.fnUntraced(function* (row: LedgerOrder, environment: Lane
   )
 })
 
+/** How a payload shows that it is not the signed one, whoever changed it. */
+const spoiled: ReadonlySet<RefusalCode> = new Set(["payload_digest", "payload_size"])
+
 /** The whole way from where the ledger says the order is. */
 const proceed = Effect.fnUntraced(function* (
   row: LedgerOrder,
@@ -169,7 +172,16 @@ const proceed = Effect.fnUntraced(function* (
 ) {
   if (row.state === "running") return yield* recover(row, environment)
   yield* mayBegin(row, stop, trouble, environment)
-  const staged = yield* haltable(Effect.andThen(fetch(row, environment), stage(row, environment)), stop)
+  const store = yield* PackageStore
+  const wasThere = (yield* store.downloaded(row.order.id)) > 0
+  const staged = yield* haltable(Effect.andThen(fetch(row, environment), stage(row, environment)), stop).pipe(
+    // A power cut may have spoiled what was kept of an earlier attempt. It is dropped: the next one begins afresh.
+    Effect.mapError((error) =>
+      error._tag === "PackageRefused" && wasThere && spoiled.has(error.code)
+        ? later("unreachable", pauses.network, `what was kept of the payload is of no use: ${error.detail}`)
+        : error
+    )
+  )
   yield* run(row, staged, stop, environment)
 })
 

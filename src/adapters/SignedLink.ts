@@ -95,6 +95,11 @@ const makeWay = (bootstrap: ReadonlyArray<string>) => {
     },
     prefer: (address: string): void => {
       preferred = address
+    },
+    /** Without trust, who answers first may be anybody: each new question who is there goes to the next address. */
+    turn: (): void => {
+      if (trust !== null || preferred === undefined) return
+      preferred = bootstrap[(bootstrap.indexOf(preferred) + 1) % bootstrap.length]
     }
   }
 }
@@ -244,7 +249,7 @@ const makeLink = (
   const way = makeWay(options.addresses)
   const { download, plain, post, put } = makeCalls(tools, way, clock, options)
   return {
-    identity: plain("/identity", "", ServerIdentity),
+    identity: Effect.andThen(Effect.sync(way.turn), plain("/identity", "", ServerIdentity)),
     roots: (from) => plain("/roots", `?from=${from}`, RootChain),
     trust: (trust) => Effect.sync(() => way.setTrust(trust)),
     enrol: (request) => post("/enrolment", request, EnrolmentAnswer),

@@ -209,6 +209,26 @@ describe("partial bundle, endless data, slow retrieval", () => {
     })
   )
   it.effect(
+    "partial bundle: what a power cut spoiled of a download is fetched anew, and does not end the order",
+    () =>
+      Effect.gen(function* () {
+        const besieged = yield* siege
+        const { device } = besieged
+        const { bytes } = payloadOf(1, good)
+        besieged.bends.set("/payloads/", (response) =>
+          response.status === 200 ? { ...response, body: bytes.slice(0, bytes.length / 2) } : response
+        )
+        const { order } = yield* besieged.submit(1)
+        yield* device.until(() => (device.host.files.get(order.id)?.length ?? 0) > 0, "the half")
+        yield* device.crash
+        device.host.files.set(order.id, new Uint8Array(bytes.length / 2))
+        yield* besieged.honest
+        yield* device.start
+        expect((yield* besieged.ended(order.id)).state).toBe("succeeded")
+        expect(besieged.runsOf(order.id)).toBe(1)
+      })
+  )
+  it.effect(
     "endless data: a payload longer than signed, and an answer longer than allowed, are cut off",
     () =>
       Effect.gen(function* () {

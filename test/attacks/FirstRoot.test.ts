@@ -2,6 +2,9 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { TrustKeeperKey } from "../../src/actors/ClientKeys.ts"
+import type { ApiRequest } from "../../src/adapters/http/Exchange.ts"
+import { encodeJson } from "../../src/adapters/http/Json.ts"
+import { handlerTransport } from "../../src/adapters/http/Transport.ts"
 import { digestOf } from "../../src/crypto/Documents.ts"
 import type { DsseEnvelope } from "../../src/schemas/Dsse.ts"
 import type { TrustRoot } from "../../src/schemas/TrustRoot.ts"
@@ -17,6 +20,7 @@ import {
   stranger
 } from "../actors/support/Parties.ts"
 import { deviceUnderTest, type TestDevice } from "../actors/support/TestDevice.ts"
+import * as link from "../adapters/support/server.ts"
 
 /** A root of a stranger's making for the same server. */
 const usurped: TrustRoot = rootOf({ operators: [stranger] })
@@ -92,6 +96,34 @@ describe("malicious mirror: a false first root", () => {
     )
     expect(recovery.keyId).not.toBe(stranger.keyId)
   })
+})
+
+describe("malicious mirror: one of several addresses", () => {
+  it.effect("does not keep a device from the others while it looks for its first root", () =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      const identity = {
+        type: "postern/server-identity/v1",
+        server: link.server.id,
+        signing_key: link.server.signingKey,
+        recipient: link.server.recipient,
+        addresses: link.addresses
+      }
+      const reach = (origin: string) => (request: ApiRequest) =>
+        Effect.sync(() => {
+          asked.push(`${origin} ${request.path.split("/").at(-1)}`)
+          const answer = request.path.endsWith("/identity") ? identity : { roots: [] }
+          return { status: 200, headers: {}, body: encodeJson(answer) }
+        })
+      const { link: over } = yield* link.linkOver(handlerTransport(reach), { trusting: false })
+      for (let attempt = 0; attempt < 3; attempt++) {
+        yield* over.identity
+        yield* over.roots(1)
+      }
+      const [one, two] = link.addresses as [string, string]
+      expect(asked).toEqual([one, two, one].flatMap((each) => [`${each} identity`, `${each} roots`]))
+    })
+  )
 })
 
 describe("an invitation", () => {
