@@ -55,7 +55,7 @@ export const laneQueue = 32
 const pruneEveryMs = 600_000
 /** The outbox must have room for one more job's results. */
 const outboxReserveBytes = Limits.artifactBytes + Limits.jobOutputBytes
-/** So long does a poll that proves the time stay open: not at all. */
+/** So long does the first poll of a life stay open, on which the lanes wait: not at all. */
 const atOnce = 0
 
 /** The device's own state, as found in this turn. */
@@ -139,7 +139,7 @@ const makeRequest = Effect.fnUntraced(function* (
     active: yield* activeOrders(rows, environment),
     cancels_seen: cancels.slice(-Limits.pollCancels),
     blocked,
-    wait_ms: blocked === "clock_unproven" ? atOnce : environment.longPollMs
+    wait_ms: blocked === "clock_unproven" || !view.heard ? atOnce : environment.longPollMs
   }
   return request
 })

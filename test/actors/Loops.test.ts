@@ -109,6 +109,30 @@ describe("the main loop", () => {
   )
 })
 
+describe("a device that begins again", () => {
+  it.effect("goes on with what it has at once, whoever heard the server first", () =>
+    Effect.gen(function* () {
+      const device = yield* deviceUnderTest({ config: { long_poll_ms: 60_000 } })
+      device.server.submit(1, { script: ["out:begun", "sleep:600000"], idempotent: true })
+      yield* device.until(() => device.host.runs.length === 1, "the first run")
+      device.server.online = false
+      yield* device.pass(5_000)
+      yield* device.crash
+      device.server.online = true
+      device.server.refusals.poll = "overloaded"
+      yield* device.start
+      yield* device.until(
+        () => device.server.health.length > 0,
+        "a report, whose answer tells the time first",
+        10_000,
+        50
+      )
+      delete device.server.refusals.poll
+      yield* device.until(() => device.host.runs.length === 2, "the second run", 5_000, 100)
+    })
+  )
+})
+
 describe("the health loop", () => {
   it.effect("reports at its own pace, and keeps on when the server is away", () =>
     Effect.gen(function* () {
