@@ -77,6 +77,7 @@ const account = Effect.fnUntraced(function* (state: State, ended: TurnEnd) {
   const clock = yield* DeviceClock
   const before = state.status
   const polled = ended.kind === "polled"
+  state.endedAt = yield* monotonicMs
   state.failures = ended.kind === "failed" ? state.failures + 1 : 0
   state.status = {
     turns: before.turns + 1,
@@ -95,6 +96,10 @@ const account = Effect.fnUntraced(function* (state: State, ended: TurnEnd) {
   }
   return polled && (before.failures > 0 || before.polls === 0)
 })
+
+/** How long a nudge that comes now has to wait. */
+const untilNudged = ({ endedAt }: State): Effect.Effect<number> =>
+  Effect.map(monotonicMs, (nowAt) => Math.max(endedAt + nudgeMs - nowAt, 0))
 
 /** The main loop's behaviour. */
 export const mainLoop = (options: MainLoopOptions) =>
@@ -131,11 +136,9 @@ export const mainLoop = (options: MainLoopOptions) =>
           ])
         )
       })
-      const beginSoon = Effect.flatMap(monotonicMs, (nowAt) =>
-        alarm.ringIn(Math.max(state.endedAt + nudgeMs - nowAt, 0))
-      )
       const nudge = Effect.suspend(() => {
-        if (!state.running) return state.draining ? Effect.void : beginSoon
+        if (!state.running)
+          return state.draining ? Effect.void : Effect.flatMap(untilNudged(state), alarm.ringIn)
         state.again = true
         return state.turn.abortable
           ? Effect.asVoid(Deferred.succeed(state.turn.abort, undefined))
@@ -155,7 +158,6 @@ export const mainLoop = (options: MainLoopOptions) =>
         Status: () => Effect.sync(() => state.status),
         TurnEnded: Effect.fnUntraced(function* ({ payload }) {
           state.running = false
-          state.endedAt = yield* monotonicMs
           const reachedAgain = yield* account(state, payload)
           if (reachedAgain) {
             yield* Effect.ignore(outbox.tell("Reached"))
