@@ -1,5 +1,6 @@
 /** The addresses of a device's actors. A tree binds them; everyone else refers to an actor by its key alone. */
 import { ActorKey } from "../kernel/index.ts"
+import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { HealthLoopProtocol } from "../schemas/protocols/HealthLoop.ts"
 import { JailGuardProtocol } from "../schemas/protocols/JailGuard.ts"
 import { LaneProtocol } from "../schemas/protocols/Lane.ts"
@@ -17,6 +18,7 @@ export const JailGuardKey = ActorKey.make("jail-guard", JailGuardProtocol)
 export const TrustKeeperKey = ActorKey.make("trust-keeper", TrustKeeperProtocol)
 export const MainLoopKey = ActorKey.make("main-loop", MainLoopProtocol)
 export const HealthLoopKey = ActorKey.make("health-loop", HealthLoopProtocol)
+export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
 
 /** One lane of each kind. */
 export const LaneKeys = {

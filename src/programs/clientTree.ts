@@ -13,7 +13,7 @@
  *     │  ├─ lane-job              one order after the other
  *     │  ├─ lane-service          short requests, also while a job runs
  *     │  └─ main-loop             polls, and hands orders to the lanes
- *     └─ extras                   optional: what others plug in
+ *     └─ extras                   optional, last up and first down: the control socket, and what others plug in
  */
 
 import {

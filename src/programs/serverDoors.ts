@@ -8,14 +8,13 @@ import {
   RecorderKey,
   RegistrarKey
 } from "../actors/ServerKeys.ts"
-import { controlSocketPath, serveControl } from "../adapters/ControlSocket.ts"
+import { controlGateway } from "../adapters/ControlGateway.ts"
 import { makeDeviceApi } from "../adapters/http/DeviceApi.ts"
 import { type Addresses, httpGateway } from "../adapters/http/HttpGateway.ts"
 import { makeManagementApi } from "../adapters/http/ManagementService.ts"
 import type { ServerActors } from "../adapters/http/ServerActors.ts"
-import { ActorSystem, type AnySpec, Behaviour, ChildSpec, type SystemInspection } from "../kernel/index.ts"
+import { ActorSystem, type AnySpec, ChildSpec, type SystemInspection } from "../kernel/index.ts"
 import { Limits } from "../schemas/Limits.ts"
-import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import type { ServerConfig } from "../schemas/ServerConfig.ts"
 import { serverTree } from "./serverTree.ts"
 
@@ -72,15 +71,7 @@ export const controlDoor = (options: {
   ChildSpec.make({
     key: ControlGatewayKey,
     shutdownMs: 1_000,
-    behaviour: Behaviour.make(GatewayProtocol, (context) =>
-      Effect.as(
-        serveControl({ stateFolder: options.stateFolder, handlers: { inspect: options.inspect } }),
-        context.handlers({
-          Address: () => Effect.succeed(controlSocketPath(options.stateFolder)),
-          Lost: () => context.stopSelf
-        })
-      )
-    )
+    behaviour: controlGateway({ stateFolder: options.stateFolder, handlers: { inspect: options.inspect } })
   })
 
 /** Starts a tree; its gateways may want to look at the whole of it. */

@@ -1,10 +1,10 @@
 /** Runs the client: state folder, identity, ledger, link, tree; until it is told to stop or cannot go on. */
-import { Effect, Layer, Logger, Redacted, Result, Schema } from "effect"
-import { MainLoopKey } from "../../actors/ClientKeys.ts"
+import { Deferred, Effect, Layer, Logger, Redacted, Result, Schema } from "effect"
+import { ControlGatewayKey, MainLoopKey } from "../../actors/ClientKeys.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
 import { BubblewrapJail } from "../../adapters/BubblewrapJail.ts"
-import { serveControl } from "../../adapters/ControlSocket.ts"
+import { controlGateway } from "../../adapters/ControlGateway.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { httpTransport } from "../../adapters/HttpTransport.ts"
 import { ledgerDeviceClock } from "../../adapters/LedgerDeviceClock.ts"
@@ -16,7 +16,7 @@ import { SqliteLedger } from "../../adapters/SqliteLedger.ts"
 import { lockState } from "../../adapters/StateLock.ts"
 import { SystemdNotify } from "../../adapters/SystemdNotify.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
-import { ActorSystem } from "../../kernel/index.ts"
+import { ActorSystem, ChildSpec } from "../../kernel/index.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Identity } from "../../ports/Identity.ts"
 import { Ledger } from "../../ports/Ledger.ts"
@@ -130,15 +130,29 @@ const untilTerminated = (system: ActorSystem) =>
     }
   })
 
-/** `postern ps` on this machine. Without it everything else goes on. */
-const openControl = (settings: ClientSettings, system: ActorSystem) =>
-  serveControl({
-    stateFolder: settings.config.state_folder,
-    handlers: {
-      inspect: system.inspect(),
-      status: Effect.orElseSucceed(system.ref(MainLoopKey).ask("Status"), () => null)
+/** Starts the tree, with the control socket for `postern ps` on this machine, which wants to look at all of it. */
+const startClient = (settings: ClientSettings) =>
+  Effect.gen(function* () {
+    const { config, configurationDigest } = settings
+    const started = yield* Deferred.make<ActorSystem>()
+    const withSystem = <A>(ask: (system: ActorSystem) => Effect.Effect<A>) =>
+      Effect.flatMap(Deferred.await(started), ask)
+    const handlers = {
+      inspect: withSystem((system) => system.inspect()),
+      status: withSystem((system) => Effect.orElseSucceed(system.ref(MainLoopKey).ask("Status"), () => null))
     }
-  }).pipe(Effect.catch((error) => Effect.logWarning(`the control socket is not there: ${error.message}`)))
+    const control = ChildSpec.make({
+      key: ControlGatewayKey,
+      shutdownMs: 500,
+      behaviour: controlGateway({ stateFolder: config.state_folder, handlers })
+    })
+    const system = yield* ActorSystem.make({
+      name: "client",
+      root: clientTree({ config, configurationDigest, trust: trustOptions(settings) }, [control])
+    })
+    yield* Deferred.succeed(started, system)
+    return system
+  })
 
 /** The tree, from its start to its end. */
 const runTree = (settings: ClientSettings) =>
@@ -146,14 +160,9 @@ const runTree = (settings: ClientSettings) =>
     const manager = yield* ServiceManager
     const identity = yield* Identity
     yield* sweepLeftovers
-    const { configurationDigest, config } = settings
-    const system = yield* ActorSystem.make({
-      name: "client",
-      root: clientTree({ config, configurationDigest, trust: trustOptions(settings) })
-    })
-    // Closed in reverse: the socket, then the running job, then the tree.
+    const system = yield* startClient(settings)
+    // Before the tree itself: the running job.
     yield* Effect.addFinalizer(() => Effect.andThen(manager.stopping, drainClient(system)))
-    yield* openControl(settings, system)
     yield* manager.ready
     yield* Effect.logInfo(`${software} runs as ${identity.id}`)
     yield* settings.once
