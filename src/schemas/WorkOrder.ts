@@ -71,23 +71,7 @@ export const CancelOrder = Schema.Struct({
 )
 export type CancelOrder = typeof CancelOrder.Type
 
-/** The states of an order, as seen by server and device. */
-export const OrderState = Schema.Literals([
-  "queued",
-  "offered",
-  "downloading",
-  "verifying",
-  "running",
-  "succeeded",
-  "failed",
-  "rejected",
-  "timed_out",
-  "canceled",
-  "interrupted",
-  "removed"
-])
-export type OrderState = typeof OrderState.Type
-
+/** The states nothing can follow. */
 export const FinalState = Schema.Literals([
   "succeeded",
   "failed",
@@ -98,6 +82,17 @@ export const FinalState = Schema.Literals([
   "removed"
 ])
 export type FinalState = typeof FinalState.Type
+
+/** The states of an order, as seen by server and device. */
+export const OrderState = Schema.Literals([
+  "queued",
+  "offered",
+  "downloading",
+  "verifying",
+  "running",
+  ...FinalState.literals
+])
+export type OrderState = typeof OrderState.Type
 
 const finalStates: ReadonlySet<string> = new Set(FinalState.literals)
 /** Whether nothing can follow `state`. */

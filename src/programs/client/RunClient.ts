@@ -1,5 +1,5 @@
 /** Runs the client: state folder, identity, ledger, link, tree; until it is told to stop or cannot go on. */
-import { Deferred, Effect, Layer, Logger, Redacted, Result, Schema } from "effect"
+import { Deferred, Effect, Layer, Redacted, Result, Schema } from "effect"
 import { ControlGatewayKey, MainLoopKey } from "../../actors/ClientKeys.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
@@ -11,6 +11,7 @@ import { ledgerDeviceClock } from "../../adapters/LedgerDeviceClock.ts"
 import { LinuxHost } from "../../adapters/LinuxHost.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { PackageFiles } from "../../adapters/PackageFiles.ts"
+import { logFromCallback, ProgramLog } from "../../adapters/ProgramLog.ts"
 import { SignedLink } from "../../adapters/SignedLink.ts"
 import { SqliteLedger } from "../../adapters/SqliteLedger.ts"
 import { lockState } from "../../adapters/StateLock.ts"
@@ -25,16 +26,8 @@ import { software } from "../../schemas/Version.ts"
 import { drainClient } from "../clientDrain.ts"
 import { sweepLeftovers } from "../clientSweep.ts"
 import { clientTree } from "../clientTree.ts"
+import { untilTerminated } from "../Service.ts"
 import { type ClientSettings, misconfigured } from "./ClientSettings.ts"
-
-/** The tree gave up; the process must end and be started again. */
-export class ClientGaveUp extends Schema.TaggedError<ClientGaveUp>()("ClientGaveUp", {
-  reason: Schema.String
-}) {
-  override get message(): string {
-    return `the client gave up: ${this.reason}`
-  }
-}
 
 /** `--once` did not get an answer. */
 export class NotReached extends Schema.TaggedError<NotReached>()("NotReached", { detail: Schema.String }) {
@@ -43,22 +36,19 @@ export class NotReached extends Schema.TaggedError<NotReached>()("NotReached", {
   }
 }
 
-/** Structured lines on stderr. */
-export const LogToStderr = Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])
-
 const onceMs = 60_000
 const lookAgainMs = 100
 
 /** Keys, ledger and what needs no network: all that decides whether the client can run at all. */
 export const ClientServices = ({ config }: ClientSettings, entry: URL) => {
   const stateFolder = config.state_folder
-  const onTrouble = (reason: string) => {
-    Effect.runFork(Effect.provide(Effect.logError(reason), LogToStderr))
-  }
   const identity = FileIdentity({ stateFolder, kind: "device" }).pipe(
     Layer.provideMerge(Layer.merge(NativeCryptoEngine, SystemEntropy))
   )
-  const stored = Layer.merge(SqliteLedger({ stateFolder, entry, onTrouble }), PackageFiles({ stateFolder }))
+  const stored = Layer.merge(
+    SqliteLedger({ stateFolder, entry, onTrouble: logFromCallback }),
+    PackageFiles({ stateFolder })
+  )
   return Layer.mergeAll(
     ledgerDeviceClock(),
     BubblewrapJail.layer({ bwrap: config.bwrap, uidBase: config.jail_uid_base }),
@@ -121,15 +111,6 @@ const waitOnce = (system: ActorSystem) =>
     yield* Effect.repeat(Effect.delay(busy, lookAgainMs), { until: (left) => left === 0 })
   })
 
-const untilTerminated = (system: ActorSystem) =>
-  Effect.gen(function* () {
-    const end = yield* system.terminated
-    if (end._tag === "GaveUp") return yield* new ClientGaveUp({ reason: end.reason })
-    if (end._tag === "TooManyFencedLives") {
-      return yield* new ClientGaveUp({ reason: `${end.count} lives hang and cannot be stopped` })
-    }
-  })
-
 /** Starts the tree, with the control socket for `postern ps` on this machine, which wants to look at all of it. */
 const startClient = (settings: ClientSettings) =>
   Effect.gen(function* () {
@@ -166,8 +147,8 @@ const runTree = (settings: ClientSettings) =>
     yield* manager.ready
     yield* Effect.logInfo(`${software} runs as ${identity.id}`)
     yield* settings.once
-      ? Effect.raceFirst(waitOnce(system), untilTerminated(system))
-      : untilTerminated(system)
+      ? Effect.raceFirst(waitOnce(system), untilTerminated("client", system))
+      : untilTerminated("client", system)
   })
 
 /** Starts the client and waits; it is stopped in order when the fiber is interrupted. */
@@ -186,4 +167,4 @@ export const runClient = (settings: ClientSettings, entry: URL) =>
       const transport = yield* httpTransport()
       yield* Effect.provide(runTree(settings), SignedLink({ transport, addresses }))
     }).pipe(Effect.provideContext(local))
-  }).pipe(Effect.scoped, Effect.provide(LogToStderr))
+  }).pipe(Effect.scoped, Effect.provide(ProgramLog))

@@ -13,6 +13,7 @@ import { FleetTrust } from "../../ports/FleetTrust.ts"
 import { Identity } from "../../ports/Identity.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { software } from "../../schemas/Version.ts"
+import { untilTerminated } from "../Service.ts"
 import { controlDoor, httpDoor, startServer } from "../serverDoors.ts"
 
 /** The state folder cannot be used. */
@@ -22,15 +23,6 @@ export class StateFolderError extends Schema.TaggedError<StateFolderError>()("St
 }) {
   override get message(): string {
     return `the state folder ${this.path} cannot be used: ${this.reason}`
-  }
-}
-
-/** The tree gave up; the process must end and be started again. */
-export class ServerGaveUp extends Schema.TaggedError<ServerGaveUp>()("ServerGaveUp", {
-  reason: Schema.String
-}) {
-  override get message(): string {
-    return `the server gave up: ${this.reason}`
   }
 }
 
@@ -83,11 +75,7 @@ const served = (config: ServerConfig) =>
       controlDoor({ stateFolder: config.state_folder, inspect }),
       httpDoor({ config, startedAtMs, inspect, listening })
     ])
-    const end = yield* system.terminated
-    if (end._tag === "GaveUp") return yield* new ServerGaveUp({ reason: end.reason })
-    if (end._tag === "TooManyFencedLives") {
-      return yield* new ServerGaveUp({ reason: `${end.count} lives hang and cannot be stopped` })
-    }
+    yield* untilTerminated("server", system)
   }).pipe(Effect.scoped)
 
 /** Runs the server on its state folder, which no other program may use meanwhile. */
