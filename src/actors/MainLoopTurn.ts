@@ -237,8 +237,8 @@ const pollOnce = Effect.fnUntraced(function* (
     sleepMs: answer.success.body.sleep_ms,
     accepted: outcome.accepted,
     refused: outcome.refused,
-    // The poll that proved the time took no orders; now it may.
-    again: before === "clock_unproven" && blocked === null,
+    // The first poll, not held open, took no orders or was too early for them; the server's sleep is for those who hold none.
+    again: request.wait_ms < environment.longPollMs || (before === "clock_unproven" && blocked === null),
     detail: ""
   }
   return polled

@@ -111,6 +111,16 @@ describe("the main loop", () => {
 })
 
 describe("a device that begins again", () => {
+  it.effect("does not take the sleep of those who hold no poll open for its own", () =>
+    Effect.gen(function* () {
+      const device = yield* deviceUnderTest()
+      // What a server says to a poll that is to be answered at once.
+      device.server.sleepMs = 60_000
+      yield* device.until(() => device.server.polls.length === 1, "the first poll", 10_000, 50)
+      yield* device.until(() => device.server.polls.length === 2, "the second", 1_000, 50)
+      expect(device.server.polls.map((poll) => poll.wait_ms)).toEqual([0, 25_000])
+    })
+  )
   it.effect("goes on with what it has at once, whoever heard the server first", () =>
     Effect.gen(function* () {
       const device = yield* deviceUnderTest({ config: { long_poll_ms: 60_000 } })
