@@ -115,6 +115,7 @@ describe("an order is refused by its envelope", () => {
     it.effect(code, () =>
       Effect.gen(function* () {
         const device = yield* deviceUnderTest()
+        yield* device.pass(5_000)
         offer(device)
         yield* refusedWith(device, code)
         // The server offers it again as long as it likes: one receipt is enough.

@@ -291,6 +291,7 @@ export const liveThrough = (options: WorldOptions): Effect.Effect<Day> =>
     const network = new Network(chanceOf(options.seed + 1_000_000), 0.03, () => server.life?.handler)
     const device = new TestDevice({
       accepted: false,
+      seed: options.seed,
       config: { long_poll_ms: 60_000, health_interval_ms: 600_000 },
       entropy: PathEntropy(`device ${options.seed}`),
       link: (alive) => SignedLink({ transport: network.transport(alive), addresses: [origin] }),
@@ -368,6 +369,6 @@ export const traceOf = (options: WorldOptions) =>
     yield* dispose(lived)
     return { trace: lived.trace, receipts }
   }).pipe(
-    // Each world has a time of its own.
-    Effect.provide(Layer.fresh(TestClock.layer()))
+    // Each world has a time of its own, which waits for what is under way however slow this machine is.
+    Effect.provide(Layer.fresh(TestClock.layer({ warningDelay: "1 hour" })))
   )

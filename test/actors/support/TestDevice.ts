@@ -1,5 +1,5 @@
 /** A whole device on a virtual machine: the real tree and ledger, everything else simulated. It can be crashed. */
-import { Effect, Exit, Layer, Redacted, Schema, Scope } from "effect"
+import { Effect, Exit, Layer, Random, Redacted, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { TrustOptions } from "../../../src/actors/TrustKeeper.ts"
 import { IdentityOfNodeKeys } from "../../../src/adapters/FileIdentity.ts"
@@ -80,12 +80,16 @@ export interface DeviceOptions {
     alive: () => boolean
   ) => Layer.Layer<ServerLink, never, NodeKeys | CryptoEngine | Entropy | DeviceClock>
   readonly entropy?: Layer.Layer<Entropy>
+  /** Of the jitter; the same in every run, so that a test does not depend on the day's luck. */
+  readonly seed?: number
   /** Hears of everything that happens, besides {@link TestDevice.trace}. */
   readonly onTrace?: (event: TraceEvent) => void
 }
 
 export const configOf = (changes: DeviceOptions["config"] = {}): ClientConfig =>
   Schema.decodeSync(ClientConfig)({ state_folder: "/sim", ...changes })
+
+const quietTurns = 20
 
 /** A device's machine: what survives its program. */
 export class TestDevice {
@@ -165,7 +169,7 @@ export class TestDevice {
       Effect.provideService(Scope.Scope, life.scope)
     )
     return this.system
-  })
+  }).pipe((start) => Effect.suspend(() => Random.withSeed(start, this.options.seed ?? 1)))
 
   /** The program is gone between two moments: nothing it still does reaches ledger or network. */
   readonly crash = Effect.suspend(() => {
@@ -206,15 +210,29 @@ export class TestDevice {
     return { scope, system }
   }
 
+  /** Lets everything happen that can happen now: until nothing was heard of for some turns. */
+  private readonly settle = Effect.gen({ self: this }, function* () {
+    let events = -1
+    for (let quiet = 0; quiet < quietTurns; quiet++) {
+      yield* Effect.yieldNow
+      const seen = this.trace.length + this.server.polls.length
+      if (seen !== events) quiet = 0
+      events = seen
+    }
+  })
+
   /** Moves virtual time until the condition holds. */
   readonly until = (condition: () => boolean, what: string, limitMs = 600_000, stepMs = 250) =>
-    TestKit.advanceUntil(condition, { stepMs, limitMs, what })
+    TestKit.advanceUntil(() => Effect.map(this.settle, condition), { stepMs, limitMs, what })
 
   /** Moves virtual time on. */
   readonly pass = (ms: number, stepMs = 1_000) =>
-    Effect.gen(function* () {
-      for (let passed = 0; passed < ms; passed += stepMs)
+    Effect.gen({ self: this }, function* () {
+      yield* this.settle
+      for (let passed = 0; passed < ms; passed += stepMs) {
         yield* TestClock.adjust(Math.min(stepMs, ms - passed))
+        yield* this.settle
+      }
     })
 }
 
