@@ -276,6 +276,7 @@ const settle = Effect.fnUntraced(function* (
     const known = yield* Effect.orDie(store.jobs({ device: deviceId, open: false, limit: 1_000 }))
     if (open.length === 0 && size.items === 0 && known.length >= submitted.length) return
   }
+  throw new Error(`${submitted.length} orders did not all come to their end within days`)
 })
 
 /** Lives through a day, and some quiet hours after it in which everything comes to its end. */
@@ -313,6 +314,8 @@ export const liveThrough = (options: WorldOptions): Effect.Effect<Day> =>
       say(name)
       yield* effect
     }
+    // From here on nothing goes wrong any more, not even what was armed before.
+    device.tap = () => Effect.void
     network.forgetfulness = 0
     yield* network.mend
     if (server.life === undefined) yield* server.start
