@@ -207,7 +207,9 @@ export class Mailbox<E extends Envelope> {
     if (envelope !== undefined) {
       envelope.waiting = false
       this.queue.push(envelope)
-      this.admitAt = this.line.size === 0 ? this.lowWater : this.capacity
+      // The letting in ends when the mailbox is full or nobody waits; the next begins at the low water again.
+      const done = this.line.size === 0 || this.queue.size >= this.capacity
+      this.admitAt = done ? this.lowWater : this.capacity
     }
     return envelope
   }

@@ -16,7 +16,6 @@ const note = (id: number): Note => new Note(String(id), id, Number.POSITIVE_INFI
 class Model {
   queue: Array<number> = []
   line: Array<number> = []
-  letting = false
   readonly capacity: number
   readonly overflow: OverflowPolicy
   constructor(capacity: number, overflow: OverflowPolicy) {
@@ -114,6 +113,17 @@ it("behaves like a list with a bound and a line, whatever is done to it", () => 
     ),
     { numRuns: 500 }
   )
+})
+
+it("lets the line in at half empty again, after a letting in that filled it", () => {
+  const mailbox = new Mailbox<Note>(2, "wait")
+  const notes = Array.from({ length: 5 }, (_, id) => note(id))
+  for (const letter of notes) mailbox.offer(letter)
+  mailbox.shift()
+  mailbox.shift()
+  expect([mailbox.admit()?.payload, mailbox.admit()?.payload, mailbox.admit()]).toEqual([2, 3, undefined])
+  mailbox.remove(notes[2] as Note)
+  expect(mailbox.admit()).toBeUndefined()
 })
 
 it("removes from the middle at amortised constant cost", () => {
