@@ -8,8 +8,8 @@ const proof = process.env["POSTERN_PROOF"]
 
 const common = {
   exclude: [...configDefaults.exclude, "test/runtimes/**"],
-  testTimeout: { long: 1_800_000, short: 120_000 }[proof ?? ""] ?? 20_000,
-  hookTimeout: 60_000
+  testTimeout: { long: 1_800_000, short: 120_000 }[proof ?? ""] ?? 60_000,
+  hookTimeout: 180_000
 }
 
 const tests = {
@@ -26,7 +26,7 @@ const endToEnd = {
   name: "e2e",
   include: ["test/e2e/**/*.test.ts"],
   fileParallelism: false,
-  testTimeout: 120_000,
+  testTimeout: 240_000,
   sequence: { groupOrder: 1 }
 }
 

@@ -53,7 +53,16 @@ const freshState = (): State => ({
   draining: false,
   endedAt: Number.NEGATIVE_INFINITY,
   failures: 0,
-  status: { turns: 0, polls: 0, blocked: null, lastPollAtMs: null, failures: 0, detail: "", degraded: [] }
+  status: {
+    turns: 0,
+    polls: 0,
+    again: false,
+    blocked: null,
+    lastPollAtMs: null,
+    failures: 0,
+    detail: "",
+    degraded: []
+  }
 })
 
 /** How long to sleep after a turn: what the server asked for within our bounds, longer and longer after failures. */
@@ -82,6 +91,7 @@ const account = Effect.fnUntraced(function* (state: State, ended: TurnEnd) {
   state.status = {
     turns: before.turns + 1,
     polls: before.polls + (polled ? 1 : 0),
+    again: ended.again,
     blocked: ended.blocked,
     lastPollAtMs: polled ? yield* clock.nowMs : before.lastPollAtMs,
     failures: state.failures,

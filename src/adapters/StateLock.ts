@@ -15,6 +15,9 @@ export class StateLocked extends Schema.TaggedError<StateLocked>()("StateLocked"
   path: Schema.String,
   reason: Schema.String
 }) {
+  /** What sysexits calls a configuration error: to start again would not help. */
+  readonly exitCode = 78
+
   override get message(): string {
     return `The state folder ${this.path} cannot be used: ${this.reason}`
   }

@@ -121,6 +121,18 @@ describe("a device that begins again", () => {
       expect(device.server.polls.map((poll) => poll.wait_ms)).toEqual([0, 25_000])
     })
   )
+  it.effect("is not done after the poll that only proved its clock", () =>
+    Effect.gen(function* () {
+      const device = yield* deviceUnderTest()
+      device.server.submit(1, { script: ["out:hello"] })
+      yield* device.until(() => device.server.polls.length === 2, "the poll that takes orders", 10_000, 50)
+      // `--once` looks between any two turns; what it must wait for is said as long as a turn is owed.
+      expect(yield* statusOf(device)).toMatchObject({ polls: 1, again: true })
+      yield* device.until(() => device.server.receipts.length === 1, "the receipt")
+      yield* device.pass(60_000)
+      expect(yield* statusOf(device)).toMatchObject({ again: false })
+    })
+  )
   it.effect("goes on with what it has at once, whoever heard the server first", () =>
     Effect.gen(function* () {
       const device = yield* deviceUnderTest({ config: { long_poll_ms: 60_000 } })

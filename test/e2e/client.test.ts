@@ -48,6 +48,14 @@ describe("the client's command line", () => {
     expect(config).toMatchObject({ code: 78, stdout: "" })
     expect(config.stderr).toContain("long_poll_ms")
   })
+  it.each(["client", "server"])(
+    "says of the %s that no state can be kept where no folder can be made",
+    async (program) => {
+      const ended = await fleet.run(program, ["--state", "/proc/nowhere/state"])
+      expect(ended).toMatchObject({ code: 78, stdout: "" })
+      expect(ended.stderr).toContain("/proc/nowhere")
+    }
+  )
   it("does not share a state folder with another client", async () => {
     const device = fleet.device("pi-alone", null)
     device.program.start()

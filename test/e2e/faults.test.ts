@@ -143,10 +143,13 @@ describeWith(["jail"], "faults", () => {
   })
 
   it("a held poll and a follower do not keep the server from stopping", async () => {
-    const job = await detached("sleep 300")
-    await fleet.job(job, ["running"])
-    const follower = fleet.postern(["jobs", "logs", "-f", job])
-    await waitUntil("the follower's question", async () => (await fleet.ask(["ps"])) !== undefined)
+    const job = await detached("echo begun; sleep 300")
+    let seen = ""
+    const onOutput = (stdout: string): void => {
+      seen = stdout
+    }
+    const follower = fleet.postern(["jobs", "logs", "-f", job], { onOutput })
+    await waitUntil("the follower's first line", () => seen.includes("begun"))
     const stopped = await fleet.server.stop()
     expect(stopped).toMatchObject({ code: 0 })
     expect(stopped.tookMs).toBeLessThan(stopMs)

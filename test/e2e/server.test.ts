@@ -95,7 +95,7 @@ describe("the server program", () => {
     program.start()
     const origin = await originOf(program)
     const second = await run("--port", "0")
-    expect(second.code).toBe(1)
+    expect(second.code).toBe(78)
     expect(second.stderr).toContain(`process ${program.pid}`)
     const other = makeServer(Number(new URL(origin).port))
     other.program.start()

@@ -43,6 +43,7 @@ interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
   readonly input?: string
   readonly timeoutMs?: number
+  readonly onOutput?: (stdout: string) => void
 }
 
 export class BuiltFleet {
@@ -112,7 +113,7 @@ export class BuiltFleet {
       const answer = await fetch(`${this.address}/api/device/v1/identity`).catch(() => undefined)
       return answer?.ok === true
     }
-    await waitUntil("the server's answer", answers, 30_000, () => this.server.log())
+    await waitUntil("the server's answer", answers, 60_000, () => this.server.log())
   }
 
   /** Runs one of the programs to its end. */
@@ -202,7 +203,7 @@ export class BuiltFleet {
       const { devices } = await this.ask<Listed>(["devices", "list"])
       return devices.find(({ device: id, status }) => id === own && status === "pending")?.device
     }
-    return waitUntil(`the enrolment of ${device.name}`, look, 30_000, () => device.program.log().slice(-3000))
+    return waitUntil(`the enrolment of ${device.name}`, look, 60_000, () => device.program.log().slice(-3000))
   }
 
   /** Waits until the server knows that a device takes work. */
@@ -212,11 +213,11 @@ export class BuiltFleet {
       const shown = await this.ask<Shown>(["devices", "show", device.name])
       return shown.blocked === null && shown.last_seen_at_ms !== null
     }
-    await waitUntil(`${device.name} to take work`, look, 30_000, () => device.program.log().slice(-3000))
+    await waitUntil(`${device.name} to take work`, look, 60_000, () => device.program.log().slice(-3000))
   }
 
   /** Waits until a job is in one of the states; gives it as `postern jobs show --json` does. */
-  job(id: string, states: ReadonlyArray<string>, timeoutMs = 60_000): Promise<JobDocument> {
+  job(id: string, states: ReadonlyArray<string>, timeoutMs = 120_000): Promise<JobDocument> {
     return this.jobWhen(
       `the job to be ${states.join(" or ")}`,
       id,
@@ -226,7 +227,7 @@ export class BuiltFleet {
   }
 
   /** Waits until a job's receipt is here and verified. */
-  finished(id: string, timeoutMs = 60_000): Promise<JobDocument> {
+  finished(id: string, timeoutMs = 120_000): Promise<JobDocument> {
     return this.jobWhen("the job's verified receipt", id, (job) => job.verified, timeoutMs)
   }
 

@@ -9,7 +9,7 @@ const pollMs = 25
 export const waitUntil = async <A>(
   what: string,
   look: () => A | undefined | false | null | Promise<A | undefined | false | null>,
-  timeoutMs = 30_000,
+  timeoutMs = 60_000,
   explain: () => string = () => ""
 ): Promise<A> => {
   const until = performance.now() + timeoutMs
@@ -133,10 +133,12 @@ export const runToEnd = (
     readonly environment: Readonly<Record<string, string>>
     readonly input?: string
     readonly timeoutMs?: number
+    /** Is given all of the standard output whenever there is more of it. */
+    readonly onOutput?: (stdout: string) => void
   }
 ): Promise<Ended> =>
   new Promise((resolve, reject) => {
-    const { cwd, environment, input = "", timeoutMs = 60_000 } = options
+    const { cwd, environment, input = "", onOutput, timeoutMs = 60_000 } = options
     const [file, ...args] = command as [string, ...Array<string>]
     const child = spawn(file, args, { env: environment, cwd, stdio: ["pipe", "pipe", "pipe"] })
     let stdout = ""
@@ -144,6 +146,7 @@ export const runToEnd = (
     const timer = setTimeout(() => child.kill("SIGKILL"), timeoutMs)
     child.stdout.setEncoding("utf8").on("data", (text) => {
       stdout += text
+      onOutput?.(stdout)
     })
     child.stderr.setEncoding("utf8").on("data", (text) => {
       stderr += text

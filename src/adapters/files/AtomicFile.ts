@@ -8,6 +8,7 @@ import {
   chmodSync,
   closeSync,
   constants,
+  existsSync,
   fchmodSync,
   fstatSync,
   fsyncSync,
@@ -20,7 +21,7 @@ import {
   rmSync,
   writeSync
 } from "node:fs"
-import { dirname } from "node:path"
+import { dirname, resolve } from "node:path"
 
 /** A file or folder that is not as it must be; `message` says what and how to mend it. */
 export class UnsafeFile extends Error {
@@ -46,12 +47,36 @@ const requireOwner = (path: string, uid: number): void => {
 }
 
 /**
+ * Makes a folder and what is missing above it, one level after the other. Node's own `recursive` spins for ever where
+ * the system answers ENOENT to making a folder in one that is there, as /proc and /sys do.
+ *
+ * @returns whether the folder itself is new
+ */
+export const makeFolders = (path: string, mode = 0o700): boolean => {
+  const missing: Array<string> = []
+  let above = resolve(path)
+  while (!existsSync(above) && above !== dirname(above)) {
+    missing.push(above)
+    above = dirname(above)
+  }
+  for (const folder of missing.reverse()) {
+    try {
+      mkdirSync(folder, { mode })
+    } catch (error) {
+      // Another program was faster; whose folder it is, and what it is, the caller looks at.
+      if (errorCode(error) !== "EEXIST") throw error
+    }
+  }
+  return missing.length > 0
+}
+
+/**
  * Makes a folder that only its owner can enter, with what is missing above it, or checks that it is one.
  *
  * @throws UnsafeFile when it is a link, another's, or open to others
  */
 export const requirePrivateFolder = (path: string): void => {
-  if (mkdirSync(path, { recursive: true, mode: 0o700 }) !== undefined) chmodSync(path, 0o700)
+  if (makeFolders(path)) chmodSync(path, 0o700)
   const found = lstatSync(path)
   if (!found.isDirectory()) throw new UnsafeFile(`${path} is not a folder: move it away`)
   requireOwner(path, found.uid)

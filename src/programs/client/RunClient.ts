@@ -98,7 +98,9 @@ const waitOnce = (system: ActorSystem) =>
     const status = system.ref(MainLoopKey).ask("Status")
     const look = Effect.delay(status, lookAgainMs)
     yield* look.pipe(
-      Effect.repeat({ until: ({ blocked, polls }) => polls > 0 && blocked !== "clock_unproven" }),
+      Effect.repeat({
+        until: ({ again, blocked, polls }) => polls > 0 && !again && blocked !== "clock_unproven"
+      }),
       Effect.timeoutOrElse({
         duration: onceMs,
         orElse: () => Effect.flatMap(status, ({ detail }) => Effect.fail(new NotReached({ detail })))

@@ -21,6 +21,9 @@ export class StateFolderError extends Schema.TaggedError<StateFolderError>()("St
   path: Schema.String,
   reason: Schema.String
 }) {
+  /** What sysexits calls a configuration error: to start again would not help. */
+  readonly exitCode = 78
+
   override get message(): string {
     return `the state folder ${this.path} cannot be used: ${this.reason}`
   }

@@ -22,6 +22,8 @@ export type TurnEnd = typeof TurnEnd.Type
 export const MainLoopStatus = Schema.Struct({
   turns: Count,
   polls: Count,
+  /** Whether the next turn follows at once, because something was left at the server. */
+  again: Schema.Boolean,
   blocked: Schema.NullOr(BlockedCode),
   /** Device time of the last answered poll; null before it. */
   lastPollAtMs: Schema.NullOr(TimestampMs),
