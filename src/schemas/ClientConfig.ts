@@ -1,53 +1,109 @@
 /** The device's configuration. Every key has a default that works; times in milliseconds, sizes in bytes. */
-import { Effect, Schema } from "effect"
+import { Schema } from "effect"
 import { Count, intBetween, Name } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { Grants } from "./Manifest.ts"
+import {
+  configuration,
+  optionalSetting,
+  programSetting,
+  setting,
+  settingTable,
+  unsetSetting
+} from "./Setting.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
-const withDefault = <A>(schema: Schema.Codec<A, A>, value: A) =>
-  schema.pipe(Schema.withDecodingDefault(Effect.succeed(value)))
-
-const Bound = Schema.optionalKey(Count)
+const bound = (description: string) => optionalSetting(Count, { description })
 
 /** What one job may use at the most on this device; the names are those of a manifest's limits. */
-const DeviceLimits = Schema.Struct({
-  timeout_ms: Bound,
-  grace_ms: Bound,
-  memory_bytes: Bound,
-  cpu_percent: Bound,
-  processes: Bound,
-  disk_bytes: Bound,
-  output_bytes: Bound,
-  artifact_bytes: Bound,
-  artifact_entries: Bound
-})
+const jobLimits = settingTable(
+  {
+    timeout_ms: bound("Wall clock."),
+    grace_ms: bound("Time between SIGTERM and SIGKILL."),
+    memory_bytes: bound("Memory of all processes together."),
+    cpu_percent: bound("Share of one processor: 150 is one and a half."),
+    processes: bound("Processes and threads at once."),
+    disk_bytes: bound("Room in /work, /tmp and /dev/shm together."),
+    output_bytes: bound("Output and error output together; what comes after is cut and marked."),
+    artifact_bytes: bound("All artifacts together."),
+    artifact_entries: bound("Number of artifacts.")
+  },
+  {
+    description:
+      "Upper bounds of this device on what a package may ask for. Those left out are the general ones of the format."
+  }
+)
 
-export const ClientConfig = Schema.Struct({
-  /** Where the device keeps keys, ledger, packages. 0700. */
-  state_folder: Schema.String,
-  /** Server to ask when no root is known yet (an invitation brings its own). */
-  server: Schema.NullOr(ServerAddress).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
-  /** Name to ask for at enrolment; default the host's name where it is a good one. */
-  name: Schema.NullOr(Name).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
-  /** Hold polls open, so that orders come at once. 0 turns it off. */
-  long_poll_ms: withDefault(intBetween(0, Limits.longPollMs), 25_000),
-  /** Bounds on the sleep the server may ask for. */
-  sleep_minimum_ms: withDefault(intBetween(Limits.pollSleepMinimumMs, Limits.pollSleepMaximumMs), 1_000),
-  sleep_maximum_ms: withDefault(intBetween(Limits.pollSleepMinimumMs, Limits.pollSleepMaximumMs), 300_000),
-  health_interval_ms: withDefault(intBetween(1_000, 24 * 3_600_000), 60_000),
-  /** Below this no payload is downloaded; the poll goes on and says so. */
-  disk_reserve_bytes: withDefault(intBetween(0, Number.MAX_SAFE_INTEGER), 64 * 1024 * 1024),
-  /** A download must be done within this and come at least at that rate (bytes per second, over 30 s). */
-  download_timeout_ms: withDefault(intBetween(1_000, 7 * 86_400_000), 6 * 3_600_000),
-  download_minimum_rate: withDefault(intBetween(1, 1_000_000_000), 100),
-  /** What packages may be granted beyond the bare jail: nothing, unless it is named here. */
-  grants: withDefault(Grants, { devices: [], read_only: [] }),
-  /** Upper bounds of this device on what a package may ask for; those left out are the general ones. */
-  job_limits: withDefault(DeviceLimits, {}),
-  /** First host uid for jobs when the client runs as root. */
-  jail_uid_base: withDefault(intBetween(1_000, 2_000_000_000), 64_000),
-  /** Path of bubblewrap. */
-  bwrap: withDefault(Schema.String, "bwrap")
+const grants = settingTable(
+  {
+    devices: setting(Grants.fields.devices, [], {
+      description: "Names of devices that packages may be lent.",
+      form: "at most 16 different names of small letters, digits and dashes",
+      example: ["camera"]
+    }),
+    read_only: setting(Grants.fields.read_only, [], {
+      description: "Folders and files of this machine that packages may be shown, read-only.",
+      form: "at most 16 different absolute paths",
+      example: ["/srv/measurements"]
+    })
+  },
+  {
+    description:
+      "What packages may be granted beyond the bare jail, where their signed manifest asks for it: nothing, unless it is named here."
+  }
+)
+
+export const ClientConfig = configuration({
+  state_folder: programSetting(Schema.String, {
+    description: "Where the device keeps its keys, its ledger and packages. Mode 0700.",
+    form: "a folder's path",
+    fallback: "/var/lib/postern for root, else ~/.local/state/postern",
+    example: "/var/lib/postern",
+    flag: "--state",
+    alias: "POSTERN_STATE"
+  }),
+  server: unsetSetting(ServerAddress, {
+    description: "The server to ask while no root is known yet; an invitation brings its own.",
+    form: "scheme, host and port alone, such as https://postern.example",
+    fallback: "none",
+    example: "https://postern.example",
+    flag: "--server"
+  }),
+  name: unsetSetting(Name, {
+    description: "The name to ask for at enrolment.",
+    form: "1 to 63 small letters, digits and dashes, with no dash first",
+    fallback: "the host's name, where it is such a name",
+    example: "kitchen-pi",
+    flag: "--name"
+  }),
+  long_poll_ms: setting(intBetween(0, Limits.longPollMs), 25_000, {
+    description: "How long the server holds a poll open, so that orders come at once. 0 turns it off."
+  }),
+  sleep_minimum_ms: setting(intBetween(Limits.pollSleepMinimumMs, Limits.pollSleepMaximumMs), 1_000, {
+    description: "The shortest sleep between polls that the server may ask for."
+  }),
+  sleep_maximum_ms: setting(intBetween(Limits.pollSleepMinimumMs, Limits.pollSleepMaximumMs), 300_000, {
+    description: "The longest sleep between polls that the server may ask for."
+  }),
+  health_interval_ms: setting(intBetween(1_000, 24 * 3_600_000), 60_000, {
+    description: "Time between health reports."
+  }),
+  disk_reserve_bytes: setting(intBetween(0, Number.MAX_SAFE_INTEGER), 64 * 1024 * 1024, {
+    description: "With less free room than this, nothing is downloaded; polling goes on and says so."
+  }),
+  download_timeout_ms: setting(intBetween(1_000, 7 * 86_400_000), 6 * 3_600_000, {
+    description: "A download must be done within this time, with all that it resumes."
+  }),
+  download_minimum_rate: setting(intBetween(1, 1_000_000_000), 100, {
+    description: "A download must come at least at this rate, in bytes per second over 30 seconds."
+  }),
+  grants,
+  job_limits: jobLimits,
+  jail_uid_base: setting(intBetween(1_000, 2_000_000_000), 64_000, {
+    description: "The first uid of this machine for jobs, where the client may change uids."
+  }),
+  bwrap: setting(Schema.String, "bwrap", {
+    description: "bubblewrap, the engine of the jail: its name in the PATH, or its absolute path."
+  })
 })
 export type ClientConfig = typeof ClientConfig.Type
