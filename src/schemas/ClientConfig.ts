@@ -13,20 +13,20 @@ import {
 } from "./Setting.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
-const bound = (description: string) => optionalSetting(Count, { description })
+const bound = (description: string, example: number) => optionalSetting(Count, { description, example })
 
 /** What one job may use at the most on this device; the names are those of a manifest's limits. */
 const jobLimits = settingTable(
   {
-    timeout_ms: bound("Wall clock."),
-    grace_ms: bound("Time between SIGTERM and SIGKILL."),
-    memory_bytes: bound("Memory of all processes together."),
-    cpu_percent: bound("Share of one processor: 150 is one and a half."),
-    processes: bound("Processes and threads at once."),
-    disk_bytes: bound("Room in /work, /tmp and /dev/shm together."),
-    output_bytes: bound("Output and error output together; what comes after is cut and marked."),
-    artifact_bytes: bound("All artifacts together."),
-    artifact_entries: bound("Number of artifacts.")
+    timeout_ms: bound("Wall clock.", 600_000),
+    grace_ms: bound("Time between SIGTERM and SIGKILL.", 5_000),
+    memory_bytes: bound("Memory of all processes together.", 256 * 1024 * 1024),
+    cpu_percent: bound("Share of one processor: 150 is one and a half.", 100),
+    processes: bound("Processes and threads at once.", 64),
+    disk_bytes: bound("Room in /work, /tmp and /dev/shm together.", 64 * 1024 * 1024),
+    output_bytes: bound("Output and error output together; what comes after is cut and marked.", 1024 * 1024),
+    artifact_bytes: bound("All artifacts together.", 16 * 1024 * 1024),
+    artifact_entries: bound("Number of artifacts.", 100)
   },
   {
     description:
