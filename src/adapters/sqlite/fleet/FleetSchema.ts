@@ -111,4 +111,55 @@ CREATE TABLE audit (
 ) STRICT;
 `
 
-export const fleetMigrations: ReadonlyArray<string> = [version1]
+/** Which root each device says it holds. */
+const rootOfDevice = `
+ALTER TABLE devices ADD COLUMN root_version INTEGER;
+CREATE INDEX devices_by_root ON devices (root_version) WHERE status = 'accepted';
+`
+
+/** What retention and tokens need: how much results take, when they were dropped, and what was dropped whole. */
+const retention = `
+ALTER TABLE tokens ADD COLUMN expires_at_ms INTEGER;
+ALTER TABLE tokens ADD COLUMN last_used_at_ms INTEGER;
+ALTER TABLE tokens ADD COLUMN created_by TEXT NOT NULL DEFAULT 'console';
+
+ALTER TABLE jobs ADD COLUMN expires_at_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN output_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN results_pruned_at_ms INTEGER;
+-- 'age' or 'size': which rule it was.
+ALTER TABLE jobs ADD COLUMN results_pruned_why TEXT;
+UPDATE jobs SET expires_at_ms = work_order ->> '$.expires_at_ms',
+  output_bytes = (SELECT coalesce(sum(length(bytes)), 0) FROM output WHERE output.job = jobs.id);
+CREATE INDEX jobs_by_payload_alone ON jobs (payload_digest);
+CREATE INDEX jobs_by_change ON jobs (changed_at_ms);
+CREATE INDEX jobs_with_results ON jobs (changed_at_ms)
+  WHERE results_pruned_at_ms IS NULL AND (output_bytes > 0 OR artifact_bytes > 0);
+CREATE INDEX jobs_losing_output ON jobs (id) WHERE results_pruned_at_ms IS NOT NULL AND output_bytes > 0;
+
+-- Jobs that are no longer kept, so that whoever asks for one hears what became of it.
+CREATE TABLE pruned_jobs (
+  id TEXT PRIMARY KEY,
+  device TEXT NOT NULL,
+  pruned_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pruned_jobs_by_time ON pruned_jobs (pruned_at_ms);
+
+-- Where a chain of receipts begins now: everything below this number was dropped for its age.
+CREATE TABLE pruned_receipts (
+  device TEXT NOT NULL,
+  incarnation TEXT NOT NULL,
+  epoch INTEGER NOT NULL,
+  below_number INTEGER NOT NULL,
+  pruned_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (device, incarnation, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX receipts_by_arrival ON receipts (received_at_ms);
+
+-- Facts about the server itself, as JSON: when it was restored, and from what.
+CREATE TABLE facts (
+  name TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+`
+
+export const fleetMigrations: ReadonlyArray<string> = [version1, retention, rootOfDevice]
