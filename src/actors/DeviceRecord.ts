@@ -25,6 +25,7 @@ const isRepeat = (before: DeviceRow, { request }: Heard, atMs: number): boolean 
   before.incarnation === request.incarnation &&
   before.blocked === request.blocked &&
   before.lastReceipt === request.last_receipt &&
+  before.rootVersion === request.root_version &&
   JSON.stringify(before.highWater) === JSON.stringify(request.high_water)
 
 export const makeRecord = (device: DeviceId) =>
@@ -89,7 +90,8 @@ export const makeRecord = (device: DeviceId) =>
           memory = { ...memory, mark: { at: highWater, createdMs } }
         }
         if (isRepeat(before, told, atMs)) return
-        const seen = { atMs, toldAtMs: createdMs, incarnation, highWater, blocked, lastReceipt }
+        const rootVersion = request.root_version
+        const seen = { atMs, toldAtMs: createdMs, incarnation, highWater, blocked, lastReceipt, rootVersion }
         yield* store.sawDevice(device, seen)
         row = { ...before, ...seen, lastSeenAtMs: atMs }
       })

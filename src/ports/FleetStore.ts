@@ -39,6 +39,8 @@ export interface DeviceRow {
   readonly toldAtMs: number | null
   readonly blocked: string | null
   readonly lastReceipt: number
+  /** Version of the root it held at its last poll. */
+  readonly rootVersion: number | null
   /** What the server holds against the device until an operator accepts it again. */
   readonly objection: DeviceObjection | null
 }
@@ -146,8 +148,14 @@ export class FleetStore extends Context.Service<
         readonly highWater: HighWater | null
         readonly blocked: string | null
         readonly lastReceipt: number
+        readonly rootVersion: number
       }
     ) => Effect.Effect<void, StoreError>
+    /** Accepted devices that have not said that they hold this root, or a later one: longest unseen first. */
+    readonly laggards: (
+      version: number,
+      limit: number
+    ) => Effect.Effect<{ readonly count: number; readonly devices: ReadonlyArray<DeviceRow> }, StoreError>
     /** Holds something against an accepted device, in the audit log too; the next acceptance takes it away. */
     readonly object: (
       device: DeviceId,

@@ -72,7 +72,9 @@ export class Conflict extends Schema.TaggedError<Conflict>()(
       "stale_admission",
       "root_conflict",
       "finished",
-      "no_root"
+      "no_root",
+      "root_expired",
+      "operator_revoked"
     ]),
     message: Schema.String
   },
@@ -118,7 +120,9 @@ export const DeviceView = Schema.Struct({
   incarnation: Schema.NullOr(Incarnation),
   high_water: Schema.NullOr(HighWater),
   blocked: Schema.NullOr(Schema.String),
-  last_receipt: Count
+  last_receipt: Count,
+  /** Version of the trust root it held at its last poll. */
+  root_version: Schema.NullOr(Count)
 })
 export type DeviceView = typeof DeviceView.Type
 
@@ -175,6 +179,21 @@ export const ReceiptPage = Schema.Struct({
   receipts: Schema.Array(Schema.Struct({ number: Count, digest: Digest, envelope: DsseEnvelope }))
 })
 
+export const LaggardPage = Schema.Struct({
+  root_version: Schema.NullOr(Count),
+  /** All of them, also those that are not in the list. */
+  count: Count,
+  devices: Schema.Array(
+    Schema.Struct({
+      device: DeviceId,
+      name: Schema.NullOr(Name),
+      root_version: Schema.NullOr(Count),
+      last_seen_at_ms: Schema.NullOr(TimestampMs)
+    })
+  )
+})
+export type LaggardPage = typeof LaggardPage.Type
+
 export const AuditPage = Schema.Struct({
   entries: Schema.Array(
     Schema.Struct({ at_ms: TimestampMs, actor: Schema.String, action: Schema.String, subject: Schema.String })
@@ -199,6 +218,12 @@ class ServerGroup extends HttpApiGroup.make("server")
       payload: DsseEnvelope,
       success: Ok,
       error: [...common, Refused, Conflict]
+    }),
+    /** Accepted devices that are not known to hold the newest root, the longest unseen first. */
+    HttpApiEndpoint.get("laggards", "/roots/laggards", {
+      query: { limit: number },
+      success: LaggardPage,
+      error: [...common]
     }),
     HttpApiEndpoint.get("audit", "/audit", {
       query: { limit: number },

@@ -18,7 +18,7 @@ import { software } from "../../schemas/Version.ts"
 import { isFinal, WorkOrder } from "../../schemas/WorkOrder.ts"
 import { requireRole } from "./ManagementAccess.ts"
 import { orUnavailable } from "./ManagementFailures.ts"
-import { deviceView, jobView } from "./ManagementViews.ts"
+import { deviceView, jobView, laggardView } from "./ManagementViews.ts"
 import type { ServerActors } from "./ServerActors.ts"
 import { makeJobWaiting } from "./Waiting.ts"
 
@@ -65,6 +65,13 @@ export const ServerHandlers = (options: ManagementOptions) =>
           const actor = yield* requireRole("admin")
           yield* orUnavailable(registrar.ask("PublishRoot", { envelope: payload, actor }))
           return { ok: true } as const
+        }),
+        laggards: Effect.fnUntraced(function* ({ query }) {
+          const version = trust.current()?.root.version ?? null
+          if (version === null) return { root_version: null, count: 0, devices: [] }
+          const limit = atMost(query.limit, Limits.pageItems)
+          const { count, devices } = yield* orUnavailable(store.laggards(version, limit))
+          return { root_version: version, count, devices: devices.map(laggardView) }
         }),
         audit: ({ query }) =>
           Effect.map(orUnavailable(store.audit(atMost(query.limit, Limits.pageItems))), (rows) => ({

@@ -1,7 +1,7 @@
 /** Rows of the store as the management API shows them. */
 import type { DeviceRow, JobRow } from "../../ports/FleetStore.ts"
 import { Limits } from "../../schemas/Limits.ts"
-import type { DeviceView, JobView } from "../../schemas/ManagementApi.ts"
+import type { DeviceView, JobView, LaggardPage } from "../../schemas/ManagementApi.ts"
 
 /** Polls are written at most once a minute; a device that keeps its rhythm was seen within this. */
 const seenWithinMs = (pollSleepMs: number): number => Math.max(pollSleepMs, Limits.longPollMs) + 90_000
@@ -18,7 +18,15 @@ export const deviceView = (row: DeviceRow, nowMs: number, pollSleepMs: number): 
   incarnation: row.incarnation,
   high_water: row.highWater,
   blocked: row.objection ?? row.blocked,
-  last_receipt: row.lastReceipt
+  last_receipt: row.lastReceipt,
+  root_version: row.rootVersion
+})
+
+export const laggardView = (row: DeviceRow): LaggardPage["devices"][number] => ({
+  device: row.device,
+  name: row.name as DeviceView["name"],
+  root_version: row.rootVersion,
+  last_seen_at_ms: row.lastSeenAtMs
 })
 
 export const jobView = (row: JobRow): JobView => ({

@@ -88,7 +88,9 @@ const conflictAdvice: Record<typeof Conflict.Type.code, string> = {
   root_conflict:
     "The server holds another trust root of this version. It belongs to somebody else, or was set up anew.",
   finished: "The job has ended already; see `postern jobs show`.",
-  no_root: "The server has no trust root yet; run `postern keys init`."
+  no_root: "The server has no trust root yet; run `postern keys init`.",
+  root_expired: "Make it last longer first: postern keys renew.",
+  operator_revoked: "Somebody whose key is in the newest root must do it; see `postern keys root show`."
 }
 
 /** The innermost reason of a failed connection, as Node names it (`ECONNREFUSED` …). */

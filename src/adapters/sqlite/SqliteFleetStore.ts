@@ -49,6 +49,7 @@ export const makeFleetStore = (
     device: ask("device"),
     devices: ask("devices"),
     sawDevice: ask("sawDevice"),
+    laggards: ask("laggards"),
     object: ask("object"),
     standing: ask("standing"),
     sequence: ask("sequence"),

@@ -328,7 +328,8 @@ describe("the fleet store", () => {
         incarnation: "a".repeat(26) as never,
         highWater: ahead,
         blocked: null,
-        lastReceipt: 0
+        lastReceipt: 0,
+        rootVersion: 2
       })
       assert.deepStrictEqual(store.sequence(id), {
         nextCounter: 41,

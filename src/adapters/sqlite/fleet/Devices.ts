@@ -36,6 +36,7 @@ const toDevice = (row: Row): DeviceRow => ({
   toldAtMs: integerOrNull(row, "told_at_ms"),
   blocked: textOrNull(row, "blocked"),
   lastReceipt: integer(row, "last_receipt"),
+  rootVersion: integerOrNull(row, "root_version"),
   objection: textOrNull(row, "objection") as StoredObjection | null
 })
 
@@ -128,7 +129,8 @@ const admission = (database: DatabaseSync, find: (device: DeviceId) => Row | und
 
 const seen = (database: DatabaseSync, audit: Audit) => {
   const update = database.prepare(`
-    UPDATE devices SET last_seen_at_ms = ?, told_at_ms = ?, incarnation = ?, high_water = ?, blocked = ?, last_receipt = ?
+    UPDATE devices SET last_seen_at_ms = ?, told_at_ms = ?, incarnation = ?, high_water = ?, blocked = ?, last_receipt = ?,
+      root_version = ?
     WHERE device = ?`)
   const object = database.prepare(
     "UPDATE devices SET objection = ? WHERE device = ? AND status = 'accepted' AND objection IS NOT ?"
@@ -143,7 +145,8 @@ const seen = (database: DatabaseSync, audit: Audit) => {
   return {
     sawDevice: (device, told) => {
       const mark = told.highWater === null ? null : toJson(told.highWater)
-      update.run(told.atMs, told.toldAtMs, told.incarnation, mark, told.blocked, told.lastReceipt, device)
+      const { atMs, blocked, incarnation, lastReceipt, rootVersion, toldAtMs } = told
+      update.run(atMs, toldAtMs, incarnation, mark, blocked, lastReceipt, rootVersion, device)
     },
     object: (device, objection, atMs) => {
       if (object.run(objection, device, objection).changes > 0)
@@ -176,8 +179,15 @@ export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
   const byStatus = database.prepare(
     "SELECT * FROM devices WHERE status = ? ORDER BY enrolled_at_ms DESC, device LIMIT ?"
   )
+  const behind = "FROM devices WHERE status = 'accepted' AND (root_version IS NULL OR root_version < ?)"
+  const countBehind = database.prepare(`SELECT count(*) AS n ${behind}`)
+  const listBehind = database.prepare(`SELECT * ${behind} ORDER BY last_seen_at_ms, device LIMIT ?`)
   const find = (device: DeviceId) => byId.get(device) as Row | undefined
   return {
+    laggards: (version, limit) => ({
+      count: integer(countBehind.get(version) as Row, "n"),
+      devices: listBehind.all(version, limit).map(toDevice)
+    }),
     enrol: enrolment(database, find),
     admit: admission(database, find, audit),
     ...seen(database, audit),
