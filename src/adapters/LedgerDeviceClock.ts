@@ -1,6 +1,8 @@
 /**
- * Device time over the system's clock: a Raspberry Pi without a battery wakes up in the past, so the highest time a
- * server proved is kept in the ledger and time never runs backwards.
+ * Device time. A Raspberry Pi without a battery wakes up in the past, another machine in the future: until a server
+ * has told the time in this boot, the system's clock is only a guess. From then on time is what the server proved,
+ * carried on by the monotonic clock, whatever becomes of the system's. The highest proved time is kept in the ledger, so
+ * proved time never runs backwards; a guess is never kept.
  */
 import { Clock, Effect, Layer, Option } from "effect"
 import { DeviceClock } from "../ports/DeviceClock.ts"
@@ -33,17 +35,19 @@ export const ledgerDeviceClock = (
       const ledger = yield* Ledger
       const note = yield* Effect.option(ledger.note("highest_time"))
       let persistedMs = storedTime(Option.getOrNull(note))
-      // The time proved last, and the monotonic moment it was proved at: it goes on from there.
+      // The highest time a server ever proved, and the monotonic moment from which it goes on.
       let anchorMs = Math.max(persistedMs, earliestMs)
       let anchorAt = yield* monotonicMs
-      let highestMs = anchorMs
+      let guessedMs = 0
       let proven = false
 
       const nowMs = Effect.map(
         Effect.all([Clock.currentTimeMillis, monotonicMs]),
         ([systemMs, monotonic]) => {
-          highestMs = Math.max(highestMs, Math.floor(systemMs), anchorMs + (monotonic - anchorAt))
-          return highestMs
+          const carriedMs = anchorMs + (monotonic - anchorAt)
+          if (proven) return carriedMs
+          guessedMs = Math.max(guessedMs, Math.floor(systemMs), carriedMs)
+          return guessedMs
         }
       )
 
@@ -63,22 +67,27 @@ export const ledgerDeviceClock = (
               )
             )
 
+      const report = (fromMs: number, toMs: number) => {
+        if (Math.abs(toMs - fromMs) <= Limits.clockLeapAlarmMs) return Effect.void
+        const [direction, clocks] =
+          toMs > fromMs ? ["forward", "the server's clock"] : ["back", "this machine's clock"]
+        return Effect.logError(
+          `the device's time leapt ${direction} by more than 30 days: check ${clocks}`
+        ).pipe(Effect.annotateLogs({ fromMs, toMs }))
+      }
+
       const accept = Effect.fnUntraced(function* (serverTimeMs: number) {
         const beforeMs = yield* nowMs
+        const monotonic = yield* monotonicMs
         proven = true
-        const leapMs = Math.max(serverTimeMs - beforeMs, 0)
-        if (leapMs > 0) {
+        if (serverTimeMs > anchorMs + (monotonic - anchorAt)) {
           anchorMs = serverTimeMs
-          anchorAt = yield* monotonicMs
-          highestMs = serverTimeMs
+          anchorAt = monotonic
         }
-        if (leapMs > Limits.clockLeapAlarmMs) {
-          yield* Effect.logError(
-            "the device's time leapt by more than 30 days; check the server's clock"
-          ).pipe(Effect.annotateLogs({ fromMs: beforeMs, toMs: serverTimeMs }))
-        }
+        const afterMs = yield* nowMs
+        yield* report(beforeMs, afterMs)
         yield* persist(serverTimeMs)
-        return leapMs
+        return Math.max(afterMs - beforeMs, 0)
       })
 
       return { nowMs, proven: Effect.sync(() => proven), accept }

@@ -46,7 +46,7 @@ describe("the device's clock", () => {
       )
     )
   )
-  it.effect("follows the system's clock where that is ahead, and never falls back with it", () =>
+  it.effect("follows the system's clock where that is ahead, while nobody has told the time", () =>
     Effect.gen(function* () {
       const monotonic = yield* Clock.Clock
       let systemMs = 5 * day
