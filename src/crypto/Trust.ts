@@ -5,7 +5,12 @@
  * @module
  */
 import { Result, type Schema } from "effect"
-import { Admission, EnrolmentRequest, type ServerIdentity } from "../schemas/Enrolment.ts"
+import {
+  Admission,
+  EnrolmentRequest,
+  type InvitationProof,
+  type ServerIdentity
+} from "../schemas/Enrolment.ts"
 import type {
   DeviceId,
   Digest,
@@ -16,17 +21,17 @@ import type {
   SigningKey
 } from "../schemas/Ids.ts"
 import { Receipt } from "../schemas/Receipt.ts"
+import { RolloutControl, RolloutPlan } from "../schemas/Rollout.ts"
 import { Statement } from "../schemas/Statement.ts"
 import { type RoleName, TrustRoot } from "../schemas/TrustRoot.ts"
 import { CancelOrder, WorkOrder } from "../schemas/WorkOrder.ts"
 import { parseRecipient } from "./AgeKeys.ts"
 import { encodeBase32 } from "./Base32.ts"
-import { decodeBase64 } from "./Base64.ts"
-import { concatBytes, equalBytes, utf8 } from "./Bytes.ts"
+import { decodeBase64, encodeBase64 } from "./Base64.ts"
+import { concatBytes, utf8 } from "./Bytes.ts"
 import { Distrust, type Opened, openUnverified, verifyDocument } from "./Documents.ts"
 import type { EnvelopeVerifier } from "./Dsse.ts"
 import type { Engine } from "./Engine.ts"
-import { decodeHex, encodeHex } from "./Hex.ts"
 import { deriveId } from "./IdentityKeys.ts"
 import { parseEd25519PublicKey } from "./Keys.ts"
 
@@ -125,11 +130,11 @@ export const verifyNextRoot = (
   return verifyRootWith(engine, envelope, null)
 }
 
-/** What the operators role signs: orders, cancels, admissions. */
+/** What the operators role signs: orders, cancels, admissions, rollouts. */
 const verifyByOperators = <A>(
   engine: Engine,
   root: TrustRoot,
-  kind: "order" | "cancel" | "admission",
+  kind: "order" | "cancel" | "admission" | "rollout" | "rolloutControl",
   schema: Schema.Codec<A, unknown>,
   envelope: unknown
 ): Verdict<Verified<A>> => {
@@ -155,6 +160,19 @@ export const verifyAdmission = (
   envelope: unknown
 ): Verdict<Verified<Admission>> => verifyByOperators(engine, root, "admission", Admission, envelope)
 
+export const verifyRollout = (
+  engine: Engine,
+  root: TrustRoot,
+  envelope: unknown
+): Verdict<Verified<RolloutPlan>> => verifyByOperators(engine, root, "rollout", RolloutPlan, envelope)
+
+export const verifyRolloutControl = (
+  engine: Engine,
+  root: TrustRoot,
+  envelope: unknown
+): Verdict<Verified<RolloutControl>> =>
+  verifyByOperators(engine, root, "rolloutControl", RolloutControl, envelope)
+
 /** Whether an id belongs to a signing key and the first recipient, as both devices and servers derive it. */
 const idFits = (
   engine: Engine,
@@ -172,13 +190,18 @@ const idFits = (
     : refuse("malformed", `its id ${id} does not belong to its keys`)
 }
 
-/** A device's request to be let in, signed by the key it names; its id must belong to its keys. */
+/** A device's request to be let in, signed by the key it names; its id must belong to its keys, its invitation be proved. */
 export const verifyEnrolment = (engine: Engine, envelope: unknown): Verdict<Verified<EnrolmentRequest>> => {
   const claimed = openUnverified(engine, "enrolment", EnrolmentRequest, envelope)
   if (Result.isFailure(claimed)) return Result.fail(claimed.failure)
-  const { device, recipient, signing_key } = claimed.success.document
+  const { device, invitation, recipient, root_digest, server, signing_key } = claimed.success.document
   const key = idFits(engine, "device", device, signing_key, recipient)
   if (Result.isFailure(key)) return Result.fail(key.failure)
+  if (
+    invitation !== null &&
+    !invitationProofFits(engine, { device, server, rootDigest: root_digest }, invitation)
+  )
+    return refuse("bad_signature", "it names an invitation and cannot prove that it has it")
   return verifyDocument(
     engine,
     "enrolment",
@@ -258,31 +281,53 @@ export const verifyStatement = (
     : refuse("bad_signature", `its ${mismatch} is not that of this answer`)
 }
 
-/** The public id of an invitation: one way from its secret, so the server can look it up and learns nothing. */
-export const invitationId = (engine: Engine, secret: string): InvitationId =>
-  `inv_${encodeBase32(engine.sha256(utf8(`postern/invitation-id/v1\0${secret}`)))}` as InvitationId
+/** What an invitation's proof is about. */
+export interface InvitationBinding {
+  readonly device: DeviceId
+  readonly server: ServerId
+  readonly rootDigest: Digest
+}
 
-/** Proof that a device holds an invitation's secret: HMAC-SHA256 over device, server and root. 64 hexadecimal digits. */
-export const invitationProof = (
+const invitationSeed = (engine: Engine, secret: string): Uint8Array =>
+  engine.sha256(utf8(`postern/invitation-key/v1\0${secret}`))
+
+const invitationIdOf = (engine: Engine, publicKey: Uint8Array): InvitationId =>
+  `inv_${encodeBase32(engine.sha256(concatBytes(utf8("postern/invitation-id/v1\0"), publicKey)))}` as InvitationId
+
+const invitationMessage = ({ device, rootDigest, server }: InvitationBinding): Uint8Array =>
+  utf8(`postern/invitation-proof/v1\0${device}\0${server}\0${rootDigest}`)
+
+/** The public id of an invitation: one way from its secret, so whoever knows the id learns nothing of it. */
+export const invitationId = (engine: Engine, secret: string): InvitationId =>
+  invitationIdOf(engine, engine.ed25519.publicKey(invitationSeed(engine, secret)))
+
+/** Proves that a device holds an invitation's secret, for this device, server and root alone. */
+export const proveInvitation = (
   engine: Engine,
   secret: string,
-  bound: { readonly device: DeviceId; readonly server: ServerId; readonly rootDigest: Digest }
-): string =>
-  encodeHex(
-    engine.hmacSha256(
-      utf8(secret),
-      utf8(`postern/invitation-proof/v1\0${bound.device}\0${bound.server}\0${bound.rootDigest}`)
-    )
-  )
+  bound: InvitationBinding
+): InvitationProof => {
+  const seed = invitationSeed(engine, secret)
+  const publicKey = engine.ed25519.publicKey(seed)
+  return {
+    id: invitationIdOf(engine, publicKey),
+    key: encodeBase64(publicKey) as SigningKey,
+    signature: encodeBase64(engine.ed25519.sign(seed, invitationMessage(bound)))
+  }
+}
 
-/** Whether `proof` is the one for this secret; in constant time. */
+/** Whether a proof was made by a holder of the secret of the invitation it names. */
 export const invitationProofFits = (
   engine: Engine,
-  secret: string,
-  bound: { readonly device: DeviceId; readonly server: ServerId; readonly rootDigest: Digest },
-  proof: string
+  bound: InvitationBinding,
+  proof: InvitationProof
 ): boolean => {
-  const given = decodeHex(proof)
-  const expected = decodeHex(invitationProof(engine, secret, bound))
-  return given !== undefined && expected !== undefined && equalBytes(given, expected)
+  const key = parseEd25519PublicKey(decodeBase64(proof.key) ?? new Uint8Array(0))
+  const signature = decodeBase64(proof.signature)
+  return (
+    Result.isSuccess(key) &&
+    signature !== undefined &&
+    invitationIdOf(engine, key.success) === proof.id &&
+    engine.ed25519.verify(key.success, invitationMessage(bound), signature)
+  )
 }

@@ -29,6 +29,11 @@ export const PayloadTypes = {
   admission: { payloadType: "application/vnd.postern.admission+json", type: "postern/admission/v1" },
   order: { payloadType: "application/vnd.postern.order+json", type: "postern/order/v1" },
   cancel: { payloadType: "application/vnd.postern.cancel+json", type: "postern/cancel/v1" },
+  rollout: { payloadType: "application/vnd.postern.rollout+json", type: "postern/rollout/v1" },
+  rolloutControl: {
+    payloadType: "application/vnd.postern.rollout-control+json",
+    type: "postern/rollout-control/v1"
+  },
   receipt: { payloadType: "application/vnd.postern.receipt+json", type: "postern/receipt/v1" },
   statement: { payloadType: "application/vnd.postern.statement+json", type: "postern/statement/v1" }
 } as const

@@ -22,8 +22,8 @@ export const Limits = {
   labelLength: 64,
 
   /** Age files: what is read of a header before anything is proved, and what a passphrase may cost to try. */
-  ageHeaderBytes: 16 * KIB,
-  ageStanzas: 64,
+  ageHeaderBytes: 32 * KIB,
+  ageStanzas: 288,
   scryptLogN: 17,
   scryptMaximumLogN: 20,
   encryptionKeys: 16,
@@ -103,6 +103,14 @@ export const Limits = {
   invitationUses: 16,
   groups: 16,
 
+  /** Rollouts. Their devices and some operators are the recipients of one age file. */
+  rolloutDevices: 256,
+  rolloutPhases: 16,
+  rolloutControls: 256,
+  openRollouts: 64,
+  /** Places that an order waiting for its phase leaves free below itself, for the device's other work meanwhile. */
+  rolloutReserve: 100_000,
+
   /** Time. */
   clockLeapAlarmMs: 30 * DAY,
 
@@ -126,6 +134,14 @@ export const limitRelations: ReadonlyArray<readonly [description: string, holds:
   ],
   ["an age header has room for its stanzas", Limits.ageHeaderBytes >= Limits.ageStanzas * 98 + 70],
   ["an age file can name every result recipient", Limits.ageStanzas >= Limits.resultRecipients],
+  [
+    "an age file can name every device of a rollout, and operators",
+    Limits.ageStanzas >= Limits.rolloutDevices + Limits.resultRecipients
+  ],
+  [
+    "a signed plan can name every device of a rollout",
+    ((Limits.rolloutDevices * 120 + Limits.rolloutPhases * 120 + 2 * KIB) * 4) / 3 < Limits.envelopeBytes
+  ],
   ["a passphrase that is written can be read", Limits.scryptLogN <= Limits.scryptMaximumLogN],
   ["a chunk fits into a request body", Limits.outputChunkEncryptedBytes < Limits.requestBodyBytes],
   [
