@@ -9,6 +9,7 @@ import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId, OrderId } from "../schemas/Ids.ts"
 import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
 import type { WorkOrder } from "../schemas/WorkOrder.ts"
+import { refusalOf, requireGoodRoot } from "./OperatorWord.ts"
 
 const noRoot = new Conflict({ code: "no_root", message: "the server has no trust root yet" })
 
@@ -49,8 +50,9 @@ export const makeOrders = (device: DeviceId) =>
       submit: Effect.fnUntraced(function* (envelope: DsseEnvelope, actor: string) {
         const root = trust.current()
         if (root === null) return yield* noRoot
+        yield* requireGoodRoot(root)
         const verified = verifyOrder(engine, root.root, envelope)
-        if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
+        if (Result.isFailure(verified)) return yield* refusalOf(verified.failure, envelope, root)
         const { digest, document: order } = verified.success
         const nowMs = yield* Clock.currentTimeMillis
         const flaw = orderFlaw(order, root.root.version, nowMs)
@@ -66,8 +68,9 @@ export const makeOrders = (device: DeviceId) =>
       cancel: Effect.fnUntraced(function* (id: OrderId, envelope: DsseEnvelope, actor: string) {
         const root = trust.current()
         if (root === null) return yield* noRoot
+        // Not under a good root only: stopping is always allowed to those who may order.
         const verified = verifyCancel(engine, root.root, envelope)
-        if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
+        if (Result.isFailure(verified)) return yield* refusalOf(verified.failure, envelope, root)
         const cancel = verified.success.document
         if (cancel.order !== id)
           return yield* new Refused({ message: `the cancel is for the order ${cancel.order}` })

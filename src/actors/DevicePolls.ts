@@ -4,6 +4,7 @@
  */
 import { Clock, Deferred, Effect } from "effect"
 import type { DeviceRow } from "../ports/FleetStore.ts"
+import { FleetTrust } from "../ports/FleetTrust.ts"
 import type { Objection, PollAnswer, PollRequest } from "../schemas/DeviceApi.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
@@ -82,7 +83,10 @@ type Judge = (request: PollRequest) => Objection | null
 export const makePolls = (device: DeviceId, options: PollOptions) =>
   Effect.gen(function* () {
     const news = yield* makeNews(device, options)
+    const trust = yield* FleetTrust
     const waiters = new Waiters(options)
+    /** The newest root that the device was told of: the answer's statement names it. */
+    let rootTold = 0
     let said = { content: "", atMs: Number.NEGATIVE_INFINITY }
 
     return {
@@ -99,7 +103,10 @@ export const makePolls = (device: DeviceId, options: PollOptions) =>
         const isRepeat = content !== "" && content === said.content
         const heldMs = isRepeat ? Math.max(0, said.atMs + repeatAfterMs - nowMs) : 0
         const waitMs = Math.min(request.wait_ms, content === "" ? Number.POSITIVE_INFINITY : heldMs)
-        if (waitMs > 0) return waiters.park(request, objection, waitMs)
+        const newest = trust.current()?.root.version ?? 0
+        const isBehind = request.root_version < newest && rootTold < newest
+        rootTold = newest
+        if (waitMs > 0 && !isBehind) return waiters.park(request, objection, waitMs)
         said = { content, atMs: nowMs }
         const ticket = waiters.ticket(0)
         Deferred.doneUnsafe(ticket.answer, Effect.succeed(answer))

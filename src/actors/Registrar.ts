@@ -20,11 +20,12 @@ import { Identity } from "../ports/Identity.ts"
 import type { EnrolmentAnswer } from "../schemas/DeviceApi.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { Admission, EnrolmentRequest } from "../schemas/Enrolment.ts"
-import type { DeviceId } from "../schemas/Ids.ts"
+import type { DeviceId, KeyId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
 import { EnrolmentFull, NoRoot, RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
+import { refusalOf, requireGoodRoot } from "./OperatorWord.ts"
 import { DeviceKey } from "./ServerKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
 
@@ -38,6 +39,13 @@ const isOurs = (engine: Engine, root: TrustRoot, identity: Identity["Service"]):
     entry.key === keyIdOf(engine, key) &&
     entry.recipient === identity.recipient
   )
+}
+
+/** Everybody who was an operator before this root and is none in it. */
+const formerOperators = (current: FleetRoot | null, root: TrustRoot): ReadonlySet<KeyId> => {
+  const now = new Set<KeyId>(root.roles.operators.keys)
+  const ever = [...(current?.formerOperators ?? []), ...(current?.root.roles.operators.keys ?? [])]
+  return new Set(ever.filter((key) => !now.has(key)))
 }
 
 /** The next root of the chain, judged. `current` is null before the first. */
@@ -60,7 +68,11 @@ const judgeRoot = (
       `the root does not name this server (${identity.id}) with its own keys: add it and sign again`
     )
   }
-  return Result.succeed({ root, firstDigest: current?.firstDigest ?? digest })
+  return Result.succeed({
+    root,
+    firstDigest: current?.firstDigest ?? digest,
+    formerOperators: formerOperators(current, root)
+  })
 }
 
 /** Reads the stored chain and checks it again, from version 1 on: what a disk changed is not trusted. */
@@ -148,8 +160,10 @@ const admissions = Effect.gen(function* () {
     const root = trust.current()
     if (root === null) return yield* new Conflict({ code: "no_root", message: new NoRoot().message })
     const verified = verifyAdmission(engine, root.root, envelope)
-    if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
+    if (Result.isFailure(verified)) return yield* refusalOf(verified.failure, envelope, root)
     const admission = verified.success.document
+    // Turning a device away is always possible.
+    if (admission.decision === "accept") yield* requireGoodRoot(root)
     if (admission.device !== device)
       return yield* new Refused({ message: `the decision is about ${admission.device}` })
     const row = yield* store.device(device)

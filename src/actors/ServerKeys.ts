@@ -5,10 +5,12 @@ import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
 import { RecorderProtocol } from "../schemas/protocols/Recorder.ts"
 import { RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
+import { RootWatchProtocol } from "../schemas/protocols/RootWatch.ts"
 
 export const RegistrarKey = ActorKey.make("registrar", RegistrarProtocol)
 export const JobWatchKey = ActorKey.make("job-watch", JobWatchProtocol)
 export const RecorderKey = ActorKey.make("recorder", RecorderProtocol)
+export const RootWatchKey = ActorKey.make("root-watch", RootWatchProtocol)
 export const HttpGatewayKey = ActorKey.make("http", GatewayProtocol)
 export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
 /** One actor per device id. */

@@ -3,7 +3,8 @@
  *
  *     server                      rest-for-one
  *     ├─ observers                optional: what they miss is gone, and nobody else notices
- *     │  └─ recorder              keeps health reports
+ *     │  ├─ recorder              keeps health reports
+ *     │  └─ root-watch            warns before the trust root expires
  *     ├─ vital                    one-for-one: gives up after too many crashes, and the program is respawned
  *     │  ├─ registrar             roots, invitations, enrolments, admissions
  *     │  ├─ job-watch             wakes those who wait for a job
@@ -16,7 +17,8 @@ import { device } from "../actors/Device.ts"
 import { jobWatch } from "../actors/JobWatch.ts"
 import { recorder } from "../actors/Recorder.ts"
 import { registrar } from "../actors/Registrar.ts"
-import { DeviceKey, JobWatchKey, RecorderKey, RegistrarKey } from "../actors/ServerKeys.ts"
+import { rootWatch } from "../actors/RootWatch.ts"
+import { DeviceKey, JobWatchKey, RecorderKey, RegistrarKey, RootWatchKey } from "../actors/ServerKeys.ts"
 import { type AnySpec, ChildSpec, Supervisor } from "../kernel/index.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
 import type { ServerConfig } from "../schemas/ServerConfig.ts"
@@ -42,7 +44,8 @@ export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
         shutdownMs,
         mailbox: { capacity: 4_096, overflow: "drop-oldest" },
         behaviour: recorder
-      })
+      }),
+      ChildSpec.make({ key: RootWatchKey, shutdownMs, behaviour: rootWatch })
     ]
   })
   const vital = Supervisor.spec({

@@ -2,6 +2,7 @@
 import { Clock, Deferred, Duration, Effect, Result, type Schema } from "effect"
 import { BlobStore } from "../../ports/BlobStore.ts"
 import { FleetStore } from "../../ports/FleetStore.ts"
+import { FleetTrust } from "../../ports/FleetTrust.ts"
 import {
   type BlockAnswer,
   type EnrolmentAnswer,
@@ -53,11 +54,12 @@ const decode = <A>(schema: Schema.Codec<A, unknown>, body: Uint8Array): Effect.E
       )
 }
 
-const pollEndpoint = (actors: ServerActors, stopping: Effect.Effect<void>) => {
-  /** Waits outside the actor; whoever gives up withdraws. */
-  const waitFor = (device: DeviceId, ticket: Ticket<PollAnswer>) => {
+const pollEndpoint = (actors: ServerActors, stopping: Effect.Effect<void>, trust: FleetTrust["Service"]) => {
+  /** Waits outside the actor; whoever gives up withdraws. A new root ends every wait: the answer tells of it. */
+  const waitFor = (device: DeviceId, ticket: Ticket<PollAnswer>, newRoot: Effect.Effect<void>) => {
     const ref = actors.device(device)
-    const over = Effect.raceFirst(Effect.sleep(Duration.millis(ticket.waitMs)), stopping)
+    const ends = [Effect.sleep(Duration.millis(ticket.waitMs)), stopping, newRoot]
+    const over = Effect.raceAllFirst(ends)
     const collect = Effect.suspend(() => ref.ask("Collect", { ticket: ticket.id }))
     return Effect.raceFirst(Deferred.await(ticket.answer), Effect.as(over, null)).pipe(
       Effect.flatMap((answer) => (answer === null ? collect : Effect.succeed(answer))),
@@ -66,9 +68,11 @@ const pollEndpoint = (actors: ServerActors, stopping: Effect.Effect<void>) => {
   }
   return Effect.fnUntraced(function* ({ body, createdMs, device }: Proven) {
     const request = yield* decode(PollRequest, body)
+    const newRoot = trust.changed()
     const ticket = yield* refusing(actors.device(device).ask("Poll", { request, createdMs }))
     const isAnswered = Deferred.isDoneUnsafe(ticket.answer)
-    return json(yield* refusing(isAnswered ? Deferred.await(ticket.answer) : waitFor(device, ticket)))
+    const answer = isAnswered ? Deferred.await(ticket.answer) : waitFor(device, ticket, newRoot)
+    return json(yield* refusing(answer))
   })
 }
 
@@ -177,8 +181,8 @@ const resultEndpoints = (actors: ServerActors) =>
 
 /** All signed endpoints. */
 export const makeEndpoints = (actors: ServerActors, stopping: Effect.Effect<void>) =>
-  Effect.map(resultEndpoints(actors), (results) => ({
-    poll: pollEndpoint(actors, stopping),
+  Effect.map(Effect.all([resultEndpoints(actors), FleetTrust]), ([results, trust]) => ({
+    poll: pollEndpoint(actors, stopping, trust),
     enrolment: enrolmentEndpoint(actors),
     ...reportEndpoints(actors),
     ...results
