@@ -107,7 +107,7 @@ export type PauseReason = typeof PauseReason.Type
 
 /**
  * Where one device stands. `absent`: its order has not reached the server. `waiting`: its phase has not come. `missing`:
- * no receipt in the phase's time, or the order was taken away from it.
+ * no receipt in the phase's time, or the order was taken away from it. `withdrawn`: taken back before its phase came.
  */
 export const DeviceOutcome = Schema.Literals(["absent", "waiting", "open", "succeeded", "failed", "missing"])
 export type DeviceOutcome = typeof DeviceOutcome.Type
@@ -119,7 +119,8 @@ export const RolloutCounts = Schema.Struct({
   open: Count,
   succeeded: Count,
   failed: Count,
-  missing: Count
+  missing: Count,
+  withdrawn: Count
 })
 export type RolloutCounts = typeof RolloutCounts.Type
 

@@ -162,4 +162,66 @@ CREATE TABLE facts (
 ) STRICT, WITHOUT ROWID;
 `
 
-export const fleetMigrations: ReadonlyArray<string> = [version1, retention, rootOfDevice]
+/** Rollouts: plans, who belongs to which phase, what operators told them. An order waits for its phase while `held`. */
+const rollouts = `
+ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX jobs_held ON jobs (device) WHERE held = 1 AND final = 0;
+
+CREATE TABLE rollouts (
+  id TEXT PRIMARY KEY,
+  digest TEXT NOT NULL,
+  plan TEXT NOT NULL,
+  envelope TEXT NOT NULL,
+  state TEXT NOT NULL DEFAULT 'loading',
+  reason TEXT,
+  phase INTEGER NOT NULL DEFAULT -1,
+  phase_started_at_ms INTEGER,
+  settled_at_ms INTEGER,
+  paused_at_ms INTEGER,
+  version INTEGER NOT NULL DEFAULT 0,
+  control_sequence INTEGER NOT NULL DEFAULT 0,
+  created_at_ms INTEGER NOT NULL,
+  created_by TEXT NOT NULL,
+  changed_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX rollouts_by_time ON rollouts (created_at_ms);
+CREATE INDEX rollouts_open ON rollouts (created_at_ms) WHERE state IN ('loading', 'running', 'paused');
+
+CREATE TABLE rollout_devices (
+  job TEXT PRIMARY KEY,
+  rollout TEXT NOT NULL REFERENCES rollouts (id),
+  device TEXT NOT NULL,
+  phase INTEGER NOT NULL,
+  -- The order's state, kept when the job itself is no longer; null before the order came.
+  state TEXT,
+  excused INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX rollout_devices_by_phase ON rollout_devices (rollout, phase);
+CREATE INDEX rollout_devices_by_device ON rollout_devices (device);
+CREATE TRIGGER rollout_order_came AFTER INSERT ON jobs BEGIN
+  UPDATE rollout_devices SET state = NEW.state WHERE job = NEW.id;
+END;
+CREATE TRIGGER rollout_order_moved AFTER UPDATE OF state ON jobs BEGIN
+  UPDATE rollout_devices SET state = NEW.state WHERE job = NEW.id;
+END;
+
+CREATE TABLE rollout_controls (
+  rollout TEXT NOT NULL REFERENCES rollouts (id),
+  sequence INTEGER NOT NULL,
+  envelope TEXT NOT NULL,
+  PRIMARY KEY (rollout, sequence)
+) STRICT, WITHOUT ROWID;
+`
+
+/** What each device says is weaker on it than it should be: a JSON list of codes. */
+const degradedOfDevice = `
+ALTER TABLE devices ADD COLUMN degraded TEXT NOT NULL DEFAULT '[]';
+`
+
+export const fleetMigrations: ReadonlyArray<string> = [
+  version1,
+  retention,
+  rootOfDevice,
+  rollouts,
+  degradedOfDevice
+]
