@@ -3,7 +3,7 @@
  * A step changes nothing but the link's trust; what it brings is taken in by the keeper.
  */
 import { Effect, Redacted, Result } from "effect"
-import { invitationId, invitationProof } from "../crypto/Trust.ts"
+import { proveInvitation } from "../crypto/Invitations.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import { Identity } from "../ports/Identity.ts"
@@ -96,10 +96,7 @@ const enrol = Effect.fnUntraced(function* (options: TrustOptions, held: HeldRoot
     server: held.server,
     root_digest: held.firstDigest,
     incarnation: ledger.incarnation,
-    invitation:
-      secret === null
-        ? null
-        : { id: invitationId(engine, secret), proof: invitationProof(engine, secret, bound) },
+    invitation: secret === null ? null : proveInvitation(engine, secret, bound),
     software,
     issued_at_ms: yield* clock.nowMs
   }

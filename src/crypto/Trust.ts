@@ -5,21 +5,9 @@
  * @module
  */
 import { Result, type Schema } from "effect"
-import {
-  Admission,
-  EnrolmentRequest,
-  type InvitationProof,
-  type ServerIdentity
-} from "../schemas/Enrolment.ts"
-import type {
-  DeviceId,
-  Digest,
-  InvitationId,
-  KeyId,
-  Recipient,
-  ServerId,
-  SigningKey
-} from "../schemas/Ids.ts"
+import { DeviceKeyStatement, DeviceMark } from "../schemas/DeviceStatements.ts"
+import { Admission, EnrolmentRequest, Preauthorisation, type ServerIdentity } from "../schemas/Enrolment.ts"
+import type { DeviceId, Digest, KeyId, Recipient, ServerId, SigningKey } from "../schemas/Ids.ts"
 import { Receipt } from "../schemas/Receipt.ts"
 import { RolloutControl, RolloutPlan } from "../schemas/Rollout.ts"
 import { Statement } from "../schemas/Statement.ts"
@@ -27,12 +15,13 @@ import { type RoleName, TrustRoot } from "../schemas/TrustRoot.ts"
 import { CancelOrder, WorkOrder } from "../schemas/WorkOrder.ts"
 import { parseRecipient } from "./AgeKeys.ts"
 import { encodeBase32 } from "./Base32.ts"
-import { decodeBase64, encodeBase64 } from "./Base64.ts"
+import { decodeBase64 } from "./Base64.ts"
 import { concatBytes, utf8 } from "./Bytes.ts"
 import { Distrust, type Opened, openUnverified, verifyDocument } from "./Documents.ts"
 import type { EnvelopeVerifier } from "./Dsse.ts"
 import type { Engine } from "./Engine.ts"
 import { deriveId } from "./IdentityKeys.ts"
+import { invitationProofFits } from "./Invitations.ts"
 import { parseEd25519PublicKey } from "./Keys.ts"
 
 type Verdict<A> = Result.Result<A, Distrust>
@@ -134,7 +123,7 @@ export const verifyNextRoot = (
 const verifyByOperators = <A>(
   engine: Engine,
   root: TrustRoot,
-  kind: "order" | "cancel" | "admission" | "rollout" | "rolloutControl",
+  kind: "order" | "cancel" | "admission" | "preauthorisation" | "rollout" | "rolloutControl",
   schema: Schema.Codec<A, unknown>,
   envelope: unknown
 ): Verdict<Verified<A>> => {
@@ -172,6 +161,13 @@ export const verifyRolloutControl = (
   envelope: unknown
 ): Verdict<Verified<RolloutControl>> =>
   verifyByOperators(engine, root, "rolloutControl", RolloutControl, envelope)
+
+export const verifyPreauthorisation = (
+  engine: Engine,
+  root: TrustRoot,
+  envelope: unknown
+): Verdict<Verified<Preauthorisation>> =>
+  verifyByOperators(engine, root, "preauthorisation", Preauthorisation, envelope)
 
 /** Whether an id belongs to a signing key and the first recipient, as both devices and servers derive it. */
 const idFits = (
@@ -218,21 +214,53 @@ export const verifyServerIdentity = (engine: Engine, identity: ServerIdentity): 
   return Result.isFailure(key) ? Result.fail(key.failure) : Result.succeed(identity)
 }
 
+/** What a device signs with its own key: `signingKey` is from the device book, never from the server. */
+const verifyByDevice = <A extends { readonly device: DeviceId }>(
+  engine: Engine,
+  kind: "receipt" | "device_key" | "mark",
+  schema: Schema.Codec<A, unknown>,
+  owner: { readonly device: DeviceId; readonly signingKey: SigningKey },
+  envelope: unknown
+): Verdict<Verified<A>> => {
+  const publicKey = signingKeyBytes(owner.signingKey)
+  if (publicKey === undefined) return refuse("malformed", "the device's signing key is not acceptable")
+  const verified = verifyDocument(engine, kind, schema, envelope, [{ keyId: owner.device, publicKey }], 1)
+  if (Result.isFailure(verified)) return verified
+  return verified.success.document.device === owner.device
+    ? verified
+    : refuse("malformed", `it speaks of ${verified.success.document.device}`)
+}
+
 /** A receipt by the device that owns `signingKey` (from the device book, never from the server). */
 export const verifyReceipt = (
   engine: Engine,
   device: DeviceId,
   signingKey: SigningKey,
   envelope: unknown
-): Verdict<Verified<Receipt>> => {
-  const publicKey = signingKeyBytes(signingKey)
-  if (publicKey === undefined) return refuse("malformed", "the device's signing key is not acceptable")
-  const receipt = verifyDocument(engine, "receipt", Receipt, envelope, [{ keyId: device, publicKey }], 1)
-  if (Result.isFailure(receipt)) return receipt
-  return receipt.success.document.device === device
-    ? receipt
-    : refuse("malformed", `it speaks of ${receipt.success.document.device}`)
+): Verdict<Verified<Receipt>> => verifyByDevice(engine, "receipt", Receipt, { device, signingKey }, envelope)
+
+/** A device's new encryption key; that its recipient can be encrypted to is checked too. */
+export const verifyDeviceKey = (
+  engine: Engine,
+  device: DeviceId,
+  signingKey: SigningKey,
+  envelope: unknown
+): Verdict<Verified<DeviceKeyStatement>> => {
+  const verified = verifyByDevice(engine, "device_key", DeviceKeyStatement, { device, signingKey }, envelope)
+  if (Result.isFailure(verified)) return verified
+  return Result.isSuccess(parseRecipient(verified.success.document.recipient))
+    ? verified
+    : refuse("malformed", "its recipient is not an acceptable age key")
 }
+
+/** Where a device says it stood. */
+export const verifyMark = (
+  engine: Engine,
+  device: DeviceId,
+  signingKey: SigningKey,
+  envelope: unknown
+): Verdict<Verified<DeviceMark>> =>
+  verifyByDevice(engine, "mark", DeviceMark, { device, signingKey }, envelope)
 
 /** What a statement must say to be the answer to a request. */
 export interface ExpectedStatement {
@@ -279,55 +307,4 @@ export const verifyStatement = (
   return mismatch === undefined
     ? verified
     : refuse("bad_signature", `its ${mismatch} is not that of this answer`)
-}
-
-/** What an invitation's proof is about. */
-export interface InvitationBinding {
-  readonly device: DeviceId
-  readonly server: ServerId
-  readonly rootDigest: Digest
-}
-
-const invitationSeed = (engine: Engine, secret: string): Uint8Array =>
-  engine.sha256(utf8(`postern/invitation-key/v1\0${secret}`))
-
-const invitationIdOf = (engine: Engine, publicKey: Uint8Array): InvitationId =>
-  `inv_${encodeBase32(engine.sha256(concatBytes(utf8("postern/invitation-id/v1\0"), publicKey)))}` as InvitationId
-
-const invitationMessage = ({ device, rootDigest, server }: InvitationBinding): Uint8Array =>
-  utf8(`postern/invitation-proof/v1\0${device}\0${server}\0${rootDigest}`)
-
-/** The public id of an invitation: one way from its secret, so whoever knows the id learns nothing of it. */
-export const invitationId = (engine: Engine, secret: string): InvitationId =>
-  invitationIdOf(engine, engine.ed25519.publicKey(invitationSeed(engine, secret)))
-
-/** Proves that a device holds an invitation's secret, for this device, server and root alone. */
-export const proveInvitation = (
-  engine: Engine,
-  secret: string,
-  bound: InvitationBinding
-): InvitationProof => {
-  const seed = invitationSeed(engine, secret)
-  const publicKey = engine.ed25519.publicKey(seed)
-  return {
-    id: invitationIdOf(engine, publicKey),
-    key: encodeBase64(publicKey) as SigningKey,
-    signature: encodeBase64(engine.ed25519.sign(seed, invitationMessage(bound)))
-  }
-}
-
-/** Whether a proof was made by a holder of the secret of the invitation it names. */
-export const invitationProofFits = (
-  engine: Engine,
-  bound: InvitationBinding,
-  proof: InvitationProof
-): boolean => {
-  const key = parseEd25519PublicKey(decodeBase64(proof.key) ?? new Uint8Array(0))
-  const signature = decodeBase64(proof.signature)
-  return (
-    Result.isSuccess(key) &&
-    signature !== undefined &&
-    invitationIdOf(engine, key.success) === proof.id &&
-    engine.ed25519.verify(key.success, invitationMessage(bound), signature)
-  )
 }

@@ -26,8 +26,17 @@ export const ServerIdentity = Schema.Struct({
 })
 export type ServerIdentity = typeof ServerIdentity.Type
 
-/** HMAC-SHA256 as 64 hexadecimal digits. */
-export const Mac = Schema.String.check(Schema.isPattern(/^[0-9a-f]{64}$/))
+/**
+ * Proof that a device holds an invitation's secret: an Ed25519 signature by the key that follows from the secret, over
+ * device id, server id and root digest. The invitation's id is a digest of that key, so everybody can check the proof and only
+ * who has the secret can make it.
+ */
+export const InvitationProof = Schema.Struct({
+  id: InvitationId,
+  key: SigningKey,
+  signature: Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{86}==$/))
+})
+export type InvitationProof = typeof InvitationProof.Type
 
 /** What a device says of itself when it asks to be let in; signed by its own key. */
 export const EnrolmentRequest = Schema.Struct({
@@ -41,11 +50,8 @@ export const EnrolmentRequest = Schema.Struct({
   /** Digest of the root payload (version 1) the device was given: the claim code binds it. */
   root_digest: Digest,
   incarnation: Incarnation,
-  /**
-   * With an invitation: its public id, and HMAC-SHA256 under its secret over device id, server id and root digest. The
-   * server knows the id only; the operator who made the invitation checks the proof.
-   */
-  invitation: Schema.NullOr(Schema.Struct({ id: InvitationId, proof: Mac })),
+  /** With an invitation: the proof. An enrolment whose proof does not hold is no enrolment. */
+  invitation: Schema.NullOr(InvitationProof),
   software: labelUpTo(64),
   issued_at_ms: TimestampMs
 })
@@ -82,3 +88,26 @@ export const Admission = Schema.Struct({
   issued_at_ms: TimestampMs
 })
 export type Admission = typeof Admission.Type
+
+/** Whom a pre-authorisation is for: who proves an invitation, or a device whose id is known beforehand. */
+export const PreauthorisedSubject = Schema.Union([InvitationId, DeviceId])
+export type PreauthorisedSubject = typeof PreauthorisedSubject.Type
+
+/**
+ * An operator's decision made beforehand: the first device that proves the invitation, or the device of this id, is
+ * accepted as `name` without a further step, once, for the ledger it enrols with. It stands below every decision made
+ * about the device itself.
+ */
+export const Preauthorisation = Schema.Struct({
+  type: Schema.Literal("postern/preauthorisation/v1"),
+  subject: PreauthorisedSubject,
+  name: Name,
+  server: ServerId,
+  /** Digest of the first root: the fleet the device must have been given. */
+  root_digest: Digest,
+  root_version: RootVersion,
+  issued_at_ms: TimestampMs,
+  /** A device that comes later must be accepted by hand. */
+  expires_at_ms: TimestampMs
+})
+export type Preauthorisation = typeof Preauthorisation.Type

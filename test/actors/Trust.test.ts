@@ -2,7 +2,8 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Redacted, Result } from "effect"
 import { TrustKeeperKey } from "../../src/actors/ClientKeys.ts"
-import { invitationProofFits, verifyEnrolment } from "../../src/crypto/Trust.ts"
+import { proveInvitation } from "../../src/crypto/Invitations.ts"
+import { verifyEnrolment } from "../../src/crypto/Trust.ts"
 import type { Digest } from "../../src/schemas/Ids.ts"
 import {
   admissionOf,
@@ -75,7 +76,7 @@ describe("enrolment", () => {
       yield* device.until(() => device.server.enrolments.length > 0, "the request")
       const request = enrolmentIn(device)
       const bound = { device: deviceId, server: serverId, rootDigest: firstRootEnvelope.digest }
-      expect(invitationProofFits(engine, secret, bound, request.invitation?.proof ?? "")).toBe(true)
+      expect(request.invitation).toEqual(proveInvitation(engine, secret, bound))
       expect(JSON.stringify(device.server.enrolments)).not.toContain(secret)
     })
   )

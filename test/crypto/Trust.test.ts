@@ -6,11 +6,9 @@ import { encodeBase64 } from "../../src/crypto/Base64.ts"
 import { digestOfEnvelope, openUnverified, signDocument, verifyDocument } from "../../src/crypto/Documents.ts"
 import type { EnvelopeSigner } from "../../src/crypto/Dsse.ts"
 import { deriveId } from "../../src/crypto/IdentityKeys.ts"
+import { invitationId, invitationProofFits, proveInvitation } from "../../src/crypto/Invitations.ts"
 import { NobleEngine } from "../../src/crypto/NobleEngine.ts"
 import {
-  invitationId,
-  invitationProof,
-  invitationProofFits,
   keyIdOf,
   verifyAdmission,
   verifyCancel,
@@ -351,22 +349,23 @@ describe("devices and servers", () => {
     ).toBe("malformed")
   })
 
-  it("proves an invitation to its maker, bound to device, server and root", () => {
+  it("takes the proof of an invitation from who has its secret, bound to device, server and root", () => {
     const secret = "a".repeat(32)
     const bound = { device: deviceId, server: serverId, rootDigest: zeroDigest }
-    const proof = invitationProof(engine, secret, bound)
-    expect(invitationProofFits(engine, secret, bound, proof)).toBe(true)
-    expect(invitationProofFits(engine, "b".repeat(32), bound, proof)).toBe(false)
-    expect(
-      invitationProofFits(
-        engine,
-        secret,
-        { ...bound, rootDigest: `sha256:${"1".repeat(64)}` as Digest },
-        proof
-      )
-    ).toBe(false)
-    expect(invitationProofFits(engine, secret, bound, "nonsense")).toBe(false)
+    const proof = proveInvitation(engine, secret, bound)
+    expect(invitationProofFits(engine, bound, proof)).toBe(true)
+    expect(proof.id).toBe(invitationId(engine, secret))
+    const other = deriveId(engine, "device", alice.publicKey, alice.encryptionKey)
+    const others = { device: other, server: `srv_${"a".repeat(52)}`, rootDigest: `sha256:${"1".repeat(64)}` }
+    for (const [name, value] of Object.entries(others))
+      expect(invitationProofFits(engine, { ...bound, [name]: value } as typeof bound, proof)).toBe(false)
+    const stranger = proveInvitation(engine, "b".repeat(32), bound)
+    // Another key under this invitation's id, this key with another's signature, and no key at all.
+    expect(invitationProofFits(engine, bound, { ...stranger, id: proof.id })).toBe(false)
+    expect(invitationProofFits(engine, bound, { ...proof, signature: stranger.signature })).toBe(false)
+    const noKey = encodeBase64(new Uint8Array(32)) as SigningKey
+    expect(invitationProofFits(engine, bound, { ...proof, key: noKey })).toBe(false)
     expect(invitationId(engine, secret)).toMatch(/^inv_[a-z2-7]{52}$/)
-    expect(invitationId(engine, secret)).not.toContain(secret)
+    expect(JSON.stringify(proof)).not.toContain(secret)
   })
 })

@@ -10,7 +10,7 @@ import { OperatorHome, readJson, writeJson } from "../../adapters/operator/Opera
 import { InvitationRecord, invitationFile } from "../../adapters/operator/Records.ts"
 import { encodeBase64Url } from "../../crypto/Base64.ts"
 import { utf8 } from "../../crypto/Bytes.ts"
-import { invitationId } from "../../crypto/Trust.ts"
+import { invitationId } from "../../crypto/Invitations.ts"
 import { base32Token } from "../../crypto/Unguessable.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Entropy } from "../../ports/Entropy.ts"
