@@ -13,6 +13,7 @@ import type { DeviceId, Digest, Incarnation, InvitationId, OrderId } from "../sc
 import type { Role } from "../schemas/ManagementApi.ts"
 import type { Receipt } from "../schemas/Receipt.ts"
 import type { CancelOrder, LaneName, OrderProgress, OrderState, WorkOrder } from "../schemas/WorkOrder.ts"
+import type { PruneReason } from "./RetentionStore.ts"
 
 /** The store could not be read or written; nothing was changed. */
 export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
@@ -38,6 +39,8 @@ export interface DeviceRow {
   /** When that was, by the device's own clock. */
   readonly toldAtMs: number | null
   readonly blocked: string | null
+  /** Codes of what is weaker on it than it should be; those of a newer version are kept as they come. */
+  readonly degraded: ReadonlyArray<string>
   readonly lastReceipt: number
   /** Version of the root it held at its last poll. */
   readonly rootVersion: number | null
@@ -77,6 +80,8 @@ export interface JobRow {
   readonly receiptDigest: Digest | null
   readonly outputChunks: number
   readonly artifactBytes: number
+  /** When and why output and artifacts were dropped, or null while they are kept. */
+  readonly resultsPruned: { readonly atMs: number; readonly why: PruneReason } | null
 }
 
 export interface OutputChunk {
@@ -92,7 +97,54 @@ export interface ReceiptRow {
   readonly envelope: DsseEnvelope
 }
 
+/** An API token as it is shown; nobody has the token itself but whom it was given to. */
+export interface TokenRow {
+  readonly name: string
+  readonly role: Role
+  readonly createdAtMs: number
+  readonly createdBy: string
+  readonly expiresAtMs: number | null
+  /** Written at most once a minute. */
+  readonly lastUsedAtMs: number | null
+}
+
+/** Which devices are asked for; the newest enrolments first. What is absent does not matter. */
+export interface DeviceFilter {
+  readonly status?: DeviceStatus | undefined
+  readonly namePrefix?: string | undefined
+  /** Heard at or after this time. */
+  readonly seenSinceMs?: number | undefined
+  /** Not heard since this time. */
+  readonly unseenSinceMs?: number | undefined
+  /** Behind this device of an earlier page. */
+  readonly after?: { readonly atMs: number; readonly device: DeviceId } | undefined
+  readonly limit: number
+}
+
+/** Which jobs are asked for; the latest submissions first. */
+export interface JobFilter {
+  readonly device: DeviceId | null
+  readonly open: boolean
+  readonly state?: OrderState | undefined
+  /** Submitted at or after, and before. */
+  readonly sinceMs?: number | undefined
+  readonly untilMs?: number | undefined
+  /** Behind this job of an earlier page. */
+  readonly after?: { readonly atMs: number; readonly id: OrderId } | undefined
+  readonly limit: number
+}
+
+export interface AuditFilter {
+  readonly actor?: string | undefined
+  readonly action?: string | undefined
+  readonly sinceMs?: number | undefined
+  /** Older than the line with this number. */
+  readonly before?: number | undefined
+}
+
 export interface AuditRow {
+  /** Rises; never used twice. */
+  readonly id: number
   readonly atMs: number
   readonly actor: string
   readonly action: string
@@ -134,10 +186,7 @@ export class FleetStore extends Context.Service<
       atMs: number
     ) => Effect.Effect<"done" | "same" | "stale" | "unknown" | "name_taken", StoreError>
     readonly device: (device: DeviceId) => Effect.Effect<DeviceRow | null, StoreError>
-    readonly devices: (
-      status: DeviceStatus | null,
-      limit: number
-    ) => Effect.Effect<ReadonlyArray<DeviceRow>, StoreError>
+    readonly devices: (filter: DeviceFilter) => Effect.Effect<ReadonlyArray<DeviceRow>, StoreError>
     /** What a poll told (`toldAtMs` by the device's clock); the caller leaves out what only repeats the last minute's. */
     readonly sawDevice: (
       device: DeviceId,
@@ -147,6 +196,7 @@ export class FleetStore extends Context.Service<
         readonly incarnation: Incarnation
         readonly highWater: HighWater | null
         readonly blocked: string | null
+        readonly degraded: ReadonlyArray<string>
         readonly lastReceipt: number
         readonly rootVersion: number
       }
@@ -184,11 +234,7 @@ export class FleetStore extends Context.Service<
       StoreError
     >
     readonly job: (id: OrderId) => Effect.Effect<JobRow | null, StoreError>
-    readonly jobs: (filter: {
-      readonly device: DeviceId | null
-      readonly open: boolean
-      readonly limit: number
-    }) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
+    readonly jobs: (filter: JobFilter) => Effect.Effect<ReadonlyArray<JobRow>, StoreError>
     /**
      * Orders for a device above its high-water mark that it is not known to have taken, lowest place first, marked
      * `offered`; the list ends with the last one whose lane is among `lanes`. Orders of other lanes before it are in the
@@ -278,17 +324,34 @@ export class FleetStore extends Context.Service<
       maximum: number
     ) => Effect.Effect<ReadonlyArray<HealthReport>, StoreError>
 
-    /** Role of the token with this SHA-256, with the name it was made for. */
-    readonly tokenByHash: (
-      hash: string
-    ) => Effect.Effect<{ readonly name: string; readonly role: Role } | null, StoreError>
+    /** The token with this SHA-256, expired or not. */
+    readonly tokenByHash: (hash: string) => Effect.Effect<TokenRow | null, StoreError>
+    readonly tokens: Effect.Effect<ReadonlyArray<TokenRow>, StoreError>
     readonly addToken: (
       name: string,
       role: Role,
       hash: string,
-      atMs: number
+      atMs: number,
+      /** Who makes it (default: the console of the server's machine), and until when it counts (default: for ever). */
+      more?: { readonly actor?: string; readonly expiresAtMs?: number | null }
     ) => Effect.Effect<"added" | "name_taken", StoreError>
-    readonly audit: (maximum: number) => Effect.Effect<ReadonlyArray<AuditRow>, StoreError>
+    /** Puts another secret in a token's place. False when there is no such token. */
+    readonly rotateToken: (
+      name: string,
+      hash: string,
+      expiresAtMs: number | null,
+      actor: string,
+      atMs: number
+    ) => Effect.Effect<boolean, StoreError>
+    /** False when there is no such token. */
+    readonly revokeToken: (name: string, actor: string, atMs: number) => Effect.Effect<boolean, StoreError>
+    /** Notes when a token was last used. */
+    readonly tokenUsed: (name: string, atMs: number) => Effect.Effect<void, StoreError>
+    /** The newest first. */
+    readonly audit: (
+      maximum: number,
+      filter?: AuditFilter
+    ) => Effect.Effect<ReadonlyArray<AuditRow>, StoreError>
     readonly counts: Effect.Effect<
       {
         readonly devices: Readonly<Record<DeviceStatus, number>>

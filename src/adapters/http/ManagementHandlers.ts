@@ -97,7 +97,7 @@ export const DeviceHandlers = (options: ManagementOptions) =>
           return { ok: true } as const
         }),
         list: Effect.fnUntraced(function* ({ query }) {
-          const rows = yield* orUnavailable(store.devices(query.status ?? null, Limits.pageItems))
+          const rows = yield* orUnavailable(store.devices({ status: query.status, limit: Limits.pageItems }))
           const nowMs = yield* Clock.currentTimeMillis
           return { devices: rows.map((row) => deviceView(row, nowMs, options.pollSleepMs)) }
         }),

@@ -3,11 +3,13 @@
  * worker threads or the process itself, is the program's choice.
  */
 import { join } from "node:path"
-import { Effect, Layer } from "effect"
+import { Context, Effect, Layer } from "effect"
 import { FleetStore, StoreError } from "../../ports/FleetStore.ts"
+import { RetentionStore } from "../../ports/RetentionStore.ts"
 import type { DatabaseDefinition, DatabaseHost, DatabaseSync, Methods, SqliteError } from "./Database.ts"
 import { fleetDatabase } from "./fleet/FleetDatabase.ts"
 import type { FleetMethods } from "./fleet/FleetMethods.ts"
+import type { RetentionMethods } from "./fleet/Retention.ts"
 import { type SeriesMethods, seriesDatabase } from "./fleet/SeriesDatabase.ts"
 import { hostInProcess, openInProcess } from "./InProcessDatabase.ts"
 import { openInWorker } from "./WorkerDatabase.ts"
@@ -71,11 +73,44 @@ export const makeFleetStore = (
     addHealth: through(series)("addHealth"),
     health: through(series)("health"),
     tokenByHash: ask("tokenByHash"),
+    tokens: Effect.suspend(() => ask("tokens")()),
     addToken: ask("addToken"),
+    rotateToken: ask("rotateToken"),
+    revokeToken: ask("revokeToken"),
+    tokenUsed: ask("tokenUsed"),
     audit: ask("audit"),
     counts: Effect.suspend(() => ask("counts")())
   }
 }
+
+/** The port `RetentionStore` over the same registry. */
+const makeRetentionStore = (fleet: DatabaseHost<RetentionMethods>): RetentionStore["Service"] => {
+  const ask = through(fleet)
+  return {
+    unusedPayloads: ask("unusedPayloads"),
+    strayArtifacts: ask("strayArtifacts"),
+    pruneResults: ask("pruneResults"),
+    pruneOutput: ask("pruneOutput"),
+    pruneJobs: ask("pruneJobs"),
+    pruneReceipts: ask("pruneReceipts"),
+    pruneAudit: ask("pruneAudit"),
+    pruneExpired: ask("pruneExpired"),
+    pruneEnrolments: ask("pruneEnrolments"),
+    prunedJob: ask("prunedJob"),
+    receiptCut: ask("receiptCut"),
+    amounts: Effect.suspend(() => ask("amounts")())
+  }
+}
+
+/** Both ports over two hosts. */
+const bothPorts = (
+  fleet: DatabaseHost<FleetMethods & RetentionMethods>,
+  series: DatabaseHost<SeriesMethods>,
+  options: FleetStoreOptions
+) =>
+  Context.make(FleetStore, makeFleetStore(fleet, series, options)).pipe(
+    Context.add(RetentionStore, makeRetentionStore(fleet))
+  )
 
 const files = (folder: string) => ({ fleet: join(folder, "fleet.db"), series: join(folder, "series.db") })
 
@@ -86,17 +121,16 @@ export const SqliteFleetStore = (
     readonly entry: URL
     readonly onTrouble?: (reason: string) => void
   }
-): Layer.Layer<FleetStore, SqliteError> => {
+): Layer.Layer<FleetStore | RetentionStore, SqliteError> => {
   const { entry, folder, onTrouble } = options
   const host = <M extends Methods>(definition: DatabaseDefinition<M>, path: string) =>
     openInWorker(definition, { path, entry, ...(onTrouble === undefined ? {} : { onTrouble }) })
-  return Layer.effect(
-    FleetStore,
+  return Layer.effectContext(
     Effect.gen(function* () {
       const paths = files(folder)
       const fleet = yield* host(fleetDatabase, paths.fleet)
       const series = yield* host(seriesDatabase, paths.series)
-      return makeFleetStore(fleet, series, options)
+      return bothPorts(fleet, series, options)
     })
   )
 }
@@ -104,14 +138,13 @@ export const SqliteFleetStore = (
 /** The same files served by the calling thread: for short commands beside a running server. */
 export const SqliteFleetStoreInProcess = (
   options: FleetStoreOptions & { readonly folder: string }
-): Layer.Layer<FleetStore, SqliteError> =>
-  Layer.effect(
-    FleetStore,
+): Layer.Layer<FleetStore | RetentionStore, SqliteError> =>
+  Layer.effectContext(
     Effect.gen(function* () {
       const paths = files(options.folder)
       const fleet = yield* openInProcess(fleetDatabase, paths.fleet)
       const series = yield* openInProcess(seriesDatabase, paths.series)
-      return makeFleetStore(fleet, series, options)
+      return bothPorts(fleet, series, options)
     })
   )
 
@@ -119,12 +152,11 @@ export const SqliteFleetStoreInProcess = (
 export const SqliteFleetStoreOver = (
   databases: { readonly fleet: DatabaseSync; readonly series: DatabaseSync },
   options: FleetStoreOptions
-): Layer.Layer<FleetStore, SqliteError> =>
-  Layer.effect(
-    FleetStore,
+): Layer.Layer<FleetStore | RetentionStore, SqliteError> =>
+  Layer.effectContext(
     Effect.gen(function* () {
       const fleet = yield* hostInProcess(fleetDatabase, databases.fleet)
       const series = yield* hostInProcess(seriesDatabase, databases.series)
-      return makeFleetStore(fleet, series, options)
+      return bothPorts(fleet, series, options)
     })
   )

@@ -1,9 +1,10 @@
-/** Roots, invitations, tokens and the audit log: the small tables of the fleet database. */
+/** Roots, invitations and the audit log: the small tables of the fleet database. */
 import type { AuditRow } from "../../../ports/FleetStore.ts"
 import type { DsseEnvelope } from "../../../schemas/Dsse.ts"
-import type { Role } from "../../../schemas/ManagementApi.ts"
 import type { DatabaseSync } from "../Database.ts"
+import { type Condition, conditions, statementsByText, valuesOf } from "./Filters.ts"
 import { type FleetMethods, fromJson, integer, type Row, text, toJson } from "./FleetMethods.ts"
+import { tokenMethods } from "./Tokens.ts"
 
 /** Adds a line to the audit log; who did what to whom. */
 export type Audit = (atMs: number, actor: string, action: string, subject: string) => void
@@ -44,39 +45,37 @@ const invitationMethods = (database: DatabaseSync, audit: Audit) => {
   } satisfies Partial<FleetMethods>
 }
 
-const tokenMethods = (database: DatabaseSync, audit: Audit) => {
-  const find = database.prepare("SELECT name, role FROM tokens WHERE hash = ?")
-  const insert = database.prepare(
-    "INSERT INTO tokens (hash, name, role, created_at_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-  )
+/** Lines of the log, the newest first, as far as they fit a filter. */
+const listing = (database: DatabaseSync) => {
+  const statements = statementsByText(database)
   return {
-    tokenByHash: (hash) => {
-      const row = find.get(hash) as Row | undefined
-      return row === undefined ? null : { name: text(row, "name"), role: text(row, "role") as Role }
-    },
-    addToken: (name, role, hash, atMs) => {
-      if (insert.run(hash, name, role, atMs).changes === 0) return "name_taken"
-      audit(atMs, "console", "create token", `${name} (${role})`)
-      return "added"
-    }
-  } satisfies Partial<FleetMethods>
-}
-
-/** All of them, with the log's own reading method. */
-export const smallTables = (database: DatabaseSync, audit: Audit) => {
-  const list = database.prepare("SELECT at_ms, actor, action, subject FROM audit ORDER BY id DESC LIMIT ?")
-  return {
-    ...rootMethods(database, audit),
-    ...invitationMethods(database, audit),
-    ...tokenMethods(database, audit),
-    audit: (maximum) =>
-      list.all(maximum).map(
+    audit: (maximum, { action, actor, before, sinceMs } = {}) => {
+      const where: Array<Condition> = []
+      if (before !== undefined) where.push(["id < ?", before])
+      if (actor !== undefined) where.push(["actor = ?", actor])
+      if (action !== undefined) where.push(["action = ?", action])
+      if (sinceMs !== undefined) where.push(["at_ms >= ?", sinceMs])
+      const rows = statements(
+        `SELECT id, at_ms, actor, action, subject FROM audit ${conditions(where)} ORDER BY id DESC LIMIT ?`
+      ).all(...valuesOf(where), maximum)
+      return rows.map(
         (row): AuditRow => ({
+          id: integer(row, "id"),
           atMs: integer(row, "at_ms"),
           actor: text(row, "actor"),
           action: text(row, "action"),
           subject: text(row, "subject")
         })
       )
+    }
   } satisfies Partial<FleetMethods>
 }
+
+/** All of them, with the log's own reading method. */
+export const smallTables = (database: DatabaseSync, audit: Audit) =>
+  ({
+    ...rootMethods(database, audit),
+    ...invitationMethods(database, audit),
+    ...tokenMethods(database, audit),
+    ...listing(database)
+  }) satisfies Partial<FleetMethods>

@@ -5,6 +5,7 @@ import type { DeviceId, Incarnation } from "../../../schemas/Ids.ts"
 import { Limits } from "../../../schemas/Limits.ts"
 import type { DatabaseSync } from "../Database.ts"
 import type { Audit } from "./Audit.ts"
+import { type Condition, conditions, statementsByText, valuesOf } from "./Filters.ts"
 import {
   type FleetMethods,
   fromJson,
@@ -35,6 +36,7 @@ const toDevice = (row: Row): DeviceRow => ({
   highWater: fromJsonOrNull(row, "high_water"),
   toldAtMs: integerOrNull(row, "told_at_ms"),
   blocked: textOrNull(row, "blocked"),
+  degraded: fromJson(row, "degraded"),
   lastReceipt: integer(row, "last_receipt"),
   rootVersion: integerOrNull(row, "root_version"),
   objection: textOrNull(row, "objection") as StoredObjection | null
@@ -130,7 +132,7 @@ const admission = (database: DatabaseSync, find: (device: DeviceId) => Row | und
 const seen = (database: DatabaseSync, audit: Audit) => {
   const update = database.prepare(`
     UPDATE devices SET last_seen_at_ms = ?, told_at_ms = ?, incarnation = ?, high_water = ?, blocked = ?, last_receipt = ?,
-      root_version = ?
+      root_version = ?, degraded = ?
     WHERE device = ?`)
   const object = database.prepare(
     "UPDATE devices SET objection = ? WHERE device = ? AND status = 'accepted' AND objection IS NOT ?"
@@ -146,7 +148,8 @@ const seen = (database: DatabaseSync, audit: Audit) => {
     sawDevice: (device, told) => {
       const mark = told.highWater === null ? null : toJson(told.highWater)
       const { atMs, blocked, incarnation, lastReceipt, rootVersion, toldAtMs } = told
-      update.run(atMs, toldAtMs, incarnation, mark, blocked, lastReceipt, rootVersion, device)
+      const degraded = toJson(told.degraded)
+      update.run(atMs, toldAtMs, incarnation, mark, blocked, lastReceipt, rootVersion, degraded, device)
     },
     object: (device, objection, atMs) => {
       if (object.run(objection, device, objection).changes > 0)
@@ -175,10 +178,7 @@ const seen = (database: DatabaseSync, audit: Audit) => {
 
 export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
   const byId = database.prepare("SELECT * FROM devices WHERE device = ?")
-  const all = database.prepare("SELECT * FROM devices ORDER BY enrolled_at_ms DESC, device LIMIT ?")
-  const byStatus = database.prepare(
-    "SELECT * FROM devices WHERE status = ? ORDER BY enrolled_at_ms DESC, device LIMIT ?"
-  )
+  const statements = statementsByText(database)
   const behind = "FROM devices WHERE status = 'accepted' AND (root_version IS NULL OR root_version < ?)"
   const countBehind = database.prepare(`SELECT count(*) AS n ${behind}`)
   const listBehind = database.prepare(`SELECT * ${behind} ORDER BY last_seen_at_ms, device LIMIT ?`)
@@ -195,6 +195,23 @@ export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
       const row = find(device)
       return row === undefined ? null : toDevice(row)
     },
-    devices: (status, limit) => (status === null ? all.all(limit) : byStatus.all(status, limit)).map(toDevice)
+    devices: ({ after, limit, namePrefix, seenSinceMs, status, unseenSinceMs }) => {
+      const where: Array<Condition> = []
+      if (status !== undefined) where.push(["status = ?", status])
+      if (namePrefix !== undefined) where.push(["substr(name, 1, ?) = ?", namePrefix.length, namePrefix])
+      if (seenSinceMs !== undefined) where.push(["last_seen_at_ms >= ?", seenSinceMs])
+      if (unseenSinceMs !== undefined) where.push(["coalesce(last_seen_at_ms, 0) < ?", unseenSinceMs])
+      if (after !== undefined)
+        where.push([
+          "enrolled_at_ms < ? OR (enrolled_at_ms = ? AND device > ?)",
+          after.atMs,
+          after.atMs,
+          after.device
+        ])
+      const rows = statements(
+        `SELECT * FROM devices ${conditions(where)} ORDER BY enrolled_at_ms DESC, device LIMIT ?`
+      ).all(...valuesOf(where), limit)
+      return rows.map(toDevice)
+    }
   } satisfies Partial<FleetMethods>
 }

@@ -7,6 +7,7 @@ import { type FleetMethods, integer, type Row, text } from "./FleetMethods.ts"
 import { fleetMigrations } from "./FleetSchema.ts"
 import { jobMethods } from "./Jobs.ts"
 import { receiptMethods } from "./Receipts.ts"
+import { type RetentionMethods, retentionMethods } from "./Retention.ts"
 
 const counts = (database: DatabaseSync): FleetMethods["counts"] => {
   const devices = database.prepare("SELECT status, count(*) AS n FROM devices GROUP BY status")
@@ -17,7 +18,7 @@ const counts = (database: DatabaseSync): FleetMethods["counts"] => {
   return () => ({ devices: { ...none, ...tally(devices.all(), "status") }, jobs: tally(jobs.all(), "state") })
 }
 
-export const fleetDatabase: DatabaseDefinition<FleetMethods> = {
+export const fleetDatabase: DatabaseDefinition<FleetMethods & RetentionMethods> = {
   name: "fleet",
   migrations: fleetMigrations,
   build: (database) => {
@@ -27,6 +28,7 @@ export const fleetDatabase: DatabaseDefinition<FleetMethods> = {
       ...deviceMethods(database, audit),
       ...jobMethods(database, audit),
       ...receiptMethods(database),
+      ...retentionMethods(database),
       counts: counts(database)
     }
   }

@@ -12,7 +12,9 @@ type Synchronous<F> = F extends (...args: infer A) => Effect.Effect<infer R, unk
   : never
 
 type PortMethods = {
-  readonly [K in Exclude<keyof Port, "addHealth" | "health" | "counts" | "enrol">]: Synchronous<Port[K]>
+  readonly [K in Exclude<keyof Port, "addHealth" | "health" | "counts" | "tokens" | "enrol">]: Synchronous<
+    Port[K]
+  >
 }
 
 export type FleetMethods = PortMethods & {
@@ -22,6 +24,7 @@ export type FleetMethods = PortMethods & {
     atMs: number,
     maximumDevices: number
   ) => Effect.Success<ReturnType<Port["enrol"]>>
+  readonly tokens: () => Effect.Success<Port["tokens"]>
   readonly counts: () => Effect.Success<Port["counts"]>
 }
 

@@ -1,5 +1,6 @@
 /** Orders in the fleet database: submission, offering, progress, cancels, output and artifacts. */
 import type { JobRow } from "../../../ports/FleetStore.ts"
+import type { PruneReason } from "../../../ports/RetentionStore.ts"
 import type { HighWater } from "../../../schemas/DeviceApi.ts"
 import type { DsseEnvelope } from "../../../schemas/Dsse.ts"
 import type { DeviceId, Digest, OrderId } from "../../../schemas/Ids.ts"
@@ -7,6 +8,7 @@ import { Limits } from "../../../schemas/Limits.ts"
 import { isFinal, type OrderProgress, type OrderState } from "../../../schemas/WorkOrder.ts"
 import type { DatabaseSync } from "../Database.ts"
 import type { Audit } from "./Audit.ts"
+import { type Condition, conditions, statementsByText, valuesOf } from "./Filters.ts"
 import {
   type FleetMethods,
   fromJson,
@@ -18,6 +20,11 @@ import {
   textOrNull,
   toJson
 } from "./FleetMethods.ts"
+
+const prunedOf = (row: Row): JobRow["resultsPruned"] => {
+  const atMs = integerOrNull(row, "results_pruned_at_ms")
+  return atMs === null ? null : { atMs, why: text(row, "results_pruned_why") as PruneReason }
+}
 
 export const toJob = (row: Row): JobRow => ({
   id: text(row, "id") as OrderId,
@@ -38,7 +45,8 @@ export const toJob = (row: Row): JobRow => ({
   receipt: fromJsonOrNull(row, "receipt"),
   receiptDigest: textOrNull(row, "receipt_digest") as Digest | null,
   outputChunks: integer(row, "output_chunks"),
-  artifactBytes: integer(row, "artifact_bytes")
+  artifactBytes: integer(row, "artifact_bytes"),
+  resultsPruned: prunedOf(row)
 })
 
 interface Place {
@@ -60,8 +68,8 @@ const submission = (database: DatabaseSync, find: (id: OrderId) => Row | undefin
   const mark = database.prepare("SELECT high_water FROM devices WHERE device = ?")
   const insert = database.prepare(`
     INSERT INTO jobs (id, device, lane, root_version, counter, digest, payload_digest, work_order, envelope, state,
-      submitted_at_ms, submitted_by, changed_at_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)`)
+      submitted_at_ms, submitted_by, changed_at_ms, expires_at_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)`)
 
   /** The last place given out for a device: by us, or (after our own restore from a backup) by what the device has. */
   const lastPlace = (
@@ -103,7 +111,8 @@ const submission = (database: DatabaseSync, find: (id: OrderId) => Row | undefin
         toJson(envelope),
         atMs,
         actor,
-        atMs
+        atMs,
+        order.expires_at_ms
       )
       audit(atMs, actor, "submit", `${order.id} for ${order.device}`)
       return "queued"
@@ -202,7 +211,9 @@ const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined)
     WHERE id = ?`)
   const chunk = database.prepare("SELECT bytes FROM output WHERE job = ? AND sequence = ?")
   const addChunk = database.prepare("INSERT INTO output (job, sequence, bytes) VALUES (?, ?, ?)")
-  const countChunk = database.prepare("UPDATE jobs SET output_chunks = max(output_chunks, ?) WHERE id = ?")
+  const countChunk = database.prepare(
+    "UPDATE jobs SET output_chunks = max(output_chunks, ?), output_bytes = output_bytes + ? WHERE id = ?"
+  )
   const chunks = database.prepare(
     "SELECT sequence, bytes FROM output WHERE job = ? AND sequence >= ? ORDER BY sequence LIMIT ?"
   )
@@ -232,7 +243,7 @@ const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined)
       if (there !== undefined) return Buffer.compare(there.bytes, bytes) === 0
       addChunk.run(order, sequence, bytes)
       // Behind the highest sequence, not a count: each attempt at an order begins a range of its own.
-      countChunk.run(sequence + 1, order)
+      countChunk.run(sequence + 1, bytes.length, order)
       return true
     },
     output: (order, from, maximum) =>
@@ -245,18 +256,20 @@ const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined)
 }
 
 const listing = (database: DatabaseSync) => {
-  const newest = "ORDER BY submitted_at_ms DESC, id DESC LIMIT"
-  const all = database.prepare(`SELECT * FROM jobs ${newest} ?`)
-  const open = database.prepare(`SELECT * FROM jobs WHERE final = 0 ${newest} ?`)
-  const ofDevice = database.prepare(`SELECT * FROM jobs WHERE device = ? ${newest} ?`)
-  const openOfDevice = database.prepare(`SELECT * FROM jobs WHERE device = ? AND final = 0 ${newest} ?`)
+  const statements = statementsByText(database)
   const use = database.prepare("SELECT min(final) AS final FROM jobs WHERE device = ? AND payload_digest = ?")
   return {
-    jobs: ({ device, limit, open: onlyOpen }) => {
-      const rows =
-        device === null
-          ? (onlyOpen ? open : all).all(limit)
-          : (onlyOpen ? openOfDevice : ofDevice).all(device, limit)
+    jobs: ({ after, device, limit, open, sinceMs, state, untilMs }) => {
+      const where: Array<Condition> = []
+      if (device !== null) where.push(["device = ?", device])
+      if (open) where.push(["final = ?", 0])
+      if (state !== undefined) where.push(["state = ?", state])
+      if (sinceMs !== undefined) where.push(["submitted_at_ms >= ?", sinceMs])
+      if (untilMs !== undefined) where.push(["submitted_at_ms < ?", untilMs])
+      if (after !== undefined) where.push(["(submitted_at_ms, id) < (?, ?)", after.atMs, after.id])
+      const rows = statements(
+        `SELECT * FROM jobs ${conditions(where)} ORDER BY submitted_at_ms DESC, id DESC LIMIT ?`
+      ).all(...valuesOf(where), limit)
       return rows.map(toJob)
     },
     payloadUse: (device, digest) => {
