@@ -60,8 +60,13 @@ export const setting = <S extends Schema.Codec<unknown, unknown>>(
     values: schema
   })
 
+/** Words for a key without a default to show. */
+interface ExampleNotes extends SettingNotes {
+  readonly example: unknown
+}
+
 /** A key that is null where nobody sets it. */
-export const unsetSetting = <S extends Schema.Codec<unknown, unknown>>(schema: S, notes: SettingNotes) =>
+export const unsetSetting = <S extends Schema.Codec<unknown, unknown>>(schema: S, notes: ExampleNotes) =>
   declare(Schema.NullOr(schema).pipe(Schema.withDecodingDefault(Effect.succeed(null))), {
     ...noKeys,
     notes,
@@ -69,13 +74,13 @@ export const unsetSetting = <S extends Schema.Codec<unknown, unknown>>(schema: S
   })
 
 /** A key that is absent where nobody sets it. */
-export const optionalSetting = <S extends Schema.Codec<unknown, unknown>>(schema: S, notes: SettingNotes) =>
+export const optionalSetting = <S extends Schema.Codec<unknown, unknown>>(schema: S, notes: ExampleNotes) =>
   declare(Schema.optionalKey(schema), { ...noKeys, notes, values: schema })
 
 /** A key that the program itself gives a value where nobody else does; `fallback` says which. */
 export const programSetting = <S extends Schema.Codec<unknown, unknown>>(
   schema: S,
-  notes: SettingNotes & { readonly fallback: string }
+  notes: ExampleNotes & { readonly fallback: string }
 ) => declare(schema, { ...noKeys, notes, values: schema })
 
 /** A table of further keys, none of which must be given. */

@@ -94,7 +94,7 @@ const entry = (setting: Setting): ReadonlyArray<string> => {
   const form = formOf(setting)
   const value = `${form.charAt(0).toUpperCase()}${form.slice(1)}; default: ${fallbackText(setting)}.`
   const shown = notes.example ?? setting.fallback
-  return ["", ...told, ...wrap(value).map((line) => `# ${line}`), `#${name} = ${tomlOf(shown ?? "")}`]
+  return ["", ...told, ...wrap(value).map((line) => `# ${line}`), `#${name} = ${tomlOf(shown)}`]
 }
 
 /**

@@ -1,17 +1,30 @@
 /** The client's command line. */
 import { Effect } from "effect"
 import { Command } from "effect/cli"
-import { type ClientArguments, clientFlags, readSettings } from "./ClientSettings.ts"
+import { ClientConfig } from "../../schemas/ClientConfig.ts"
+import { configCommand } from "../ConfigCommand.ts"
+import { clientArguments, loadClientConfig, readSettings, runFlags, settingFlags } from "./ClientSettings.ts"
 import { runClient } from "./RunClient.ts"
+
+const config = configCommand({
+  program: "client",
+  schema: ClientConfig,
+  load: Effect.flatMap(clientArguments(), (args) => loadClientConfig(args, process.env))
+})
 
 /** `client.js`. `entry` is the program's own file, from which the ledger's thread is started. */
 export const clientCommand = (entry: URL) =>
-  Command.make("client.js", clientFlags, (args: ClientArguments) =>
-    Effect.flatMap(readSettings(args, process.env), (settings) => runClient(settings, entry))
+  Command.make("client.js", runFlags, (given) =>
+    Effect.gen(function* () {
+      const settings = yield* readSettings(yield* clientArguments(given), process.env)
+      yield* runClient(settings, entry)
+    })
   ).pipe(
     Command.withDescription(
       "The Postern client: connects outward only, fetches work packages that your operators signed, proves them, runs them in a jail and returns signed receipts."
     ),
+    Command.withSubcommands([config]),
+    Command.withGlobalFlags(settingFlags),
     Command.withExamples([
       {
         command: "POSTERN_INVITATION=postern-invite-v1.… client.js",

@@ -2,8 +2,8 @@
 import { homedir, hostname } from "node:os"
 import { join } from "node:path"
 import { Effect, Option, Result, Schema } from "effect"
-import { Flag } from "effect/cli"
-import { type ConfigError, loadConfig } from "../../adapters/TomlConfig.ts"
+import { Flag, GlobalFlag } from "effect/cli"
+import { type ConfigError, type LoadedConfig, loadConfig, renderProblem } from "../../adapters/TomlConfig.ts"
 import { ClientConfig } from "../../schemas/ClientConfig.ts"
 import type { Invitation } from "../../schemas/Enrolment.ts"
 import { Name } from "../../schemas/Ids.ts"
@@ -25,25 +25,40 @@ export const misconfigured = (...problems: ReadonlyArray<string>) =>
 const text = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
 
-/** The command line. */
-export const clientFlags = {
-  config: text("config", "FILE", "A TOML file with settings; also $POSTERN_CONFIG"),
-  state: text(
+const ConfigFlag = GlobalFlag.Setting("config")({
+  flag: text("config", "FILE", "A TOML file with settings; also $POSTERN_CONFIG")
+})
+
+const StateFlag = GlobalFlag.Setting("state")({
+  flag: text(
     "state",
     "DIR",
     "Where keys, ledger and packages are kept; also $POSTERN_STATE. Default /var/lib/postern for root, else ~/.local/state/postern"
-  ),
-  server: text(
+  )
+})
+
+const ServerFlag = GlobalFlag.Setting("server")({
+  flag: text(
     "server",
     "URL",
     "The server to enrol with by claim code, such as https://postern.example; also $POSTERN_SERVER"
-  ),
+  )
+})
+
+const NameFlag = GlobalFlag.Setting("name")({
+  flag: text("name", "NAME", "The name to ask for at enrolment; also $POSTERN_NAME. Default the host's name")
+})
+
+/** Flags that every command of the client takes. */
+export const settingFlags = [ConfigFlag, StateFlag, ServerFlag, NameFlag] as const
+
+/** Flags of the run itself. */
+export const runFlags = {
   invitation: text(
     "invitation",
     "TEXT",
     "What `postern invite` printed; better in $POSTERN_INVITATION, since others can see command lines"
   ),
-  name: text("name", "NAME", "The name to ask for at enrolment; also $POSTERN_NAME. Default the host's name"),
   once: Flag.Boolean("once").pipe(
     Flag.withDescription("Poll until the server has answered once, finish what came of it, and stop"),
     Flag.withDefault(false)
@@ -60,6 +75,21 @@ export interface ClientArguments {
   readonly once: boolean
 }
 
+/** The flags of this invocation. */
+export const clientArguments = (
+  given: Pick<ClientArguments, "invitation" | "once"> = { invitation: Option.none(), once: false }
+) =>
+  Effect.gen(function* () {
+    const args: ClientArguments = {
+      ...given,
+      config: yield* ConfigFlag,
+      state: yield* StateFlag,
+      server: yield* ServerFlag,
+      name: yield* NameFlag
+    }
+    return args
+  })
+
 export interface ClientSettings {
   readonly config: ClientConfig
   readonly configurationDigest: string | null
@@ -73,11 +103,10 @@ export const defaultStateFolder = (env: NodeJS.ProcessEnv): string =>
     ? "/var/lib/postern"
     : join(env["XDG_STATE_HOME"] || join(homedir(), ".local", "state"), "postern")
 
-/** The host's name where it is a good one. */
-const hostName = (): Name | null => {
-  const short = hostname().toLowerCase().split(".")[0] ?? ""
-  const name = Schema.decodeResult(Name)(short)
-  return Result.isSuccess(name) ? name.success : null
+/** The host's name as a default, where it is a good one. */
+const nameOfHost = (): { readonly name?: string } => {
+  const name = hostname().toLowerCase().split(".")[0] ?? ""
+  return Schema.is(Name)(name) ? { name } : {}
 }
 
 const nonEmpty = (value: string | undefined): string | undefined => (value === "" ? undefined : value)
@@ -90,37 +119,34 @@ const invitationIn = (
   return given === undefined ? Result.succeed(null) : readInvitation(given)
 }
 
-/** The key people get wrong most says what it wants; the others speak for themselves. */
-const explain = (error: ConfigError): string =>
-  error.key === "server"
-    ? `${error.source}: server: it must be scheme, host and port alone, such as https://postern.example`
-    : error.message
+/** Puts flags, environment and file together. */
+export const loadClientConfig = (
+  args: ClientArguments,
+  env: NodeJS.ProcessEnv
+): Effect.Effect<LoadedConfig<ClientConfig>, ConfigError> =>
+  loadConfig<ClientConfig>({
+    schema: ClientConfig,
+    file: Option.getOrUndefined(args.config) ?? nonEmpty(env["POSTERN_CONFIG"]),
+    environment: env,
+    defaults: { state_folder: defaultStateFolder(env), ...nameOfHost() },
+    flags: {
+      state_folder: Option.getOrUndefined(args.state),
+      server: Option.getOrUndefined(args.server)?.replace(/\/+$/, ""),
+      name: Option.getOrUndefined(args.name),
+      long_poll_ms: args.once ? 0 : undefined
+    }
+  })
 
-/** Puts flags, environment and file together. Fails with the list of what is wrong. */
+/** The configuration, and the invitation if there is one. Fails with the list of all that is wrong. */
 export const readSettings = (
   args: ClientArguments,
   env: NodeJS.ProcessEnv
 ): Effect.Effect<ClientSettings, Misconfigured> =>
   Effect.gen(function* () {
     const invitation = invitationIn(args, env)
-    const server = Option.getOrUndefined(args.server)
-    const loaded = yield* Effect.result(
-      loadConfig<ClientConfig>({
-        schema: ClientConfig,
-        file: Option.getOrUndefined(args.config) ?? nonEmpty(env["POSTERN_CONFIG"]),
-        environment: env,
-        aliases: { POSTERN_STATE: "state_folder" },
-        defaults: { state_folder: defaultStateFolder(env), name: hostName() },
-        flags: {
-          state_folder: Option.getOrUndefined(args.state),
-          server: server?.replace(/\/+$/, ""),
-          name: Option.getOrUndefined(args.name),
-          long_poll_ms: args.once ? 0 : undefined
-        }
-      })
-    )
+    const loaded = yield* Effect.result(loadClientConfig(args, env))
     const problems = [
-      ...(Result.isFailure(loaded) ? [explain(loaded.failure)] : []),
+      ...(Result.isFailure(loaded) ? loaded.failure.problems.map(renderProblem) : []),
       ...(Result.isFailure(invitation) ? [invitation.failure] : [])
     ]
     if (Result.isFailure(loaded) || Result.isFailure(invitation)) return yield* misconfigured(...problems)

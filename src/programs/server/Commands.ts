@@ -9,11 +9,12 @@ import { FleetStore } from "../../ports/FleetStore.ts"
 import { Identity } from "../../ports/Identity.ts"
 import type { ServerIdentity } from "../../schemas/Enrolment.ts"
 import { Name, type ServerId } from "../../schemas/Ids.ts"
-import type { ServerConfig } from "../../schemas/ServerConfig.ts"
+import { ServerConfig } from "../../schemas/ServerConfig.ts"
+import { configCommand } from "../ConfigCommand.ts"
 import { failure } from "../cli/Failure.ts"
 import { out } from "../cli/Screen.ts"
 import { CryptoServices, prepareState, runServer, ServerIdentityFiles } from "./RunServer.ts"
-import { serverConfig, settingFlags } from "./ServerSettings.ts"
+import { loadServerConfig, serverArguments, serverConfig, settingFlags } from "./ServerSettings.ts"
 
 /** Addresses for the identity when no port is bound: the configured ones, else where the server would listen. */
 const addressesOf = ({ addresses, host, port }: ServerConfig): ReadonlyArray<string> =>
@@ -82,6 +83,12 @@ const token = Command.make("token").pipe(
   Command.withSubcommands([createToken])
 )
 
+const config = configCommand({
+  program: "server",
+  schema: ServerConfig,
+  load: Effect.flatMap(serverArguments, (args) => loadServerConfig(args, process.env))
+})
+
 /** `server.js` and everything below it. */
 export const serverCommand = (entry: URL) => {
   const start = Effect.flatMap(serverConfig, (config) => runServer(config, entry))
@@ -92,7 +99,7 @@ export const serverCommand = (entry: URL) => {
     Command.withDescription(
       "The Postern server: keeps signed, encrypted work for devices that only ever connect outward, and what they return. It holds no key that could sign work or read a package."
     ),
-    Command.withSubcommands([run, identity, token]),
+    Command.withSubcommands([run, identity, token, config]),
     Command.withGlobalFlags(settingFlags),
     Command.withExamples([
       {

@@ -3,16 +3,16 @@ import { homedir } from "node:os"
 import { join } from "node:path"
 import { Effect, Option, Schema } from "effect"
 import { Flag, GlobalFlag } from "effect/cli"
-import { loadConfig } from "../../adapters/TomlConfig.ts"
+import { type ConfigError, type LoadedConfig, loadConfig, renderProblem } from "../../adapters/TomlConfig.ts"
 import { ServerConfig } from "../../schemas/ServerConfig.ts"
 
-/** The settings are wrong; exit code 78. */
+/** All that is wrong with the settings, as one list; exit code 78. */
 export class Misconfigured extends Schema.TaggedError<Misconfigured>()("Misconfigured", {
-  reason: Schema.String,
+  problems: Schema.Array(Schema.String),
   exitCode: Schema.Literal(78)
 }) {
   override get message(): string {
-    return `the server cannot run: ${this.reason}`
+    return ["the server cannot run:", ...this.problems.map((problem) => `  - ${problem}`)].join("\n")
   }
 }
 
@@ -58,30 +58,41 @@ export interface ServerArguments {
   readonly port: number | undefined
 }
 
-/** Puts the sources together and checks the result. */
-export const readSettings = (
+/** Puts flags, environment and file together. */
+export const loadServerConfig = (
   args: ServerArguments,
   env: NodeJS.ProcessEnv
-): Effect.Effect<ServerConfig, Misconfigured> =>
+): Effect.Effect<LoadedConfig<ServerConfig>, ConfigError> =>
   loadConfig<ServerConfig>({
     schema: ServerConfig,
     file: args.config ?? (env["POSTERN_CONFIG"] || undefined),
     environment: env,
-    aliases: { POSTERN_STATE: "state_folder" },
     defaults: { state_folder: defaultStateFolder(env) },
     flags: { state_folder: args.state, host: args.host, port: args.port }
-  }).pipe(
+  })
+
+/** The configuration. Fails with the list of all that is wrong. */
+export const readSettings = (
+  args: ServerArguments,
+  env: NodeJS.ProcessEnv
+): Effect.Effect<ServerConfig, Misconfigured> =>
+  loadServerConfig(args, env).pipe(
     Effect.map(({ config }) => config),
-    Effect.mapError((error) => new Misconfigured({ reason: error.message, exitCode: 78 }))
+    Effect.mapError(
+      ({ problems }) => new Misconfigured({ problems: problems.map(renderProblem), exitCode: 78 })
+    )
   )
 
-/** The settings of this invocation. */
-export const serverConfig = Effect.gen(function* () {
-  const args = {
+/** The flags of this invocation. */
+export const serverArguments = Effect.gen(function* () {
+  const args: ServerArguments = {
     config: Option.getOrUndefined(yield* ConfigFlag),
     state: Option.getOrUndefined(yield* StateFlag),
     host: Option.getOrUndefined(yield* HostFlag),
     port: Option.getOrUndefined(yield* PortFlag)
   }
-  return yield* readSettings(args, process.env)
+  return args
 })
+
+/** The settings of this invocation. */
+export const serverConfig = Effect.flatMap(serverArguments, (args) => readSettings(args, process.env))

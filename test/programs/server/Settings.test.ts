@@ -59,7 +59,7 @@ describe("the server's settings", () => {
       assert.match(yield* reasonOf({}, { POSTERN_PORT: "many" }), /POSTERN_PORT: port/)
       assert.match(
         yield* reasonOf({ config: yield* file("colour = 1") }),
-        /server\.toml: colour: there is no such key/
+        /server\.toml:1: colour: there is no such key/
       )
       assert.match(yield* reasonOf({ config: "/none.toml" }), /no such file/)
     })
