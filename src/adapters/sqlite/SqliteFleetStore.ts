@@ -6,10 +6,12 @@ import { join } from "node:path"
 import { Context, Effect, Layer } from "effect"
 import { FleetStore, StoreError } from "../../ports/FleetStore.ts"
 import { RetentionStore } from "../../ports/RetentionStore.ts"
+import { RolloutStore } from "../../ports/RolloutStore.ts"
 import type { DatabaseDefinition, DatabaseHost, DatabaseSync, Methods, SqliteError } from "./Database.ts"
 import { fleetDatabase } from "./fleet/FleetDatabase.ts"
 import type { FleetMethods } from "./fleet/FleetMethods.ts"
 import type { RetentionMethods } from "./fleet/Retention.ts"
+import type { RolloutMethods } from "./fleet/Rollouts.ts"
 import { type SeriesMethods, seriesDatabase } from "./fleet/SeriesDatabase.ts"
 import { hostInProcess, openInProcess } from "./InProcessDatabase.ts"
 import { openInWorker } from "./WorkerDatabase.ts"
@@ -102,14 +104,32 @@ const makeRetentionStore = (fleet: DatabaseHost<RetentionMethods>): RetentionSto
   }
 }
 
-/** Both ports over two hosts. */
-const bothPorts = (
-  fleet: DatabaseHost<FleetMethods & RetentionMethods>,
+/** The port `RolloutStore` over the same registry. */
+const makeRolloutStore = (fleet: DatabaseHost<RolloutMethods>): RolloutStore["Service"] => {
+  const ask = through(fleet)
+  return {
+    addRollout: ask("addRollout"),
+    rollout: ask("rollout"),
+    rollouts: ask("rollouts"),
+    rolloutsOf: ask("rolloutsOf"),
+    rolloutTally: ask("rolloutTally"),
+    rolloutMembers: ask("rolloutMembers"),
+    rolloutControls: ask("rolloutControls"),
+    plannedOrder: ask("plannedOrder"),
+    moveRollout: ask("moveRollout"),
+    controlRollout: ask("controlRollout")
+  }
+}
+
+/** The ports over two hosts. */
+const allPorts = (
+  fleet: DatabaseHost<FleetMethods & RetentionMethods & RolloutMethods>,
   series: DatabaseHost<SeriesMethods>,
   options: FleetStoreOptions
 ) =>
   Context.make(FleetStore, makeFleetStore(fleet, series, options)).pipe(
-    Context.add(RetentionStore, makeRetentionStore(fleet))
+    Context.add(RetentionStore, makeRetentionStore(fleet)),
+    Context.add(RolloutStore, makeRolloutStore(fleet))
   )
 
 const files = (folder: string) => ({ fleet: join(folder, "fleet.db"), series: join(folder, "series.db") })
@@ -121,7 +141,7 @@ export const SqliteFleetStore = (
     readonly entry: URL
     readonly onTrouble?: (reason: string) => void
   }
-): Layer.Layer<FleetStore | RetentionStore, SqliteError> => {
+): Layer.Layer<FleetStore | RetentionStore | RolloutStore, SqliteError> => {
   const { entry, folder, onTrouble } = options
   const host = <M extends Methods>(definition: DatabaseDefinition<M>, path: string) =>
     openInWorker(definition, { path, entry, ...(onTrouble === undefined ? {} : { onTrouble }) })
@@ -130,7 +150,7 @@ export const SqliteFleetStore = (
       const paths = files(folder)
       const fleet = yield* host(fleetDatabase, paths.fleet)
       const series = yield* host(seriesDatabase, paths.series)
-      return bothPorts(fleet, series, options)
+      return allPorts(fleet, series, options)
     })
   )
 }
@@ -138,13 +158,13 @@ export const SqliteFleetStore = (
 /** The same files served by the calling thread: for short commands beside a running server. */
 export const SqliteFleetStoreInProcess = (
   options: FleetStoreOptions & { readonly folder: string }
-): Layer.Layer<FleetStore | RetentionStore, SqliteError> =>
+): Layer.Layer<FleetStore | RetentionStore | RolloutStore, SqliteError> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const paths = files(options.folder)
       const fleet = yield* openInProcess(fleetDatabase, paths.fleet)
       const series = yield* openInProcess(seriesDatabase, paths.series)
-      return bothPorts(fleet, series, options)
+      return allPorts(fleet, series, options)
     })
   )
 
@@ -152,11 +172,11 @@ export const SqliteFleetStoreInProcess = (
 export const SqliteFleetStoreOver = (
   databases: { readonly fleet: DatabaseSync; readonly series: DatabaseSync },
   options: FleetStoreOptions
-): Layer.Layer<FleetStore | RetentionStore, SqliteError> =>
+): Layer.Layer<FleetStore | RetentionStore | RolloutStore, SqliteError> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const fleet = yield* hostInProcess(fleetDatabase, databases.fleet)
       const series = yield* hostInProcess(seriesDatabase, databases.series)
-      return bothPorts(fleet, series, options)
+      return allPorts(fleet, series, options)
     })
   )

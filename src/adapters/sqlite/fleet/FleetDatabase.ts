@@ -8,6 +8,7 @@ import { fleetMigrations } from "./FleetSchema.ts"
 import { jobMethods } from "./Jobs.ts"
 import { receiptMethods } from "./Receipts.ts"
 import { type RetentionMethods, retentionMethods } from "./Retention.ts"
+import { type RolloutMethods, rolloutMethods } from "./Rollouts.ts"
 
 const counts = (database: DatabaseSync): FleetMethods["counts"] => {
   const devices = database.prepare("SELECT status, count(*) AS n FROM devices GROUP BY status")
@@ -18,7 +19,7 @@ const counts = (database: DatabaseSync): FleetMethods["counts"] => {
   return () => ({ devices: { ...none, ...tally(devices.all(), "status") }, jobs: tally(jobs.all(), "state") })
 }
 
-export const fleetDatabase: DatabaseDefinition<FleetMethods & RetentionMethods> = {
+export const fleetDatabase: DatabaseDefinition<FleetMethods & RetentionMethods & RolloutMethods> = {
   name: "fleet",
   migrations: fleetMigrations,
   build: (database) => {
@@ -29,6 +30,7 @@ export const fleetDatabase: DatabaseDefinition<FleetMethods & RetentionMethods> 
       ...jobMethods(database, audit),
       ...receiptMethods(database),
       ...retentionMethods(database),
+      ...rolloutMethods(database, audit),
       counts: counts(database)
     }
   }

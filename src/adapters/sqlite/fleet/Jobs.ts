@@ -59,23 +59,22 @@ const isAbove = (place: Place, than: Place): boolean =>
 
 const placeOf = (mark: HighWater): Place => ({ rootVersion: mark.root_version, counter: mark.counter })
 
-const submission = (database: DatabaseSync, find: (id: OrderId) => Row | undefined, audit: Audit) => {
-  const accepted = database.prepare("SELECT high_water FROM devices WHERE device = ? AND status = 'accepted'")
-  const last = database.prepare(
-    "SELECT root_version, counter, digest FROM jobs WHERE device = ? ORDER BY root_version DESC, counter DESC LIMIT 1"
+/** Places in the devices' sequences. An order that waits for its phase lies far above; others pass below it. */
+const places = (database: DatabaseSync) => {
+  const last = database.prepare(`
+    SELECT root_version, counter, digest FROM jobs WHERE device = ? AND (held = 0 OR final = 1)
+    ORDER BY root_version DESC, counter DESC LIMIT 1`)
+  const highest = database.prepare(
+    "SELECT max(counter) AS counter FROM jobs WHERE device = ? AND (held = 0 OR final = 1)"
   )
-  const highest = database.prepare("SELECT max(counter) AS counter FROM jobs WHERE device = ?")
+  const at = database.prepare(
+    "SELECT 1 AS found FROM jobs WHERE device = ? AND root_version = ? AND counter = ?"
+  )
   const mark = database.prepare("SELECT high_water FROM devices WHERE device = ?")
-  const insert = database.prepare(`
-    INSERT INTO jobs (id, device, lane, root_version, counter, digest, payload_digest, work_order, envelope, state,
-      submitted_at_ms, submitted_by, changed_at_ms, expires_at_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)`)
-
+  const isTaken = (device: DeviceId, { counter, rootVersion }: Place): boolean =>
+    at.get(device, rootVersion, counter) !== undefined
   /** The last place given out for a device: by us, or (after our own restore from a backup) by what the device has. */
-  const lastPlace = (
-    device: DeviceId,
-    seen: Row | undefined
-  ): (Place & { readonly digest: Digest }) | null => {
+  const lastOf = (device: DeviceId): (Place & { readonly digest: Digest }) | null => {
     const row = last.get(device) as Row | undefined
     const ours =
       row === undefined
@@ -85,26 +84,57 @@ const submission = (database: DatabaseSync, find: (id: OrderId) => Row | undefin
             counter: integer(row, "counter"),
             digest: text(row, "digest") as Digest
           }
+    const seen = mark.get(device) as Row | undefined
     const highWater = seen === undefined ? null : fromJsonOrNull<HighWater>(seen, "high_water")
     if (highWater === null) return ours
     const theirs = { ...placeOf(highWater), digest: highWater.order_digest }
     return ours === null || isAbove(theirs, ours) ? theirs : ours
   }
   return {
+    isFree: (device: DeviceId, place: Place): boolean => {
+      const before = lastOf(device)
+      return (before === null || isAbove(place, before)) && !isTaken(device, place)
+    },
+    next: (device: DeviceId) => {
+      const before = lastOf(device)
+      const top = integerOrNull(highest.get(device) as Row, "counter") ?? 0
+      const rootVersion = before?.rootVersion ?? 0
+      const counter = Math.max(top, before?.counter ?? 0) + 1
+      // One that waits may stand just there.
+      const nextCounter = isTaken(device, { rootVersion, counter }) ? counter + 1 : counter
+      return { nextCounter, previous: before?.digest ?? null, rootVersion }
+    }
+  }
+}
+
+const submission = (database: DatabaseSync, find: (id: OrderId) => Row | undefined, audit: Audit) => {
+  const { isFree, next } = places(database)
+  const accepted = database.prepare("SELECT 1 AS found FROM devices WHERE device = ? AND status = 'accepted'")
+  const gated = database.prepare(`
+    SELECT 1 AS found FROM rollout_devices d JOIN rollouts r ON r.id = d.rollout
+    WHERE d.job = ? AND (d.phase > r.phase OR r.state <> 'running')`)
+  const insert = database.prepare(`
+    INSERT INTO jobs (id, device, lane, root_version, counter, digest, payload_digest, work_order, envelope, state,
+      submitted_at_ms, submitted_by, changed_at_ms, expires_at_ms, held)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)`)
+  // The device would refuse it from now on.
+  const overtake = database.prepare(`
+    UPDATE jobs SET state = 'removed', final = 1, version = version + 1, reason = 'overtaken', changed_at_ms = ?
+    WHERE device = ? AND held = 1 AND final = 0 AND (root_version, counter) < (?, ?)`)
+  return {
     submit: (order, envelope, digest, actor, atMs) => {
       const there = find(order.id)
       if (there !== undefined) return text(there, "digest") === digest ? "same" : "id_taken"
-      const seen = accepted.get(order.device) as Row | undefined
-      if (seen === undefined) return "unknown_device"
-      const before = lastPlace(order.device, seen)
-      const place = { rootVersion: order.root_version, counter: order.counter }
-      if (before !== null && !isAbove(place, before)) return "sequence_taken"
+      if (accepted.get(order.device) === undefined) return "unknown_device"
+      const { counter, device, root_version: rootVersion } = order
+      if (!isFree(device, { rootVersion, counter })) return "sequence_taken"
+      const isHeld = gated.get(order.id) !== undefined
       insert.run(
         order.id,
-        order.device,
+        device,
         order.lane,
-        order.root_version,
-        order.counter,
+        rootVersion,
+        counter,
         digest,
         order.payload.digest,
         toJson(order),
@@ -112,26 +142,20 @@ const submission = (database: DatabaseSync, find: (id: OrderId) => Row | undefin
         atMs,
         actor,
         atMs,
-        order.expires_at_ms
+        order.expires_at_ms,
+        isHeld ? 1 : 0
       )
-      audit(atMs, actor, "submit", `${order.id} for ${order.device}`)
+      if (!isHeld) overtake.run(atMs, device, rootVersion, counter)
+      audit(atMs, actor, "submit", `${order.id} for ${device}`)
       return "queued"
     },
-    sequence: (device) => {
-      const before = lastPlace(device, mark.get(device) as Row | undefined)
-      const top = integerOrNull(highest.get(device) as Row, "counter") ?? 0
-      return {
-        nextCounter: Math.max(top, before?.counter ?? 0) + 1,
-        previous: before?.digest ?? null,
-        rootVersion: before?.rootVersion ?? 0
-      }
-    }
+    sequence: next
   } satisfies Partial<FleetMethods>
 }
 
 const offering = (database: DatabaseSync) => {
   const open = database.prepare(`
-    SELECT * FROM jobs WHERE device = ? AND final = 0 AND state IN ('queued', 'offered') AND device_version < 0
+    SELECT * FROM jobs WHERE device = ? AND final = 0 AND held = 0 AND state IN ('queued', 'offered') AND device_version < 0
       AND (root_version, counter) > (?, ?) ORDER BY root_version, counter LIMIT ?`)
   const mark = database.prepare(
     "UPDATE jobs SET state = 'offered', version = version + 1, changed_at_ms = ? WHERE id = ?"
