@@ -22,7 +22,7 @@ import {
 } from "node:crypto"
 import { Layer } from "effect"
 import { encodeBase64Url } from "../crypto/Base64.ts"
-import { concatBytes } from "../crypto/Bytes.ts"
+import { concatBytes, equalBytes } from "../crypto/Bytes.ts"
 import {
   type ChaCha20Poly1305,
   chachaKeyBytes,
@@ -65,6 +65,25 @@ const importPublic = (curve: "Ed25519" | "X25519", raw: Uint8Array): KeyObject =
 const rawPublic = (key: KeyObject): Uint8Array =>
   Uint8Array.from(createPublicKey(key).export({ format: "der", type: "spki" }).subarray(-32))
 
+/**
+ * Remembers the imported form of a key for as long as somebody keeps the very array that holds it: to import one costs
+ * as much as to use it. So a secret key is not held here longer than by its owner. An array that was written to since
+ * counts as another key.
+ */
+const remembering = (importKey: (raw: Uint8Array) => KeyObject): ((raw: Uint8Array) => KeyObject) => {
+  const known = new WeakMap<Uint8Array, { readonly raw: Uint8Array; readonly key: KeyObject }>()
+  return (raw) => {
+    const found = known.get(raw)
+    if (found !== undefined && equalBytes(found.raw, raw)) return found.key
+    const key = importKey(raw)
+    known.set(raw, { raw: Uint8Array.from(raw), key })
+    return key
+  }
+}
+
+const signingKey = remembering((seed) => importPrivate(ed25519Private, seed))
+const verifyingKey = remembering((publicKey) => importPublic("Ed25519", publicKey))
+
 const nativeEd25519: Ed25519 = {
   publicKey: (seed) => {
     requireLength("An Ed25519 seed", seed, ed25519KeyBytes)
@@ -72,13 +91,13 @@ const nativeEd25519: Ed25519 = {
   },
   sign: (message, seed) => {
     requireLength("An Ed25519 seed", seed, ed25519KeyBytes)
-    return plain(sign(null, message, importPrivate(ed25519Private, seed)))
+    return plain(sign(null, message, signingKey(seed)))
   },
   verify: (signature, message, publicKey) => {
     // OpenSSL takes non-canonical and small-order keys; the gate before it does not.
     if (signature.length !== ed25519SignatureBytes || !isPlausibleEd25519Key(publicKey)) return false
     try {
-      return verify(null, message, importPublic("Ed25519", publicKey), signature)
+      return verify(null, message, verifyingKey(publicKey), signature)
     } catch {
       return false
     }
@@ -139,7 +158,7 @@ const nativeChaCha: ChaCha20Poly1305 = {
   }
 }
 
-/** The `node:crypto` engine. Stateless, safe to share. */
+/** The `node:crypto` engine. Safe to share: the imported keys it remembers change no result. */
 export const NativeCrypto: Engine = {
   name: "native",
   sha256: (data) => plain(hash("sha256", data, "buffer")),
