@@ -4,6 +4,7 @@
  */
 import { closeSync, openSync } from "node:fs"
 import type { DatabaseSync } from "node:sqlite"
+import { pathToFileURL } from "node:url"
 import { type Effect, Schema } from "effect"
 
 export type { DatabaseSync }
@@ -79,6 +80,17 @@ export const openDatabase = (path: string): DatabaseSync => {
     database.close()
     throw error
   }
+}
+
+/**
+ * Opens a database to read only. One that a program has open is read beside it, as the write-ahead log allows; another as
+ * it lies, since opening it in the usual way makes files that belong to whoever looks. Throws what SQLite throws.
+ */
+export const openToRead = (path: string, options: { readonly inUse: boolean }): DatabaseSync => {
+  const url = pathToFileURL(path)
+  if (!options.inUse) url.searchParams.set("immutable", "1")
+  const { DatabaseSync } = loadSqlite()
+  return new DatabaseSync(url, { readOnly: true, timeout: busyTimeoutMs })
 }
 
 /** Brings the schema up to date, each step in a transaction of its own. Throws where the file is from a newer version. */
