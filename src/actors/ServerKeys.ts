@@ -5,6 +5,8 @@ import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
 import { RecorderProtocol } from "../schemas/protocols/Recorder.ts"
 import { RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
+import { RolloutProtocol } from "../schemas/protocols/Rollout.ts"
+import { RolloutsProtocol } from "../schemas/protocols/Rollouts.ts"
 import { RootWatchProtocol } from "../schemas/protocols/RootWatch.ts"
 
 export const RegistrarKey = ActorKey.make("registrar", RegistrarProtocol)
@@ -13,5 +15,8 @@ export const RecorderKey = ActorKey.make("recorder", RecorderProtocol)
 export const RootWatchKey = ActorKey.make("root-watch", RootWatchProtocol)
 export const HttpGatewayKey = ActorKey.make("http", GatewayProtocol)
 export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
+export const RolloutsKey = ActorKey.make("rollout-keeper", RolloutsProtocol)
+/** One actor per open rollout. */
+export const RolloutKey = DynamicKey.make("rollouts", RolloutProtocol)
 /** One actor per device id. */
 export const DeviceKey = DynamicKey.make("devices", DeviceProtocol)

@@ -8,7 +8,9 @@
  *     ├─ vital                    one-for-one: gives up after too many crashes, and the program is respawned
  *     │  ├─ registrar             roots, invitations, enrolments, admissions
  *     │  ├─ job-watch             wakes those who wait for a job
- *     │  └─ devices               one actor per device, put to sleep when idle
+ *     │  ├─ devices               one actor per device, put to sleep when idle
+ *     │  ├─ rollouts              one actor per open rollout: releases its phases
+ *     │  └─ rollout-keeper        takes plans in, wakes the rollouts
  *     └─ gateways                 last up, first down
  *        ├─ control               the Unix socket for `postern ps`
  *        └─ http                  both APIs on one port
@@ -17,10 +19,22 @@ import { device } from "../actors/Device.ts"
 import { jobWatch } from "../actors/JobWatch.ts"
 import { recorder } from "../actors/Recorder.ts"
 import { registrar } from "../actors/Registrar.ts"
+import { rollout } from "../actors/Rollout.ts"
+import { rollouts } from "../actors/Rollouts.ts"
 import { rootWatch } from "../actors/RootWatch.ts"
-import { DeviceKey, JobWatchKey, RecorderKey, RegistrarKey, RootWatchKey } from "../actors/ServerKeys.ts"
+import {
+  DeviceKey,
+  JobWatchKey,
+  RecorderKey,
+  RegistrarKey,
+  RolloutKey,
+  RolloutsKey,
+  RootWatchKey
+} from "../actors/ServerKeys.ts"
 import { type AnySpec, ChildSpec, Supervisor } from "../kernel/index.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
+import { Limits } from "../schemas/Limits.ts"
+import type { RolloutId } from "../schemas/Rollout.ts"
 import type { ServerConfig } from "../schemas/ServerConfig.ts"
 
 /** A handler is short, and the program has seconds to stop. */
@@ -66,7 +80,21 @@ export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
             mailbox: { capacity: 64 },
             behaviour: device(id as DeviceId, { pollSleepMs: config.poll_sleep_ms })
           })
-      })
+      }),
+      Supervisor.dynamic({
+        key: RolloutKey,
+        // Some that have just ended, and ids that never were.
+        maximum: 4 * Limits.openRollouts,
+        child: (id) =>
+          ChildSpec.make({
+            id,
+            shutdownMs,
+            restart: "transient",
+            mailbox: { capacity: 64 },
+            behaviour: rollout(id as RolloutId)
+          })
+      }),
+      ChildSpec.make({ key: RolloutsKey, shutdownMs, behaviour: rollouts })
     ]
   })
   const doors = Supervisor.spec({ id: "gateways", strategy: "one-for-one", children: gateways })

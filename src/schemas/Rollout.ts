@@ -109,7 +109,15 @@ export type PauseReason = typeof PauseReason.Type
  * Where one device stands. `absent`: its order has not reached the server. `waiting`: its phase has not come. `missing`:
  * no receipt in the phase's time, or the order was taken away from it. `withdrawn`: taken back before its phase came.
  */
-export const DeviceOutcome = Schema.Literals(["absent", "waiting", "open", "succeeded", "failed", "missing"])
+export const DeviceOutcome = Schema.Literals([
+  "absent",
+  "waiting",
+  "open",
+  "succeeded",
+  "failed",
+  "missing",
+  "withdrawn"
+])
 export type DeviceOutcome = typeof DeviceOutcome.Type
 
 /** How many devices stand where. */

@@ -88,6 +88,12 @@ const conflictAdvice: Record<typeof Conflict.Type.code, string> = {
   root_conflict:
     "The server holds another trust root of this version. It belongs to somebody else, or was set up anew.",
   finished: "The job has ended already; see `postern jobs show`.",
+  in_rollout: "See `postern rollouts list`; wait for that one, or abort it.",
+  rollout_ended: "See `postern rollouts show`.",
+  stale_control: "Somebody else steered it meanwhile; see `postern rollouts show`, and decide again.",
+  not_paused: "See `postern rollouts show`.",
+  too_many_rollouts: "End one first; see `postern rollouts list`.",
+  too_many_controls: "Abort it: postern rollouts abort.",
   no_root: "The server has no trust root yet; run `postern keys init`.",
   root_expired: "Make it last longer first: postern keys renew.",
   operator_revoked: "Somebody whose key is in the newest root must do it; see `postern keys root show`."
