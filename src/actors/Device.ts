@@ -14,13 +14,14 @@ import type { DeviceId, OrderId } from "../schemas/Ids.ts"
 import { Refused } from "../schemas/ManagementApi.ts"
 import { DeviceProtocol, NotAccepted } from "../schemas/protocols/Device.ts"
 import type { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
+import type { RolloutsProtocol } from "../schemas/protocols/Rollouts.ts"
 import type { OrderProgress } from "../schemas/WorkOrder.ts"
 import { type Heard, isLeftOver, objectionTo } from "./DeviceJudgement.ts"
 import { makeOrders } from "./DeviceOrders.ts"
 import { makePolls } from "./DevicePolls.ts"
 import { type DeviceRecord, knownObjection, makeRecord } from "./DeviceRecord.ts"
 import type { PollOptions } from "./PollNews.ts"
-import { JobWatchKey } from "./ServerKeys.ts"
+import { JobWatchKey, RolloutsKey } from "./ServerKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
 
 /** Wakes those who watch the jobs. A lost word costs them their waiting time, nothing else. */
@@ -107,8 +108,19 @@ const announceTo =
       ? Effect.void
       : Effect.catch(watch.tell("Changed", { orders }), (error) => Effect.logDebug(error.message))
 
+/** Tells rollouts too, which wait for orders to come and to end. */
+const touchVia =
+  (announce: Announce, rollouts: ActorRef<RpcGroup.Rpcs<typeof RolloutsProtocol>>): Announce =>
+  (orders) =>
+    orders.length === 0
+      ? Effect.void
+      : Effect.andThen(
+          announce(orders),
+          Effect.catch(rollouts.tell("Touched", { orders }), (error) => Effect.logDebug(error.message))
+        )
+
 /** What one life of a device's actor is made of. */
-const makeParts = (id: DeviceId, options: PollOptions, announce: Announce) =>
+const makeParts = (id: DeviceId, options: PollOptions, announce: Announce, touch: Announce) =>
   Effect.gen(function* () {
     const record = yield* makeRecord(id)
     const polls = yield* makePolls(id, options)
@@ -119,7 +131,7 @@ const makeParts = (id: DeviceId, options: PollOptions, announce: Announce) =>
       record,
       polls,
       hear: yield* makeHearing(id, record, announce),
-      takeReceipts: yield* makeReceipts(id, record, announce),
+      takeReceipts: yield* makeReceipts(id, record, touch),
       orders: yield* makeOrders(id),
       /** The device, or a refusal unless it is accepted. */
       accepted: Effect.flatMap(row, (known) =>
@@ -140,10 +152,12 @@ export const device = (id: DeviceId, options: PollOptions) =>
     Effect.gen(function* () {
       const store = yield* FleetStore
       const announce = announceTo(context.ref(JobWatchKey))
+      const touch = touchVia(announce, context.ref(RolloutsKey))
       const { accepted, collect, hear, orders, polls, record, takeReceipts, wake } = yield* makeParts(
         id,
         options,
-        announce
+        announce,
+        touch
       )
       /** Runs a change of orders. Even a change that seemed to fail may have been made. */
       const changing = <A, E>(change: Effect.Effect<A, E>, order: OrderId | null) =>
@@ -176,7 +190,9 @@ export const device = (id: DeviceId, options: PollOptions) =>
             )
           ),
         Submit: ({ payload }) =>
-          orUnavailable(changing(orders.submit(payload.envelope, payload.actor), null)),
+          orUnavailable(changing(orders.submit(payload.envelope, payload.actor), null)).pipe(
+            Effect.tap((order) => touch([order]))
+          ),
         Cancel: ({ payload: { actor, envelope, order } }) =>
           orUnavailable(changing(orders.cancel(order, envelope, actor), order)),
         Stop: ({ payload: { actor, order } }) => orUnavailable(changing(orders.stop(order, actor), order)),

@@ -5,6 +5,7 @@ import { BlobStore } from "../ports/BlobStore.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { FleetStore } from "../ports/FleetStore.ts"
 import { FleetTrust } from "../ports/FleetTrust.ts"
+import { type PlannedOrder, RolloutStore } from "../ports/RolloutStore.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId, OrderId } from "../schemas/Ids.ts"
 import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
@@ -21,9 +22,20 @@ const conflictTexts = {
   payload_missing: "the payload is not there, or not complete"
 } as const
 
+/** Why an order does not fit the rollout that names it, or null. */
+const planFlaw = (order: WorkOrder, { device, plan }: PlannedOrder): string | null => {
+  const asPlanned =
+    order.device === device &&
+    order.lane === plan.lane &&
+    order.payload.digest === plan.payload.digest &&
+    order.expires_at_ms >= plan.expires_at_ms
+  return asPlanned ? null : `the order is not as the rollout ${plan.id} plans it`
+}
+
 export const makeOrders = (device: DeviceId) =>
   Effect.gen(function* () {
     const store = yield* FleetStore
+    const rollouts = yield* RolloutStore
     const blobs = yield* BlobStore
     const engine = yield* CryptoEngine
     const trust = yield* FleetTrust
@@ -57,6 +69,15 @@ export const makeOrders = (device: DeviceId) =>
         const nowMs = yield* Clock.currentTimeMillis
         const flaw = orderFlaw(order, root.root.version, nowMs)
         if (flaw !== null) return yield* new Refused({ message: flaw })
+        const planned = yield* rollouts.plannedOrder(order.id)
+        const unplanned = planned && planFlaw(order, planned)
+        if (unplanned !== null) return yield* new Refused({ message: unplanned })
+        if (planned?.ended === true) {
+          return yield* new Conflict({
+            code: "rollout_ended",
+            message: `the rollout ${planned.plan.id} has ended`
+          })
+        }
         const missing = yield* payloadFlaw(order)
         if (missing !== null) return yield* missing
         const outcome = yield* store.submit(order, envelope, digest, actor, nowMs)
