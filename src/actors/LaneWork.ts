@@ -99,7 +99,7 @@ const run = Effect.fnUntraced(function* (
   const end =
     error._tag === "JailUnavailable"
       ? { state: "rejected" as const, reason: "no_jail" as const, detail: error.message }
-      : error.reason === "grants_unsupported"
+      : error.reason === "grant_refused"
         ? { state: "rejected" as const, reason: "grant_refused" as const, detail: error.detail }
         : {
             state: "failed" as const,

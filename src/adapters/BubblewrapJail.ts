@@ -1,10 +1,11 @@
 /**
  * The jail on bubblewrap, with our own seccomp filter, resource limits and a bounded file system in memory.
  *
- * Where the client is root, every job runs under an unprivileged uid of its own slot; where it is not, under the
- * client's uid, which the report says. Both ways nothing in the jail is host root. What a run consists of: Launch.ts.
+ * Jobs are started by a host of jobs: the warden where there is one, else this process. Where the host is root, every job
+ * runs under an unprivileged uid of its own slot; where it is not, under the client's uid, which the report says. Both ways
+ * nothing in the jail is host root. What a run consists of: jail/Launch.ts.
  */
-import { readFileSync } from "node:fs"
+import { closeSync, constants, openSync, readFileSync } from "node:fs"
 import { isAbsolute } from "node:path"
 import { Clock, Deferred, Effect, Layer, Option, Schema, type Scope } from "effect"
 import type { JailRequest, JailRun } from "../ports/Jail.ts"
@@ -13,27 +14,23 @@ import { JailError, type JailOutcome, type JailResult, JailUnavailable } from ".
 import { Limits } from "../schemas/Limits.ts"
 import { JobLimits } from "../schemas/Manifest.ts"
 import { type ArtifactList, collectArtifacts } from "./jail/Artifacts.ts"
-import { acquireControlGroup } from "./jail/ControlGroups.ts"
-import { acquireEngine, type Engine, type EngineEnd } from "./jail/Engine.ts"
+import { acquireEngine, type Engine } from "./jail/Engine.ts"
 import { checkJail } from "./jail/JailCheck.ts"
-import { type BubblewrapJailOptions, type JailSetting, jailSetting } from "./jail/JailSetting.ts"
-import type { LaunchPlan } from "./jail/Launch.ts"
-import { watchMemory } from "./jail/MemoryWatch.ts"
+import { type JailOptions, jailSetting } from "./jail/JailSetting.ts"
+import { type JobEnd, type JobHost, type KnownFolder, knownFolder, localJobHost } from "./jail/JobHost.ts"
 import { type OutputReader, type OutputSummary, openOutput } from "./jail/Output.ts"
-import { furnishScratch, lendPackage, openScratch, type ScratchError } from "./jail/Scratch.ts"
+import { lendPackage, openScratch, type ScratchError } from "./jail/Scratch.ts"
 import { signalOfExitCode } from "./jail/Signals.ts"
-import { isSeccompArchitecture, seccompProgram } from "./Seccomp.ts"
-
-export type { BubblewrapJailOptions } from "./jail/JailSetting.ts"
+import { isSeccompArchitecture } from "./Seccomp.ts"
 
 const startMs = 10_000
 
 const unavailable = (reason: JailUnavailable["reason"], detail: string, remedy: string) =>
   new JailUnavailable({ reason, detail, remedy })
 
-const filter = Effect.suspend(() =>
+const supported = Effect.suspend(() =>
   isSeccompArchitecture(process.arch)
-    ? Effect.succeed(seccompProgram(process.arch))
+    ? Effect.void
     : Effect.fail(
         unavailable(
           "unsupported_architecture",
@@ -59,9 +56,6 @@ const judge = (request: JailRequest): JailError | null => {
     return refuse("bad_request", "The limits are outside of what a manifest may say.")
   if (!isAbsolute(request.packageFolder))
     return refuse("bad_request", "The package's folder is not an absolute path.")
-  if (request.grants.devices.length + request.grants.read_only.length > 0) {
-    return refuse("grants_unsupported", "This jail lends no devices and no folders of the host.")
-  }
   return null
 }
 
@@ -90,26 +84,11 @@ const requireMemory = (diskBytes: number): Effect.Effect<void, JailError> =>
         )
   )
 
-/** One of the slots, given back when the scope closes. */
-const acquireSlot = (setting: JailSetting): Effect.Effect<number, JailError, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.suspend(() => {
-      const slot = setting.slots.find((candidate) => !setting.taken.has(candidate))
-      if (slot === undefined) {
-        const detail = `All ${setting.slots.length} slots of the jail are taken.`
-        return Effect.fail(new JailError({ reason: "no_free_slot", detail }))
-      }
-      setting.taken.add(slot)
-      return Effect.succeed(slot)
-    }),
-    (slot) => Effect.sync(() => setting.taken.delete(slot))
-  )
-
 const startFailed = (detail: string) =>
   new JailError({ reason: "start_failed", detail: `The jail did not start: ${detail}` })
 
 /** The same failure, from whichever step of the start it comes. */
-const asStartFailure = (error: ScratchError | EngineEnd | JailError): JailError => {
+const asStartFailure = (error: ScratchError | JobEnd | JailError): JailError => {
   if (error instanceof JailError) return error
   return startFailed("detail" in error ? error.detail : error.message || "the engine ended before it began")
 }
@@ -120,15 +99,35 @@ interface Started {
   readonly scratch: string
 }
 
+type Run = Omit<JailRequest, "packageFolder"> & { readonly packageFolder: string | null }
+
+/**
+ * Holds the package's folder open for as long as the scope lasts: the host of jobs lends only what its client has open.
+ */
+const openPackage = (folder: string | null): Effect.Effect<KnownFolder | null, JailError, Scope.Scope> => {
+  if (folder === null) return Effect.succeed(null)
+  const open = Effect.try({
+    try: () => {
+      const descriptor = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+      return { ...knownFolder(folder), descriptor }
+    },
+    catch: (error) => new JailError({ reason: "package_unusable", detail: String(error) })
+  })
+  return Effect.acquireRelease(open, ({ descriptor }) => Effect.sync(() => closeSync(descriptor)))
+}
+
 /** Everything up to the moment when the command is about to be executed. */
-const startEngine = (plan: LaunchPlan, request: Pick<JailRequest, "limits" | "onOutput">) =>
+const startEngine = (host: JobHost, request: Run) =>
   Effect.gen(function* () {
-    const program = yield* filter
-    const engine = yield* acquireEngine(plan, program)
+    const engine = yield* acquireEngine(host, {
+      command: request.command,
+      environment: request.environment,
+      package: yield* openPackage(request.packageFolder),
+      limits: request.limits,
+      grants: request.grants
+    })
     const steps = Effect.gen(function* () {
-      yield* engine.ready
-      const scratch = yield* openScratch(engine.guard)
-      yield* furnishScratch(scratch, plan.uid)
+      const scratch = yield* openScratch(yield* engine.ready)
       const output = yield* openOutput(scratch, request.limits.output_bytes, request.onOutput)
       yield* engine.release
       yield* engine.begun
@@ -152,7 +151,7 @@ const startEngine = (plan: LaunchPlan, request: Pick<JailRequest, "limits" | "on
 type Stop = "cancel" | "kill" | "timeout"
 
 interface Ended {
-  readonly end: EngineEnd
+  readonly end: JobEnd
   readonly stop: Stop | null
   readonly killed: boolean
 }
@@ -211,9 +210,8 @@ const wallClockMs = Clock.clockWith((clock) =>
 /** Follows a started run to its end and says what came of it. */
 const follow = (
   { engine, output, scratch }: Started,
-  request: JailRequest,
-  asked: Deferred.Deferred<Stop>,
-  peakMemory: Effect.Effect<number | null>
+  request: Run,
+  asked: Deferred.Deferred<Stop>
 ): Effect.Effect<JailResult> =>
   Effect.gen(function* () {
     const beganMs = yield* wallClockMs
@@ -230,7 +228,11 @@ const follow = (
     const found = ended.end.clean ? yield* collectArtifacts(`${scratch}/work/out`, bounds) : nothingLeft
     return {
       outcome: judgeEnd(ended, said.lastWords),
-      usage: { wall_ms: ended.wallMs, cpu_ms: ended.end.cpuMs, peak_memory_bytes: yield* peakMemory },
+      usage: {
+        wall_ms: ended.wallMs,
+        cpu_ms: ended.end.cpuMs,
+        peak_memory_bytes: ended.end.peakMemoryBytes
+      },
       output: outputCounts(said),
       artifacts: found.artifacts,
       refused_artifacts: found.refused,
@@ -245,33 +247,24 @@ const outputCounts = ({ stderr, stdout, truncated }: OutputSummary): JailResult[
 })
 
 /** Runs without judging the request; the check uses it, with no package. */
-export const runInSetting = (
-  setting: JailSetting,
-  request: Omit<JailRequest, "packageFolder"> & { readonly packageFolder: string | null }
+const runOn = (
+  host: JobHost,
+  request: Run
 ): Effect.Effect<JailRun, JailError | JailUnavailable, Scope.Scope> =>
   Effect.gen(function* () {
-    const slot = yield* acquireSlot(setting)
-    const uid = setting.uidBase === null ? null : setting.uidBase + slot
+    yield* supported
     yield* requireMemory(request.limits.disk_bytes)
     if (request.packageFolder !== null) {
-      yield* lendPackage(request.packageFolder, uid, Limits.packageEntries * Limits.packageDepth).pipe(
+      const entries = Limits.packageEntries * Limits.packageDepth
+      yield* lendPackage(request.packageFolder, host.separateUid, entries).pipe(
         Effect.mapError(({ detail }) => new JailError({ reason: "package_unusable", detail }))
       )
     }
-    const group = yield* acquireControlGroup(setting.controlGroups, request.limits).pipe(
-      Effect.mapError(asStartFailure)
-    )
-    const plan: LaunchPlan = { ...setting, ...request, uid, cgroupFolder: group?.folder ?? null }
-    const started = yield* startEngine(plan, request)
+    const started = yield* startEngine(host, request)
     const asked = yield* Deferred.make<Stop>()
     const result = yield* Deferred.make<JailResult>()
-    const weightBytes = request.limits.memory_bytes + request.limits.disk_bytes
-    const watched = group === null ? yield* watchMemory(started.engine.guard, weightBytes) : null
-    const peakMemory = watched?.peakBytes ?? group?.peakMemoryBytes ?? Effect.succeed(null)
     yield* Effect.forkScoped(
-      Effect.flatMap(follow(started, { ...request, packageFolder: "" }, asked, peakMemory), (value) =>
-        Deferred.succeed(result, value)
-      ),
+      Effect.flatMap(follow(started, request, asked), (value) => Deferred.succeed(result, value)),
       { startImmediately: true }
     )
     return {
@@ -282,8 +275,8 @@ export const runInSetting = (
   })
 
 /** Jobs must never be host root: refused before anything is started. */
-const requireSafeUid = ({ uidBase }: JailSetting): Effect.Effect<void, JailUnavailable> =>
-  uidBase === null || (Number.isInteger(uidBase) && uidBase >= 1_000 && uidBase <= 2_000_000_000)
+const requireSafeUid = (uidBase: number | undefined): Effect.Effect<void, JailUnavailable> =>
+  uidBase === undefined || (Number.isInteger(uidBase) && uidBase >= 1_000 && uidBase <= 2_000_000_000)
     ? Effect.void
     : Effect.fail(
         unavailable(
@@ -293,25 +286,33 @@ const requireSafeUid = ({ uidBase }: JailSetting): Effect.Effect<void, JailUnava
         )
       )
 
+const jailOn = (host: JobHost, options: JailOptions) =>
+  Jail.of({
+    check: Effect.andThen(
+      requireSafeUid(options.uidBase),
+      checkJail(host, options.bwrap ?? "bwrap", supported, (request) => runOn(host, request))
+    ),
+    run: (request) =>
+      Effect.suspend(() => {
+        const refusal = judge(request)
+        return refusal === null
+          ? Effect.andThen(requireSafeUid(options.uidBase), runOn(host, request))
+          : Effect.fail(refusal)
+      })
+  })
+
 /** The jail as a service. Building the layer starts nothing and needs nothing: what is missing shows in the check. */
 export const BubblewrapJail = {
-  layer: (options: BubblewrapJailOptions = {}): Layer.Layer<Jail> =>
+  /** With jobs started by this very process. */
+  layer: (options: JailOptions = {}): Layer.Layer<Jail> =>
     Layer.effect(
       Jail,
-      Effect.map(jailSetting(options), (setting) =>
-        Jail.of({
-          check: Effect.andThen(
-            requireSafeUid(setting),
-            checkJail(setting, filter, (request) => runInSetting(setting, request))
-          ),
-          run: (request) =>
-            Effect.suspend(() => {
-              const refusal = judge(request)
-              return refusal === null
-                ? Effect.andThen(requireSafeUid(setting), runInSetting(setting, request))
-                : Effect.fail(refusal)
-            })
-        })
+      Effect.map(
+        Effect.promise(() => jailSetting(options)),
+        (setting) => jailOn(localJobHost(setting), options)
       )
-    )
+    ),
+  /** With jobs started by another. */
+  hosted: (host: JobHost, options: Pick<JailOptions, "bwrap"> = {}): Layer.Layer<Jail> =>
+    Layer.succeed(Jail, jailOn(host, options))
 }

@@ -19,11 +19,11 @@ export interface JailRequest {
   readonly environment: Readonly<Record<string, string>>
   /**
    * Absolute path of the unpacked package: plain files and folders only. It is lent to the jail for the run: where jobs
-   * have a uid of their own, the tree's owner becomes that uid (nothing in the jail can write to it all the same).
+   * have a uid of their own, others may read the tree from then on (the folders above it keep everybody else out).
    */
   readonly packageFolder: string
   readonly limits: JobLimits
-  /** Already cut down to what the device allows. This version's jail supports none: anything here is refused. */
+  /** Devices by the owner's names, and read-only paths. What the owner's configuration does not list is refused. */
   readonly grants: Grants
   /**
    * Takes the output as it comes, one call at a time, in order within a stream; at most `limits.output_bytes` in all.

@@ -58,7 +58,7 @@ export class JailUnavailable extends Schema.TaggedError<JailUnavailable>()("Jail
 
 export const JailErrorReason = Schema.Literals([
   "bad_request",
-  "grants_unsupported",
+  "grant_refused",
   "no_free_slot",
   "not_enough_memory",
   "package_unusable",

@@ -5,10 +5,7 @@
 import { readFileSync, statSync } from "node:fs"
 import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import type { Scope } from "effect"
-import { Effect, Schedule } from "effect"
 import type { JobLimits } from "../../schemas/Manifest.ts"
-import { ScratchError } from "./Scratch.ts"
 
 /** The delegated group; jobs' groups are made in it. */
 export interface ControlGroups {
@@ -19,7 +16,7 @@ export interface ControlGroups {
 
 export interface ControlGroup {
   readonly folder: string
-  readonly peakMemoryBytes: Effect.Effect<number | null>
+  readonly peakMemoryBytes: () => number | null
 }
 
 const controllers = ["memory", "pids", "cpu"] as const
@@ -46,29 +43,40 @@ const ownFolder = (): string | null => {
   }
 }
 
-/** Kills what a group still holds and removes it. A group goes only when its last process has been reaped. */
-export const removeControlGroup = (folder: string): Effect.Effect<void> =>
-  Effect.tryPromise(async () => {
+const removalTries = 200
+const removalPauseMs = 10
+
+/**
+ * Kills what a group still holds and removes it. A group goes only when its last process has been reaped.
+ *
+ * @returns whether it is gone; where not, the next start tries again
+ */
+export const removeControlGroup = async (folder: string): Promise<boolean> => {
+  for (let tries = 0; tries < removalTries; tries++) {
     await writeFile(join(folder, "cgroup.kill"), "1", { flag: "r+" }).catch(() => undefined)
-    await rmdir(folder)
-  }).pipe(
-    Effect.retry(Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(200)])),
-    Effect.catch(() =>
-      Effect.logWarning(`The control group ${folder} could not be removed; the next start tries again.`)
+    const gone = await rmdir(folder).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => error.code === "ENOENT"
     )
-  )
+    if (gone) return true
+    await new Promise((resolve) => setTimeout(resolve, removalPauseMs))
+  }
+  return false
+}
 
 /** Removes the groups of jobs that earlier lives left; nothing of this life can be among them yet. */
-const sweep = (folder: string): Effect.Effect<void> =>
-  Effect.promise(() => readdir(folder).catch(() => [])).pipe(
-    Effect.flatMap((names) =>
-      Effect.forEach(
-        names.filter((name) => name.startsWith(jobPrefix)),
-        (name) => removeControlGroup(join(folder, name)),
-        { discard: true }
-      )
-    )
-  )
+const sweep = async (folder: string): Promise<void> => {
+  for (const name of await readdir(folder).catch(() => [])) {
+    if (name.startsWith(jobPrefix)) await removeControlGroup(join(folder, name))
+  }
+}
+
+/** Makes one folder; fine where it is there. Never Node's `recursive`, which can spin for ever in such file systems. */
+const makeFolder = async (folder: string): Promise<void> => {
+  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error
+  })
+}
 
 const enable = async (own: string): Promise<string> => {
   // After a restart within one unit the process may find itself in the leaf that an earlier life made.
@@ -77,7 +85,7 @@ const enable = async (own: string): Promise<string> => {
   if (!controllers.every((name) => offered.includes(name)))
     throw new Error("not all controllers are delegated")
   const leaf = join(folder, clientGroup)
-  await mkdir(leaf, { recursive: true })
+  await makeFolder(leaf)
   for (const pid of (await readFile(join(folder, "cgroup.procs"), "utf8"))
     .split("\n")
     .filter((line) => line !== "")) {
@@ -93,18 +101,20 @@ const enable = async (own: string): Promise<string> => {
  *
  * @param own the group this process is in; found by itself in production
  */
-export const openControlGroups = (
+export const openControlGroups = async (
   delegated: boolean,
   own: string | null = ownFolder()
-): Effect.Effect<ControlGroups | null> =>
-  Effect.gen(function* () {
-    if (!delegated || own === null) return null
-    const owned = yield* Effect.try(() => statSync(own).uid === process.getuid?.())
-    if (!owned) return null
-    const folder = yield* Effect.tryPromise(() => enable(own))
-    yield* sweep(folder)
+): Promise<ControlGroups | null> => {
+  if (!delegated || own === null) return null
+  try {
+    if (statSync(own).uid !== process.getuid?.()) return null
+    const folder = await enable(own)
+    await sweep(folder)
     return { folder, next: 1 }
-  }).pipe(Effect.orElseSucceed(() => null))
+  } catch {
+    return null
+  }
+}
 
 /** What a job's group is set to. */
 export const controlGroupSettings = (
@@ -117,26 +127,33 @@ export const controlGroupSettings = (
   ["cpu.max", `${limits.cpu_percent * 1_000} 100000`]
 ]
 
-/** A group for one job, removed with all that is in it when the scope closes. Null where there are no control groups. */
-export const acquireControlGroup = (
+/**
+ * Makes a group for one job; to be removed by {@link removeControlGroup}. Null where there are no control groups.
+ *
+ * @throws Error where the group cannot be made or set; nothing is left of it then
+ */
+export const makeControlGroup = async (
   groups: ControlGroups | null,
   limits: JobLimits
-): Effect.Effect<ControlGroup | null, ScratchError, Scope.Scope> => {
-  if (groups === null) return Effect.succeed(null)
+): Promise<ControlGroup | null> => {
+  if (groups === null) return null
   const folder = join(groups.folder, `${jobPrefix}${groups.next}`)
   groups.next += 1
-  const make = Effect.tryPromise({
-    try: async (): Promise<ControlGroup> => {
-      await mkdir(folder)
-      for (const [file, value] of controlGroupSettings(limits)) await writeFile(join(folder, file), value)
-      // Not every kernel accounts for swap.
-      await writeFile(join(folder, "memory.swap.max"), "0").catch(() => undefined)
-      const peakMemoryBytes = Effect.promise(() =>
-        readFile(join(folder, "memory.peak"), "utf8").then(Number, () => null)
-      )
-      return { folder, peakMemoryBytes }
-    },
-    catch: (error) => new ScratchError({ detail: `making the job's control group: ${String(error)}` })
-  }).pipe(Effect.tapError(() => removeControlGroup(folder)))
-  return Effect.acquireRelease(make, (group) => removeControlGroup(group.folder))
+  try {
+    await mkdir(folder)
+    for (const [file, value] of controlGroupSettings(limits)) await writeFile(join(folder, file), value)
+    // Not every kernel accounts for swap.
+    await writeFile(join(folder, "memory.swap.max"), "0").catch(() => undefined)
+  } catch (error) {
+    await removeControlGroup(folder)
+    throw new Error(`making the job's control group: ${String(error)}`)
+  }
+  const peakMemoryBytes = (): number | null => {
+    try {
+      return Number(readFileSync(join(folder, "memory.peak"), "utf8"))
+    } catch {
+      return null
+    }
+  }
+  return { folder, peakMemoryBytes }
 }

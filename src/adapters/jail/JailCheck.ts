@@ -11,7 +11,7 @@ import {
   JailUnavailable
 } from "../../schemas/JailProfile.ts"
 import { defaultJobLimits } from "../../schemas/Manifest.ts"
-import type { JailSetting } from "./JailSetting.ts"
+import type { JobHost } from "./JobHost.ts"
 import { launchPath, launchTools } from "./Launch.ts"
 
 const checkMs = 10_000
@@ -94,7 +94,7 @@ const requireVersion = (version: string): Effect.Effect<string, JailUnavailable>
 
 const startRemedy = (asRoot: boolean) =>
   asRoot
-    ? "As root the client needs CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_SYS_PTRACE; better, run it unprivileged."
+    ? "As root the warden needs CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL and CAP_SYS_PTRACE; a container has them only with --privileged or the like. Else start it unprivileged."
     : "Allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces; on Ubuntu an AppArmor profile)."
 
 const asUnavailable =
@@ -122,7 +122,7 @@ const expectedStatus: ReadonlyArray<readonly [what: string, pattern: RegExp]> = 
 ]
 
 const judgeProbe = (
-  setting: JailSetting,
+  host: JobHost,
   status: string,
   result: JailResult
 ): Effect.Effect<void, JailUnavailable> => {
@@ -130,17 +130,13 @@ const judgeProbe = (
   if (outcome._tag !== "Exited" || outcome.code !== 0) {
     const detail = outcome._tag === "EngineFailed" ? outcome.detail : `it ended as ${outcome._tag}`
     return Effect.fail(
-      unavailable(
-        "probe_failed",
-        `A trial job did not run: ${detail}.`,
-        startRemedy(setting.uidBase !== null)
-      )
+      unavailable("probe_failed", `A trial job did not run: ${detail}.`, startRemedy(host.separateUid))
     )
   }
   const lacking = expectedStatus.filter(([, pattern]) => !pattern.test(status)).map(([what]) => what)
   const proof = result.artifacts.find(({ path }) => path === "probe")
   const uid = proof === undefined ? null : lstatSync(proof.host_path).uid
-  const expected = setting.uidBase === null ? process.getuid?.() : null
+  const expected = host.separateUid ? null : process.getuid?.()
   const right =
     uid !== null && uid !== 0 && (expected === null ? uid !== process.getuid?.() : uid === expected)
   if (!right) lacking.push("the uid meant for it")
@@ -155,26 +151,28 @@ const judgeProbe = (
       )
 }
 
-const notesOf = (setting: JailSetting): ReadonlyArray<string> => [
-  ...(setting.uidBase === null
-    ? ["Jobs share the client's uid; start the client so that jobs get their own."]
+const notesOf = (host: JobHost): ReadonlyArray<string> => [
+  ...(!host.separateUid
+    ? [
+        "Jobs share the client's uid; start the client as root (systemd does), so that jobs get one of their own."
+      ]
     : []),
-  ...(setting.controlGroups === null
+  ...(!host.controlGroups
     ? [
         "No delegated control group: memory is limited per process and weighed as a whole four times a second; processor time is a budget of seconds per process."
       ]
     : [])
 ]
 
-const reportOf = (setting: JailSetting, version: string): JailReport => {
-  const mechanism = setting.controlGroups === null ? ("rlimit" as const) : ("cgroup" as const)
+const reportOf = (host: JobHost, version: string): JailReport => {
+  const mechanism = host.controlGroups ? ("cgroup" as const) : ("rlimit" as const)
   return {
     engine: "bubblewrap",
     version,
-    isolation: setting.uidBase === null ? "same-uid" : "separate-uid",
+    isolation: host.separateUid ? "separate-uid" : "same-uid",
     seccomp: true,
     limits: { memory: mechanism, processes: mechanism, cpu: mechanism, disk: "tmpfs" },
-    notes: notesOf(setting)
+    notes: notesOf(host)
   }
 }
 
@@ -182,14 +180,15 @@ type Probe = Omit<JailRequest, "packageFolder"> & { readonly packageFolder: null
 
 /** Checks tools and version, then runs a trial job through the very code that runs the others. */
 export const checkJail = (
-  setting: JailSetting,
+  host: JobHost,
+  bwrap: string,
   filter: Effect.Effect<unknown, JailUnavailable>,
   run: (request: Probe) => Effect.Effect<JailRun, JailError | JailUnavailable, Scope.Scope>
 ): Effect.Effect<JailReport, JailUnavailable> =>
   Effect.gen(function* () {
     yield* filter
-    yield* requireTools(setting.bwrap)
-    const version = yield* Effect.flatMap(versionOf(setting.bwrap), requireVersion)
+    yield* requireTools(bwrap)
+    const version = yield* Effect.flatMap(versionOf(bwrap), requireVersion)
     let status = ""
     yield* Effect.scoped(
       Effect.gen(function* () {
@@ -203,12 +202,12 @@ export const checkJail = (
             Effect.sync(() => {
               if (stream === "stdout") status += Buffer.from(bytes).toString("latin1")
             })
-        }).pipe(Effect.mapError(asUnavailable(setting.uidBase !== null)))
+        }).pipe(Effect.mapError(asUnavailable(host.separateUid)))
         const result = yield* trial.result
-        yield* judgeProbe(setting, status, result)
+        yield* judgeProbe(host, status, result)
       })
     )
-    return reportOf(setting, version)
+    return reportOf(host, version)
   }).pipe(
     Effect.timeoutOrElse({
       duration: checkMs,

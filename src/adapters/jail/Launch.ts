@@ -3,8 +3,9 @@
  *
  * The chain of processes, each the parent of the next:
  *
- *     client
- *      └ guard    unshare(1) with a mount namespace of its own: /sys shows the package, /tmp is the job's bounded tmpfs
+ *     warden
+ *      └ guard    unshare(1) with a mount namespace of its own, in which /sys is the job's bounded tmpfs
+ *        ├ viewer where the client is another user: sleeps under the client's uid, so that the client can see that tmpfs
  *        └ init   process 1 of a process namespace: sheds root, waits for the client's word, then runs the engine
  *          └ bubblewrap (monitor)
  *            └ bubblewrap (process 1 of the jail)
@@ -12,16 +13,24 @@
  *
  * Nothing of this lies on the host's disk or in its mount table, so nothing can be left behind: the kernel takes the
  * mounts back with the last process. Every link dies with its parent (pdeathsig), and init is told to go on only after
- * all of them are set, so that a client killed at any moment leaves nothing running. When the guard has ended, init's
+ * all of them are set, so that a warden killed at any moment leaves nothing running. When the guard has ended, init's
  * namespace is empty: the kernel does not let its process 1 be reaped before.
+ *
+ * Nothing here needs Effect: the warden loads it (see ../warden/Warden.ts).
  */
 import type { JobLimits } from "../../schemas/Manifest.ts"
 
 /** Numbers of the file descriptors that the chain gets besides 0, 1 and 2. None of them reaches the job. */
 export const LaunchDescriptor = { arguments: 3, seccomp: 4, status: 5, gate: 6 } as const
 
-/** Where, in the chain's own mount namespace, things lie. Both folders exist on every Linux. */
-export const LaunchFolder = { package: "/sys", scratch: "/tmp" } as const
+/**
+ * Where, in the chain's own mount namespace, things lie: all in the job's tmpfs, which stands at a place that exists on
+ * every Linux and from which nothing is ever lent.
+ */
+export const LaunchFolder = { scratch: "/sys", package: "/sys/package" } as const
+
+/** Where, in the chain's own mount namespace, the grant of that number is bound. */
+export const grantPlace = (index: number): string => `${LaunchFolder.scratch}/grant${index}`
 
 /** Where tools are looked for, and all the environment the chain gets. */
 export const launchPath = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -34,7 +43,16 @@ export const launchFailures: Readonly<Record<number, string>> = {
   120: "the client went away before the start",
   121: "the job's file system could not be mounted",
   122: "the output pipes could not be made",
-  123: "the job's control group could not be entered"
+  123: "the job's control group could not be entered",
+  124: "what was granted could not be bound (a file system mounted below it?)",
+  125: "the job's folders could not be made"
+}
+
+/** Something of the host's that the job may see. */
+export interface GrantedPath {
+  readonly kind: "device" | "folder" | "file"
+  /** Where it is, without links. It appears at the same place in the jail. */
+  readonly path: string
 }
 
 /** What the chain must know beside the request. */
@@ -45,6 +63,11 @@ export interface LaunchPlan {
   readonly command: ReadonlyArray<string>
   readonly environment: Readonly<Record<string, string>>
   readonly packageFolder: string | null
+  readonly granted: ReadonlyArray<GrantedPath>
+  /** Groups the job gets so that it may open granted devices; only where it has a uid of its own. */
+  readonly groups: ReadonlyArray<number>
+  /** Whom a viewer is needed for: the client's uid, where it is neither root nor the job's. */
+  readonly viewerUid: number | null
   readonly limits: JobLimits
   /** Folder of the job's control group, where there is one; then it holds memory, processes and processor share. */
   readonly cgroupFolder: string | null
@@ -90,39 +113,67 @@ const scratchOptions = (plan: LaunchPlan): string =>
   [
     `size=${plan.limits.disk_bytes}`,
     `nr_inodes=${scratchInodes(plan.limits.disk_bytes)}`,
-    "mode=0700,nosuid,nodev",
+    "mode=0755,nosuid,nodev",
     ...(plan.uid === null ? [] : [`uid=${plan.uid},gid=${plan.uid}`])
   ].join(",")
 
+/** Binds the grants: $1 says whether it is a folder, $2 where it is. */
+const grantScript = (plan: LaunchPlan): ReadonlyArray<string> =>
+  plan.granted.map(({ kind }, index) => {
+    const place = grantPlace(index)
+    const make = kind === "folder" ? `mkdir ${place}` : `: >${place}`
+    return `${make} && mount --bind -- "$1" ${place} || exit 124; shift`
+  })
+
+/** A process of the client's uid in the guard's mount namespace; it holds nothing open and dies with the guard. */
+const viewerScript = (plan: LaunchPlan): ReadonlyArray<string> => {
+  const { arguments: args, gate, seccomp, status } = LaunchDescriptor
+  if (plan.viewerUid === null) return []
+  const credentials = `--reuid ${plan.viewerUid} --regid ${plan.viewerUid} --clear-groups --inh-caps=-all --bounding-set=-all`
+  const nothing = `</dev/null >/dev/null 2>&1 ${[args, seccomp, status, gate].map((fd) => `${fd}>&-`).join(" ")}`
+  return [
+    `setpriv ${credentials} --no-new-privs --pdeathsig KILL -- sleep 2147483647 ${nothing} &`,
+    `echo "viewer $!" >&${status}`
+  ]
+}
+
 /**
- * The guard. $1 package or empty, $2 control group or empty, $3 the script of init, then engine and command. The job
- * is the first to go when memory runs out. Writing 0 into cgroup.procs moves the writer.
+ * The guard. $1 package or empty, $2 control group or empty, $3 the script of init, then the paths granted, then engine
+ * and command. The job is the first to go when memory runs out. Writing 0 into cgroup.procs moves the writer.
  */
 const guardScript = (plan: LaunchPlan): string => {
+  const groups = plan.groups.length === 0 ? "--clear-groups" : `--groups ${plan.groups.join(",")}`
   const credentials =
     plan.uid === null
       ? ""
-      : `--reuid ${plan.uid} --regid ${plan.uid} --clear-groups --inh-caps=-all --bounding-set=-all`
+      : `--reuid ${plan.uid} --regid ${plan.uid} ${groups} --inh-caps=-all --bounding-set=-all`
   return [
+    "umask 022",
     "echo 1000 >/proc/self/oom_score_adj",
     `[ -z "$2" ] || echo 0 >"$2/cgroup.procs" || exit 123`,
-    `[ -z "$1" ] || mount --bind -- "$1" ${LaunchFolder.package} || exit 121`,
     `mount -t tmpfs -o ${scratchOptions(plan)} postern ${LaunchFolder.scratch} || exit 121`,
+    `mkdir ${LaunchFolder.package} || exit 125`,
+    `[ -z "$1" ] || mount --bind -- "$1" ${LaunchFolder.package} || exit 121`,
     "script=$3; shift 3",
+    ...grantScript(plan),
+    ...viewerScript(plan),
     `exec unshare --pid --fork --kill-child -- setpriv ${credentials} --no-new-privs --pdeathsig KILL -- sh -c "$script" init "$@"`
   ].join("\n")
 }
 
 /**
- * Init. $1 engine, then the command. The end of the gate without a line means that the client is dead. When the engine
+ * Init. $1 engine, then the command. The end of the gate without a line means that the warden is dead. When the engine
  * has ended, what is left is killed and reaped before `times` tells the processor time of all that was waited for;
- * /bin/true is there because the shell reaps strangers only while it waits for a child of its own.
+ * /bin/true is there because the shell reaps strangers only while it waits for a child of its own. Then what the job left
+ * is opened to the client, which is another user: only the job's own uid can do that without following a trap.
  */
 const initScript = (plan: LaunchPlan): string => {
   const { arguments: args, gate, status } = LaunchDescriptor
   const { scratch } = LaunchFolder
+  const out = `${scratch}/work/out`
   return [
-    `mkfifo -m 0600 ${scratch}/stdout ${scratch}/stderr || exit 122`,
+    `mkdir ${["work", "work/out", "tmp", "shm"].map((name) => `${scratch}/${name}`).join(" ")} || exit 125`,
+    `mkfifo -m 0644 ${scratch}/stdout ${scratch}/stderr || exit 122`,
     `echo ready >&${status}`,
     `read -r go <&${gate} || exit 120`,
     `exec ${gate}<&-`,
@@ -132,6 +183,7 @@ const initScript = (plan: LaunchPlan): string => {
     "kill -s KILL -- -1 2>/dev/null",
     "while kill -s 0 -- -1 2>/dev/null; do /bin/true; done",
     `times >&${status}`,
+    ...(plan.viewerUid === null ? [] : [`[ -L ${out} ] || chmod -R u+rwX,go+rX ${out} 2>/dev/null`]),
     `exit "$code"`
   ].join("\n")
 }
@@ -154,6 +206,7 @@ export const launchCommand = (plan: LaunchPlan): readonly [file: string, args: R
     plan.packageFolder ?? "",
     plan.cgroupFolder ?? "",
     initScript(plan),
+    ...plan.granted.map(({ path }) => path),
     plan.bwrap,
     ...plan.command
   ]
@@ -185,6 +238,11 @@ export const bubblewrapArguments = (plan: LaunchPlan): Uint8Array => {
     ...["--proc", "/proc", "--dev", "/dev", "--bind", `${scratch}/shm`, "/dev/shm"],
     ...["--bind", `${scratch}/tmp`, "/tmp", "--bind", `${scratch}/work`, "/work", "--chdir", "/work"],
     ...(plan.packageFolder === null ? [] : ["--ro-bind", packageAt, "/package"]),
+    ...plan.granted.flatMap(({ kind, path }, index) => [
+      kind === "device" ? "--dev-bind" : "--ro-bind",
+      grantPlace(index),
+      path
+    ]),
     ...["--remount-ro", "/dev", "--remount-ro", "/"],
     ...["--seccomp", String(LaunchDescriptor.seccomp), "--json-status-fd", String(LaunchDescriptor.status)]
   ]

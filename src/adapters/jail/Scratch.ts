@@ -3,7 +3,7 @@
  * and with it the mount, is gone, and the kernel frees it when the folder is closed.
  */
 import { closeSync, constants, openSync } from "node:fs"
-import { chown, lstat, mkdir, opendir, statfs } from "node:fs/promises"
+import { chmod, lstat, opendir, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import type { Scope } from "effect"
 import { Effect, Schema } from "effect"
@@ -24,14 +24,14 @@ const attempt = <A>(what: string, step: () => Promise<A>): Effect.Effect<A, Scra
 const tmpfsMagic = 0x01021994
 
 /**
- * Opens the tmpfs through the guard's eyes. That it is one, and not the host's own folder, is checked: everything done
- * through it later relies on that.
+ * Opens the tmpfs through the eyes of a process that has it mounted. That it is one, and not the host's own folder, is
+ * checked: everything done through it later relies on that.
  *
- * @returns its path, good in this process and, where permitted, in others, until the scope closes
+ * @returns its path, good in this process alone, until the scope closes
  */
-export const openScratch = (guard: number): Effect.Effect<string, ScratchError, Scope.Scope> =>
+export const openScratch = (viewer: number): Effect.Effect<string, ScratchError, Scope.Scope> =>
   Effect.gen(function* () {
-    const seen = `/proc/${guard}/root${LaunchFolder.scratch}`
+    const seen = `/proc/${viewer}/root${LaunchFolder.scratch}`
     const descriptor = yield* Effect.acquireRelease(
       Effect.try({
         try: () => openSync(seen, constants.O_RDONLY | constants.O_DIRECTORY),
@@ -49,20 +49,11 @@ export const openScratch = (guard: number): Effect.Effect<string, ScratchError, 
     return path
   })
 
-/** Makes the folders the jail shows as /work, /work/out, /tmp and /dev/shm. */
-export const furnishScratch = (path: string, uid: number | null): Effect.Effect<void, ScratchError> =>
-  attempt("making the job's folders", async () => {
-    for (const name of ["work", "work/out", "tmp", "shm"]) {
-      await mkdir(join(path, name), { mode: 0o700 })
-      if (uid !== null) await chown(join(path, name), uid, uid)
-    }
-  })
-
 const refuseEntry = (path: string, why: string): never => {
   throw new Error(`${path} ${why}`)
 }
 
-const giveTree = async (folder: string, uid: number, left: { entries: number }): Promise<void> => {
+const openTree = async (folder: string, left: { entries: number }): Promise<void> => {
   for await (const entry of await opendir(folder)) {
     const path = join(folder, entry.name)
     left.entries -= 1
@@ -71,24 +62,27 @@ const giveTree = async (folder: string, uid: number, left: { entries: number }):
     // A second name of the same file could stand anywhere on the host; a plain package has none.
     if (found.isFile() && found.nlink !== 1) refuseEntry(path, "has more than one name")
     if (!found.isFile() && !found.isDirectory()) refuseEntry(path, "is neither a file nor a folder")
-    if (found.isDirectory()) await giveTree(path, uid, left)
-    await chown(path, uid, uid)
+    if (found.isDirectory()) await openTree(path, left)
+    await chmod(path, openMode(found.mode))
   }
 }
 
+/** For others as for the owner, but for writing. */
+const openMode = (mode: number): number => (mode & 0o700) | ((mode & 0o500) >> 3) | ((mode & 0o500) >> 6)
+
 /**
- * Checks that the package's folder is there and, where jobs have a uid of their own, gives the tree to that uid: a job
- * can read it no other way, since nobody but the owner may enter it.
+ * Checks that the package's folder is there and, where jobs have a uid of their own, lets others read the tree: a job
+ * sees it through a mount, past the folders above it, which stay closed to everybody else.
  */
 export const lendPackage = (
   folder: string,
-  uid: number | null,
+  separateUid: boolean,
   maximumEntries: number
 ): Effect.Effect<void, ScratchError> =>
   attempt("lending the package to the jail", async () => {
     const found = await lstat(folder)
     if (!found.isDirectory()) refuseEntry(folder, "is not a folder")
-    if (uid === null) return
-    await giveTree(folder, uid, { entries: maximumEntries })
-    await chown(folder, uid, uid)
+    if (!separateUid) return
+    await openTree(folder, { entries: maximumEntries })
+    await chmod(folder, openMode(found.mode))
   })

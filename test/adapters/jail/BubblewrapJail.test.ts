@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto"
-import { linkSync, lstatSync, readdirSync, readFileSync, symlinkSync } from "node:fs"
+import { linkSync, lstatSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Schedule, Scope } from "effect"
@@ -412,11 +412,15 @@ describeWith(["jail", "perl"], "the jail's housekeeping", () => {
 
   live("runs several jobs at once, each in a slot, and refuses one too many", () =>
     Effect.gen(function* () {
+      const folder = yield* packageFolder
+      const command = (n: number) => shell(`echo ${n} >out/n; until [ -e /package/go ]; do sleep 0.1; done`)
+      const limits = { timeout_ms: 60_000 }
       const runs = yield* Effect.forEach([1, 2, 3, 4, 5, 6, 7, 8], (n) =>
-        startJob({ command: shell(`echo ${n} >out/n; read x </dev/null; sleep 0.2`) })
+        startJob({ command: command(n), packageFolder: folder, limits })
       )
       const refused = yield* Effect.flip(startJob({ command: ["true"] }))
       expect(refused).toMatchObject({ _tag: "JailError", reason: "no_free_slot" })
+      writeFileSync(join(folder, "go"), "")
       const owners = yield* Effect.forEach(runs, (run) =>
         Effect.map(run.result, ({ artifacts }) => lstatSync(artifacts[0]?.host_path ?? "").uid)
       )
@@ -435,7 +439,8 @@ describeWith(["jail", "perl"], "the jail's housekeeping", () => {
 describe("a request that cannot be granted", () => {
   const refusal = (change: Partial<Parameters<typeof requestOf>[0]> & { readonly grants?: boolean }) =>
     Effect.gen(function* () {
-      const request = requestOf({ command: ["true"], ...change }, "/nowhere/at-all")
+      const folder = change.grants === true ? yield* packageFolder : "/nowhere/at-all"
+      const request = requestOf({ command: ["true"], ...change }, folder)
       const grants = change.grants === true ? { devices: ["serial"], read_only: [] } : request.grants
       const error = yield* Effect.flip((yield* Jail).run({ ...request, grants }))
       return error.reason
@@ -449,7 +454,7 @@ describe("a request that cannot be granted", () => {
       expect(yield* refusal({ environment: { A: "x\0y" } })).toBe("bad_request")
       expect(yield* refusal({ limits: { timeout_ms: -1 } })).toBe("bad_request")
       expect(yield* refusal({ packageFolder: "relative" })).toBe("bad_request")
-      expect(yield* refusal({ grants: true })).toBe("grants_unsupported")
+      expect(yield* refusal({ grants: true })).toBe("grant_refused")
       expect(yield* refusal({})).toBe("package_unusable")
     })
   )

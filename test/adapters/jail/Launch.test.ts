@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { printableName } from "../../../src/adapters/jail/Artifacts.ts"
-import { childTimesMs, statusExitCode } from "../../../src/adapters/jail/Engine.ts"
+import { childTimesMs, statusExitCode } from "../../../src/adapters/jail/Chain.ts"
 import {
   bubblewrapArguments,
   type LaunchPlan,
@@ -17,6 +17,9 @@ const plan: LaunchPlan = {
   environment: { NAME: "a value; $(evil)" },
   packageFolder: "/state/a package $(evil)",
   limits: testLimits,
+  granted: [],
+  groups: [],
+  viewerUid: null,
   cgroupFolder: null,
   hardLimits: {},
   rootLinks: [["bin", "usr/bin"]],

@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, type Scope } from "effect"
-import { BubblewrapJail, type BubblewrapJailOptions } from "../../../src/adapters/BubblewrapJail.ts"
+import { BubblewrapJail } from "../../../src/adapters/BubblewrapJail.ts"
+import type { JailOptions } from "../../../src/adapters/jail/JailSetting.ts"
 import { Jail, type JailRequest } from "../../../src/ports/Jail.ts"
 import type { JailResult } from "../../../src/schemas/JailProfile.ts"
 import { defaultJobLimits, type JobLimits } from "../../../src/schemas/Manifest.ts"
@@ -73,10 +74,8 @@ export const runJob = <A>(spec: JobSpec, look: (finished: Finished) => A) =>
   )
 
 /** Runs an effect with a jail of its own, in real time. */
-export const withJail = <A, E>(
-  effect: Effect.Effect<A, E, Jail | Scope.Scope>,
-  options?: BubblewrapJailOptions
-) => Effect.scoped(effect).pipe(Effect.provide(BubblewrapJail.layer(options)))
+export const withJail = <A, E>(effect: Effect.Effect<A, E, Jail | Scope.Scope>, options?: JailOptions) =>
+  Effect.scoped(effect).pipe(Effect.provide(BubblewrapJail.layer(options)))
 
 /** Shell text in the jail. */
 export const shell = (script: string): ReadonlyArray<string> => ["sh", "-c", script]
