@@ -6,21 +6,19 @@ import type { Effect } from "effect"
 import { Context } from "effect"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId, Digest, OrderId } from "../schemas/Ids.ts"
-import type { PauseReason, RolloutControl, RolloutId, RolloutPlan, RolloutState } from "../schemas/Rollout.ts"
-import type { OrderState } from "../schemas/WorkOrder.ts"
+import type { PauseReason, RolloutControl, RolloutId, RolloutPlan } from "../schemas/Rollout.ts"
+import type {
+  MemberStanding,
+  RolloutMove,
+  RolloutStanding,
+  RolloutTally
+} from "../schemas/RolloutJudgement.ts"
 import type { StoreError } from "./FleetStore.ts"
 
-export interface RolloutRow {
-  readonly plan: RolloutPlan
+export interface RolloutRow extends RolloutStanding {
   readonly envelope: DsseEnvelope
   readonly digest: Digest
-  readonly state: RolloutState
   readonly reason: PauseReason | null
-  /** From 0; -1 before the first. */
-  readonly phase: number
-  readonly phaseStartedAtMs: number | null
-  readonly settledAtMs: number | null
-  readonly pausedAtMs: number | null
   readonly version: number
   readonly controlSequence: number
   readonly createdAtMs: number
@@ -28,28 +26,11 @@ export interface RolloutRow {
   readonly changedAtMs: number
 }
 
-/** A device of a rollout. `state` is its order's, null before the order came. */
-export interface RolloutMember {
+/** A device of a rollout, and the order it gets. */
+export interface RolloutMember extends MemberStanding {
   readonly device: DeviceId
   readonly order: OrderId
-  readonly phase: number
-  readonly state: OrderState | null
-  readonly excused: boolean
 }
-
-/** Members that are alike, counted. */
-export interface RolloutTally extends Pick<RolloutMember, "phase" | "state" | "excused"> {
-  readonly count: number
-}
-
-/** One step of an open rollout, taken by the server itself. */
-export type RolloutMove =
-  /** Gives out the orders of a phase. */
-  | { readonly kind: "release"; readonly phase: number }
-  /** The phase has succeeded; its soak begins. */
-  | { readonly kind: "settle" }
-  | { readonly kind: "pause"; readonly reason: Exclude<PauseReason, "operator"> }
-  | { readonly kind: "end"; readonly state: "completed" | "expired" }
 
 /** An order that a plan names. */
 export interface PlannedOrder {

@@ -6,7 +6,10 @@ import {
   HttpGatewayKey,
   JobWatchKey,
   RecorderKey,
-  RegistrarKey
+  RegistrarKey,
+  RetentionKey,
+  RolloutKey,
+  RolloutsKey
 } from "../actors/ServerKeys.ts"
 import { controlGateway } from "../adapters/ControlGateway.ts"
 import { makeDeviceApi } from "../adapters/http/DeviceApi.ts"
@@ -23,7 +26,10 @@ export const serverActors = (addresses: Addresses): ServerActors => ({
   registrar: addresses.ref(RegistrarKey),
   jobWatch: addresses.ref(JobWatchKey),
   recorder: addresses.ref(RecorderKey),
-  device: (id) => addresses.refOf(DeviceKey, id)
+  retention: addresses.ref(RetentionKey),
+  device: (id) => addresses.refOf(DeviceKey, id),
+  rollouts: addresses.ref(RolloutsKey),
+  rollout: (id) => addresses.refOf(RolloutKey, id)
 })
 
 export interface HttpDoorOptions {
@@ -76,7 +82,7 @@ export const controlDoor = (options: {
 
 /** Starts a tree; its gateways may want to look at the whole of it. */
 export const startServer = <const Gateways extends ReadonlyArray<AnySpec>>(
-  config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices">,
+  config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices" | "retention">,
   gateways: (inspect: Effect.Effect<SystemInspection>) => Gateways
 ) =>
   Effect.gen(function* () {

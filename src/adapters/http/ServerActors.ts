@@ -6,11 +6,19 @@ import type { DeviceProtocol } from "../../schemas/protocols/Device.ts"
 import type { JobWatchProtocol } from "../../schemas/protocols/JobWatch.ts"
 import type { RecorderProtocol } from "../../schemas/protocols/Recorder.ts"
 import type { RegistrarProtocol } from "../../schemas/protocols/Registrar.ts"
+import type { RetentionProtocol } from "../../schemas/protocols/Retention.ts"
+import type { RolloutProtocol } from "../../schemas/protocols/Rollout.ts"
+import type { RolloutsProtocol } from "../../schemas/protocols/Rollouts.ts"
+import type { RolloutId } from "../../schemas/Rollout.ts"
 
 export interface ServerActors {
   readonly registrar: ActorRef<RpcGroup.Rpcs<typeof RegistrarProtocol>>
   readonly jobWatch: ActorRef<RpcGroup.Rpcs<typeof JobWatchProtocol>>
   readonly recorder: ActorRef<RpcGroup.Rpcs<typeof RecorderProtocol>>
+  readonly retention: ActorRef<RpcGroup.Rpcs<typeof RetentionProtocol>>
   /** The actor of one device; a send starts it. */
   readonly device: (id: DeviceId) => ActorRef<RpcGroup.Rpcs<typeof DeviceProtocol>>
+  readonly rollouts: ActorRef<RpcGroup.Rpcs<typeof RolloutsProtocol>>
+  /** The actor of one rollout. */
+  readonly rollout: (id: RolloutId) => ActorRef<RpcGroup.Rpcs<typeof RolloutProtocol>>
 }

@@ -1,10 +1,11 @@
 /** Rollouts in the fleet database: their plans, and which orders wait for their phase. */
 import type { Effect } from "effect"
-import type { RolloutMember, RolloutMove, RolloutRow, RolloutStore } from "../../../ports/RolloutStore.ts"
+import type { RolloutMember, RolloutRow, RolloutStore } from "../../../ports/RolloutStore.ts"
 import type { DsseEnvelope } from "../../../schemas/Dsse.ts"
 import type { DeviceId, Digest, OrderId } from "../../../schemas/Ids.ts"
 import { Limits } from "../../../schemas/Limits.ts"
 import { isEnded, type PauseReason, type RolloutId, type RolloutState } from "../../../schemas/Rollout.ts"
+import type { RolloutMove } from "../../../schemas/RolloutJudgement.ts"
 import type { OrderState } from "../../../schemas/WorkOrder.ts"
 import type { DatabaseSync } from "../Database.ts"
 import type { Audit } from "./Audit.ts"

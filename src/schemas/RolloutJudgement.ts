@@ -4,15 +4,49 @@
  *
  * @module
  */
-import type { RolloutMember, RolloutMove, RolloutRow, RolloutTally } from "../ports/RolloutStore.ts"
-import { type DeviceOutcome, isEnded, type RolloutCounts, type RolloutPhase } from "../schemas/Rollout.ts"
-import { isFinal } from "../schemas/WorkOrder.ts"
+import {
+  type DeviceOutcome,
+  isEnded,
+  type PauseReason,
+  type RolloutCounts,
+  type RolloutPhase,
+  type RolloutPlan,
+  type RolloutState
+} from "./Rollout.ts"
+import { isFinal, type OrderState } from "./WorkOrder.ts"
 
 /** What the judgement needs of a rollout. */
-export type RolloutStanding = Pick<
-  RolloutRow,
-  "plan" | "state" | "phase" | "phaseStartedAtMs" | "settledAtMs" | "pausedAtMs"
->
+export interface RolloutStanding {
+  readonly plan: RolloutPlan
+  readonly state: RolloutState
+  /** From 0; -1 before the first. */
+  readonly phase: number
+  readonly phaseStartedAtMs: number | null
+  readonly settledAtMs: number | null
+  readonly pausedAtMs: number | null
+}
+
+/** How one device of a rollout stands. `state` is its order's, null before the order came. */
+export interface MemberStanding {
+  readonly phase: number
+  readonly state: OrderState | null
+  /** An operator went on without it. */
+  readonly excused: boolean
+}
+
+/** Devices that stand alike, counted. */
+export interface RolloutTally extends MemberStanding {
+  readonly count: number
+}
+
+/** One step of an open rollout, taken by the server itself. */
+export type RolloutMove =
+  /** Gives out the orders of a phase. */
+  | { readonly kind: "release"; readonly phase: number }
+  /** The phase has succeeded; its soak begins. */
+  | { readonly kind: "settle" }
+  | { readonly kind: "pause"; readonly reason: Exclude<PauseReason, "operator"> }
+  | { readonly kind: "end"; readonly state: "completed" | "expired" }
 
 /** How many of `size` devices must succeed. */
 export const requiredOf = (size: number, percent: number): number => Math.ceil((size * percent) / 100)
@@ -36,7 +70,7 @@ export const isTimedOut = (standing: RolloutStanding, nowMs: number): boolean =>
 /** Where one device stands. */
 export const outcomeOf = (
   standing: RolloutStanding,
-  member: Pick<RolloutMember, "phase" | "state">,
+  member: Pick<MemberStanding, "phase" | "state">,
   nowMs: number
 ): DeviceOutcome => {
   const { phase, state } = member
