@@ -12,87 +12,46 @@ import {
   HttpApiSecurity,
   OpenApi
 } from "effect/http-api"
-import { HighWater, RootChain } from "./DeviceApi.ts"
-import { Base64, DsseEnvelope } from "./Dsse.ts"
+import { RootChain } from "./DeviceApi.ts"
+import { DsseEnvelope } from "./Dsse.ts"
 import { HealthReport } from "./Health.ts"
-import {
-  Count,
-  DeviceId,
-  Digest,
-  Incarnation,
-  InvitationId,
-  Name,
-  OrderId,
-  ServerId,
-  TimestampMs
-} from "./Ids.ts"
+import { Count, DeviceId, Digest, InvitationId, Name, OrderId, TimestampMs } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
-import { LaneName, OrderState } from "./WorkOrder.ts"
+import {
+  BadRequest,
+  Conflict,
+  Forbidden,
+  Gone,
+  NotFound,
+  Refused,
+  StorageFull,
+  TooManyRequests,
+  Unauthorized,
+  Unavailable
+} from "./ManagementErrors.ts"
+import {
+  AuditPage,
+  Cursor,
+  DeviceView,
+  JobView,
+  LaggardPage,
+  MadeToken,
+  nextPage,
+  OutputPage,
+  ReceiptPage,
+  Role,
+  SequenceView,
+  ServerStatus,
+  TokenView
+} from "./ManagementViews.ts"
+import { RolloutDetail, RolloutId, RolloutView } from "./Rollout.ts"
+import { OrderState } from "./WorkOrder.ts"
 
 export const managementApiPath = "/api/management/v1"
-
-/** viewer: read. operator: submit, cancel, admit. admin: also roots and invitations. Each includes the one before. */
-export const Role = Schema.Literals(["viewer", "operator", "admin"])
-export type Role = typeof Role.Type
 
 /** Who is asking. */
 export class Caller extends Context.Service<Caller, { readonly name: string; readonly role: Role }>()(
   "postern/ManagementApi/Caller"
-) {}
-
-export class Unauthorized extends Schema.TaggedError<Unauthorized>()(
-  "Unauthorized",
-  { message: Schema.String },
-  { httpApiStatus: 401 }
-) {}
-
-export class Forbidden extends Schema.TaggedError<Forbidden>()(
-  "Forbidden",
-  { message: Schema.String },
-  { httpApiStatus: 403 }
-) {}
-
-export class NotFound extends Schema.TaggedError<NotFound>()(
-  "NotFound",
-  { message: Schema.String },
-  { httpApiStatus: 404 }
-) {}
-
-/** The request is well-formed but can't be done as things stand; `code` says which rule. */
-export class Conflict extends Schema.TaggedError<Conflict>()(
-  "Conflict",
-  {
-    code: Schema.Literals([
-      "sequence_taken",
-      "id_taken",
-      "name_taken",
-      "unknown_device",
-      "payload_missing",
-      "payload_conflict",
-      "stale_admission",
-      "root_conflict",
-      "finished",
-      "no_root",
-      "root_expired",
-      "operator_revoked"
-    ]),
-    message: Schema.String
-  },
-  { httpApiStatus: 409 }
-) {}
-
-/** The document is malformed, or not signed by those who may. */
-export class Refused extends Schema.TaggedError<Refused>()(
-  "Refused",
-  { message: Schema.String },
-  { httpApiStatus: 422 }
-) {}
-
-/** The server's store or disk failed, or it is overloaded; nothing was changed. */
-export class Unavailable extends Schema.TaggedError<Unavailable>()(
-  "Unavailable",
-  { message: Schema.String },
-  { httpApiStatus: 503 }
 ) {}
 
 export class Authorization extends HttpApiMiddleware.Service<
@@ -101,104 +60,13 @@ export class Authorization extends HttpApiMiddleware.Service<
 >()("postern/ManagementApi/Authorization", {
   requiredForClient: true,
   security: { bearer: HttpApiSecurity.bearer },
-  error: [Unauthorized, Unavailable]
+  error: [BadRequest, Unauthorized, Forbidden, TooManyRequests, Unavailable]
 }) {}
 
+export { Conflict, Forbidden, NotFound, Refused, Unauthorized, Unavailable } from "./ManagementErrors.ts"
+export { DeviceView, JobView, LaggardPage, OutputPage, Role, ServerStatus } from "./ManagementViews.ts"
+
 const common = [Forbidden, Unavailable] as const
-
-export const DeviceView = Schema.Struct({
-  device: DeviceId,
-  status: Schema.Literals(["pending", "accepted", "rejected", "revoked"]),
-  name: Schema.NullOr(Name),
-  /** As the device signed it: the CLI takes keys and claim code from here, after checking the signature. */
-  enrolment: DsseEnvelope,
-  admission: Schema.NullOr(DsseEnvelope),
-  enrolled_at_ms: TimestampMs,
-  last_seen_at_ms: Schema.NullOr(TimestampMs),
-  /** Whether it is polling now. */
-  online: Schema.Boolean,
-  incarnation: Schema.NullOr(Incarnation),
-  high_water: Schema.NullOr(HighWater),
-  blocked: Schema.NullOr(Schema.String),
-  last_receipt: Count,
-  /** Version of the trust root it held at its last poll. */
-  root_version: Schema.NullOr(Count)
-})
-export type DeviceView = typeof DeviceView.Type
-
-export const JobView = Schema.Struct({
-  id: OrderId,
-  device: DeviceId,
-  lane: LaneName,
-  counter: Count,
-  digest: Digest,
-  state: OrderState,
-  version: Count,
-  reason: Schema.NullOr(Schema.String),
-  done_bytes: Schema.NullOr(Count),
-  total_bytes: Schema.NullOr(Count),
-  submitted_at_ms: TimestampMs,
-  submitted_by: Schema.String,
-  changed_at_ms: TimestampMs,
-  expires_at_ms: TimestampMs,
-  deadline_at_ms: TimestampMs,
-  cancel_requested: Schema.Boolean,
-  output_chunks: Count,
-  artifact_bytes: Count,
-  order: DsseEnvelope,
-  receipt: Schema.NullOr(DsseEnvelope)
-})
-export type JobView = typeof JobView.Type
-
-export const ServerStatus = Schema.Struct({
-  server: ServerId,
-  software: Schema.String,
-  time_ms: TimestampMs,
-  started_at_ms: TimestampMs,
-  root_version: Schema.NullOr(Count),
-  root_expires_at_ms: Schema.NullOr(TimestampMs),
-  devices: Schema.Record(Schema.String, Count),
-  jobs: Schema.Record(Schema.String, Count)
-})
-export type ServerStatus = typeof ServerStatus.Type
-
-export const SequenceView = Schema.Struct({
-  next_counter: Count,
-  previous: Schema.NullOr(Digest),
-  root_version: Count
-})
-
-export const OutputPage = Schema.Struct({
-  chunks: Schema.Array(Schema.Struct({ sequence: Count, data: Base64 })),
-  state: OrderState,
-  version: Count
-})
-export type OutputPage = typeof OutputPage.Type
-
-export const ReceiptPage = Schema.Struct({
-  receipts: Schema.Array(Schema.Struct({ number: Count, digest: Digest, envelope: DsseEnvelope }))
-})
-
-export const LaggardPage = Schema.Struct({
-  root_version: Schema.NullOr(Count),
-  /** All of them, also those that are not in the list. */
-  count: Count,
-  devices: Schema.Array(
-    Schema.Struct({
-      device: DeviceId,
-      name: Schema.NullOr(Name),
-      root_version: Schema.NullOr(Count),
-      last_seen_at_ms: Schema.NullOr(TimestampMs)
-    })
-  )
-})
-export type LaggardPage = typeof LaggardPage.Type
-
-export const AuditPage = Schema.Struct({
-  entries: Schema.Array(
-    Schema.Struct({ at_ms: TimestampMs, actor: Schema.String, action: Schema.String, subject: Schema.String })
-  )
-})
 
 const Octets = Schema.Uint8Array.pipe(HttpApiSchema.asUint8Array())
 const Ok = Schema.Struct({ ok: Schema.Literal(true) })
@@ -226,9 +94,42 @@ class ServerGroup extends HttpApiGroup.make("server")
       error: [...common]
     }),
     HttpApiEndpoint.get("audit", "/audit", {
-      query: { limit: number },
+      query: {
+        limit: Schema.optional(number),
+        before: Schema.optional(number),
+        since_ms: Schema.optional(number),
+        actor: Schema.optional(Schema.String),
+        action: Schema.optional(Schema.String)
+      },
       success: AuditPage,
       error: [...common]
+    }),
+    /** Figures in Prometheus' text format; also at `/metrics`, with the same tokens. */
+    HttpApiEndpoint.get("metrics", "/metrics", {
+      success: Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/plain; version=0.0.4" })),
+      error: [...common]
+    }),
+    HttpApiEndpoint.get("tokens", "/tokens", {
+      success: Schema.Struct({ tokens: Schema.Array(TokenView) }),
+      error: [...common]
+    }),
+    /** Makes a token; the answer alone holds it. */
+    HttpApiEndpoint.post("createToken", "/tokens", {
+      payload: Schema.Struct({ name: Name, role: Role, expires_at_ms: Schema.NullOr(TimestampMs) }),
+      success: MadeToken,
+      error: [...common, Refused, Conflict]
+    }),
+    /** Puts a new secret in the place of the old one, which counts no more. */
+    HttpApiEndpoint.post("rotateToken", "/tokens/:name/rotation", {
+      params: { name: Name },
+      payload: Schema.Struct({ expires_at_ms: Schema.NullOr(TimestampMs) }),
+      success: MadeToken,
+      error: [...common, NotFound, Refused]
+    }),
+    HttpApiEndpoint.delete("revokeToken", "/tokens/:name", {
+      params: { name: Name },
+      success: Ok,
+      error: [...common, NotFound]
     })
   )
   .middleware(Authorization) {}
@@ -241,8 +142,14 @@ class DevicesGroup extends HttpApiGroup.make("devices")
       error: [...common, Refused]
     }),
     HttpApiEndpoint.get("list", "/devices", {
-      query: { status: Schema.optional(DeviceView.fields.status) },
-      success: Schema.Struct({ devices: Schema.Array(DeviceView) }),
+      query: {
+        status: Schema.optional(DeviceView.fields.status),
+        name_prefix: Schema.optional(Name),
+        online: Schema.optional(Schema.Literals(["true", "false"])),
+        limit: Schema.optional(number),
+        after: Schema.optional(Cursor)
+      },
+      success: Schema.Struct({ devices: Schema.Array(DeviceView), next: nextPage }),
       error: [...common]
     }),
     HttpApiEndpoint.get("show", "/devices/:device", {
@@ -285,7 +192,7 @@ class JobsGroup extends HttpApiGroup.make("jobs")
       query: { offset: number, total: number },
       payload: Octets,
       success: Schema.Struct({ received_bytes: Count, complete: Schema.Boolean }),
-      error: [...common, Refused, Conflict]
+      error: [...common, Refused, Conflict, StorageFull]
     }),
     HttpApiEndpoint.post("submit", "/jobs", {
       payload: DsseEnvelope,
@@ -293,8 +200,16 @@ class JobsGroup extends HttpApiGroup.make("jobs")
       error: [...common, Refused, Conflict]
     }),
     HttpApiEndpoint.get("list", "/jobs", {
-      query: { device: Schema.optional(DeviceId), open: Schema.optional(Schema.Literals(["true", "false"])) },
-      success: Schema.Struct({ jobs: Schema.Array(JobView) }),
+      query: {
+        device: Schema.optional(DeviceId),
+        open: Schema.optional(Schema.Literals(["true", "false"])),
+        state: Schema.optional(OrderState),
+        since_ms: Schema.optional(number),
+        until_ms: Schema.optional(number),
+        limit: Schema.optional(number),
+        after: Schema.optional(Cursor)
+      },
+      success: Schema.Struct({ jobs: Schema.Array(JobView), next: nextPage }),
       error: [...common]
     }),
     /** With `wait_ms`, held until the job's version is above `after` or the time is over. */
@@ -302,33 +217,66 @@ class JobsGroup extends HttpApiGroup.make("jobs")
       params: { id: OrderId },
       query: { after: Schema.optional(number), wait_ms: Schema.optional(number) },
       success: JobView,
-      error: [...common, NotFound]
+      error: [...common, NotFound, Gone]
     }),
     /** Encrypted output from a chunk on; with `wait_ms`, held until there is more or the job has ended. */
     HttpApiEndpoint.get("output", "/jobs/:id/output", {
       params: { id: OrderId },
       query: { from: number, wait_ms: Schema.optional(number) },
       success: OutputPage,
-      error: [...common, NotFound]
+      error: [...common, NotFound, Gone]
     }),
     /** The encrypted artifacts from `offset` on, at most {@link Limits.blockBytes} a call; empty at the end. */
     HttpApiEndpoint.get("artifacts", "/jobs/:id/artifacts", {
       params: { id: OrderId },
       query: { offset: number },
       success: Octets,
-      error: [...common, NotFound]
+      error: [...common, NotFound, Gone]
     }),
     HttpApiEndpoint.post("cancel", "/jobs/:id/cancel", {
       params: { id: OrderId },
       payload: DsseEnvelope,
       success: Ok,
-      error: [...common, NotFound, Refused, Conflict]
+      error: [...common, NotFound, Gone, Refused, Conflict]
     }),
     /** A stop without an operator's signature: can stop work, never start any. */
     HttpApiEndpoint.post("stop", "/jobs/:id/stop", {
       params: { id: OrderId },
       success: Ok,
-      error: [...common, NotFound, Conflict]
+      error: [...common, NotFound, Gone, Conflict]
+    })
+  )
+  .middleware(Authorization) {}
+
+class RolloutsGroup extends HttpApiGroup.make("rollouts")
+  .add(
+    /** A plan as an operator signed it. Its orders are submitted behind it, as jobs; the first phase begins with the last one. */
+    HttpApiEndpoint.post("open", "/rollouts", {
+      payload: DsseEnvelope,
+      success: RolloutView,
+      error: [...common, NotFound, Refused, Conflict]
+    }),
+    HttpApiEndpoint.get("list", "/rollouts", {
+      query: { open: Schema.optional(Schema.Literals(["true", "false"])) },
+      success: Schema.Struct({ rollouts: Schema.Array(RolloutView) }),
+      error: [...common]
+    }),
+    HttpApiEndpoint.get("show", "/rollouts/:id", {
+      params: { id: RolloutId },
+      success: RolloutDetail,
+      error: [...common, NotFound]
+    }),
+    HttpApiEndpoint.get("jobs", "/rollouts/:id/jobs", {
+      params: { id: RolloutId },
+      success: Schema.Struct({ jobs: Schema.Array(JobView) }),
+      error: [...common, NotFound]
+    }),
+    /** An operator's signed pause, resume or abort. */
+    HttpApiEndpoint.post("control", "/rollouts/:id/control", {
+      params: { id: RolloutId },
+      payload: DsseEnvelope,
+      success: RolloutView,
+      error: [...common, NotFound, Refused, Conflict]
     })
   )
   .middleware(Authorization) {}
@@ -337,6 +285,7 @@ export class ManagementApi extends HttpApi.make("postern-management")
   .add(ServerGroup)
   .add(DevicesGroup)
   .add(JobsGroup)
+  .add(RolloutsGroup)
   .prefix(managementApiPath)
   .annotateMerge(
     OpenApi.annotations({
