@@ -1,7 +1,9 @@
 /** The addresses of a device's actors. A tree binds them; everyone else refers to an actor by its key alone. */
 import { ActorKey } from "../kernel/index.ts"
+import { ConnectivityProtocol } from "../schemas/protocols/Connectivity.ts"
 import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { HealthLoopProtocol } from "../schemas/protocols/HealthLoop.ts"
+import { HistorianProtocol } from "../schemas/protocols/Historian.ts"
 import { JailGuardProtocol } from "../schemas/protocols/JailGuard.ts"
 import { LaneProtocol } from "../schemas/protocols/Lane.ts"
 import { MainLoopProtocol } from "../schemas/protocols/MainLoop.ts"
@@ -17,6 +19,8 @@ export const OutboxKey = ActorKey.make("outbox", OutboxProtocol)
 export const JailGuardKey = ActorKey.make("jail-guard", JailGuardProtocol)
 export const TrustKeeperKey = ActorKey.make("trust-keeper", TrustKeeperProtocol)
 export const MainLoopKey = ActorKey.make("main-loop", MainLoopProtocol)
+export const HistorianKey = ActorKey.make("historian", HistorianProtocol)
+export const ConnectivityKey = ActorKey.make("connectivity", ConnectivityProtocol)
 export const HealthLoopKey = ActorKey.make("health-loop", HealthLoopProtocol)
 export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
 

@@ -1,9 +1,13 @@
 /** What a life of a device's actor knows: rows it read from the store, and what only it has heard. */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Result } from "effect"
+import type { Engine } from "../crypto/Engine.ts"
+import { verifyDeviceStatement } from "../crypto/Trust.ts"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { type DeviceRow, FleetStore, type Standing } from "../ports/FleetStore.ts"
 import type { Objection, PollRequest } from "../schemas/DeviceApi.ts"
+import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
-import { type Heard, isHigher, type Memory } from "./DeviceJudgement.ts"
+import { type Heard, isHigher, livesAfter, type Memory, noLives } from "./DeviceJudgement.ts"
 
 /** The same news from a poll is written again after this long, so that "last seen" stays roughly right. */
 const seenEveryMs = 60_000
@@ -24,17 +28,42 @@ const isRepeat = (before: DeviceRow, { request }: Heard, atMs: number): boolean 
   atMs - before.lastSeenAtMs < seenEveryMs &&
   before.incarnation === request.incarnation &&
   before.blocked === request.blocked &&
+  JSON.stringify(before.degraded) === JSON.stringify(request.degraded) &&
   before.lastReceipt === request.last_receipt &&
   before.rootVersion === request.root_version &&
   JSON.stringify(before.highWater) === JSON.stringify(request.high_water)
 
+const opened = (engine: Engine, row: DeviceRow, envelope: DsseEnvelope | null) => {
+  if (envelope === null) return null
+  const verified = verifyDeviceStatement(engine, row.device, row.request.signing_key, envelope)
+  return Result.isSuccess(verified) ? verified.success.document : null
+}
+
+/**
+ * The device's word to keep of the one kept and the one that came. One whose key is older than the kept one's was made
+ * before a rotation, by a copy of the device: whoever encrypts must not go back to it.
+ */
+const newerStatement = Effect.fnUntraced(function* (engine: Engine, row: DeviceRow, came: DsseEnvelope) {
+  const statement = opened(engine, row, came)
+  const version = opened(engine, row, row.statement)?.key_version ?? 0
+  if (statement !== null && statement.key_version >= version) return came
+  yield* Effect.logWarning(
+    statement === null
+      ? "what the device says of itself does not hold"
+      : `the device goes back to its encryption key ${statement.key_version} after ${version}`
+  )
+  return row.statement
+})
+
 export const makeRecord = (device: DeviceId) =>
-  Effect.map(FleetStore, (store) => {
+  Effect.gen(function* () {
+    const store = yield* FleetStore
+    const engine = yield* CryptoEngine
     let row: DeviceRow | null | undefined
     let readAtMs = 0
     let sequence = 0
     let standing: Standing | undefined
-    let memory: Memory = { mark: null, rivalMs: null }
+    let memory: Memory = { mark: null, rivalMs: null, lives: noLives }
 
     const load = Effect.tap(store.device(device), (found) =>
       Effect.sync(() => {
@@ -45,6 +74,7 @@ export const makeRecord = (device: DeviceId) =>
         // A new decision makes a new start: what was heard of another ledger before it counts no more.
         memory = {
           rivalMs: decided === sequence ? memory.rivalMs : null,
+          lives: decided === sequence ? memory.lives : noLives,
           mark: at === null || told === null ? null : { at, createdMs: told }
         }
         sequence = decided
@@ -72,6 +102,10 @@ export const makeRecord = (device: DeviceId) =>
       forgetStanding: () => {
         standing = undefined
       },
+      /** A poll of the accepted ledger was heard: by it one copy of the device is told from another. */
+      heardLife: (told: Heard) => {
+        memory = { ...memory, lives: livesAfter(memory.lives, told) }
+      },
       /** A poll of another ledger than the accepted one was heard. */
       heardRival: (createdMs: number) => {
         memory = { ...memory, rivalMs: Math.max(memory.rivalMs ?? 0, createdMs) }
@@ -85,13 +119,15 @@ export const makeRecord = (device: DeviceId) =>
       /** Takes in what a poll of the accepted ledger told, and writes it where it is news. */
       heard: Effect.fnUntraced(function* (before: DeviceRow, told: Heard, atMs: number) {
         const { createdMs, request } = told
-        const { blocked, high_water: highWater, incarnation, last_receipt: lastReceipt } = request
+        const { blocked, degraded, high_water: highWater, incarnation, last_receipt: lastReceipt } = request
         if (highWater !== null && isHigher(highWater, memory.mark?.at ?? null)) {
           memory = { ...memory, mark: { at: highWater, createdMs } }
         }
         if (isRepeat(before, told, atMs)) return
         const rootVersion = request.root_version
-        const seen = { atMs, toldAtMs: createdMs, incarnation, highWater, blocked, lastReceipt, rootVersion }
+        const state = { incarnation, highWater, blocked, degraded, lastReceipt, rootVersion }
+        const statement = yield* newerStatement(engine, before, request.statement)
+        const seen = { atMs, toldAtMs: createdMs, statement, ...state }
         yield* store.sawDevice(device, seen)
         row = { ...before, ...seen, lastSeenAtMs: atMs }
       })

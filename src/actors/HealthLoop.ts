@@ -2,29 +2,43 @@
  * The health loop: looks at the machine at its own pace, whatever network and main loop do, keeps the last reports and
  * sends each once. A report that does not go through is not sent again: the next one is fresher.
  */
-import { Effect, Exit } from "effect"
+import { Effect, Exit, Option, Result } from "effect"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import { HostProbe } from "../ports/HostProbe.ts"
+import { Identity } from "../ports/Identity.ts"
 import { Ledger } from "../ports/Ledger.ts"
 import { ServerLink } from "../ports/ServerLink.ts"
-import type { HealthReport } from "../schemas/Health.ts"
+import type { Condition } from "../schemas/Conditions.ts"
+import { type HealthReport, healthVersion, type LinkHealth, sampleOf } from "../schemas/Health.ts"
 import { HealthLoopProtocol } from "../schemas/protocols/HealthLoop.ts"
-import { blockedTexts } from "../schemas/Refusals.ts"
+import type { MainLoopStatus } from "../schemas/protocols/MainLoop.ts"
 import { software } from "../schemas/Version.ts"
 import { makeAlarm } from "./Alarm.ts"
-import { JailGuardKey, MainLoopKey, TrustKeeperKey, WatchdogKey } from "./ClientKeys.ts"
+import {
+  ConnectivityKey,
+  HistorianKey,
+  JailGuardKey,
+  MainLoopKey,
+  TrustKeeperKey,
+  WatchdogKey
+} from "./ClientKeys.ts"
 import { jittered } from "./Delays.ts"
+import { condition, gatherConditions } from "./DeviceConditions.ts"
 import { plainText } from "./PlainText.ts"
 
 export interface HealthOptions {
   readonly intervalMs: number
   /** SHA-256 of the configuration in force, as text; null where there is none. */
   readonly configurationDigest: string | null
+  /** Digest of the settings in force, whatever they came from. */
+  readonly settingsDigest: string
+  /** What the start found to be weaker than it should be. */
+  readonly standing: ReadonlyArray<Condition>
 }
 
 /** Reports kept in memory. */
-const historyLength = 120
+const reportsKept = 60
 /** One look is a few file reads and one request, each with its own time limit. */
 const lookWithinMs = 180_000
 /** The others are asked briefly: a report without them is better than none. */
@@ -32,31 +46,55 @@ const askTimeoutMs = 2_000
 /** The first look comes soon, so that a new device is not blank for a minute. */
 const firstMs = 2_000
 
+const maximumDegraded = 32
+/** What only a turn of the main loop finds out; all else is asked for anew. */
+const turnCodes: ReadonlySet<string> = new Set([
+  "clock_unproven",
+  "root_expired",
+  "ledger_rolled_back",
+  "cloned",
+  "disk_low",
+  "disk_unknown",
+  "outbox_full"
+])
+
 type Asking = Pick<ActorContext<never>, "ref">
 
-/** What is weaker than it should be, in words. */
-const degradations = Effect.fnUntraced(function* (context: Asking) {
-  const status = yield* Effect.option(
-    context.ref(MainLoopKey).ask("Status", undefined, { timeoutMs: askTimeoutMs })
-  )
-  const jail = yield* Effect.option(
-    context.ref(JailGuardKey).ask("Verdict", undefined, { timeoutMs: askTimeoutMs })
-  )
-  const loops = yield* Effect.option(
-    context.ref(WatchdogKey).ask("Report", undefined, { timeoutMs: askTimeoutMs })
-  )
-  const blocked = status._tag === "Some" ? status.value.blocked : null
-  const degraded: Array<string> = blocked === null ? [] : [`${blocked}: ${blockedTexts[blocked]}`]
-  if (status._tag === "None") degraded.push("main_loop: it does not answer")
-  if (jail._tag === "Some") {
-    if (jail.value.problem !== null) degraded.push(`no_jail: ${jail.value.problem}`)
-    for (const note of jail.value.report?.notes ?? []) degraded.push(`jail: ${note}`)
+/** What the machine itself lacks. */
+const machineConditions = ({ processes }: Pick<HealthReport, "processes">): ReadonlyArray<Condition> =>
+  processes.required.filter(({ running }) => !running).map(({ name }) => condition("process_missing", name))
+
+/** What the others know of themselves; whoever does not answer is left out, or said to be silent. */
+const parts = Effect.fnUntraced(function* (context: Asking) {
+  const briefly = { timeoutMs: askTimeoutMs }
+  const clock = yield* DeviceClock
+  const loop = yield* Effect.option(context.ref(MainLoopKey).ask("Status", undefined, briefly))
+  const jail = yield* Effect.option(context.ref(JailGuardKey).ask("Verdict", undefined, briefly))
+  const link = yield* Effect.option(context.ref(ConnectivityKey).ask("Status", undefined, briefly))
+  const unknown: LinkHealth = { layer: "ok", detail: "", since_at_ms: yield* clock.nowMs, last_outage: null }
+  return {
+    loop: Option.getOrNull(loop),
+    jail: Option.getOrNull(jail)?.report ?? null,
+    link: Option.getOrElse(link, () => unknown)
   }
-  if (loops._tag === "Some") {
-    for (const loop of loops.value)
-      if (loop.overdue) degraded.push(`silent: ${loop.loop} for ${loop.silentMs} ms`)
-  }
-  return { blocked, degraded: degraded.slice(0, 32).map((text) => plainText(text, 200)) }
+})
+
+/** Turn by turn, what the main loop found; and what the parts say now. Each code and detail once. */
+const degradations = Effect.fnUntraced(function* (
+  context: Asking,
+  options: HealthOptions,
+  found: ReadonlyArray<Condition>,
+  loop: MainLoopStatus | null
+) {
+  const now = yield* gatherConditions(context, options.standing)
+  const said = [
+    ...(loop === null ? [condition("loop_silent", "main-loop does not answer")] : []),
+    ...found,
+    ...now,
+    ...(loop?.degraded ?? []).filter(({ code }) => turnCodes.has(code))
+  ]
+  const once = new Map(said.map((entry) => [`${entry.code} ${entry.detail}`, entry]))
+  return [...once.values()].slice(0, maximumDegraded)
 })
 
 /** One report. A ledger that cannot be read shows as a degradation, not as a missing report. */
@@ -64,24 +102,41 @@ const look = Effect.fnUntraced(function* (context: Asking, options: HealthOption
   const probe = yield* HostProbe
   const ledger = yield* Ledger
   const clock = yield* DeviceClock
-  const figures = yield* probe.figures
-  const work = yield* Effect.option(Effect.all([ledger.counts, ledger.outboxSize]))
-  const { blocked, degraded } = yield* degradations(context)
-  const [counts, size] =
-    work._tag === "Some"
-      ? work.value
-      : [
-          { succeeded: 0, failed: 0, rejected: 0 },
-          { items: 0, bytes: 0 }
-        ]
+  const identity = yield* Identity
+  const { machine, ...figures } = yield* probe.figures
+  const work = yield* Effect.result(Effect.all([ledger.counts, ledger.outboxSize]))
+  const { jail, link, loop } = yield* parts(context)
+  const [counts, size] = Result.isSuccess(work)
+    ? work.success
+    : [
+        { succeeded: 0, failed: 0, rejected: 0 },
+        { items: 0, bytes: 0 }
+      ]
+  const found = [
+    ...(Result.isFailure(work) ? [condition("ledger_unreadable", work.failure.message)] : []),
+    ...machineConditions(figures)
+  ]
   const report: HealthReport = {
     ...figures,
+    version: healthVersion,
     at_ms: yield* clock.nowMs,
+    identity: { ...machine, device: identity.id, incarnation: ledger.incarnation },
     software,
+    jail: jail === null ? null : plainText(`${jail.engine} ${jail.version}`, 64),
+    isolation: jail?.isolation ?? null,
     configuration_digest: options.configurationDigest,
-    work: { ...counts, outbox_items: size.items, outbox_bytes: size.bytes },
-    blocked,
-    degraded: work._tag === "Some" ? degraded : [...degraded.slice(0, 31), "ledger: it cannot be read"]
+    settings_digest: options.settingsDigest,
+    link,
+    work: {
+      ...counts,
+      outbox_items: size.items,
+      outbox_bytes: size.bytes,
+      turns: loop?.turns ?? 0,
+      polls: loop?.polls ?? 0,
+      poll_failures: loop?.allFailures ?? 0
+    },
+    blocked: loop?.blocked ?? null,
+    degraded: yield* degradations(context, options, found, loop)
   }
   return report
 })
@@ -101,7 +156,8 @@ const send = Effect.fnUntraced(function* (context: Asking, report: HealthReport)
 export const healthLoop = (options: HealthOptions) =>
   Behaviour.make(HealthLoopProtocol, (context) =>
     Effect.gen(function* () {
-      const history: Array<HealthReport> = []
+      const reports: Array<HealthReport> = []
+      const historian = context.ref(HistorianKey)
       let looking = false
       const watchdog = context.ref(WatchdogKey)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
@@ -132,14 +188,26 @@ export const healthLoop = (options: HealthOptions) =>
           }),
         Looked: Effect.fnUntraced(function* ({ payload }) {
           looking = false
-          if (payload.report === null) yield* Effect.logWarning("the machine's health could not be read")
-          else history.push(payload.report)
-          if (history.length > historyLength) history.shift()
+          const { report } = payload
+          if (report === null) yield* Effect.logWarning("the machine's health could not be read")
+          else {
+            reports.push(report)
+            const { degraded, identity } = report
+            yield* Effect.ignore(
+              historian.tell("Seen", { sample: sampleOf(report), degraded, boot: identity.boot })
+            )
+          }
+          if (reports.length > reportsKept) reports.shift()
           const pauseMs = yield* jittered(options.intervalMs)
           yield* beat(pauseMs + lookWithinMs, true)
           yield* alarm.ringIn(pauseMs)
         }),
-        History: () => Effect.sync(() => [...history]),
+        Reports: () => Effect.sync(() => [...reports]),
+        Machine: () =>
+          Effect.sync(() => {
+            const last = reports.at(-1)
+            return last === undefined ? [] : machineConditions(last)
+          }),
         Restart: () => context.stopSelf
       })
     })

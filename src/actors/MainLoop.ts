@@ -3,15 +3,28 @@
  * while a poll is held open; it waits for no job and no submission.
  */
 import { Cause, Deferred, Effect, Exit } from "effect"
+import { base32Token } from "../crypto/Unguessable.ts"
 import { Behaviour } from "../kernel/index.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
+import { Entropy } from "../ports/Entropy.ts"
+import type { Condition } from "../schemas/Conditions.ts"
+import { LifeId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import { MainLoopProtocol, type MainLoopStatus, type TurnEnd } from "../schemas/protocols/MainLoop.ts"
 import { blockedTexts } from "../schemas/Refusals.ts"
 import type { LaneName } from "../schemas/WorkOrder.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
-import { JailGuardKey, LaneKeys, NotaryKey, OutboxKey, TrustKeeperKey, WatchdogKey } from "./ClientKeys.ts"
+import {
+  ConnectivityKey,
+  JailGuardKey,
+  LaneKeys,
+  NotaryKey,
+  OutboxKey,
+  TrustKeeperKey,
+  WatchdogKey
+} from "./ClientKeys.ts"
 import { delayAfter, jittered } from "./Delays.ts"
+import { gatherConditions } from "./DeviceConditions.ts"
 import { type TurnEnvironment, type TurnOptions, type TurnState, turn } from "./MainLoopTurn.ts"
 
 export interface MainLoopOptions extends TurnOptions {
@@ -19,8 +32,12 @@ export interface MainLoopOptions extends TurnOptions {
   /** Bounds on the sleep the server may ask for. */
   readonly sleepMinimumMs: number
   readonly sleepMaximumMs: number
+  /** What the start found to be weaker than it should be. */
+  readonly standing: ReadonlyArray<Condition>
 }
 
+/** A name of a life that nobody guesses and no other life has. */
+const lifeBits = 128
 /** Without trust the keeper wakes the loop; this is for the case that its message was lost. */
 const waitingMs = 10_000
 /** Requests of one turn beside the poll, each with its own time limit. */
@@ -41,12 +58,14 @@ interface State {
   status: MainLoopStatus
 }
 
-const freshState = (): State => ({
+const freshState = (life: LifeId): State => ({
   turn: {
     refusals: { count: 0, sinceAt: 0 },
     abort: Deferred.makeUnsafe<void>(),
     abortable: false,
-    prunedAtMs: 0
+    prunedAtMs: 0,
+    life,
+    turns: 0
   },
   running: false,
   again: false,
@@ -60,6 +79,7 @@ const freshState = (): State => ({
     blocked: null,
     lastPollAtMs: null,
     failures: 0,
+    allFailures: 0,
     detail: "",
     degraded: []
   }
@@ -95,8 +115,9 @@ const account = Effect.fnUntraced(function* (state: State, ended: TurnEnd) {
     blocked: ended.blocked,
     lastPollAtMs: polled ? yield* clock.nowMs : before.lastPollAtMs,
     failures: state.failures,
+    allFailures: before.allFailures + (ended.kind === "failed" ? 1 : 0),
     detail: ended.detail,
-    degraded: ended.blocked === null ? [] : [`${ended.blocked}: ${blockedTexts[ended.blocked]}`]
+    degraded: ended.degraded
   }
   if (ended.kind === "failed" && ended.detail !== before.detail)
     yield* Effect.logWarning(`a turn failed: ${ended.detail}`)
@@ -115,12 +136,15 @@ const untilNudged = ({ endedAt }: State): Effect.Effect<number> =>
 export const mainLoop = (options: MainLoopOptions) =>
   Behaviour.make(MainLoopProtocol, (context) =>
     Effect.gen(function* () {
-      const state = freshState()
+      const entropy = yield* Entropy
+      const state = freshState(LifeId.make(yield* base32Token(entropy, lifeBits)))
       const watchdog = context.ref(WatchdogKey)
       const outbox = context.ref(OutboxKey)
+      const connectivity = context.ref(ConnectivityKey)
       const environment: TurnEnvironment = {
         longPollMs: options.longPollMs,
         diskReserveBytes: options.diskReserveBytes,
+        conditions: gatherConditions(context, options.standing),
         trust: context.ref(TrustKeeperKey),
         jailGuard: context.ref(JailGuardKey),
         notary: context.ref(NotaryKey),
@@ -169,6 +193,10 @@ export const mainLoop = (options: MainLoopOptions) =>
         TurnEnded: Effect.fnUntraced(function* ({ payload }) {
           state.running = false
           const reachedAgain = yield* account(state, payload)
+          if (payload.reached !== null)
+            yield* Effect.ignore(
+              connectivity.tell("Told", { reached: payload.reached, detail: payload.detail })
+            )
           if (reachedAgain) {
             yield* Effect.ignore(outbox.tell("Reached"))
             for (const lane of environment.lanes.values()) yield* Effect.ignore(lane.tell("Reached"))
@@ -191,5 +219,7 @@ const brokenTurn = (cause: Cause.Cause<unknown>): TurnEnd => ({
   accepted: 0,
   refused: 0,
   again: false,
+  reached: null,
+  degraded: [],
   detail: `the turn broke off: ${Cause.pretty(cause).split("\n")[0] ?? ""}`
 })

@@ -9,7 +9,9 @@ import { DeviceClock } from "../ports/DeviceClock.ts"
 import { HostProbe } from "../ports/HostProbe.ts"
 import { Ledger, type LedgerOrder } from "../ports/Ledger.ts"
 import { type Answer, ServerLink } from "../ports/ServerLink.ts"
+import type { Condition } from "../schemas/Conditions.ts"
 import type { PollAnswer, PollRequest } from "../schemas/DeviceApi.ts"
+import type { LifeId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import type { JailGuardProtocol } from "../schemas/protocols/JailGuard.ts"
 import type { TurnEnd } from "../schemas/protocols/MainLoop.ts"
@@ -17,14 +19,17 @@ import type { OutboxProtocol } from "../schemas/protocols/Outbox.ts"
 import type { HeldRoot, TrustKeeperProtocol, TrustView } from "../schemas/protocols/TrustKeeper.ts"
 import type { BlockedCode } from "../schemas/Refusals.ts"
 import type { LaneName, OrderProgress } from "../schemas/WorkOrder.ts"
+import { codesOf, condition } from "./DeviceConditions.ts"
 import {
   type IntakeEnvironment,
   type IntakeOutcome,
   type RefusalCount,
+  stopAll,
   takeInterventions,
   takeOrders
 } from "./OrderIntake.ts"
 import { resting } from "./Progress.ts"
+import { signStatement } from "./SignStatement.ts"
 import { linkProblem } from "./TrustSteps.ts"
 
 export interface TurnOptions {
@@ -37,6 +42,8 @@ export interface TurnEnvironment extends IntakeEnvironment, TurnOptions {
   readonly trust: ActorRef<RpcGroup.Rpcs<typeof TrustKeeperProtocol>>
   readonly jailGuard: ActorRef<RpcGroup.Rpcs<typeof JailGuardProtocol>>
   readonly outbox: ActorRef<RpcGroup.Rpcs<typeof OutboxProtocol>>
+  /** What the other parts know to be weaker than it should be. */
+  readonly conditions: Effect.Effect<ReadonlyArray<Condition>>
 }
 
 /** What one life of the main loop carries from turn to turn, and what may reach into a running one. */
@@ -47,6 +54,9 @@ export interface TurnState {
   /** Whether the running poll is such a one. */
   abortable: boolean
   prunedAtMs: number
+  /** Random name of this life of the loop, and how many polls it has made. */
+  readonly life: LifeId
+  turns: number
 }
 
 /** Accepted orders that may wait on the device; beyond it the server keeps them. Both lanes count together. */
@@ -65,6 +75,8 @@ interface Findings {
   readonly jailMissing: boolean
   readonly diskLow: boolean
   readonly outboxFull: boolean
+  /** The same and more, in words for the poll and for people. */
+  readonly degraded: ReadonlyArray<Condition>
 }
 
 /** Why the device takes no orders, the gravest reason first. */
@@ -90,7 +102,7 @@ const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvir
   const free = yield* Effect.result(probe.freeDiskBytes)
   const size = yield* ledger.outboxSize
   const nowMs = yield* clock.nowMs
-  const found: Findings = {
+  const found: Omit<Findings, "degraded"> = {
     clockProven: yield* clock.proven,
     rootExpired: held.root.expires_at_ms <= nowMs,
     // Before the first check is done nothing is known against it; a lane that is faster waits for the verdict.
@@ -98,8 +110,25 @@ const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvir
     diskLow: Result.isFailure(free) || free.success < environment.diskReserveBytes,
     outboxFull: size.items >= Limits.outboxItems || size.bytes + outboxReserveBytes > Limits.outboxBytes
   }
-  return found
+  const kept = environment.diskReserveBytes
+  const degraded = [
+    ...(found.clockProven ? [] : [condition("clock_unproven")]),
+    ...(found.rootExpired ? [condition("root_expired", `version ${held.root.version}`)] : []),
+    ...(Result.isFailure(free) ? [condition("disk_unknown", free.failure.reason)] : []),
+    ...(Result.isSuccess(free) && found.diskLow
+      ? [condition("disk_low", `${free.success} bytes are free, ${kept} are kept`)]
+      : []),
+    ...(found.outboxFull ? [condition("outbox_full", `${size.items} items, ${size.bytes} bytes`)] : []),
+    ...(yield* environment.conditions)
+  ]
+  return { ...found, degraded }
 })
+
+/** With what the server holds against the device. */
+const withObjection = (
+  { objection }: Pick<TrustView, "objection">,
+  { degraded }: Findings
+): ReadonlyArray<Condition> => (objection === null ? degraded : [condition(objection), ...degraded])
 
 /** Unfinished orders with what the lanes know beyond the ledger. */
 const activeOrders = Effect.fnUntraced(function* (
@@ -121,6 +150,8 @@ const makeRequest = Effect.fnUntraced(function* (
   view: TrustView,
   held: HeldRoot,
   blocked: BlockedCode | null,
+  degraded: ReadonlyArray<Condition>,
+  state: TurnState,
   environment: TurnEnvironment
 ) {
   const ledger = yield* Ledger
@@ -129,16 +160,21 @@ const makeRequest = Effect.fnUntraced(function* (
   const cancels = yield* ledger.cancels
   const full = rows.length >= laneQueue
   const lanes: ReadonlyArray<LaneName> = blocked !== null || full ? [] : [...environment.lanes.keys()]
+  const highWater = yield* ledger.highWater
   const request: PollRequest = {
     incarnation: ledger.incarnation,
+    life: state.life,
+    turn: state.turns++,
+    statement: yield* signStatement({ highWater, lastReceipt: head.number }),
     root_version: held.root.version,
     admission_sequence: view.admissionSequence,
-    high_water: yield* ledger.highWater,
+    high_water: highWater,
     last_receipt: head.number,
     free_lanes: lanes,
     active: yield* activeOrders(rows, environment),
     cancels_seen: cancels.slice(-Limits.pollCancels),
     blocked,
+    degraded: codesOf(degraded),
     wait_ms: blocked === "clock_unproven" || !view.heard ? atOnce : environment.longPollMs
   }
   return request
@@ -180,7 +216,7 @@ const handOver = Effect.fnUntraced(function* (
         },
         environment
       )
-  return { outcome, blocked: blockedBy(view, found) }
+  return { outcome, blocked: blockedBy(view, found), degraded: withObjection(view, found) }
 })
 
 const waiting = (blocked: BlockedCode, detail: string): TurnEnd => ({
@@ -190,15 +226,17 @@ const waiting = (blocked: BlockedCode, detail: string): TurnEnd => ({
   accepted: 0,
   refused: 0,
   again: false,
+  reached: null,
+  degraded: [],
   detail
 })
 
-const failed = (blocked: BlockedCode | null, sleepMs: number | null, detail: string): TurnEnd => ({
-  ...waiting("not_enrolled", detail),
-  kind: "failed",
-  blocked,
-  sleepMs
-})
+const failed = (
+  blocked: BlockedCode | null,
+  reached: boolean | null,
+  sleepMs: number | null,
+  detail: string
+): TurnEnd => ({ ...waiting("not_enrolled", detail), kind: "failed", blocked, reached, sleepMs })
 
 /** The poll and what comes of it. */
 const pollOnce = Effect.fnUntraced(function* (
@@ -208,8 +246,9 @@ const pollOnce = Effect.fnUntraced(function* (
   environment: TurnEnvironment
 ) {
   const link = yield* ServerLink
-  const before = blockedBy(view, yield* look(held, environment))
-  const request = yield* makeRequest(view, held, before, environment)
+  const found = yield* look(held, environment)
+  const before = blockedBy(view, found)
+  const request = yield* makeRequest(view, held, before, withObjection(view, found), state, environment)
   state.abortable = request.free_lanes.length === 0
   const answer = yield* Effect.raceFirst(
     Effect.result(link.poll(request)),
@@ -217,7 +256,12 @@ const pollOnce = Effect.fnUntraced(function* (
   )
   state.abortable = false
   if (answer === null)
-    return { ...waiting("clock_unproven", "something changed"), blocked: before, again: true }
+    return {
+      ...waiting("clock_unproven", "something changed"),
+      blocked: before,
+      again: true,
+      degraded: found.degraded
+    }
   if (Result.isFailure(answer)) {
     const error = answer.failure
     const refused = error._tag === "ServerRefused" ? error : null
@@ -228,9 +272,11 @@ const pollOnce = Effect.fnUntraced(function* (
     ) {
       yield* Effect.ignore(environment.trust.tell("Refused", { code: refused.code }))
     }
-    return failed(before, refused?.retryAfterMs ?? null, linkProblem(error))
+    // A server that refuses was reached; what answers in its place was not it.
+    const ended = failed(before, refused !== null, refused?.retryAfterMs ?? null, linkProblem(error))
+    return { ...ended, degraded: withObjection(view, found) }
   }
-  const { blocked, outcome } = yield* handOver(answer.success, state, environment)
+  const { blocked, degraded, outcome } = yield* handOver(answer.success, state, environment)
   const polled: TurnEnd = {
     kind: "polled",
     blocked,
@@ -239,6 +285,8 @@ const pollOnce = Effect.fnUntraced(function* (
     refused: outcome.refused,
     // The first poll, not held open, took no orders or was too early for them; the server's sleep is for those who hold none.
     again: request.wait_ms < environment.longPollMs || (before === "clock_unproven" && blocked === null),
+    reached: true,
+    degraded,
     detail: ""
   }
   return polled
@@ -251,7 +299,8 @@ const tidy = Effect.fnUntraced(function* (state: TurnState) {
   const nowMs = yield* clock.nowMs
   if (!(yield* clock.proven) || nowMs - state.prunedAtMs < pruneEveryMs) return
   state.prunedAtMs = nowMs
-  yield* ledger.prune(nowMs)
+  // A disk that is full keeps nobody from polling.
+  yield* Effect.catch(ledger.prune(nowMs), (error) => Effect.logWarning(error.message))
 })
 
 /** One turn. It fails never: how it ended is said by its result. */
@@ -259,11 +308,20 @@ export const turn = (state: TurnState, environment: TurnEnvironment) =>
   Effect.gen(function* () {
     yield* tidy(state)
     const view = yield* environment.trust.ask("View")
-    if (view.held === null) return waiting("not_enrolled", view.detail)
-    if (view.phase !== "accepted") return waiting(view.phase, view.detail)
-    const ended = yield* pollOnce(view, view.held, state, environment)
-    if (ended.kind !== "failed") return ended
-    const probe = yield* HostProbe
-    const connected = yield* probe.hasNetwork
-    return connected ? ended : { ...ended, detail: `no network interface is up; ${ended.detail}` }
-  }).pipe(Effect.catch((error) => Effect.succeed(failed(null, null, error.message))))
+    // Before that there is nothing to poll for; the trust keeper knows whom it has reached.
+    const phase = view.held === null ? "not_enrolled" : view.phase
+    if (view.phase === "revoked") yield* stopAll("canceled_by_operator", environment)
+    if (view.held === null || phase !== "accepted") {
+      const ended = waiting(phase === "accepted" ? "not_enrolled" : phase, view.detail)
+      return { ...ended, degraded: yield* environment.conditions }
+    }
+    return yield* pollOnce(view, view.held, state, environment)
+  }).pipe(
+    Effect.catch((error) => {
+      const ended = failed(null, null, null, error.message)
+      const isLedger = error._tag === "LedgerError"
+      return Effect.succeed(
+        isLedger ? { ...ended, degraded: [condition("ledger_unreadable", error.message)] } : ended
+      )
+    })
+  )

@@ -11,7 +11,7 @@ import { type Ending, NotaryProtocol, NotConcluded } from "../schemas/protocols/
 import type { Receipt } from "../schemas/Receipt.ts"
 import { software } from "../schemas/Version.ts"
 import { isFinal } from "../schemas/WorkOrder.ts"
-import { OutboxKey } from "./ClientKeys.ts"
+import { HistorianKey, OutboxKey } from "./ClientKeys.ts"
 
 const concludedBefore = Effect.fnUntraced(function* (ending: Ending) {
   const ledger = yield* Ledger
@@ -64,11 +64,20 @@ const notConcluded = (error: LedgerError) =>
 export const notary = Behaviour.make(NotaryProtocol, (context) =>
   Effect.gen(function* () {
     const outbox = context.ref(OutboxKey)
+    const tellHistory = ({ accepted, draft }: Ending) =>
+      Effect.ignore(
+        context.ref(HistorianKey).tell("Happened", {
+          kind: accepted === null ? "refusal" : "order",
+          subject: draft.order ?? "",
+          detail: draft.reason === null ? draft.state : `${draft.state}: ${draft.reason}`
+        })
+      )
     const services = yield* Effect.context<Ledger | Identity>()
     return context.handlers({
       Conclude: ({ payload }) =>
         conclude(payload).pipe(
           Effect.mapError(notConcluded),
+          Effect.tap((isNew) => (isNew ? tellHistory(payload) : Effect.void)),
           Effect.tap(() => Effect.ignore(outbox.tell("Wake"))),
           Effect.provideContext(services)
         )

@@ -9,7 +9,7 @@ import { DeviceClock } from "../ports/DeviceClock.ts"
 import { ServiceManager } from "../ports/ServiceManager.ts"
 import { type LoopHealth, type LoopName, WatchdogProtocol } from "../schemas/protocols/Watchdog.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
-import { HealthLoopKey, MainLoopKey, OutboxKey, TrustKeeperKey } from "./ClientKeys.ts"
+import { HealthLoopKey, HistorianKey, MainLoopKey, OutboxKey, TrustKeeperKey } from "./ClientKeys.ts"
 
 export interface WatchdogOptions {
   /** Loops that must be heard of; a silent optional one (not `vital`) never costs the program its life. */
@@ -91,6 +91,13 @@ export const watchdog = (options: WatchdogOptions) =>
             state.dueAt = nowAt + options.graceMs
             yield* Effect.logError(
               `${loop} has been silent for ${nowAt - state.heardAt} ms and is started afresh`
+            )
+            yield* Effect.ignore(
+              context.ref(HistorianKey).tell("Happened", {
+                kind: "restart",
+                subject: loop,
+                detail: `silent for ${Math.round((nowAt - state.heardAt) / 1000)} s`
+              })
             )
             yield* Effect.ignore(restart(context, loop))
           }

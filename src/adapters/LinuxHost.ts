@@ -4,51 +4,59 @@
  * @module
  */
 import { readdir, readFile, statfs } from "node:fs/promises"
-import { hostname, loadavg, networkInterfaces, release, totalmem, uptime } from "node:os"
+import {
+  availableParallelism,
+  hostname,
+  loadavg,
+  networkInterfaces,
+  release,
+  totalmem,
+  uptime
+} from "node:os"
 import { join } from "node:path"
 import { Effect, Layer } from "effect"
 import { type HostFigures, HostProbe, ProbeError } from "../ports/HostProbe.ts"
 import { errorText } from "./files/AtomicFile.ts"
+import { machineOf, systemOf } from "./host/Machine.ts"
+import { processesOf } from "./host/Processes.ts"
+import { label, numberOf, orNull, readingMs, textOf, whole } from "./host/Reading.ts"
 
 export interface LinuxHostOptions {
   /** Where free disk is counted. */
   readonly stateFolder: string
-  /** Whether the server is reached over loopback, so that no other interface is needed. Default no. */
-  readonly isServerLocal?: boolean
-  /** For tests: where /proc and /sys are. */
+  /** Names of processes that must run. */
+  readonly requiredProcesses?: ReadonlyArray<string>
+  /** The root of the process tree that is ours; default this process. */
+  readonly ownProcess?: number
+  /** For tests: where /proc, /sys and /etc are. */
   readonly proc?: string
   readonly sys?: string
+  readonly etc?: string
 }
 
-/** A sensor that hangs must not hold up the report. */
-const readingMs = 2_000
 const maximumAdapters = 32
 const maximumAddresses = 16
 
-/** Text that a report may hold: printable and short. */
-const label = (text: string, maximum: number): string =>
-  text
-    .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, "?")
-    .slice(0, maximum)
-    .toWellFormed()
+interface Memory {
+  readonly available: number | null
+  readonly swapTotal: number | null
+  readonly swapFree: number | null
+}
 
-const whole = (value: number): number | null =>
-  Number.isSafeInteger(Math.round(value)) && value >= 0 ? Math.round(value) : null
+const noMemory: Memory = { available: null, swapTotal: null, swapFree: null }
 
-/** The work's result, or null where it fails or takes too long. */
-const orNull = <A>(work: () => Promise<A | null>): Effect.Effect<A | null> =>
-  Effect.tryPromise(work).pipe(
-    Effect.timeoutOption(readingMs),
-    Effect.map((found) => (found._tag === "Some" ? found.value : null)),
-    Effect.orElseSucceed(() => null)
+const memory = (proc: string): Effect.Effect<Memory> =>
+  Effect.map(
+    orNull(async () => {
+      const text = await readFile(join(proc, "meminfo"), "utf8")
+      const bytes = (name: string) => {
+        const kilobytes = new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(text)?.[1]
+        return kilobytes === undefined ? null : whole(Number(kilobytes) * 1024)
+      }
+      return { available: bytes("MemAvailable"), swapTotal: bytes("SwapTotal"), swapFree: bytes("SwapFree") }
+    }),
+    (found) => found ?? noMemory
   )
-
-/** `MemAvailable` of /proc/meminfo, in bytes. */
-const availableMemory = (proc: string) =>
-  orNull(async () => {
-    const kilobytes = /^MemAvailable:\s+(\d+) kB$/m.exec(await readFile(join(proc, "meminfo"), "utf8"))?.[1]
-    return kilobytes === undefined ? null : whole(Number(kilobytes) * 1024)
-  })
 
 /** The hottest thermal zone that tells something a machine can survive. */
 const temperature = (sys: string) =>
@@ -65,63 +73,96 @@ const temperature = (sys: string) =>
   })
 
 const disk = (folder: string) => async () => {
-  const { bavail, blocks, bsize } = await statfs(folder)
-  return { free: whole(bavail * bsize), total: whole(blocks * bsize) }
+  const { bavail, blocks, bsize, ffree, files } = await statfs(folder)
+  // Some file systems have no table of entries, and say so by having none at all.
+  return {
+    free: whole(bavail * bsize),
+    total: whole(blocks * bsize),
+    entries: files === 0 ? null : whole(ffree)
+  }
 }
 
-/** Names of the interfaces that are up. Those without a known state (point to point, WireGuard) count. */
-const interfacesUp = (sys: string) =>
-  orNull(async () => {
-    const folder = join(sys, "class/net")
-    const names = await readdir(folder)
-    const states = await Promise.allSettled(
-      names.map((name) => readFile(join(folder, name, "operstate"), "utf8"))
-    )
-    const isUp = (state: PromiseSettledResult<string> | undefined) =>
-      state?.status === "fulfilled" && ["up", "unknown"].includes(state.value.trim())
-    return new Set(names.filter((_, index) => isUp(states[index])))
-  })
+type Adapter = HostFigures["adapters"][number]
 
-const adaptersOf = (up: ReadonlySet<string> | null): HostFigures["adapters"] =>
-  Object.entries(networkInterfaces())
-    .slice(0, maximumAdapters)
-    .map(([name, addresses = []]) => ({
-      name: label(name, 32),
-      addresses: addresses.slice(0, maximumAddresses).map(({ address }) => label(address, 64)),
-      // Where the kernel does not say, an interface with an address counts as up.
-      up: up?.has(name) ?? addresses.length > 0
-    }))
+/** One interface: those without a known state (point to point, WireGuard) count as up. */
+const adapterOf = async (sys: string, name: string, isTold: boolean): Promise<Adapter> => {
+  const folder = join(sys, "class/net", name)
+  const count = (file: string) => numberOf(join(folder, "statistics", file))
+  const addresses = networkInterfaces()[name] ?? []
+  const [state, received, sent, receiveErrors, sendErrors] = await Promise.all([
+    textOf(join(folder, "operstate"), 32),
+    count("rx_bytes"),
+    count("tx_bytes"),
+    count("rx_errors"),
+    count("tx_errors")
+  ])
+  return {
+    name: label(name, 32),
+    addresses: addresses.slice(0, maximumAddresses).map(({ address }) => label(address, 64)),
+    // Where the kernel tells of none, an interface with an address counts as up.
+    up: isTold ? ["up", "unknown"].includes(state ?? "") : addresses.length > 0,
+    received_bytes: received,
+    sent_bytes: sent,
+    receive_errors: receiveErrors,
+    send_errors: sendErrors
+  }
+}
+
+/** All interfaces, those without an address included. */
+const adapters = (sys: string): Effect.Effect<ReadonlyArray<Adapter>> =>
+  Effect.map(
+    orNull(async () => {
+      const known = await readdir(join(sys, "class/net")).catch(() => [])
+      const names = [...new Set([...Object.keys(networkInterfaces()), ...known])].slice(0, maximumAdapters)
+      return Promise.all(names.map((name) => adapterOf(sys, name, known.length > 0)))
+    }),
+    (found) => found ?? []
+  )
 
 const makeProbe = (options: LinuxHostOptions): HostProbe["Service"] => {
-  const { isServerLocal = false, stateFolder } = options
-  const proc = options.proc ?? "/proc"
-  const sys = options.sys ?? "/sys"
+  const { ownProcess = process.pid, requiredProcesses = [], stateFolder } = options
+  const places = { proc: options.proc ?? "/proc", sys: options.sys ?? "/sys", etc: options.etc ?? "/etc" }
   const readings = Effect.all(
     {
-      available: availableMemory(proc),
-      celsius: temperature(sys),
-      up: interfacesUp(sys),
-      room: orNull(disk(stateFolder))
+      memory: memory(places.proc),
+      celsius: temperature(places.sys),
+      adapters: adapters(places.sys),
+      room: orNull(disk(stateFolder)),
+      processes: processesOf(places.proc, ownProcess, requiredProcesses),
+      machine: machineOf(places),
+      system: systemOf(places)
     },
     { concurrency: "unbounded" }
   )
   return {
-    figures: Effect.map(readings, ({ available, celsius, room, up }) => ({
-      uptime_s: whole(uptime()),
-      process_uptime_s: Math.round(process.uptime()),
-      load_1m: loadavg()[0] ?? null,
-      memory_total_bytes: whole(totalmem()),
-      memory_available_bytes: available,
-      process_memory_bytes: process.memoryUsage.rss(),
-      disk_total_bytes: room?.total ?? null,
-      disk_free_bytes: room?.free ?? null,
-      temperature_celsius: celsius,
-      adapters: adaptersOf(up),
-      hostname: label(hostname(), 64),
-      kernel: label(release(), 128),
-      architecture: label(process.arch, 32),
-      node: label(process.version, 32)
-    })),
+    figures: Effect.map(readings, (read): HostFigures => {
+      const [load1, load5, load15] = loadavg()
+      return {
+        uptime_s: whole(uptime()),
+        process_uptime_s: Math.round(process.uptime()),
+        load_1m: load1 ?? null,
+        load_5m: load5 ?? null,
+        load_15m: load15 ?? null,
+        processors: availableParallelism(),
+        memory_total_bytes: whole(totalmem()),
+        memory_available_bytes: read.memory.available,
+        swap_total_bytes: read.memory.swapTotal,
+        swap_free_bytes: read.memory.swapFree,
+        process_memory_bytes: process.memoryUsage.rss(),
+        disk_total_bytes: read.room?.total ?? null,
+        disk_free_bytes: read.room?.free ?? null,
+        disk_free_entries: read.room?.entries ?? null,
+        temperature_celsius: read.celsius,
+        adapters: read.adapters,
+        processes: read.processes,
+        machine: read.machine,
+        hostname: label(hostname(), 64),
+        kernel: label(release(), 128),
+        system: read.system,
+        architecture: label(process.arch, 32),
+        node: label(process.version, 32)
+      }
+    }),
     freeDiskBytes: Effect.tryPromise({
       try: disk(stateFolder),
       catch: (error) => new ProbeError({ reason: `${stateFolder}: ${errorText(error)}` })
@@ -138,12 +179,7 @@ const makeProbe = (options: LinuxHostOptions): HostProbe["Service"] => {
             new ProbeError({ reason: `${stateFolder}: the disk did not answer within ${readingMs} ms` })
           )
       })
-    ),
-    hasNetwork: Effect.map(interfacesUp(sys), (up) => {
-      const isOutward = ([name, addresses = []]: [string, ReturnType<typeof networkInterfaces>[string]]) =>
-        addresses.some(({ internal }) => !internal) && (up?.has(name) ?? true)
-      return isServerLocal || Object.entries(networkInterfaces()).some(isOutward)
-    })
+    )
   }
 }
 

@@ -7,7 +7,12 @@ import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { HighWater, Objection } from "../schemas/DeviceApi.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
-import type { Admission, EnrolmentRequest } from "../schemas/Enrolment.ts"
+import type {
+  Admission,
+  EnrolmentRequest,
+  Preauthorisation,
+  PreauthorisedSubject
+} from "../schemas/Enrolment.ts"
 import type { HealthReport } from "../schemas/Health.ts"
 import type { DeviceId, Digest, Incarnation, InvitationId, OrderId } from "../schemas/Ids.ts"
 import type { Role } from "../schemas/ManagementApi.ts"
@@ -30,7 +35,12 @@ export interface DeviceRow {
   readonly enrolment: DsseEnvelope
   readonly request: EnrolmentRequest
   readonly admission: DsseEnvelope | null
+  /** The decision in force. One made beforehand has the sequence 0 and no document of its own. */
   readonly admitted: Admission | null
+  /** What an operator signed beforehand, where the device was accepted by that. */
+  readonly preauthorisation: DsseEnvelope | null
+  /** When the request was made by the device's clock, as far as that can be. */
+  readonly requestedAtMs: number
   readonly enrolledAtMs: number
   readonly lastSeenAtMs: number | null
   /** What the last poll said, written when it changed. */
@@ -44,6 +54,8 @@ export interface DeviceRow {
   readonly lastReceipt: number
   /** Version of the root it held at its last poll. */
   readonly rootVersion: number | null
+  /** The device's own word for its operators, from one of its last polls. */
+  readonly statement: DsseEnvelope | null
   /** What the server holds against the device until an operator accepts it again. */
   readonly objection: DeviceObjection | null
 }
@@ -172,12 +184,34 @@ export class FleetStore extends Context.Service<
     /** Whether the invitation exists and has not expired. */
     readonly invitationValid: (id: InvitationId, nowMs: number) => Effect.Effect<boolean, StoreError>
 
-    /** A verified enrolment. `full` when too many wait without an invitation. An accepted device stays accepted. */
+    /**
+     * A verified enrolment, its invitation proved. `full` when the fleet has its maximum, or too many wait on the same
+     * invitation; too many without one push out the one of them that was silent longest. An accepted device stays accepted.
+     */
     readonly enrol: (
       request: EnrolmentRequest,
       envelope: DsseEnvelope,
       atMs: number
     ) => Effect.Effect<DeviceStatus | "full", StoreError>
+    /** A verified pre-authorisation; `used` when a device was let in by one for the subject, `stale` when a newer is there. */
+    readonly preauthorise: (
+      document: Preauthorisation,
+      envelope: DsseEnvelope,
+      actor: string,
+      atMs: number
+    ) => Effect.Effect<"done" | "same" | "used" | "stale", StoreError>
+    /** The one for a subject that was not used and has not expired, as it came. */
+    readonly preauthorisation: (
+      subject: PreauthorisedSubject,
+      nowMs: number
+    ) => Effect.Effect<DsseEnvelope | null, StoreError>
+    /** Accepts a device about which nothing was decided yet, and uses the pre-authorisation up. */
+    readonly admitBeforehand: (
+      admitted: Admission,
+      subject: PreauthorisedSubject,
+      envelope: DsseEnvelope,
+      atMs: number
+    ) => Effect.Effect<"done" | "used" | "name_taken", StoreError>
     /** A verified admission; `stale` when its sequence is not above the last. A name in use elsewhere is `name_taken`. */
     readonly admit: (
       admission: Admission,
@@ -199,6 +233,7 @@ export class FleetStore extends Context.Service<
         readonly degraded: ReadonlyArray<string>
         readonly lastReceipt: number
         readonly rootVersion: number
+        readonly statement: DsseEnvelope | null
       }
     ) => Effect.Effect<void, StoreError>
     /** Accepted devices that have not said that they hold this root, or a later one: longest unseen first. */

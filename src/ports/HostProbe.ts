@@ -3,11 +3,22 @@ import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { HealthReport } from "../schemas/Health.ts"
 
-/** The host's part of a {@link HealthReport}: all but the work counters and the device's own state. */
+/** The host's part of a {@link HealthReport}: what the machine tells, without what only the program knows. */
 export type HostFigures = Omit<
   HealthReport,
-  "at_ms" | "work" | "blocked" | "degraded" | "configuration_digest" | "software"
->
+  | "version"
+  | "at_ms"
+  | "work"
+  | "blocked"
+  | "degraded"
+  | "configuration_digest"
+  | "settings_digest"
+  | "software"
+  | "jail"
+  | "isolation"
+  | "link"
+  | "identity"
+> & { readonly machine: Omit<HealthReport["identity"], "device" | "incarnation"> }
 
 export class ProbeError extends Schema.TaggedError<ProbeError>()("ProbeError", {
   reason: Schema.String
@@ -19,7 +30,5 @@ export class HostProbe extends Context.Service<
     readonly figures: Effect.Effect<HostFigures>
     /** Free bytes where the state folder lives. */
     readonly freeDiskBytes: Effect.Effect<number, ProbeError>
-    /** Whether any interface but loopback is up and has an address (or loopback alone is what the server is on). */
-    readonly hasNetwork: Effect.Effect<boolean>
   }
 >()("postern/ports/HostProbe") {}

@@ -4,12 +4,14 @@
  * settled from the ledger at the next start.
  */
 import { Effect } from "effect"
-import { LaneKeys, MainLoopKey } from "../actors/ClientKeys.ts"
+import { HistorianKey, LaneKeys, MainLoopKey } from "../actors/ClientKeys.ts"
 import type { ActorSystem } from "../kernel/index.ts"
 
 /** Time for the lanes to let go; the rest of the five seconds belongs to the tree. */
 export const drainMs = 3_000
 const askAgainMs = 50
+/** The history's last word; without it the next start says that this one was cut off. */
+const closeMs = 500
 
 /** Waits until no lane has an order in hand, for at most {@link drainMs}. Never fails. */
 export const drainClient = (system: ActorSystem): Effect.Effect<void> => {
@@ -27,6 +29,6 @@ export const drainClient = (system: ActorSystem): Effect.Effect<void> => {
       )
     ),
     Effect.timeoutOption(drainMs),
-    Effect.asVoid
+    Effect.andThen(Effect.ignore(system.ref(HistorianKey).ask("Close", undefined, { timeoutMs: closeMs })))
   )
 }

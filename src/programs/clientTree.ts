@@ -3,7 +3,9 @@
  *
  *     client                      rest-for-one
  *     ├─ observers                optional: it sees and tells, whatever becomes of the others
- *     │  └─ health-loop
+ *     │  ├─ historian             writes the device's own history
+ *     │  ├─ connectivity          knows which layer of the network is broken
+ *     │  └─ health-loop           looks at the machine, and reports
  *     ├─ vital                    one-for-one: gives up after too many crashes, and the program is respawned
  *     │  ├─ watchdog              hears the loops' heartbeats
  *     │  ├─ notary                continues the chain of receipts
@@ -17,7 +19,9 @@
  */
 
 import {
+  ConnectivityKey,
   HealthLoopKey,
+  HistorianKey,
   JailGuardKey,
   LaneKeys,
   MainLoopKey,
@@ -26,7 +30,9 @@ import {
   TrustKeeperKey,
   WatchdogKey
 } from "../actors/ClientKeys.ts"
+import { connectivity } from "../actors/Connectivity.ts"
 import { healthLoop } from "../actors/HealthLoop.ts"
+import { historian } from "../actors/Historian.ts"
 import { jailGuard } from "../actors/JailGuard.ts"
 import { lane } from "../actors/Lane.ts"
 import { mainLoop } from "../actors/MainLoop.ts"
@@ -37,6 +43,7 @@ import { watchdog } from "../actors/Watchdog.ts"
 import type { AnySpec } from "../kernel/index.ts"
 import { ChildSpec, Supervisor } from "../kernel/index.ts"
 import type { ClientConfig } from "../schemas/ClientConfig.ts"
+import type { Condition } from "../schemas/Conditions.ts"
 import { LaneName } from "../schemas/WorkOrder.ts"
 
 /** What the tree is a function of, beside the ports. */
@@ -45,6 +52,12 @@ export interface ClientTreeOptions {
   readonly trust: TrustOptions
   /** SHA-256 of the configuration file's text; null where there is none. */
   readonly configurationDigest: string | null
+  /** Digest of the settings in force. */
+  readonly settingsDigest: string
+  /** Origins of the server before there is a root that names them. */
+  readonly servers: ReadonlyArray<string>
+  /** What the start found to be weaker than it should be. */
+  readonly standing: ReadonlyArray<Condition>
 }
 
 /** A handler is short, and the program has seconds to stop. */
@@ -55,7 +68,7 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
   options: ClientTreeOptions,
   extras: Extras = [] as unknown as Extras
 ) => {
-  const { config } = options
+  const { config, configurationDigest, settingsDigest, standing } = options
   const allowance = { grants: config.grants, limits: config.job_limits }
   const download = { timeoutMs: config.download_timeout_ms, minimumRate: config.download_minimum_rate }
   const laneOptions = { allowance, download, diskReserveBytes: config.disk_reserve_bytes }
@@ -65,11 +78,24 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
     optional: true,
     children: [
       ChildSpec.make({
+        key: HistorianKey,
+        shutdownMs,
+        mailbox: { overflow: "drop-oldest" },
+        behaviour: historian({ settingsDigest })
+      }),
+      ChildSpec.make({
+        key: ConnectivityKey,
+        shutdownMs,
+        behaviour: connectivity({ servers: options.servers })
+      }),
+      ChildSpec.make({
         key: HealthLoopKey,
         shutdownMs,
         behaviour: healthLoop({
           intervalMs: config.health_interval_ms,
-          configurationDigest: options.configurationDigest
+          configurationDigest,
+          settingsDigest,
+          standing
         })
       })
     ]
@@ -108,7 +134,8 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
           longPollMs: config.long_poll_ms,
           diskReserveBytes: config.disk_reserve_bytes,
           sleepMinimumMs: config.sleep_minimum_ms,
-          sleepMaximumMs: config.sleep_maximum_ms
+          sleepMaximumMs: config.sleep_maximum_ms,
+          standing
         })
       })
     ]

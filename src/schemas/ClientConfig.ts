@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { Count, intBetween, Name } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
+import { logFormat, logLevel } from "./LogSettings.ts"
 import { Grants } from "./Manifest.ts"
 import {
   configuration,
@@ -12,6 +13,15 @@ import {
   unsetSetting
 } from "./Setting.ts"
 import { ServerAddress } from "./TrustRoot.ts"
+
+/** `host:port` or `[address]:port`. */
+const ReferenceHost = Schema.String.check(
+  Schema.isMaxLength(Limits.addressLength),
+  Schema.isPattern(/^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$/)
+)
+
+/** As the kernel names it: at most 15 characters. */
+const ProcessName = Schema.String.check(Schema.isPattern(/^[^\p{C}\p{Z}/]{1,15}$/u))
 
 const bound = (description: string, example: number) => optionalSetting(Count, { description, example })
 
@@ -85,9 +95,26 @@ export const ClientConfig = configuration({
   sleep_maximum_ms: setting(intBetween(Limits.pollSleepMinimumMs, Limits.pollSleepMaximumMs), 300_000, {
     description: "The longest sleep between polls that the server may ask for."
   }),
+  log_level: logLevel,
+  log_format: logFormat,
   health_interval_ms: setting(intBetween(1_000, 24 * 3_600_000), 60_000, {
     description: "Time between health reports."
   }),
+  reference_hosts: setting(Schema.Array(ReferenceHost).check(Schema.isMaxLength(Limits.referenceHosts)), [], {
+    description:
+      "Hosts that are reached where the network beyond the gateway is good. They only help to tell what is broken; the device polls whatever they do. None by default: a closed network has none.",
+    form: `at most ${Limits.referenceHosts} texts of host and port`,
+    example: ["192.0.2.1:443"]
+  }),
+  required_processes: setting(
+    Schema.Array(ProcessName).check(Schema.isMaxLength(Limits.requiredProcesses)),
+    [],
+    {
+      description: "Processes of the machine that must run; a missing one is reported.",
+      form: `at most ${Limits.requiredProcesses} names as ps -o comm shows them`,
+      example: ["sshd"]
+    }
+  ),
   disk_reserve_bytes: setting(intBetween(0, Number.MAX_SAFE_INTEGER), 64 * 1024 * 1024, {
     description: "With less free room than this, nothing is downloaded; polling goes on and says so."
   }),

@@ -14,9 +14,10 @@
  *     POST /receipts    ReceiptDelivery     ReceiptAcknowledgement
  *     POST /health      HealthReport        Acknowledged
  */
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
+import { DegradedCodes } from "./Conditions.ts"
 import { DsseEnvelope } from "./Dsse.ts"
-import { Count, Digest, Incarnation, intBetween, labelUpTo, OrderId, RootVersion } from "./Ids.ts"
+import { Count, Digest, Incarnation, intBetween, LifeId, labelUpTo, OrderId, RootVersion } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { BlockedCode } from "./Refusals.ts"
 import { LaneName, OrderProgress } from "./WorkOrder.ts"
@@ -35,7 +36,9 @@ export type RootChain = typeof RootChain.Type
 export const EnrolmentAnswer = Schema.Struct({
   status: Schema.Literals(["pending", "accepted", "rejected", "revoked"]),
   /** The operator's signed decision, once there is one. */
-  admission: Schema.NullOr(DsseEnvelope)
+  admission: Schema.NullOr(DsseEnvelope),
+  /** What an operator signed beforehand, where the device was accepted by that. */
+  preauthorisation: Schema.NullOr(DsseEnvelope)
 })
 export type EnrolmentAnswer = typeof EnrolmentAnswer.Type
 
@@ -49,6 +52,11 @@ export type HighWater = typeof HighWater.Type
 
 export const PollRequest = Schema.Struct({
   incarnation: Incarnation,
+  /** Random name of this life of the program, and which poll of it this is: a copy of the device shows by them. */
+  life: LifeId,
+  turn: Count,
+  /** The device's word for its operators: a {@link DeviceStatement}. */
+  statement: DsseEnvelope,
   root_version: RootVersion,
   admission_sequence: Count,
   high_water: Schema.NullOr(HighWater),
@@ -62,6 +70,8 @@ export const PollRequest = Schema.Struct({
   cancels_seen: Schema.Array(OrderId).check(Schema.isMaxLength(Limits.pollCancels)),
   /** Why it takes no orders at the moment, or null. */
   blocked: Schema.NullOr(BlockedCode),
+  /** What is weaker on the device than it should be. */
+  degraded: DegradedCodes.pipe(Schema.withDecodingDefault(Effect.succeed([]))),
   /** How long the server may hold the request when it has nothing. 0: answer at once. */
   wait_ms: intBetween(0, Limits.longPollMs)
 })

@@ -95,12 +95,23 @@ export const Limits = {
   /** Receipts over refused orders; what comes beyond is passed over. */
   refusalsPerHour: 256,
   rootChain: 256,
+  /** Its own history: events of each kind, and the whole file. */
+  historyEventsOfKind: 400,
+  historyBytes: 8 * MIB,
+  /** What its configuration may name. */
+  referenceHosts: 8,
+  requiredProcesses: 32,
 
   /** Enrolment. */
   invitationLifetimeMs: 30 * DAY,
   pendingEnrolments: 1_000,
   /** Devices that may wait on one invitation at a time. */
   invitationUses: 16,
+  /** New devices without a proof that are put on the list: so many at once, and then so many a second. */
+  enrolmentBurst: 100,
+  enrolmentsPerSecond: 10,
+  /** A device's encryption key is kept so long after the next one was made: all that was sealed to it has expired. */
+  retiredKeyMs: 180 * DAY,
   groups: 16,
 
   /** Rollouts. Their devices and some operators are the recipients of one age file. */
@@ -114,10 +125,21 @@ export const Limits = {
   /** Time. */
   clockLeapAlarmMs: 30 * DAY,
 
+  /** Retention on the server: rows of one transaction, and how often it looks. */
+  pruneRows: 256,
+  retentionIntervalMs: 15 * MINUTE,
+  /** A payload that no order names is kept this long after it was last uploaded. */
+  unsubmittedPayloadMs: 6 * HOUR,
+  /** Traces of what expired (invitations, tokens) are kept this long. */
+  expiredDays: 30,
+  /** A chain of receipts may begin late only where what is missing is at least this old. */
+  receiptDaysMinimum: 365,
+
   /** Management pages. */
   pageItems: 1_000,
   logFollowMs: 30 * SECOND,
   healthReports: 1_000,
+  seriesPoints: 1_000,
   jobWatchers: 10_000,
   devicePolls: 4,
 
@@ -159,6 +181,7 @@ export const limitRelations: ReadonlyArray<readonly [description: string, holds:
   ],
   ["a manifest can name every entry", Limits.manifestBytes >= Limits.packageEntries * 200],
   ["a held poll does not look like a dead connection", Limits.longPollMs < Limits.connectionIdleMs],
+  ["an order sealed to a retired key can be opened", Limits.retiredKeyMs >= 2 * Limits.orderLifetimeMs],
   ["draining fits into shutting down", Limits.drainMs < Limits.shutdownMs],
   ["a long poll ends before a poll may sleep", Limits.longPollMs < Limits.pollSleepMaximumMs]
 ]

@@ -2,8 +2,50 @@
 import { Schema } from "effect"
 import { intBetween } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
-import { configuration, programSetting, setting } from "./Setting.ts"
+import { logFormat, logLevel } from "./LogSettings.ts"
+import { configuration, programSetting, setting, settingTable, unsetSetting } from "./Setting.ts"
 import { ServerAddress } from "./TrustRoot.ts"
+
+const days = (fallback: number, description: string, atLeast = 0) =>
+  setting(intBetween(atLeast, 36_500), fallback, { description })
+
+/** What the server lets go of, and when. */
+export const RetentionConfig = settingTable(
+  {
+    results_days: days(
+      30,
+      "For how many days after a job's end its output and artifacts are kept. Afterwards asking for them is answered 410 with the day."
+    ),
+    results_bytes: setting(intBetween(0, Number.MAX_SAFE_INTEGER), 2 * 1024 ** 3, {
+      description:
+        "How many bytes the results of all ended jobs may take together; above it the oldest are dropped, whatever their age."
+    }),
+    payload_days: days(
+      1,
+      "For how many days after its last job has ended, or its order expired, a payload is kept."
+    ),
+    jobs_days: days(
+      90,
+      "For how many days after its end a job is shown. It is kept until its order has expired in any case, and so is each device's last one."
+    ),
+    receipts_days: days(
+      1_095,
+      "For how many days receipts are kept. Operators' tools accept that a chain begins late only where this is at least a year.",
+      Limits.receiptDaysMinimum
+    ),
+    audit_days: days(365, "For how many days lines of the audit log are kept."),
+    audit_entries: setting(intBetween(1_000, 100_000_000), 200_000, {
+      description: "How many lines of the audit log are kept at the most, the newest."
+    }),
+    enrolments_days: days(
+      7,
+      "For how many days a device that waits for a decision, and asks no more, is remembered.",
+      1
+    )
+  },
+  { description: "What the server drops by itself, and when." }
+)
+export type RetentionConfig = typeof RetentionConfig.Type
 
 export const ServerConfig = configuration({
   state_folder: programSetting(Schema.String, {
@@ -36,6 +78,31 @@ export const ServerConfig = configuration({
     description:
       "How many requests may be in work at once. Above it, devices are told to come later (503 with Retry-After)."
   }),
+  health_reports: setting(intBetween(1, Limits.healthReports), 120, {
+    description:
+      "How many whole health reports are kept of each device, the newest. Older figures live on as series."
+  }),
+  health_days: setting(intBetween(1, 3_650), 90, {
+    description:
+      "For how many days the series of a device's figures are kept; reports are dropped then at the latest."
+  }),
+  requests_per_minute: setting(intBetween(1, 1_000_000), 6_000, {
+    description:
+      "How often each API token may ask in a minute; ten seconds' worth may come at once. Above it: 429 with Retry-After."
+  }),
+  minimum_free_bytes: setting(intBetween(0, Number.MAX_SAFE_INTEGER), 128 * 1024 ** 2, {
+    description:
+      "What stays free of the disk: payloads and artifacts that would go below are refused (507, or 503 for devices), so that receipts still find room."
+  }),
+  retention: RetentionConfig,
+  otlp_endpoint: unsetSetting(Schema.String.check(Schema.isPattern(/^https?:[/][/][^\s]+$/)), {
+    description:
+      "Where traces go, as OTLP over HTTP with JSON: the collector's address without `/v1/traces`. Unset, there are no traces and they cost nothing.",
+    form: "an http or https address",
+    example: "http://127.0.0.1:4318"
+  }),
+  log_level: logLevel,
+  log_format: logFormat,
   maximum_devices: setting(intBetween(1, 1_000_000), 100_000, {
     description: "How many devices the server knows at the most."
   })

@@ -4,6 +4,7 @@ import { Effect } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { HealthLoopKey, MainLoopKey, WatchdogKey } from "../../src/actors/ClientKeys.ts"
 import { Behaviour, ChildSpec } from "../../src/kernel/index.ts"
+import { conditionLine } from "../../src/schemas/Conditions.ts"
 import { configOf, deviceUnderTest, type TestDevice } from "./support/TestDevice.ts"
 
 const minute = 60_000
@@ -50,7 +51,7 @@ describe("the main loop", () => {
     Effect.gen(function* () {
       const device = yield* deviceUnderTest()
       device.server.online = false
-      device.host.hasNetwork = false
+      device.host.layer = "no_link"
       yield* device.pass(12 * hour, 60_000)
       expect(device.server.polls).toHaveLength(0)
       device.server.online = true
@@ -172,7 +173,7 @@ describe("the health loop", () => {
       const sent = device.server.health.length
       yield* device.pass(5 * minute)
       expect(device.server.health).toHaveLength(sent)
-      const history = yield* systemOf(device).ref(HealthLoopKey).ask("History")
+      const history = yield* systemOf(device).ref(HealthLoopKey).ask("Reports")
       expect(history.length).toBeGreaterThanOrEqual(sent + 4)
     })
   )
@@ -184,7 +185,7 @@ describe("the health loop", () => {
       yield* device.pass(5 * minute)
       const report = device.server.health.at(-1)
       expect(report?.blocked).toBe("no_jail")
-      expect(report?.degraded.join(" ")).toContain("bubblewrap is gone")
+      expect(report?.degraded.map(conditionLine).join(" ")).toContain("bubblewrap is gone")
     })
   )
 })
@@ -262,7 +263,7 @@ describe("an optional child that always fails", () => {
           child.children.map((grandchild) => grandchild.state)
         ])
         expect(parts).toMatchObject([
-          ["observers", ["running"]],
+          ["observers", Array.from({ length: 3 }, () => "running")],
           ["vital", Array.from({ length: 8 }, () => "running")],
           ["extras", ["degraded"]]
         ])

@@ -4,17 +4,16 @@ import { dirname, join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { LinuxHost, type LinuxHostOptions } from "../../src/adapters/LinuxHost.ts"
-import { HostProbe } from "../../src/ports/HostProbe.ts"
+import { type HostFigures, HostProbe } from "../../src/ports/HostProbe.ts"
 import { HealthReport } from "../../src/schemas/Health.ts"
+import type { Incarnation } from "../../src/schemas/Ids.ts"
+import { healthReport } from "../support/health.ts"
 import { temporaryFolder } from "./support/folders.ts"
 
 const withProbe = <A, E>(
   options: Partial<LinuxHostOptions>,
   use: (probe: HostProbe["Service"]) => Effect.Effect<A, E>
-) =>
-  Effect.flatMap(HostProbe, use).pipe(
-    Effect.provide(LinuxHost({ stateFolder: "/", isServerLocal: false, ...options }))
-  )
+) => Effect.flatMap(HostProbe, use).pipe(Effect.provide(LinuxHost({ stateFolder: "/", ...options })))
 
 const put = (folder: string, files: Readonly<Record<string, string>>): void => {
   for (const [path, text] of Object.entries(files)) {
@@ -23,25 +22,33 @@ const put = (folder: string, files: Readonly<Record<string, string>>): void => {
   }
 }
 
-const rest = {
-  at_ms: 1,
-  software: "postern/0",
-  configuration_digest: null,
-  work: { succeeded: 0, failed: 0, rejected: 0, outbox_items: 0, outbox_bytes: 0 },
-  blocked: null,
-  degraded: []
-}
+/** A whole report around the figures of a machine. */
+const reportOf = ({ machine, ...figures }: HostFigures) => ({
+  ...figures,
+  ...healthReport({ at_ms: 1 }, figures),
+  identity: { ...machine, device: "dev_x", incarnation: "a".repeat(26) as Incarnation }
+})
 
 describe("the host's figures", () => {
   it.live("make a sound report on this very machine", () =>
     withProbe({}, (probe) =>
       Effect.gen(function* () {
         const figures = yield* probe.figures
-        yield* Schema.decodeEffect(HealthReport)({ ...figures, ...rest })
+        yield* Schema.decodeEffect(HealthReport)(reportOf(figures))
         assert.isAbove(figures.memory_available_bytes ?? 0, 0)
         assert.isAtMost(figures.memory_available_bytes ?? 0, figures.memory_total_bytes ?? 0)
         assert.isAbove(yield* probe.freeDiskBytes, 0)
-        assert.strictEqual(figures.adapters.length, Object.keys(networkInterfaces()).length)
+        const names = figures.adapters.map(({ name }) => name)
+        assert.includeMembers(names, Object.keys(networkInterfaces()))
+        assert.deepInclude(names, "lo")
+        const { largest, own } = figures.processes
+        assert.isAtLeast(figures.processes.count ?? 0, own.length)
+        assert.isTrue(own.some(({ pid }) => pid === process.pid))
+        assert.deepEqual(
+          [...largest],
+          [...largest].sort((a, b) => b.memory_bytes - a.memory_bytes)
+        )
+        assert.match(figures.machine.boot ?? "", /^[0-9a-f-]{36}$/)
       })
     )
   )
@@ -81,26 +88,10 @@ describe("the host's figures", () => {
           assert.isNull(figures.temperature_celsius)
           assert.isNull(figures.disk_free_bytes)
           assert.isNull(figures.disk_total_bytes)
-          yield* Schema.decodeEffect(HealthReport)({ ...figures, ...rest })
+          yield* Schema.decodeEffect(HealthReport)(reportOf(figures))
           assert.match((yield* Effect.flip(probe.freeDiskBytes)).reason, /none: ENOENT/)
         })
       )
-    })
-  )
-
-  it.live("know a network when there is one, and that a server on loopback needs none", () =>
-    Effect.gen(function* () {
-      const folder = yield* temporaryFolder
-      put(folder, { "sys/class/net/lo/operstate": "unknown\n" })
-      const sys = join(folder, "sys")
-      assert.isFalse(yield* withProbe({ sys }, (probe) => probe.hasNetwork))
-      assert.isTrue(yield* withProbe({ sys, isServerLocal: true }, (probe) => probe.hasNetwork))
-      for (const name of Object.keys(networkInterfaces()))
-        put(folder, { [`sys/class/net/${name}/operstate`]: "up\n" })
-      const isOutward = Object.values(networkInterfaces()).some((addresses) =>
-        addresses?.some(({ internal }) => !internal)
-      )
-      assert.strictEqual(yield* withProbe({ sys }, (probe) => probe.hasNetwork), isOutward)
     })
   )
 })

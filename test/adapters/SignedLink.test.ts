@@ -24,6 +24,7 @@ const poll: PollRequest = {
   admission_sequence: 1,
   high_water: null,
   last_receipt: 0,
+  degraded: [],
   free_lanes: ["job"],
   active: [],
   cancels_seen: [],

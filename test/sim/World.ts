@@ -340,7 +340,7 @@ export const dispose = (lived: Day) =>
     yield* lived.device.crash
     yield* lived.server.kill
     yield* TestClock.adjust(minute)
-    lived.device.database.close()
+    lived.device.close()
     lived.server.close()
   })
 

@@ -22,13 +22,18 @@ import { serverActors, startServer } from "../../src/programs/serverDoors.ts"
 import { DeviceApiErrorBody, deviceApiPath, type PollRequest } from "../../src/schemas/DeviceApi.ts"
 import type { Admission, EnrolmentRequest } from "../../src/schemas/Enrolment.ts"
 import type { DeviceId, Digest, Incarnation, Name, ServerId } from "../../src/schemas/Ids.ts"
+import { RetentionConfig } from "../../src/schemas/ServerConfig.ts"
 import { statementHeader } from "../../src/schemas/Statement.ts"
 import { type BlobMemory, MemoryBlobStore } from "./MemoryBlobStore.ts"
 import * as parties from "./operators.ts"
 
 const { engine } = parties
 
-export const config = { poll_sleep_ms: 60_000, maximum_devices: 1_000 }
+export const config = {
+  poll_sleep_ms: 60_000,
+  maximum_devices: 1_000,
+  retention: Schema.decodeUnknownSync(RetentionConfig)({})
+}
 
 /** What a crash of the server leaves behind. */
 export const makeDisk = Effect.acquireRelease(
@@ -68,7 +73,9 @@ export const startFleet = (disk: Disk) =>
         ...common,
         inspect: system.inspect(),
         startedAtMs: yield* Clock.currentTimeMillis,
-        pollSleepMs: config.poll_sleep_ms
+        pollSleepMs: config.poll_sleep_ms,
+        requestsPerMinute: 60_000,
+        metrics: Effect.succeed("")
       })
       return { system, device, management, store: yield* FleetStore, blobs: yield* BlobStore }
     })
@@ -267,6 +274,7 @@ export const pollBody = (changes: Partial<PollRequest> = {}): PollRequest => ({
   admission_sequence: 1,
   high_water: null,
   last_receipt: 0,
+  degraded: [],
   free_lanes: ["job", "service"],
   active: [],
   cancels_seen: [],

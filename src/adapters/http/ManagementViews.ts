@@ -1,10 +1,11 @@
 /** Rows of the store as the management API shows them. */
-import type { DeviceRow, JobRow } from "../../ports/FleetStore.ts"
+import type { DeviceRow, JobRow, TokenRow } from "../../ports/FleetStore.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import type { DeviceView, JobView, LaggardPage } from "../../schemas/ManagementApi.ts"
+import type { TokenView } from "../../schemas/ManagementViews.ts"
 
 /** Polls are written at most once a minute; a device that keeps its rhythm was seen within this. */
-const seenWithinMs = (pollSleepMs: number): number => Math.max(pollSleepMs, Limits.longPollMs) + 90_000
+export const seenWithinMs = (pollSleepMs: number): number => Math.max(pollSleepMs, Limits.longPollMs) + 90_000
 
 export const deviceView = (row: DeviceRow, nowMs: number, pollSleepMs: number): DeviceView => ({
   device: row.device,
@@ -18,6 +19,7 @@ export const deviceView = (row: DeviceRow, nowMs: number, pollSleepMs: number): 
   incarnation: row.incarnation,
   high_water: row.highWater,
   blocked: row.objection ?? row.blocked,
+  degraded: row.degraded,
   last_receipt: row.lastReceipt,
   root_version: row.rootVersion
 })
@@ -48,6 +50,16 @@ export const jobView = (row: JobRow): JobView => ({
   cancel_requested: row.cancel !== null,
   output_chunks: row.outputChunks,
   artifact_bytes: row.artifactBytes,
+  results_pruned_at_ms: row.resultsPruned?.atMs ?? null,
   order: row.envelope,
   receipt: row.receipt
+})
+
+export const tokenView = (row: TokenRow): TokenView => ({
+  name: row.name as TokenView["name"],
+  role: row.role,
+  created_at_ms: row.createdAtMs,
+  created_by: row.createdBy,
+  expires_at_ms: row.expiresAtMs,
+  last_used_at_ms: row.lastUsedAtMs
 })

@@ -4,6 +4,7 @@
  * @module
  */
 import type { DeviceRecord } from "../../adapters/operator/Records.ts"
+import { conditionLine } from "../../schemas/Conditions.ts"
 import type { HealthReport } from "../../schemas/Health.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
 import { blockedTexts } from "../../schemas/Refusals.ts"
@@ -89,5 +90,5 @@ export const healthLines = (
     `${report.work.succeeded} succeeded, ${report.work.failed} failed, ${report.work.rejected} rejected`
   ],
   ["outbox", `${report.work.outbox_items} items, ${showSize(report.work.outbox_bytes)}`],
-  ...report.degraded.map((text) => ["degraded", visible(text)] as const)
+  ...report.degraded.map((entry) => ["degraded", visible(conditionLine(entry))] as const)
 ]

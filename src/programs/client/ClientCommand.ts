@@ -4,6 +4,7 @@ import { Command } from "effect/cli"
 import { ClientConfig } from "../../schemas/ClientConfig.ts"
 import { configCommand } from "../ConfigCommand.ts"
 import { clientArguments, loadClientConfig, readSettings, runFlags, settingFlags } from "./ClientSettings.ts"
+import { makeConfiguration } from "./ConfigurationFile.ts"
 import { runClient } from "./RunClient.ts"
 
 const config = configCommand({
@@ -16,8 +17,10 @@ const config = configCommand({
 export const clientCommand = (entry: URL) =>
   Command.make("client.js", runFlags, (given) =>
     Effect.gen(function* () {
-      const settings = yield* readSettings(yield* clientArguments(given), process.env)
-      yield* runClient(settings, entry)
+      const args = yield* clientArguments(given)
+      const made = yield* Effect.sync(() => makeConfiguration(args, process.env))
+      const settings = yield* readSettings(args, process.env)
+      yield* runClient(settings, entry, made)
     })
   ).pipe(
     Command.withDescription(

@@ -3,10 +3,12 @@ import { homedir, hostname } from "node:os"
 import { join } from "node:path"
 import { Effect, Option, Result, Schema } from "effect"
 import { Flag, GlobalFlag } from "effect/cli"
-import { type ConfigError, type LoadedConfig, loadConfig, renderProblem } from "../../adapters/TomlConfig.ts"
+import { errorText } from "../../adapters/files/AtomicFile.ts"
+import { ConfigError, type LoadedConfig, loadConfig, renderProblem } from "../../adapters/TomlConfig.ts"
 import { ClientConfig } from "../../schemas/ClientConfig.ts"
 import type { Invitation } from "../../schemas/Enrolment.ts"
 import { Name } from "../../schemas/Ids.ts"
+import { configFile } from "./ConfigurationFile.ts"
 import { readInvitation } from "./Invitations.ts"
 
 /** What is missing or wrong, as one list; the program exits with 78. */
@@ -124,9 +126,19 @@ export const loadClientConfig = (
   args: ClientArguments,
   env: NodeJS.ProcessEnv
 ): Effect.Effect<LoadedConfig<ClientConfig>, ConfigError> =>
+  Effect.flatMap(fileToRead(args, env), (file) => loadFrom(file, args, env))
+
+const fileToRead = (args: ClientArguments, env: NodeJS.ProcessEnv) =>
+  Effect.try({
+    try: () => configFile(args, env),
+    catch: (error) =>
+      new ConfigError({ problems: [{ source: "the configuration", key: "", reason: errorText(error) }] })
+  })
+
+const loadFrom = (file: string | undefined, args: ClientArguments, env: NodeJS.ProcessEnv) =>
   loadConfig<ClientConfig>({
     schema: ClientConfig,
-    file: Option.getOrUndefined(args.config) ?? nonEmpty(env["POSTERN_CONFIG"]),
+    file,
     environment: env,
     defaults: { state_folder: defaultStateFolder(env), ...nameOfHost() },
     flags: {

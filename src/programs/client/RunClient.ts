@@ -1,6 +1,7 @@
 /** Runs the client: state folder, identity, ledger, link, tree; until it is told to stop or cannot go on. */
 import { Deferred, Effect, Layer, Redacted, Result, Schema } from "effect"
-import { ControlGatewayKey, MainLoopKey } from "../../actors/ClientKeys.ts"
+import { ControlGatewayKey, HealthLoopKey, HistorianKey, MainLoopKey } from "../../actors/ClientKeys.ts"
+import { condition } from "../../actors/DeviceConditions.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
 import { BubblewrapJail } from "../../adapters/BubblewrapJail.ts"
@@ -8,26 +9,35 @@ import { controlGateway } from "../../adapters/ControlGateway.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { httpTransport } from "../../adapters/HttpTransport.ts"
 import { ledgerDeviceClock } from "../../adapters/LedgerDeviceClock.ts"
+import { LinuxConnectivity } from "../../adapters/LinuxConnectivity.ts"
 import { LinuxHost } from "../../adapters/LinuxHost.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { PackageFiles } from "../../adapters/PackageFiles.ts"
 import { logFromCallback, ProgramLog } from "../../adapters/ProgramLog.ts"
+import { findNeeds } from "../../adapters/Requirements.ts"
 import { SignedLink } from "../../adapters/SignedLink.ts"
+import { SqliteHistory } from "../../adapters/SqliteHistory.ts"
 import { SqliteLedger } from "../../adapters/SqliteLedger.ts"
 import { lockState } from "../../adapters/StateLock.ts"
 import { SystemdNotify } from "../../adapters/SystemdNotify.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
+import { canonicalBytes } from "../../crypto/CanonicalJson.ts"
+import { digestOf } from "../../crypto/Documents.ts"
+import type { Engine } from "../../crypto/Engine.ts"
 import { ActorSystem, ChildSpec } from "../../kernel/index.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Identity } from "../../ports/Identity.ts"
 import { Ledger } from "../../ports/Ledger.ts"
 import { ServiceManager } from "../../ports/ServiceManager.ts"
+import type { ClientConfig } from "../../schemas/ClientConfig.ts"
+import type { Condition } from "../../schemas/Conditions.ts"
 import { software } from "../../schemas/Version.ts"
 import { drainClient } from "../clientDrain.ts"
 import { sweepLeftovers } from "../clientSweep.ts"
 import { clientTree } from "../clientTree.ts"
 import { untilTerminated } from "../Service.ts"
 import { type ClientSettings, misconfigured } from "./ClientSettings.ts"
+import type { ConfigurationMade } from "./ConfigurationFile.ts"
 
 /** `--once` did not get an answer. */
 export class NotReached extends Schema.TaggedError<NotReached>()("NotReached", { detail: Schema.String }) {
@@ -52,7 +62,9 @@ export const ClientServices = ({ config }: ClientSettings, entry: URL) => {
   return Layer.mergeAll(
     ledgerDeviceClock(),
     BubblewrapJail.layer({ bwrap: config.bwrap, uidBase: config.jail_uid_base }),
-    LinuxHost({ stateFolder }),
+    LinuxHost({ stateFolder, requiredProcesses: config.required_processes }),
+    LinuxConnectivity({ referenceHosts: config.reference_hosts }),
+    SqliteHistory({ stateFolder }),
     SystemdNotify(process.env)
   ).pipe(Layer.provideMerge(stored), Layer.provideMerge(identity))
 }
@@ -113,16 +125,63 @@ const waitOnce = (system: ActorSystem) =>
     yield* Effect.repeat(Effect.delay(busy, lookAgainMs), { until: (left) => left === 0 })
   })
 
-/** Starts the tree, with the control socket for `postern ps` on this machine, which wants to look at all of it. */
-const startClient = (settings: ClientSettings) =>
+/** What is known before the tree starts. */
+interface Found {
+  readonly servers: ReadonlyArray<string>
+  readonly standing: ReadonlyArray<Condition>
+}
+
+/** The state folder tells machines apart, not settings. */
+const settingsDigest = (engine: Engine, { state_folder: _place, ...rest }: ClientConfig): string =>
+  digestOf(engine, canonicalBytes(rest))
+
+/**
+ * Looks through what the program needs: without what it needs to run and to reach a server it ends here, with one list;
+ * what else is missing is logged, in one list too, and is degraded for this life.
+ */
+const checkNeeds = ({ config, invitation }: ClientSettings, made: ConfigurationMade) =>
   Effect.gen(function* () {
+    const findings = findNeeds({
+      stateFolder: config.state_folder,
+      bwrap: config.bwrap,
+      knowsServer: config.server !== null || invitation !== null,
+      environment: process.env
+    })
+    const failed = findings.filter(({ state }) => state === "failed")
+    if (failed.length > 0)
+      return yield* misconfigured(...failed.map(({ mend, reason }) => `${reason}: ${mend}`))
+    const missing = findings.filter(({ state }) => state === "degraded")
+    if (missing.length > 0) {
+      const list = missing.map(({ mend, reason, what }) => `  - ${reason} (${what}): ${mend}`)
+      yield* Effect.logWarning(["the client runs, but refuses what needs the following:", ...list].join("\n"))
+    }
+    if (made._tag === "Made") yield* Effect.logInfo(`a configuration file was made: ${made.path}`)
+    if (made._tag === "Failed")
+      yield* Effect.logWarning(`no configuration file could be made, defaults are in force: ${made.reason}`)
+    return [
+      ...missing.map(({ mend, reason }) => condition("program_missing", `${reason}: ${mend}`)),
+      ...(made._tag === "Failed" ? [condition("configuration_unwritten", made.reason)] : [])
+    ]
+  })
+
+/** Starts the tree, with the control socket for `postern ps` on this machine, which wants to look at all of it. */
+const startClient = (settings: ClientSettings, found: Found) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
     const { config, configurationDigest } = settings
     const started = yield* Deferred.make<ActorSystem>()
     const withSystem = <A>(ask: (system: ActorSystem) => Effect.Effect<A>) =>
       Effect.flatMap(Deferred.await(started), ask)
     const handlers = {
       inspect: withSystem((system) => system.inspect()),
-      status: withSystem((system) => Effect.orElseSucceed(system.ref(MainLoopKey).ask("Status"), () => null))
+      status: withSystem((system) => Effect.orElseSucceed(system.ref(MainLoopKey).ask("Status"), () => null)),
+      history: withSystem((system) => Effect.orElseSucceed(system.ref(HistorianKey).ask("View"), () => null)),
+      health: withSystem((system) =>
+        Effect.orElseSucceed(
+          Effect.map(system.ref(HealthLoopKey).ask("Reports"), (reports) => reports.at(-1) ?? null),
+          () => null
+        )
+      )
     }
     const control = ChildSpec.make({
       key: ControlGatewayKey,
@@ -131,19 +190,28 @@ const startClient = (settings: ClientSettings) =>
     })
     const system = yield* ActorSystem.make({
       name: "client",
-      root: clientTree({ config, configurationDigest, trust: trustOptions(settings) }, [control])
+      root: clientTree(
+        {
+          config,
+          configurationDigest,
+          settingsDigest: settingsDigest(engine, config),
+          trust: trustOptions(settings),
+          ...found
+        },
+        [control]
+      )
     })
     yield* Deferred.succeed(started, system)
     return system
   })
 
 /** The tree, from its start to its end. */
-const runTree = (settings: ClientSettings) =>
+const runTree = (settings: ClientSettings, found: Found) =>
   Effect.gen(function* () {
     const manager = yield* ServiceManager
     const identity = yield* Identity
     yield* sweepLeftovers
-    const system = yield* startClient(settings)
+    const system = yield* startClient(settings, found)
     // Before the tree itself: the running job.
     yield* Effect.addFinalizer(() => Effect.andThen(manager.stopping, drainClient(system)))
     yield* manager.ready
@@ -154,8 +222,9 @@ const runTree = (settings: ClientSettings) =>
   })
 
 /** Starts the client and waits; it is stopped in order when the fiber is interrupted. */
-export const runClient = (settings: ClientSettings, entry: URL) =>
+export const runClient = (settings: ClientSettings, entry: URL, made: ConfigurationMade = { _tag: "Kept" }) =>
   Effect.gen(function* () {
+    const standing = yield* checkNeeds(settings, made)
     yield* lockState(settings.config.state_folder).pipe(
       Effect.mapError((error) => misconfigured(error.message))
     )
@@ -167,6 +236,9 @@ export const runClient = (settings: ClientSettings, entry: URL) =>
     yield* Effect.gen(function* () {
       const addresses = yield* bootstrapAddresses(settings)
       const transport = yield* httpTransport()
-      yield* Effect.provide(runTree(settings), SignedLink({ transport, addresses }))
+      yield* Effect.provide(
+        runTree(settings, { servers: addresses, standing }),
+        SignedLink({ transport, addresses })
+      )
     }).pipe(Effect.provideContext(local))
   }).pipe(Effect.scoped, Effect.provide(ProgramLog))

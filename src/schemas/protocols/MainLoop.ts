@@ -1,6 +1,7 @@
 /** The main loop: one turn after the other, each in the paper's order; it never waits for a job or a submission. */
 import { Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
+import { Condition } from "../Conditions.ts"
 import { Count, TimestampMs } from "../Ids.ts"
 import { BlockedCode } from "../Refusals.ts"
 
@@ -15,6 +16,10 @@ export const TurnEnd = Schema.Struct({
   refused: Count,
   /** Whether something was left at the server that the next turn can take at once. */
   again: Schema.Boolean,
+  /** Whether the server was reached; null where the turn had no reason to try. */
+  reached: Schema.NullOr(Schema.Boolean),
+  /** All that is weaker than it should be, as found in this turn. */
+  degraded: Schema.Array(Condition),
   detail: Schema.String
 })
 export type TurnEnd = typeof TurnEnd.Type
@@ -27,9 +32,11 @@ export const MainLoopStatus = Schema.Struct({
   blocked: Schema.NullOr(BlockedCode),
   /** Device time of the last answered poll; null before it. */
   lastPollAtMs: Schema.NullOr(TimestampMs),
+  /** Failed turns in a row, and all of this life. */
   failures: Count,
+  allFailures: Count,
   detail: Schema.String,
-  degraded: Schema.Array(Schema.String)
+  degraded: Schema.Array(Condition)
 })
 export type MainLoopStatus = typeof MainLoopStatus.Type
 

@@ -3,10 +3,12 @@ import { Deferred, Effect, Fiber, Layer, Scope, Stream } from "effect"
 import { NodeKeys } from "../../../src/adapters/NodeKeys.ts"
 import { concatBytes, fromUtf8, utf8 } from "../../../src/crypto/Bytes.ts"
 import { digestOf } from "../../../src/crypto/Documents.ts"
-import { HostProbe, ProbeError } from "../../../src/ports/HostProbe.ts"
+import { Connectivity } from "../../../src/ports/Connectivity.ts"
+import { type HostFigures, HostProbe, ProbeError } from "../../../src/ports/HostProbe.ts"
 import { Jail } from "../../../src/ports/Jail.ts"
 import { PackageRefused, PackageStore, StorageError } from "../../../src/ports/PackageStore.ts"
 import { ServiceManager } from "../../../src/ports/ServiceManager.ts"
+import type { LinkFinding } from "../../../src/schemas/Connectivity.ts"
 import type { OrderId } from "../../../src/schemas/Ids.ts"
 import { type JailOutcome, type JailResult, JailUnavailable } from "../../../src/schemas/JailProfile.ts"
 import type { Manifest } from "../../../src/schemas/Manifest.ts"
@@ -28,7 +30,10 @@ export class SimulatedHost {
   readonly runs: Array<SeenRun> = []
   jailProblem: string | null = null
   freeDiskBytes: number | null = 1_000_000_000
-  hasNetwork = true
+  /** What a look at the network finds. */
+  layer: LinkFinding["layer"] = "ok"
+  looks = 0
+  missingProcesses: Array<string> = []
   /** Fails the next so many uses of the disk by the package store. */
   storageFailures = 0
   /** The disk does not answer. */
@@ -268,32 +273,63 @@ export const simulatedJail = (host: SimulatedHost) => {
   })
 }
 
+/** Figures of no machine in particular. */
+export const simulatedFigures: HostFigures = {
+  uptime_s: 1,
+  process_uptime_s: 1,
+  load_1m: 0,
+  load_5m: 0,
+  load_15m: 0,
+  processors: 1,
+  memory_total_bytes: 1,
+  memory_available_bytes: 1,
+  swap_total_bytes: null,
+  swap_free_bytes: null,
+  process_memory_bytes: 1,
+  disk_total_bytes: 1,
+  disk_free_bytes: 1,
+  disk_free_entries: null,
+  temperature_celsius: null,
+  adapters: [],
+  processes: { count: 1, largest: [], own: [], required: [] },
+  machine: { machine_digest: null, boot: "boot-1", model: null, serial: null },
+  hostname: "sim",
+  kernel: "sim",
+  system: null,
+  architecture: "sim",
+  node: "sim"
+}
+
 export const simulatedProbe = (host: SimulatedHost) =>
   HostProbe.of({
-    figures: Effect.succeed({
-      uptime_s: 1,
-      process_uptime_s: 1,
-      load_1m: 0,
-      memory_total_bytes: 1,
-      memory_available_bytes: 1,
-      process_memory_bytes: 1,
-      disk_total_bytes: 1,
-      disk_free_bytes: 1,
-      temperature_celsius: null,
-      adapters: [],
-      hostname: "sim",
-      kernel: "sim",
-      architecture: "sim",
-      node: "sim"
-    }),
+    figures: Effect.sync(() => ({
+      ...simulatedFigures,
+      processes: {
+        ...simulatedFigures.processes,
+        required: host.missingProcesses.map((name) => ({ name, running: false }))
+      }
+    })),
     freeDiskBytes: Effect.suspend(() =>
       host.hangs
         ? Effect.never
         : host.freeDiskBytes === null
           ? Effect.fail(new ProbeError({ reason: "simulated" }))
           : Effect.succeed(host.freeDiskBytes)
-    ),
-    hasNetwork: Effect.sync(() => host.hasNetwork)
+    )
+  })
+
+/** The network below the server, as the test says; it takes a little time to look. */
+export const simulatedConnectivity = (host: SimulatedHost) =>
+  Connectivity.of({
+    hasReferences: false,
+    look: () =>
+      Effect.delay(
+        Effect.sync(() => {
+          host.looks++
+          return { layer: host.layer, detail: host.layer === "ok" ? "" : "simulated" }
+        }),
+        100
+      )
   })
 
 /** All of it as one layer. */
@@ -302,6 +338,7 @@ export const SimulatedHostLayer = (host: SimulatedHost) =>
     Layer.succeed(PackageStore, simulatedPackages(host)),
     Layer.succeed(Jail, simulatedJail(host)),
     Layer.succeed(HostProbe, simulatedProbe(host)),
+    Layer.succeed(Connectivity, simulatedConnectivity(host)),
     Layer.succeed(ServiceManager, {
       ready: Effect.void,
       alive: Effect.sync(() => void host.alive++),

@@ -5,6 +5,7 @@ import type { TrustOptions } from "../../../src/actors/TrustKeeper.ts"
 import { IdentityOfNodeKeys } from "../../../src/adapters/FileIdentity.ts"
 import { ledgerDeviceClock } from "../../../src/adapters/LedgerDeviceClock.ts"
 import { NodeKeys } from "../../../src/adapters/NodeKeys.ts"
+import { SqliteHistoryOver } from "../../../src/adapters/SqliteHistory.ts"
 import { SqliteLedgerOver } from "../../../src/adapters/SqliteLedger.ts"
 import { type DatabaseSync, openDatabase } from "../../../src/adapters/sqlite/Database.ts"
 import { ActorSystem, type AnySpec, type TraceEvent } from "../../../src/kernel/index.ts"
@@ -96,6 +97,8 @@ export class TestDevice {
   readonly server = new ScriptedServer()
   readonly host = new SimulatedHost()
   readonly database: DatabaseSync = openDatabase(":memory:")
+  /** Its history. */
+  readonly memories: DatabaseSync = openDatabase(":memory:")
   readonly trace: Array<TraceEvent> = []
   readonly options: DeviceOptions
   tap: LedgerTap
@@ -108,6 +111,12 @@ export class TestDevice {
   constructor(options: DeviceOptions = {}) {
     this.options = options
     this.tap = options.tap ?? (() => Effect.void)
+  }
+
+  /** Gives the disk back. */
+  close(): void {
+    this.database.close()
+    this.memories.close()
   }
 
   private poisons(method: string): boolean {
@@ -145,7 +154,8 @@ export class TestDevice {
     const machine = Layer.mergeAll(
       IdentityOfNodeKeys,
       ledgerDeviceClock(0),
-      SimulatedHostLayer(this.host)
+      SimulatedHostLayer(this.host),
+      SqliteHistoryOver(this.memories)
     ).pipe(Layer.provideMerge(stored))
     const link = this.options.link?.(alive) ?? Layer.succeed(ServerLink, this.server.link(alive))
     const layer = link.pipe(Layer.provideMerge(machine))
@@ -153,7 +163,10 @@ export class TestDevice {
       {
         config: configOf(this.options.config),
         trust: this.options.trust ?? { invitation: null, name: null },
-        configurationDigest: null
+        configurationDigest: null,
+        settingsDigest: "sha256:settings",
+        servers: ["http://127.0.0.1:8470"],
+        standing: []
       },
       this.options.extras ?? []
     )
@@ -247,7 +260,7 @@ export const deviceUnderTest = (options: DeviceOptions = {}) =>
     (device) =>
       Effect.andThen(
         device.stop,
-        Effect.sync(() => device.database.close())
+        Effect.sync(() => device.close())
       )
   )
 

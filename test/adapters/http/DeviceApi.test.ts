@@ -3,7 +3,6 @@ import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { utf8 } from "../../../src/crypto/Bytes.ts"
 import { TestKit } from "../../../src/kernel/testing/TestKit.ts"
-import type { HealthReport } from "../../../src/schemas/Health.ts"
 import type { DeviceId } from "../../../src/schemas/Ids.ts"
 import {
   accept,
@@ -18,6 +17,7 @@ import {
   signedRequest,
   submit
 } from "../../support/fleet.ts"
+import { healthReport } from "../../support/health.ts"
 import { device, nowMs, otherDevice, signedReceipt, trust } from "../../support/operators.ts"
 
 const poll = (changes: Parameters<typeof pollBody>[0] = {}): Sending => ({ body: pollBody(changes) })
@@ -214,28 +214,7 @@ describe("payloads and results", () => {
 })
 
 describe("beside the orders", () => {
-  const report: HealthReport = {
-    at_ms: nowMs,
-    uptime_s: 10,
-    process_uptime_s: 5,
-    load_1m: null,
-    memory_total_bytes: null,
-    memory_available_bytes: null,
-    process_memory_bytes: 1,
-    disk_total_bytes: null,
-    disk_free_bytes: null,
-    temperature_celsius: null,
-    adapters: [],
-    hostname: "pi",
-    kernel: "6.1",
-    architecture: "arm64",
-    node: "24",
-    software: "postern/0.1.0",
-    configuration_digest: null,
-    work: { succeeded: 0, failed: 0, rejected: 0, outbox_items: 0, outbox_bytes: 0 },
-    blocked: null,
-    degraded: []
-  }
+  const report = healthReport({ at_ms: nowMs })
 
   it.effect("health is recorded, once for each time it speaks of", () =>
     Effect.gen(function* () {

@@ -329,6 +329,7 @@ describe("the fleet store", () => {
         highWater: ahead,
         blocked: null,
         lastReceipt: 0,
+        degraded: [],
         rootVersion: 2
       })
       assert.deepStrictEqual(store.sequence(id), {

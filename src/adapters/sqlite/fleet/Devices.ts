@@ -2,9 +2,9 @@
 import type { DeviceRow, DeviceStatus } from "../../../ports/FleetStore.ts"
 import type { Admission } from "../../../schemas/Enrolment.ts"
 import type { DeviceId, Incarnation } from "../../../schemas/Ids.ts"
-import { Limits } from "../../../schemas/Limits.ts"
 import type { DatabaseSync } from "../Database.ts"
 import type { Audit } from "./Audit.ts"
+import { enrolmentMethods, type Find } from "./Enrolments.ts"
 import { type Condition, conditions, statementsByText, valuesOf } from "./Filters.ts"
 import {
   type FleetMethods,
@@ -19,9 +19,6 @@ import {
   toJson
 } from "./FleetMethods.ts"
 
-/** A device that waits and has not asked for this long makes room for others. */
-const staleEnrolmentMs = 24 * 3_600_000
-
 const toDevice = (row: Row): DeviceRow => ({
   device: text(row, "device") as DeviceId,
   status: text(row, "status") as DeviceStatus,
@@ -30,6 +27,8 @@ const toDevice = (row: Row): DeviceRow => ({
   request: fromJson(row, "request"),
   admission: fromJsonOrNull(row, "admission"),
   admitted: fromJsonOrNull(row, "admitted"),
+  preauthorisation: fromJsonOrNull(row, "preauthorisation"),
+  requestedAtMs: integer(row, "requested_at_ms"),
   enrolledAtMs: integer(row, "enrolled_at_ms"),
   lastSeenAtMs: integerOrNull(row, "last_seen_at_ms"),
   incarnation: textOrNull(row, "incarnation") as Incarnation | null,
@@ -39,56 +38,11 @@ const toDevice = (row: Row): DeviceRow => ({
   degraded: fromJson(row, "degraded"),
   lastReceipt: integer(row, "last_receipt"),
   rootVersion: integerOrNull(row, "root_version"),
+  statement: fromJsonOrNull(row, "statement"),
   objection: textOrNull(row, "objection") as StoredObjection | null
 })
 
-const enrolment = (database: DatabaseSync, find: (device: DeviceId) => Row | undefined) => {
-  const count = database.prepare("SELECT count(*) AS n FROM devices")
-  const waiting = database.prepare(
-    "SELECT count(*) AS n FROM devices WHERE status = 'pending' AND invitation IS NULL"
-  )
-  const invited = database.prepare(
-    "SELECT count(*) AS n FROM devices WHERE status = 'pending' AND invitation = ?"
-  )
-  const invitation = database.prepare("SELECT 1 AS found FROM invitations WHERE id = ? AND expires_at_ms > ?")
-  const forget = database.prepare(
-    "DELETE FROM devices WHERE status = 'pending' AND admission IS NULL AND asked_at_ms <= ?"
-  )
-  const insert = database.prepare(`
-    INSERT INTO devices (device, status, enrolment, request, requested_at_ms, invitation, enrolled_at_ms, asked_at_ms)
-    VALUES (?, 'pending', ?, ?, ?, ?, ?, ?)`)
-  const renew = database.prepare(
-    "UPDATE devices SET enrolment = ?, request = ?, requested_at_ms = ?, asked_at_ms = ? WHERE device = ?"
-  )
-  const asked = database.prepare("UPDATE devices SET asked_at_ms = ? WHERE device = ?")
-  const numberOf = (row: unknown) => (row as { n: number }).n
-
-  const enrol: FleetMethods["enrol"] = (request, envelope, atMs, maximumDevices) => {
-    const there = find(request.device)
-    if (there !== undefined) {
-      // An older request that comes late (or is replayed) must not hide the ledger the device has now.
-      if (request.issued_at_ms > integer(there, "requested_at_ms")) {
-        renew.run(toJson(envelope), toJson(request), request.issued_at_ms, atMs, request.device)
-      } else asked.run(atMs, request.device)
-      return text(there, "status") as DeviceStatus
-    }
-    const id = request.invitation?.id ?? null
-    const valid = id !== null && invitation.get(id, atMs) !== undefined
-    const invitedBy = valid && numberOf(invited.get(id)) < Limits.invitationUses ? id : null
-    const full = () =>
-      numberOf(count.get()) >= maximumDevices ||
-      (invitedBy === null && numberOf(waiting.get()) >= Limits.pendingEnrolments)
-    if (full()) {
-      forget.run(atMs - staleEnrolmentMs)
-      if (full()) return "full"
-    }
-    insert.run(request.device, toJson(envelope), toJson(request), request.issued_at_ms, invitedBy, atMs, atMs)
-    return "pending"
-  }
-  return enrol
-}
-
-const admission = (database: DatabaseSync, find: (device: DeviceId) => Row | undefined, audit: Audit) => {
+const admission = (database: DatabaseSync, find: Find, audit: Audit) => {
   const byName = database.prepare(
     "SELECT device FROM devices WHERE status = 'accepted' AND name = ? AND device <> ?"
   )
@@ -109,6 +63,7 @@ const admission = (database: DatabaseSync, find: (device: DeviceId) => Row | und
     const row = find(decision.device)
     if (row === undefined) return "unknown"
     const before = fromJsonOrNull<Admission>(row, "admitted")
+    // One made beforehand has the sequence 0: every decision about the device itself stands above it.
     if (before !== null && decision.sequence <= before.sequence) {
       const same = fromJson<{ payload: string }>(row, "admission").payload === envelope.payload
       return same ? "same" : "stale"
@@ -132,7 +87,7 @@ const admission = (database: DatabaseSync, find: (device: DeviceId) => Row | und
 const seen = (database: DatabaseSync, audit: Audit) => {
   const update = database.prepare(`
     UPDATE devices SET last_seen_at_ms = ?, told_at_ms = ?, incarnation = ?, high_water = ?, blocked = ?, last_receipt = ?,
-      root_version = ?, degraded = ?
+      root_version = ?, degraded = ?, statement = ?
     WHERE device = ?`)
   const object = database.prepare(
     "UPDATE devices SET objection = ? WHERE device = ? AND status = 'accepted' AND objection IS NOT ?"
@@ -149,7 +104,19 @@ const seen = (database: DatabaseSync, audit: Audit) => {
       const mark = told.highWater === null ? null : toJson(told.highWater)
       const { atMs, blocked, incarnation, lastReceipt, rootVersion, toldAtMs } = told
       const degraded = toJson(told.degraded)
-      update.run(atMs, toldAtMs, incarnation, mark, blocked, lastReceipt, rootVersion, degraded, device)
+      const statement = told.statement === null ? null : toJson(told.statement)
+      update.run(
+        atMs,
+        toldAtMs,
+        incarnation,
+        mark,
+        blocked,
+        lastReceipt,
+        rootVersion,
+        degraded,
+        statement,
+        device
+      )
     },
     object: (device, objection, atMs) => {
       if (object.run(objection, device, objection).changes > 0)
@@ -188,7 +155,7 @@ export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
       count: integer(countBehind.get(version) as Row, "n"),
       devices: listBehind.all(version, limit).map(toDevice)
     }),
-    enrol: enrolment(database, find),
+    ...enrolmentMethods(database, find, audit),
     admit: admission(database, find, audit),
     ...seen(database, audit),
     device: (device) => {

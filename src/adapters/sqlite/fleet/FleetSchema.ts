@@ -218,10 +218,27 @@ const degradedOfDevice = `
 ALTER TABLE devices ADD COLUMN degraded TEXT NOT NULL DEFAULT '[]';
 `
 
+/** Acceptances made beforehand, and what each device says of itself for its operators. */
+const beforehand = `
+CREATE TABLE preauthorisations (
+  -- An invitation's id or a device's.
+  subject TEXT PRIMARY KEY,
+  envelope TEXT NOT NULL,
+  issued_at_ms INTEGER NOT NULL,
+  expires_at_ms INTEGER NOT NULL,
+  used_by TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX devices_unproved ON devices (asked_at_ms, device)
+  WHERE status = 'pending' AND admission IS NULL AND invitation IS NULL;
+ALTER TABLE devices ADD COLUMN preauthorisation TEXT;
+ALTER TABLE devices ADD COLUMN statement TEXT;
+`
+
 export const fleetMigrations: ReadonlyArray<string> = [
   version1,
   retention,
   rootOfDevice,
   rollouts,
-  degradedOfDevice
+  degradedOfDevice,
+  beforehand
 ]

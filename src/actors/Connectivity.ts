@@ -1,0 +1,153 @@
+/**
+ * Watches the way to the server. It looks when a poll has failed and then from time to time, always as a task, and nothing
+ * ever waits for it. When what was broken below the server is good again it says so to the main loop, whose sleep may
+ * have grown long by then.
+ */
+import { Effect, Exit } from "effect"
+import { Behaviour } from "../kernel/index.ts"
+import { Connectivity } from "../ports/Connectivity.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
+import type { LinkFinding } from "../schemas/Connectivity.ts"
+import type { LinkHealth } from "../schemas/Health.ts"
+import { ConnectivityProtocol } from "../schemas/protocols/Connectivity.ts"
+import { makeAlarm } from "./Alarm.ts"
+import { HistorianKey, MainLoopKey, TrustKeeperKey } from "./ClientKeys.ts"
+import { delayAfter, jittered } from "./Delays.ts"
+import { plainText } from "./PlainText.ts"
+
+export interface ConnectivityOptions {
+  /** Origins to look for before there is a root that names others. */
+  readonly servers: ReadonlyArray<string>
+}
+
+/** Between two looks while something is broken. */
+const brokenPauses = { firstMs: 10_000, factor: 1.5, maximumMs: 60_000 }
+/** Between two looks at the reference hosts while the server is reached. */
+const goodMs = 300_000
+/** Time for the first turn to tell. */
+const firstMs = 5_000
+const askTimeoutMs = 2_000
+
+interface State {
+  link: LinkHealth
+  /** Whether the last turn reached the server; null before it. */
+  reached: boolean | null
+  /** What the last turn saw where it did not. */
+  told: string
+  /** What the last look found, whatever a turn said since. */
+  found: LinkFinding["layer"] | null
+  looks: number
+  looking: boolean
+}
+
+/** What to make of a look, beside what the main loop told. */
+const judge = (state: State, found: LinkFinding): LinkFinding => {
+  // Reference hosts tell of the network beyond; the server itself is proof that all else is good.
+  if (state.reached === true) return found.layer === "no_reference_host" ? found : { layer: "ok", detail: "" }
+  if (state.reached === false && found.layer === "ok")
+    return { layer: "server_unreachable", detail: plainText(state.told, 200) }
+  return found
+}
+
+const describe = (ms: number): string =>
+  ms < 120_000 ? `${Math.round(ms / 1000)} s` : `${Math.round(ms / 60_000)} min`
+
+/** The behaviour. */
+export const connectivity = (options: ConnectivityOptions) =>
+  Behaviour.make(ConnectivityProtocol, (context) =>
+    Effect.gen(function* () {
+      const clock = yield* DeviceClock
+      const port = yield* Connectivity
+      const history = context.ref(HistorianKey)
+      const state: State = {
+        link: { layer: "ok", detail: "", since_at_ms: yield* clock.nowMs, last_outage: null },
+        reached: null,
+        told: "",
+        found: null,
+        looks: 0,
+        looking: false
+      }
+      const alarm = yield* makeAlarm(context.self.tell("Due"))
+
+      const look = Effect.gen(function* () {
+        const view = yield* Effect.option(
+          context.ref(TrustKeeperKey).ask("View", undefined, { timeoutMs: askTimeoutMs })
+        )
+        const held = view._tag === "Some" ? view.value.held : null
+        const known = held?.root.servers.find(({ id }) => id === held.server)?.addresses ?? []
+        return yield* port.look([...new Set([...known, ...options.servers])])
+      })
+
+      const begin = Effect.suspend(() => {
+        if (state.looking) return Effect.void
+        state.looking = true
+        return context.startTask(look, (exit) => [
+          "Looked",
+          Exit.isSuccess(exit) ? exit.value : { layer: "server_unreachable", detail: "the look broke off" }
+        ])
+      })
+
+      /** Takes a finding in; a change of layer is told once. */
+      const settle = Effect.fnUntraced(function* (now: LinkFinding) {
+        const { link: before } = state
+        if (now.layer === before.layer) {
+          state.link = { ...before, detail: now.detail }
+          return
+        }
+        const nowMs = yield* clock.nowMs
+        const { detail, layer, since_at_ms } = before
+        state.link = {
+          ...now,
+          since_at_ms: nowMs,
+          last_outage:
+            layer === "ok"
+              ? before.last_outage
+              : { layer, detail, from_at_ms: since_at_ms, until_at_ms: Math.max(nowMs, since_at_ms) }
+        }
+        const tell = (kind: "outage" | "reached", subject: string, text: string) =>
+          Effect.ignore(history.tell("Happened", { kind, subject, detail: plainText(text, 200) }))
+        if (now.layer === "ok") {
+          yield* Effect.logInfo(`the way to the server is good again, after ${layer}`)
+          yield* tell("reached", layer, `after ${describe(nowMs - since_at_ms)}`)
+          return
+        }
+        yield* Effect.logWarning(`the way to the server is broken: ${now.layer}`).pipe(
+          Effect.annotateLogs({ detail: now.detail })
+        )
+        yield* tell("outage", now.layer, now.detail)
+      })
+
+      const rest = Effect.gen(function* () {
+        const isGood = state.link.layer === "ok" && state.reached === true
+        if (isGood && !port.hasReferences) return yield* alarm.silence
+        yield* alarm.ringIn(isGood ? yield* jittered(goodMs) : yield* delayAfter(brokenPauses, ++state.looks))
+      })
+
+      yield* alarm.ringIn(firstMs)
+      return context.handlers({
+        Status: () => Effect.sync(() => state.link),
+        Told: Effect.fnUntraced(function* ({ payload }) {
+          const changed = state.reached !== payload.reached
+          state.reached = payload.reached
+          state.told = payload.detail
+          if (!payload.reached) return changed ? yield* begin : undefined
+          if (changed) {
+            state.looks = 0
+            if (state.link.layer !== "no_reference_host") yield* settle({ layer: "ok", detail: "" })
+            yield* rest
+          }
+        }),
+        Looked: Effect.fnUntraced(function* ({ payload }) {
+          state.looking = false
+          const wasBroken =
+            state.found !== null && state.found !== "ok" && state.found !== "server_unreachable"
+          state.found = payload.layer
+          yield* settle(judge(state, payload))
+          if (wasBroken && state.reached === false && ["ok", "server_unreachable"].includes(payload.layer))
+            yield* Effect.ignore(context.ref(MainLoopKey).tell("Nudge"))
+          yield* rest
+        }),
+        Due: () => begin
+      })
+    })
+  )

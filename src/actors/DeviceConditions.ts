@@ -1,0 +1,70 @@
+/**
+ * What is weaker on this device than it should be, gathered from the parts that know it. Each is asked briefly: a list
+ * without what a hanging part knows is better than none.
+ */
+import { Effect } from "effect"
+import type { ActorContext } from "../kernel/index.ts"
+import type { Condition, ConditionCode } from "../schemas/Conditions.ts"
+import { brokenLayers } from "../schemas/Connectivity.ts"
+import type { HistorianStatus } from "../schemas/protocols/Historian.ts"
+import type { JailVerdict } from "../schemas/protocols/JailGuard.ts"
+import type { LoopHealth } from "../schemas/protocols/Watchdog.ts"
+import { ConnectivityKey, HealthLoopKey, HistorianKey, JailGuardKey, WatchdogKey } from "./ClientKeys.ts"
+import { plainText } from "./PlainText.ts"
+
+/** Enough for any part that is not hanging. */
+const askTimeoutMs = 1_000
+
+/** A condition with whatever text, made fit to be sent. */
+export const condition = (code: ConditionCode, detail = ""): Condition => ({
+  code,
+  detail: plainText(detail, 200)
+})
+
+const jailConditions = ({ problem, report }: JailVerdict): ReadonlyArray<Condition> => [
+  ...(problem === null ? [] : [condition("no_jail", problem)]),
+  ...(report?.isolation === "same-uid" ? [condition("same_uid")] : []),
+  ...(report?.notes ?? []).map((note) => condition("jail_weakened", note))
+]
+
+const loopConditions = (loops: ReadonlyArray<LoopHealth>): ReadonlyArray<Condition> =>
+  loops
+    .filter(({ overdue }) => overdue)
+    .map(({ loop, silentMs }) => condition("loop_silent", `${loop} for ${Math.round(silentMs / 1000)} s`))
+
+const historyConditions = ({ leapt, setAside, trouble }: HistorianStatus): ReadonlyArray<Condition> => [
+  ...(trouble === null ? [] : [condition("history_unavailable", trouble)]),
+  ...(setAside === null ? [] : [condition("history_set_aside", setAside)]),
+  ...(leapt === null ? [] : [condition("clock_leapt", leapt)])
+]
+
+/** Asks every part. `standing` is what the start found, which holds for the whole life. */
+export const gatherConditions = Effect.fnUntraced(function* (
+  context: Pick<ActorContext<never>, "ref">,
+  standing: ReadonlyArray<Condition>
+) {
+  const briefly = { timeoutMs: askTimeoutMs }
+  const none: ReadonlyArray<Condition> = []
+  const found = yield* Effect.all(
+    [
+      Effect.map(context.ref(ConnectivityKey).ask("Status", undefined, briefly), ({ detail, layer }) =>
+        layer === "ok" ? none : [condition(layer, detail)]
+      ),
+      Effect.map(context.ref(JailGuardKey).ask("Verdict", undefined, briefly), jailConditions),
+      Effect.map(context.ref(WatchdogKey).ask("Report", undefined, briefly), loopConditions),
+      Effect.map(context.ref(HistorianKey).ask("Status", undefined, briefly), historyConditions),
+      context.ref(HealthLoopKey).ask("Machine", undefined, briefly)
+    ].map((part) => Effect.orElseSucceed(part, () => none)),
+    { concurrency: "unbounded" }
+  )
+  return [...standing, ...found.flat()]
+})
+
+/**
+ * The codes that a poll carries, each once. A layer below the server is no news to a server that hears of it: by then
+ * it is good again.
+ */
+export const codesOf = (conditions: ReadonlyArray<Condition>): ReadonlyArray<ConditionCode> => {
+  const passed: ReadonlyArray<string> = brokenLayers.filter((layer) => layer !== "no_reference_host")
+  return [...new Set(conditions.map(({ code }) => code))].filter((code) => !passed.includes(code))
+}

@@ -1,0 +1,144 @@
+/**
+ * Everything that may be weaker on a device than it should be, as a closed set: one code for each, so that a device, its
+ * server, an operator and a machine mean the same. They go along with every poll and health report; none of them ever
+ * keeps a device from polling.
+ */
+import { Schema } from "effect"
+import { labelUpTo } from "./Ids.ts"
+
+interface ConditionText {
+  /** What it means. */
+  readonly means: string
+  /** What to do about it. */
+  readonly mend: string
+}
+
+export const conditionTexts = {
+  no_link: {
+    means: "No network interface is up.",
+    mend: "Plug in the cable, or check the radio: ip link."
+  },
+  no_address: {
+    means: "An interface is up, but has no address.",
+    mend: "Check DHCP or the interface's configuration: ip address."
+  },
+  no_route: {
+    means: "There is an address, but no way to the server's network.",
+    mend: "Check the default gateway: ip route."
+  },
+  no_name_resolution: {
+    means: "Names cannot be resolved.",
+    mend: "Check the name servers in /etc/resolv.conf, or name the server by its address."
+  },
+  no_reference_host: {
+    means: "None of the configured reference hosts is reached.",
+    mend: "Check the network beyond the gateway, or the key reference_hosts."
+  },
+  server_unreachable: {
+    means: "The network works as far as can be seen, but the server does not answer.",
+    mend: "Check the server, its port, and what filters between."
+  },
+  root_expired: {
+    means: "The trust root has expired and no newer one is on the server.",
+    mend: "Publish a new one: postern keys publish."
+  },
+  clock_unproven: {
+    means: "The server has not told the time in this boot yet.",
+    mend: "Nothing: it ends with the first answer."
+  },
+  clock_leapt: {
+    means: "The device's time leapt by more than 30 days since the program started.",
+    mend: "Check the server's clock. A device without a clock of its own leaps once after a long time off."
+  },
+  ledger_rolled_back: {
+    means: "The server knows of later orders than the device's ledger: it was restored from a backup.",
+    mend: "Accept the device again: postern devices accept."
+  },
+  cloned: {
+    means: "Two devices use this identity.",
+    mend: "Switch one off and give it a new state folder; accept the other again."
+  },
+  no_jail: {
+    means: "There is no safe jail, so no package is run.",
+    mend: "Install bubblewrap, and run postern doctor on the device."
+  },
+  jail_weakened: {
+    means: "The jail holds, but one of its layers is missing.",
+    mend: "See the detail, and postern doctor on the device."
+  },
+  same_uid: {
+    means: "Jobs share the client's user id: the jail has one layer less.",
+    mend: "Start the client as root (its systemd unit does), so that it can give jobs a user of their own."
+  },
+  disk_low: {
+    means: "Less disk is free than is kept in reserve, so nothing is downloaded.",
+    mend: "Free some, or lower disk_reserve_bytes."
+  },
+  disk_unknown: {
+    means: "How much disk is free cannot be read, so nothing is downloaded.",
+    mend: "Check the disk of the state folder: dmesg, mount."
+  },
+  outbox_full: {
+    means: "Too many results wait to be sent, so no orders are taken.",
+    mend: "Nothing where the server is away; else see its log for what it refuses."
+  },
+  ledger_unreadable: {
+    means: "The ledger cannot be read or written.",
+    mend: "Free disk; if the file is damaged, move ledger.db away and accept the device again."
+  },
+  history_unavailable: {
+    means: "The device's own history cannot be written; it goes on without.",
+    mend: "Free disk, or check the state folder."
+  },
+  history_set_aside: {
+    means: "The history's file was damaged; it was set aside and a new one begun.",
+    mend: "Look at history.db.damaged in the state folder, then remove it. Mind the card: they fail this way."
+  },
+  loop_silent: {
+    means: "A loop of the program was silent for longer than it said, and is started afresh.",
+    mend: "See the log. If it comes again, report it."
+  },
+  program_missing: {
+    means: "A program that the client can use is not installed.",
+    mend: "See the detail for the package, and postern doctor on the device."
+  },
+  process_missing: {
+    means: "A process that the configuration requires does not run.",
+    mend: "Start it, or take it out of required_processes."
+  },
+  configuration_unwritten: {
+    means: "There is no configuration file, and none could be written: defaults are in force.",
+    mend: "Name one with --config, or make its folder writable."
+  }
+} as const satisfies Readonly<Record<string, ConditionText>>
+
+export type ConditionCode = keyof typeof conditionTexts
+export const conditionCodes = Object.keys(conditionTexts) as [ConditionCode, ...Array<ConditionCode>]
+export const ConditionCode = Schema.Literals(conditionCodes)
+
+export const Condition = Schema.Struct({
+  code: ConditionCode,
+  /** What of it: a name, a figure, a reason. Empty where the code says all. */
+  detail: labelUpTo(200)
+})
+export type Condition = typeof Condition.Type
+
+/**
+ * What each poll carries: the codes alone, each once. A server takes codes it does not know yet, so that a device of a
+ * newer version is not shut out.
+ */
+export const DegradedCodes = Schema.Array(
+  Schema.String.check(Schema.isPattern(/^[a-z][a-z0-9_]{0,39}$/))
+).check(Schema.isMaxLength(64), Schema.isUnique())
+
+/** A condition as one line. A code of a newer version stands for itself. */
+export const conditionLine = ({
+  code,
+  detail
+}: {
+  readonly code: string
+  readonly detail: string
+}): string => {
+  const means = Object.hasOwn(conditionTexts, code) ? conditionTexts[code as ConditionCode].means : ""
+  return [`${code}:`, means, detail === "" ? "" : `(${detail})`].filter((part) => part !== "").join(" ")
+}
