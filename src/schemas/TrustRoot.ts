@@ -56,6 +56,8 @@ export const RootServer = Schema.Struct({
   )
 })
 
+export type RootServer = typeof RootServer.Type
+
 export const TrustRoot = Schema.Struct({
   type: Schema.Literal("postern/root/v1"),
   version: RootVersion,

@@ -11,6 +11,7 @@ import { signDocument } from "../../crypto/Documents.ts"
 import type { EnvelopeSigner as Signer } from "../../crypto/Dsse.ts"
 import type { Engine } from "../../crypto/Engine.ts"
 import { makeSecretKeys, publicKeysOf, secretKeysEntropyBytes } from "../../crypto/IdentityKeys.ts"
+import { writeKeyCard } from "../../crypto/KeyCards.ts"
 import {
   isProtectedKeyFile,
   type KeyVaultError,
@@ -80,6 +81,28 @@ export const makeKeys = (
       signingKey: SigningKey.make(encodeBase64(signingKey)),
       recipient: Recipient.make(formatRecipient(encryptionKey))
     }
+  })
+
+/** A person's public profile of keys just made. */
+export const profileOf = (keys: NewKeys): OperatorProfile => ({
+  type: "postern/operator/v1",
+  label: keys.stored.label,
+  key_id: keys.keyId,
+  signing_key: keys.signingKey,
+  recipient: keys.recipient,
+  created_at_ms: keys.stored.createdAtMs
+})
+
+/** The card by which somebody else puts these keys into a root. */
+export const cardOf = (keys: NewKeys): Effect.Effect<string, never, CryptoEngine> =>
+  Effect.map(CryptoEngine, (engine) => {
+    const recipient = keys.stored.kind === "operator" ? keys.recipient : null
+    const { label } = keys.stored
+    return writeKeyCard(
+      engine,
+      { type: "postern/key/v1", label, public_key: keys.signingKey, recipient },
+      signerOf(keys)
+    )
   })
 
 /** The bytes of a key file: under the passphrase, or open where it is null. */
@@ -160,6 +183,17 @@ export const isProtected: Effect.Effect<boolean | undefined, HomeError, Operator
     return file === undefined ? undefined : isProtectedKeyFile(file)
   }
 )
+
+/** The signing half of a key file of any kind: for a root, which offline keys sign. */
+export const signerFromFile = (
+  engine: Engine,
+  file: Uint8Array,
+  passphrase: Redacted.Redacted | null
+): Result.Result<Signer & { readonly keyId: KeyId; readonly label: string }, KeyVaultError> =>
+  Result.map(openKeyFile(engine, file, passphrase), ({ label, signingSeed }) => {
+    const seed = Redacted.value(signingSeed)
+    return { keyId: keyIdOf(engine, engine.ed25519.publicKey(seed)), seed, label }
+  })
 
 /** Opens the operator's keys. `passphrase` is asked only where the file is protected. */
 export const unlockKeys = <E, R>(

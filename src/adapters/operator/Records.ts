@@ -107,6 +107,8 @@ export type SentOrder = typeof SentOrder.Type
 
 export const operatorFile = "operator.json"
 export const operatorKeyFile = "operator.key"
+/** The operator's own key card, to be handed to whoever makes the next root. */
+export const operatorCardFile = "operator.card"
 export const serversFile = "servers.json"
 export const deviceFile = (device: DeviceId): string => `devices/${device}.json`
 export const invitationFile = (id: InvitationId): string => `invitations/${id}.json`

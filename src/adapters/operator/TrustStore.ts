@@ -4,7 +4,8 @@
  * @module
  */
 import { Effect, Result } from "effect"
-import { verifyFirstRoot, verifyNextRoot } from "../../crypto/Trust.ts"
+import type { Engine } from "../../crypto/Engine.ts"
+import { verifyFirstRoot, verifyNextRoot, verifyOrder } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import type { Digest } from "../../schemas/Ids.ts"
@@ -20,6 +21,8 @@ export interface TrustedRoot {
   readonly firstDigest: Digest
   /** Envelopes of all versions, from 1. */
   readonly chain: ReadonlyArray<DsseEnvelope>
+  /** What is in them. */
+  readonly history: ReadonlyArray<TrustRoot>
 }
 
 /** The operator's root, or undefined before `keys init`. Fails where the chain on disk does not hold. */
@@ -38,6 +41,7 @@ export const trustedRoot: Effect.Effect<TrustedRoot | undefined, HomeError, Oper
     if (Result.isFailure(verified)) return yield* damaged(1, verified.failure.message)
     let root = verified.success.document
     const chain = [first]
+    const history = [root]
     for (let version = 2; version <= Limits.rootChain; version++) {
       const envelope = yield* readJson(rootFile(version), DsseEnvelope)
       if (envelope === undefined) break
@@ -45,9 +49,29 @@ export const trustedRoot: Effect.Effect<TrustedRoot | undefined, HomeError, Oper
       if (Result.isFailure(next)) return yield* damaged(version, next.failure.message)
       root = next.success.document
       chain.push(envelope)
+      history.push(root)
     }
-    return { root, envelope: chain.at(-1) as DsseEnvelope, firstDigest: verified.success.digest, chain }
+    const envelope = chain.at(-1) as DsseEnvelope
+    return { root, envelope, firstDigest: verified.success.digest, chain, history }
   })
+
+/**
+ * Whether an order was signed by those who were operators when it may have been: under any version from the one it names
+ * on. For judging what happened; whether it may happen still is for the devices, by the newest root alone.
+ */
+export const verifyPastOrder = (
+  engine: Engine,
+  { history, root }: TrustedRoot,
+  envelope: unknown
+): ReturnType<typeof verifyOrder> => {
+  const byNewest = verifyOrder(engine, root, envelope)
+  if (Result.isSuccess(byNewest)) return byNewest
+  for (const past of history.toReversed()) {
+    const verified = verifyOrder(engine, past, envelope)
+    if (Result.isSuccess(verified) && verified.success.document.root_version <= past.version) return verified
+  }
+  return byNewest
+}
 
 /** Keeps a root this operator made or verified: as its version, and as the newest. */
 export const keepRoot = (

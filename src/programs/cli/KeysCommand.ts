@@ -3,33 +3,42 @@
  *
  * @module
  */
-import { readFileSync } from "node:fs"
-import { hostname, userInfo } from "node:os"
 import { resolve } from "node:path"
-import { Clock, Effect, Option, type Redacted, Result, Schema } from "effect"
+import { Clock, Effect, Option, type Redacted, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { createPrivateFile, errorText } from "../../adapters/files/AtomicFile.ts"
 import { fetchServerIdentity, ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome, writeJson } from "../../adapters/operator/OperatorHome.ts"
 import {
+  cardOf,
   firstRoot,
   isProtected,
   keyFileBytes,
   makeKeys,
-  operatorProfile
+  operatorProfile,
+  profileOf
 } from "../../adapters/operator/OperatorKeys.ts"
-import { OperatorProfile, operatorFile, operatorKeyFile } from "../../adapters/operator/Records.ts"
+import {
+  OperatorProfile,
+  operatorCardFile,
+  operatorFile,
+  operatorKeyFile
+} from "../../adapters/operator/Records.ts"
 import { keepRoot, trustedRoot } from "../../adapters/operator/TrustStore.ts"
 import { verifyServerIdentity } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
-import { ServerIdentity } from "../../schemas/Enrolment.ts"
+import type { ServerIdentity } from "../../schemas/Enrolment.ts"
 import { labelUpTo } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { confirm } from "./Ask.ts"
 import { failure, usage } from "./Failure.ts"
 import { durationFlag, yesFlag } from "./Flags.ts"
+import { defaultLabel } from "./Labels.ts"
 import { logIn, readToken, tokenFile } from "./LoginCommand.ts"
+import { operatorCommand, renewCommand } from "./OperatorCommand.ts"
+import { rootCommand } from "./RootCommand.ts"
 import { out, outJson, Screen, say } from "./Screen.ts"
+import { identityFromFile } from "./ServerIdentities.ts"
 import {
   chosenServer,
   Json,
@@ -85,21 +94,6 @@ const initFlags = {
   tokenFile,
   yes: yesFlag
 }
-
-const decodeIdentity = Schema.decodeUnknownResult(Schema.fromJsonString(ServerIdentity))
-
-const identityFromFile = (path: string) =>
-  Effect.gen(function* () {
-    const text = yield* Effect.try({
-      try: () => readFileSync(path, "utf8"),
-      catch: (error) => failure(`Could not read the server's identity from ${path}: ${errorText(error)}`)
-    })
-    const decoded = decodeIdentity(text)
-    if (Result.isSuccess(decoded)) return decoded.success
-    return yield* failure(
-      `${path} holds no server identity. Take it from the server: node server.js identity > FILE`
-    )
-  })
 
 /** The server's identity, compared by the person or by `--server-id`. */
 const comparedIdentity = (flags: {
@@ -198,14 +192,8 @@ const makeAndKeep = (parts: {
     const recovery = yield* makeKeys("recovery", "recovery", nowMs)
     const made = firstRoot(engine, { ...parts, operator, recovery, nowMs })
     // The operator's key comes last: as long as it is missing, nothing was made.
-    yield* writeJson(operatorFile, OperatorProfile, {
-      type: "postern/operator/v1",
-      label: parts.label,
-      key_id: operator.keyId,
-      signing_key: operator.signingKey,
-      recipient: operator.recipient,
-      created_at_ms: nowMs
-    })
+    yield* writeJson(operatorFile, OperatorProfile, profileOf(operator))
+    yield* home.write(operatorCardFile, `${yield* cardOf(operator)}\n`)
     yield* writeRecoveryKey(parts.recoveryPath, yield* keyFileBytes(recovery.stored, parts.passphrase))
     yield* keepRoot(1, made.envelope)
     yield* home.createBytes(operatorKeyFile, yield* keyFileBytes(operator.stored, parts.passphrase))
@@ -222,17 +210,6 @@ const deviceAddresses = (given: ReadonlyArray<string>, identity: ServerIdentity,
     if (known !== undefined) return known
     return yield* usage("The server's identity names no address. Say where devices reach it: --address URL")
   })
-
-/** A user without an entry in the system's list (as in many containers) has no name. */
-const userName = (): string => {
-  try {
-    return userInfo().username
-  } catch {
-    return "operator"
-  }
-}
-
-const defaultLabel = (): string => `${userName()}@${hostname()}`.slice(0, Limits.labelLength)
 
 const init = Command.make(
   "init",
@@ -314,9 +291,14 @@ const show = Command.make(
     const profile = yield* operatorProfile
     const trusted = yield* trustedRoot
     const protection = yield* isProtected
-    if (profile === undefined || trusted === undefined || protection === undefined) {
+    if (profile === undefined || protection === undefined) {
       return yield* failure(
-        `There are no operator keys in ${home.folder}. Make them first: postern keys init --server URL`
+        `There are no operator keys in ${home.folder}. Make them first: postern keys init --server URL, or, where there are operators already: postern keys operator new`
+      )
+    }
+    if (trusted === undefined) {
+      return yield* failure(
+        `There is the key ${profile.key_id} in ${home.folder}, but no trust root yet. Have an operator add its card (postern keys operator card), log in, and take the root in: postern keys root fetch --root-digest sha256:…`
       )
     }
     const hasRecovery = (yield* home.readBytes("recovery.key")) !== undefined
@@ -356,5 +338,5 @@ const show = Command.make(
 
 export const keysCommand = Command.make("keys").pipe(
   Command.withDescription("The operator's keys and the trust root"),
-  Command.withSubcommands([init, publishCommand, show])
+  Command.withSubcommands([init, publishCommand, show, operatorCommand, renewCommand, rootCommand])
 )

@@ -12,7 +12,16 @@ import { trustedRoot } from "../../adapters/operator/TrustStore.ts"
 import { askSecret, secretFromFile } from "./Ask.ts"
 import { failure, usage } from "./Failure.ts"
 import { out, outJson } from "./Screen.ts"
-import { Json, parseAddress, Server, serverEntries, withClientOf, withHome } from "./Settings.ts"
+import {
+  chosenServer,
+  Json,
+  keepAbreast,
+  parseAddress,
+  Server,
+  serverEntries,
+  withClientOf,
+  withHome
+} from "./Settings.ts"
 import { visible } from "./Text.ts"
 
 /** Where a token comes from: never from an argument, which every user of the machine could read. */
@@ -71,6 +80,7 @@ export const loginCommand = Command.make(
     const address = yield* parseAddress(given.value)
     const token = yield* readToken(tokenFile, address)
     const status = yield* logIn(address, token)
+    if (status.root_version !== null) yield* withClientOf(yield* chosenServer)(keepAbreast)
     if (yield* Json) return yield* outJson({ address, server: status.server, software: status.software })
     yield* out(`Logged in to ${address} (${visible(status.software)}), server ${status.server}.\n`)
   }, withHome)

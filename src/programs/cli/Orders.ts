@@ -11,7 +11,7 @@ import { OperatorHome, readJson, writeJson } from "../../adapters/operator/Opera
 import type { OperatorKeys } from "../../adapters/operator/OperatorKeys.ts"
 import { forgottenBy } from "../../adapters/operator/ReceiptChain.ts"
 import { type DeviceRecord, SentOrder, sentOrderFile } from "../../adapters/operator/Records.ts"
-import { verifyOrder } from "../../crypto/Trust.ts"
+import { verifyPastOrder } from "../../adapters/operator/TrustStore.ts"
 import { uuidV7 } from "../../crypto/Unguessable.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Entropy } from "../../ports/Entropy.ts"
@@ -144,7 +144,7 @@ const isSignedPredecessor = (device: DeviceId, digest: Digest) =>
     const home = yield* OperatorHome
     const engine = yield* CryptoEngine
     const client = yield* ManagementClient
-    const { root } = yield* requireRoot
+    const trusted = yield* requireRoot
     for (const name of (yield* home.list("orders")).toReversed()) {
       const sent = yield* readJson(`orders/${name}`, SentOrder)
       if (sent?.digest === digest && sent.device === device) return true
@@ -154,7 +154,7 @@ const isSignedPredecessor = (device: DeviceId, digest: Digest) =>
     )
     const shown = jobs.find((job) => job.digest === digest)
     if (shown === undefined) return false
-    const verified = verifyOrder(engine, root, shown.order)
+    const verified = verifyPastOrder(engine, trusted, shown.order)
     return (
       Result.isSuccess(verified) &&
       verified.success.digest === digest &&

@@ -4,6 +4,7 @@
  * @module
  */
 import { Command } from "effect/cli"
+import { doctorCommand } from "../doctor/DoctorCommand.ts"
 import { devicesCommand } from "./DevicesCommand.ts"
 import { inviteCommand } from "./InviteCommand.ts"
 import { jobsCommand } from "./JobsCommand.ts"
@@ -28,7 +29,8 @@ export const posternCommand = Command.make("postern").pipe(
     packageCommand,
     jobsCommand,
     statusCommand,
-    psCommand
+    psCommand,
+    doctorCommand
   ]),
   Command.withGlobalFlags(globalFlags),
   Command.withExamples([

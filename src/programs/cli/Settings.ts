@@ -13,11 +13,15 @@ import {
   operatorHomeFolder,
   readJson
 } from "../../adapters/operator/OperatorHome.ts"
+import { operatorProfile } from "../../adapters/operator/OperatorKeys.ts"
 import { ServerEntries, type ServerEntry, serversFile } from "../../adapters/operator/Records.ts"
+import { catchUp } from "../../adapters/operator/RootSync.ts"
 import { type TrustedRoot, trustedRoot } from "../../adapters/operator/TrustStore.ts"
+import { describeChanges } from "../../crypto/RootDrafts.ts"
 import type { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { ServerAddress } from "../../schemas/TrustRoot.ts"
 import { type CliFailure, failure, usage } from "./Failure.ts"
+import { say } from "./Screen.ts"
 
 export const Json = GlobalFlag.Setting("json")({
   flag: Flag.Boolean("json").pipe(
@@ -91,9 +95,29 @@ export const withClientOf =
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, ManagementClient>> =>
     Effect.provide(effect, managementClient({ address: entry.address, token: Redacted.make(entry.token) }))
 
+/**
+ * Takes in newer versions of the trust root before anything is signed or judged, and says what they change. A server that
+ * is not reached is left to the command itself to tell of; one with a foreign root ends it.
+ */
+export const keepAbreast = Effect.gen(function* () {
+  const caught = yield* Effect.catchTag(catchUp, "ServerProblem", () => Effect.undefined)
+  if (caught === undefined || caught.from === caught.to) return
+  const { history } = yield* requireRoot
+  yield* say(`Took in version ${caught.to} of the trust root. Since version ${caught.from} it`)
+  for (let version = caught.from; version < caught.to; version++) {
+    const [before, after] = [history[version - 1], history[version]]
+    if (before === undefined || after === undefined) continue
+    for (const change of describeChanges(before, after)) yield* say(`  - ${change}`)
+  }
+})
+
 /** Provides the operator's home and a client of the chosen server. */
-export const withServer = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+export const withServerOnly = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   withHome(Effect.flatMap(chosenServer, (entry) => withClientOf(entry)(effect)))
+
+/** The same, with the trust root kept abreast of the server's first. */
+export const withServer = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  withServerOnly(Effect.andThen(keepAbreast, effect))
 
 /** The operator's root, which most commands can't do without. */
 export const requireRoot: Effect.Effect<TrustedRoot, HomeError | CliFailure, OperatorHome | CryptoEngine> =
@@ -101,7 +125,10 @@ export const requireRoot: Effect.Effect<TrustedRoot, HomeError | CliFailure, Ope
     const root = yield* trustedRoot
     if (root !== undefined) return root
     const { folder } = yield* OperatorHome
+    const isOperator = (yield* operatorProfile) !== undefined
     return yield* failure(
-      `There are no operator keys in ${folder}. Make them first: postern keys init --server URL`
+      isOperator
+        ? `There is no trust root in ${folder} yet. Take it in: postern keys root fetch --root-digest sha256:…`
+        : `There are no operator keys in ${folder}. Make them first: postern keys init --server URL`
     )
   })

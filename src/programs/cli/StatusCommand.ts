@@ -12,31 +12,15 @@ import { OperatorHome } from "../../adapters/operator/OperatorHome.ts"
 import { trustedRoot } from "../../adapters/operator/TrustStore.ts"
 import { renderInspection, SystemInspection } from "../../kernel/index.ts"
 import type { ServerStatus } from "../../schemas/ManagementApi.ts"
+import { expiryWarning } from "../../schemas/RootExpiry.ts"
 import { raise } from "./Alarms.ts"
 import { knownDevices } from "./DevicesCommand.ts"
 import { failure } from "./Failure.ts"
+import { laggards, laggardText } from "./RootViews.ts"
 import { out, outJson, say } from "./Screen.ts"
-import { chosenServer, Json, withClientOf, withHome } from "./Settings.ts"
-import { properties, showAge, showDuration, showTime, visible } from "./Text.ts"
+import { chosenServer, Json, keepAbreast, withClientOf, withHome } from "./Settings.ts"
+import { properties, showAge, showDuration, visible } from "./Text.ts"
 import { judgeJob, syncReceipts } from "./Verification.ts"
-
-const dayMs = 86_400_000
-/** Days before its end at which a root's expiry is worth a warning, and how loud. */
-const warnings: ReadonlyArray<readonly [days: number, text: string]> = [
-  [0, "has EXPIRED: devices take no new work until you publish a new one"],
-  [7, "expires within a week: publish a new one now"],
-  [30, "expires within a month: make a new one soon"],
-  [90, "expires within three months"]
-]
-
-/** What is to be said about a root's age, or nothing. */
-export const expiryWarning = (version: number, expiresAtMs: number, nowMs: number): string | undefined => {
-  const days = (expiresAtMs - nowMs) / dayMs
-  const found = warnings.find(([limit]) => days <= limit)
-  return found === undefined
-    ? undefined
-    : `The trust root (version ${version}, until ${showTime(expiresAtMs)}) ${found[1]}.`
-}
 
 const counts = (record: Readonly<Record<string, number>>): string =>
   Object.entries(record)
@@ -84,16 +68,23 @@ const rootAlarms = (status: ServerStatus) =>
       : []
   })
 
+/** Takes in newer roots; a foreign one is an alarm among the others. */
+const foreignRoot = keepAbreast.pipe(
+  Effect.as<ReadonlyArray<string>>([]),
+  Effect.catchTag("ForeignRoot", (error) => Effect.succeed([error.message.replace(/^ALARM: /, "")]))
+)
+
 export const statusCommand = Command.make(
   "status",
   {},
   Effect.fnUntraced(function* () {
     const entry = yield* chosenServer
     const nowMs = yield* Clock.currentTimeMillis
-    const trusted = yield* trustedRoot
     const found = yield* withClientOf(entry)(
       Effect.gen(function* () {
         const client = yield* ManagementClient
+        const foreign = yield* foreignRoot
+        const trusted = yield* trustedRoot
         const status = yield* client.call("ask for the server's status", (api) => api.server.status())
         const devices = trusted === undefined ? [] : yield* knownDevices
         const { jobs } = yield* client.call("list the open jobs", (api) =>
@@ -105,17 +96,18 @@ export const statusCommand = Command.make(
         )
         const chains = yield* Effect.forEach(accepted, syncReceipts)
         const found = [...devices, ...judged].flatMap(({ alarms }) => alarms)
-        return { status, alarms: [...found, ...chains.flat()] }
+        const behind = yield* laggards(yield* Json)
+        return { status, behind, trusted, alarms: [...foreign, ...found, ...chains.flat()] }
       })
     )
     const alarms = [...(yield* rootAlarms(found.status)), ...found.alarms]
-    const warning =
-      trusted === undefined
-        ? undefined
-        : expiryWarning(trusted.root.version, trusted.root.expires_at_ms, nowMs)
+    const { behind, trusted } = found
+    const lagging = laggardText(behind, nowMs)
+    const warning = trusted === undefined ? undefined : expiryWarning(trusted.root, nowMs)?.text
     const hasRecovery = (yield* (yield* OperatorHome).readBytes("recovery.key")) !== undefined
     const notes = [
       ...(warning === undefined ? [] : [warning]),
+      ...(lagging === undefined ? [] : [`${lagging}.`]),
       ...(hasRecovery
         ? ["The recovery key still lies in the operator's home: move it to a safe place off this machine."]
         : [])
@@ -126,6 +118,7 @@ export const statusCommand = Command.make(
         ...found.status,
         trusted_root_version: trusted?.root.version ?? null,
         trusted_root_expires_at_ms: trusted?.root.expires_at_ms ?? null,
+        laggards: behind,
         warnings: notes,
         alarms
       })

@@ -18,15 +18,17 @@ const passphraseFile = (): string | undefined => {
 const noTerminal =
   "There is no terminal to ask for the passphrase. Put it into a file and name that in POSTERN_PASSPHRASE_FILE"
 
-const passphrase: Effect.Effect<Redacted.Redacted, CliFailure, Screen> = Effect.suspend(() => {
-  const path = passphraseFile()
-  return path === undefined
-    ? askSecret("Passphrase of the operator's keys: ", noTerminal)
-    : secretFromFile(path, "passphrase")
-})
+/** The passphrase of a key file, called by its path or by what is in it. */
+export const passphraseFor = (what: string): Effect.Effect<Redacted.Redacted, CliFailure, Screen> =>
+  Effect.suspend(() => {
+    const path = passphraseFile()
+    return path === undefined
+      ? askSecret(`Passphrase of ${what}: `, noTerminal)
+      : secretFromFile(path, "passphrase")
+  })
 
 /** The operator's keys, opened. Takes some tenths of a second where they are protected. */
-export const unlocked = unlockKeys(passphrase)
+export const unlocked = unlockKeys(passphraseFor("the operator's keys"))
 
 /** The passphrase for new keys; null where the person explicitly wants none. */
 export const newPassphrase = (wanted: boolean): Effect.Effect<Redacted.Redacted | null, CliFailure, Screen> =>

@@ -10,8 +10,8 @@ import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome, readJson, writeJson } from "../../adapters/operator/OperatorHome.ts"
 import { extendChain, judgeReceipt, type VerifiedReceipt } from "../../adapters/operator/ReceiptChain.ts"
 import { type DeviceRecord, SentOrder, sentOrderFile } from "../../adapters/operator/Records.ts"
+import { verifyPastOrder } from "../../adapters/operator/TrustStore.ts"
 import type { Opened } from "../../crypto/Documents.ts"
-import { verifyOrder } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import type { DeviceId } from "../../schemas/Ids.ts"
 import type { JobView } from "../../schemas/ManagementApi.ts"
@@ -53,12 +53,12 @@ const overdue = (
 export const judgeJob = (view: JobView) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
-    const { root } = yield* requireRoot
+    const trusted = yield* requireRoot
     const nowMs = yield* Clock.currentTimeMillis
     const record = yield* deviceRecord(view.device)
     const sent = yield* readJson(sentOrderFile(view.id), SentOrder)
     const name = sent?.name ?? null
-    const verified = verifyOrder(engine, root, view.order)
+    const verified = verifyPastOrder(engine, trusted, view.order)
     const flawed = (alarm: string): JudgedJob => ({
       view,
       record,
