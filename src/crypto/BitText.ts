@@ -15,25 +15,30 @@ export interface BitText {
   decode(text: string): Uint8Array | undefined
 }
 
+const ascii = new TextDecoder()
+
 /** The codec of an alphabet whose size is two to the power of `bits`; all its characters are ASCII. */
 export const bitText = (alphabet: string, bits: number): BitText => {
   const valueOf = new Int8Array(128).fill(-1)
   for (let index = 0; index < alphabet.length; index++) valueOf[alphabet.charCodeAt(index)] = index
+  const codes = Uint8Array.from(alphabet, (character) => character.charCodeAt(0))
   const mask = 2 ** bits - 1
 
   const encode = (bytes: Uint8Array): string => {
-    let text = ""
+    const characters = new Uint8Array(Math.ceil((bytes.length * 8) / bits))
     let held = 0
     let heldBits = 0
+    let written = 0
     for (const byte of bytes) {
       held = ((held << 8) | byte) & 0xffff
       heldBits += 8
       while (heldBits >= bits) {
         heldBits -= bits
-        text += alphabet[(held >> heldBits) & mask]
+        characters[written++] = codes[(held >> heldBits) & mask] as number
       }
     }
-    return heldBits === 0 ? text : text + alphabet[(held << (bits - heldBits)) & mask]
+    if (heldBits > 0) characters[written] = codes[(held << (bits - heldBits)) & mask] as number
+    return ascii.decode(characters)
   }
 
   const decode = (text: string): Uint8Array | undefined => {

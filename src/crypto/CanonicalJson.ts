@@ -48,12 +48,7 @@ const invalid = (reason: Reason, offset: number): InvalidJson =>
   })
 
 const numberPattern = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
-const blank = new Set([0x20, 0x09, 0x0a, 0x0d])
-const words: ReadonlyArray<readonly [string, unknown]> = [
-  ["true", true],
-  ["false", false],
-  ["null", null]
-]
+const isBlank = (code: number): boolean => code === 0x20 || code === 0x0a || code === 0x09 || code === 0x0d
 
 /** A recursive descent through the text; `depthLimit` keeps the recursion short. */
 class Reader {
@@ -78,7 +73,7 @@ class Reader {
   }
 
   private skipBlank(): void {
-    while (blank.has(this.text.charCodeAt(this.at))) this.at += 1
+    while (isBlank(this.text.charCodeAt(this.at))) this.at += 1
   }
 
   /** Takes the character if it is next, after blanks. */
@@ -100,13 +95,16 @@ class Reader {
     if (first === "{") return this.object(depth)
     if (first === "[") return this.array(depth)
     if (first === '"') return this.string()
-    for (const [word, value] of words) {
-      if (this.text.startsWith(word, this.at)) {
-        this.at += word.length
-        return value
-      }
-    }
+    if (first === "t") return this.word("true", true)
+    if (first === "f") return this.word("false", false)
+    if (first === "n") return this.word("null", null)
     return this.number()
+  }
+
+  private word<A>(word: string, value: A): A {
+    if (!this.text.startsWith(word, this.at)) throw this.refusal("syntax")
+    this.at += word.length
+    return value
   }
 
   private object(depth: number): unknown {
@@ -119,9 +117,11 @@ class Reader {
       const key = this.string()
       if (Object.hasOwn(members, key)) throw this.refusal("duplicate_key", start)
       this.demand(":")
-      // An assignment to "__proto__" would change the object's prototype instead of making a member.
       const value = this.value(depth + 1)
-      Object.defineProperty(members, key, { value, configurable: true, enumerable: true, writable: true })
+      // An assignment to "__proto__" would change the object's prototype instead of making a member.
+      if (key === "__proto__") {
+        Object.defineProperty(members, key, { value, configurable: true, enumerable: true, writable: true })
+      } else members[key] = value
     } while (this.accept(","))
     this.demand("}")
     return members
@@ -141,14 +141,16 @@ class Reader {
     const start = this.at
     if (this.text[start] !== '"') throw this.refusal("syntax")
     this.at += 1
+    let isEscaped = false
     for (;;) {
       const code = this.text.charCodeAt(this.at)
       // Beyond the end the code is NaN, which compares false with everything.
       if (!(code >= 0x20)) throw this.refusal("syntax")
       this.at += code === 0x5c ? 2 : 1
-      if (code === 0x22) break
+      if (code === 0x5c) isEscaped = true
+      else if (code === 0x22) break
     }
-    const decoded = this.unescape(start)
+    const decoded = isEscaped ? this.unescape(start) : this.text.slice(start + 1, this.at - 1)
     if (!decoded.isWellFormed()) throw this.refusal("lone_surrogate", start)
     return decoded
   }
@@ -193,9 +195,12 @@ export const parseStrict = (
   if (bytes.length > (bounds.maximumBytes ?? Limits.envelopeBytes))
     return Result.fail(invalid("too_large", 0))
   const text = fromUtf8(bytes)
-  if (text === undefined) return Result.fail(invalid("encoding", 0))
+  return text === undefined ? Result.fail(invalid("encoding", 0)) : read(text, bounds.maximumDepth)
+}
+
+const read = (text: string, maximumDepth: number = Limits.jsonDepth): Result.Result<unknown, InvalidJson> => {
   try {
-    return Result.succeed(new Reader(text, bounds.maximumDepth ?? Limits.jsonDepth).document())
+    return Result.succeed(new Reader(text, maximumDepth).document())
   } catch (error) {
     if (error instanceof InvalidJson) return Result.fail(error)
     throw error
@@ -209,11 +214,10 @@ export const parseStrict = (
  */
 export const canonicalBytes = (value: unknown): Uint8Array => {
   const text = canonicalText(value)
-  const bytes = utf8(text)
-  const readable = parseStrict(bytes, { maximumBytes: bytes.length })
+  const readable = read(text)
   if (Result.isFailure(readable))
     throw new TypeError(`This value cannot be signed. ${readable.failure.message}`)
-  return bytes
+  return utf8(text)
 }
 
 const canonicalText = (value: unknown): string => {

@@ -3,7 +3,6 @@
  * request, refusals included. No sockets: a gateway puts it on a port, a simulation on a virtual network.
  */
 import { Clock, Effect, Option, Result } from "effect"
-import { encodeBase64 } from "../../crypto/Base64.ts"
 import { digestOf } from "../../crypto/Documents.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetStore } from "../../ports/FleetStore.ts"
@@ -83,7 +82,10 @@ const makeSigning = Effect.gen(function* () {
     const { envelope } = yield* identity.sign("statement", statement)
     return {
       ...response,
-      headers: { ...response.headers, [statementHeader]: encodeBase64(encodeJson(envelope)) }
+      headers: {
+        ...response.headers,
+        [statementHeader]: Buffer.from(encodeJson(envelope)).toString("base64")
+      }
     }
   })
 })

@@ -39,11 +39,20 @@ export const claimOf = (request: ApiRequest): Result.Result<Claim, DeviceRefusal
     : Result.fail(refuse("bad_signature", "only devices sign requests here"))
 }
 
-/** Hosts under which devices reach this server, as Host headers name them; null before there is a root: then any. */
-export const authoritiesOf = (root: TrustRoot | null, server: string): ReadonlySet<string> | null => {
-  if (root === null) return null
-  const entry = root.servers.find((candidate) => candidate.id === server)
-  return new Set((entry?.addresses ?? []).map((address) => new URL(address).host))
+/**
+ * Hosts under which devices reach this server, as Host headers name them; null before there is a root: then any. Worked
+ * out once for each root.
+ */
+const makeAuthorities = () => {
+  let known: { readonly root: TrustRoot; readonly authorities: ReadonlySet<string> } | null = null
+  return (root: TrustRoot | null, server: string): ReadonlySet<string> | null => {
+    if (root === null) return null
+    if (known?.root !== root) {
+      const addresses = root.servers.find(({ id }) => id === server)?.addresses ?? []
+      known = { root, authorities: new Set(addresses.map((address) => new URL(address).host)) }
+    }
+    return known.authorities
+  }
 }
 
 /** The key a device's own enrolment document names. That the document is genuine is the registrar's to judge. */
@@ -86,6 +95,7 @@ const timeFlaw = (createdSeconds: number, nowMs: number, startedMs: number): Dev
 /** Builds the check. Its memory of nonces is this server life's own. */
 export const makeAuthentication = Effect.gen(function* () {
   const engine = yield* CryptoEngine
+  const authoritiesOf = makeAuthorities()
   const keyOf = yield* makeKeys(keptKeys)
   const startedMs = yield* Clock.currentTimeMillis
   const keepMs = 2 * Limits.requestClockSkewMs

@@ -6,6 +6,8 @@ import { parseStrict } from "../../crypto/CanonicalJson.ts"
 export const jsonType = "application/json"
 export const octetsType = "application/octet-stream"
 
+const strict = { onExcessProperty: "error" } as const
+
 /** The value, or a sentence on why the bytes are no JSON of that shape. Unknown members are refused. */
 export const decodeJson = <A>(
   schema: Schema.Codec<A, unknown>,
@@ -14,10 +16,7 @@ export const decodeJson = <A>(
 ): Result.Result<A, string> => {
   const parsed = parseStrict(bytes, { maximumBytes })
   if (Result.isFailure(parsed)) return Result.fail(parsed.failure.message)
-  return Result.mapError(
-    Schema.decodeUnknownResult(schema, { onExcessProperty: "error" })(parsed.success),
-    (error) => error.message
-  )
+  return Result.mapError(Schema.decodeUnknownResult(schema)(parsed.success, strict), (error) => error.message)
 }
 
 export const encodeJson = (value: unknown): Uint8Array => utf8(JSON.stringify(value))

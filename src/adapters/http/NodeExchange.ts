@@ -13,8 +13,12 @@ export const splitTarget = (target: string): { readonly path: string; readonly q
 /** What is known of a request before its body. A header sent twice is joined, so that signatures see both. */
 export const headOf = (incoming: IncomingMessage): Omit<ApiRequest, "body"> => {
   const headers: Record<string, string> = {}
-  for (const [name, values] of Object.entries(incoming.headersDistinct)) {
-    if (values !== undefined) headers[name] = values.join(", ")
+  const { rawHeaders } = incoming
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const name = (rawHeaders[index] as string).toLowerCase()
+    const value = rawHeaders[index + 1] as string
+    const before = Object.hasOwn(headers, name) ? headers[name] : undefined
+    headers[name] = before === undefined ? value : `${before}, ${value}`
   }
   return {
     method: incoming.method ?? "GET",
