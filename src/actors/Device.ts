@@ -37,8 +37,9 @@ const makeHearing = (device: DeviceId, record: DeviceRecord, announce: Announce)
       if (isLeftOver(heard, row)) return row.objection ?? "ledger_rolled_back"
       const nowMs = yield* Clock.currentTimeMillis
       const standing = yield* record.standing
-      const objection = objectionTo(heard, row, standing, record.memory())
       const isAccepted = heard.request.incarnation === row.admitted?.incarnation
+      if (isAccepted) record.heardLife(heard)
+      const objection = objectionTo(heard, row, standing, record.memory())
       if (!isAccepted) record.heardRival(heard.createdMs)
       if (objection !== null && objection !== row.objection) {
         yield* record.object(row, objection, nowMs)

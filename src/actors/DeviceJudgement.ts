@@ -7,6 +7,7 @@
  */
 import type { DeviceObjection, DeviceRow, Standing } from "../ports/FleetStore.ts"
 import type { HighWater, PollRequest } from "../schemas/DeviceApi.ts"
+import type { LifeId } from "../schemas/Ids.ts"
 
 /** Between reading the ledger and signing the request, a slow device may take this long. */
 const marginMs = 5_000
@@ -23,6 +24,48 @@ export interface Memory {
   readonly mark: { readonly at: HighWater; readonly createdMs: number } | null
   /** When another ledger than the accepted one was last heard. */
   readonly rivalMs: number | null
+  /** The lives of the accepted ledger's program that were heard. */
+  readonly lives: Lives
+}
+
+/**
+ * Lives of one ledger's program. A program that is started again leaves its old life for ever; two copies of a device, down
+ * to the last byte, take turns. What was only held up on its way cannot be taken for a copy: it was made before the new
+ * life was heard, and a program has one poll on its way at a time.
+ */
+export interface Lives {
+  /** The one that began last. */
+  readonly current: { readonly life: LifeId; readonly sinceMs: number } | null
+  /** Earlier ones, by the highest turn heard since they were left; the last few. */
+  readonly left: ReadonlyMap<LifeId, { readonly turn: number; readonly heard: number }>
+  /** Whether one that was left went on. */
+  readonly isTwice: boolean
+}
+
+export const noLives: Lives = { current: null, left: new Map(), isTwice: false }
+
+/** So many earlier lives are remembered. */
+const livesKept = 8
+/** Turns that a life must go on for after it was left, to count as living. */
+const turnsOfTheLiving = 2
+
+/** What is known of lives after a poll of the accepted ledger. */
+export const livesAfter = (lives: Lives, { createdMs, request: { life, turn } }: Heard): Lives => {
+  const { current, left } = lives
+  if (current === null) return { ...lives, current: { life, sinceMs: createdMs } }
+  if (current.life === life) return lives
+  const before = left.get(life)
+  if (before === undefined) {
+    const kept = [...left, [current.life, { turn: -1, heard: 0 }] as const].slice(-livesKept)
+    return { ...lives, current: { life, sinceMs: createdMs }, left: new Map(kept) }
+  }
+  if (turn <= before.turn || createdMs <= current.sinceMs + marginMs) return lives
+  const heard = before.heard + 1
+  return {
+    current,
+    left: new Map(left).set(life, { turn, heard }),
+    isTwice: lives.isTwice || heard >= turnsOfTheLiving
+  }
 }
 
 const isBelow = (
@@ -61,11 +104,11 @@ const fellBack = (heard: Heard, standing: Standing, memory: Memory): boolean => 
  */
 export const isLeftOver = (
   { createdMs, request }: Heard,
-  { admitted, request: enrolment }: DeviceRow
+  { admitted, request: enrolment, requestedAtMs }: DeviceRow
 ): boolean =>
   request.incarnation !== admitted?.incarnation &&
   enrolment.incarnation === admitted?.incarnation &&
-  createdMs <= enrolment.issued_at_ms + marginMs
+  createdMs <= requestedAtMs + marginMs
 
 /**
  * What is to be held against an accepted device after this poll. Once there is an objection only a new acceptance takes
@@ -81,8 +124,8 @@ export const objectionTo = (
   const accepted = row.admitted?.incarnation
   if (heard.request.incarnation !== accepted) return row.objection ?? "ledger_rolled_back"
   const { rivalMs } = memory
-  const rivalEnrolled = row.request.incarnation === accepted ? null : row.request.issued_at_ms
+  const rivalEnrolled = row.request.incarnation === accepted ? null : row.requestedAtMs
   const afterRival = [rivalMs, rivalEnrolled].some((ms) => ms !== null && heard.createdMs > ms + marginMs)
-  if (afterRival) return "cloned"
+  if (afterRival || memory.lives.isTwice) return "cloned"
   return row.objection ?? (fellBack(heard, standing, memory) ? "ledger_rolled_back" : null)
 }

@@ -10,7 +10,8 @@ import {
   verifyAdmission,
   verifyEnrolment,
   verifyFirstRoot,
-  verifyNextRoot
+  verifyNextRoot,
+  verifyPreauthorisation
 } from "../crypto/Trust.ts"
 import { Behaviour } from "../kernel/index.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
@@ -25,6 +26,7 @@ import { Limits } from "../schemas/Limits.ts"
 import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
 import { EnrolmentFull, NoRoot, RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
+import { makePreauthorised, makeTurnstile, preauthorisationFlaw } from "./Newcomers.ts"
 import { refusalOf, requireGoodRoot } from "./OperatorWord.ts"
 import { DeviceKey } from "./ServerKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
@@ -94,11 +96,18 @@ const loadRoots = Effect.fnUntraced(function* (engine: Engine, identity: Identit
   }
 })
 
+const pending: EnrolmentAnswer = { status: "pending", admission: null, preauthorisation: null }
+
 /** What an accepted device that enrols again is told: the acceptance counts for the ledger it names alone. */
 const answerTo = (request: EnrolmentRequest, row: DeviceRow): EnrolmentAnswer =>
   row.status === "accepted" && row.admitted?.incarnation !== request.incarnation
-    ? { status: "pending", admission: null }
-    : { status: row.status, admission: row.admission }
+    ? pending
+    : {
+        status: row.status,
+        admission: row.admission,
+        // The device has taken it as its first acceptance, if no decision came since.
+        preauthorisation: row.admission === null ? row.preauthorisation : null
+      }
 
 /** Why an admission does not fit the device it names, or null. */
 const admissionFlaw = (admission: Admission, row: DeviceRow, server: string): string | null => {
@@ -115,6 +124,8 @@ const enrolments = Effect.gen(function* () {
   const engine = yield* CryptoEngine
   const identity = yield* Identity
   const trust = yield* FleetTrust
+  const letInBeforehand = yield* makePreauthorised
+  const mayCome = yield* makeTurnstile
 
   const judge = (device: DeviceId, envelope: DsseEnvelope, root: FleetRoot) => {
     const verified = verifyEnrolment(engine, envelope)
@@ -138,10 +149,37 @@ const enrolments = Effect.gen(function* () {
     const request = judge(device, envelope, root)
     if ("_tag" in request) return yield* request
     const nowMs = yield* Clock.currentTimeMillis
+    if (!(yield* mayCome(request, nowMs))) return yield* new EnrolmentFull()
     const status = yield* store.enrol(request, envelope, nowMs)
     if (status === "full") return yield* new EnrolmentFull()
+    if (status === "pending") yield* letInBeforehand(request, root, nowMs)
     const row = yield* store.device(device)
-    return row === null ? ({ status: "pending", admission: null } as const) : answerTo(request, row)
+    return row === null ? pending : answerTo(request, row)
+  })
+})
+
+/** Takes what operators sign beforehand. */
+const preauthorisations = Effect.gen(function* () {
+  const store = yield* FleetStore
+  const engine = yield* CryptoEngine
+  const identity = yield* Identity
+  const trust = yield* FleetTrust
+  const texts = {
+    used: "a device was let in by a pre-authorisation for this already: make another invitation",
+    stale: "a newer pre-authorisation for this is there already"
+  } as const
+  return Effect.fnUntraced(function* (envelope: DsseEnvelope, actor: string) {
+    const root = trust.current()
+    if (root === null) return yield* new Conflict({ code: "no_root", message: new NoRoot().message })
+    const verified = verifyPreauthorisation(engine, root.root, envelope)
+    if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
+    const document = verified.success.document
+    const nowMs = yield* Clock.currentTimeMillis
+    const flaw = preauthorisationFlaw(document, root, identity.id, nowMs)
+    if (flaw !== null) return yield* new Refused({ message: flaw })
+    const outcome = yield* store.preauthorise(document, envelope, actor, nowMs)
+    if (outcome === "done" || outcome === "same") return
+    return yield* new Conflict({ code: "stale_admission", message: texts[outcome] })
   })
 })
 
@@ -218,6 +256,7 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
     if (loaded !== null) trust.set(loaded)
     const enrol = yield* enrolments
     const admit = yield* admissions
+    const preauthorise = yield* preauthorisations
     const publish = yield* publication
 
     /** The device's actor reads its row again; when it is not to be reached it will do so at its next start. */
@@ -237,6 +276,7 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
           Effect.tap(() => tellDevice(payload.device)),
           orUnavailable
         ),
+      Preauthorise: ({ payload }) => preauthorise(payload.envelope, payload.actor).pipe(orUnavailable),
       Invite: ({ payload }) =>
         Effect.gen(function* () {
           const nowMs = yield* Clock.currentTimeMillis

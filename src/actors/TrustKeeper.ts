@@ -2,9 +2,10 @@
  * The trust keeper: gets the root and keeps it, asks the operators to let this device in, and believes only what they
  * signed. It hands the server link its trust and the main loop its view.
  */
-import { Effect, Exit, Result } from "effect"
+import { Effect, Exit, Redacted, Result } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import { claimCode } from "../crypto/IdentityKeys.ts"
+import { invitationId } from "../crypto/Invitations.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
@@ -28,7 +29,7 @@ import {
   fitsPin,
   type HeldAdmission,
   type HeldObjection,
-  judgeAdmission,
+  judgeDecision,
   newerAdmission,
   objectionOf,
   phaseOf,
@@ -115,6 +116,7 @@ const makeKeeper = Effect.fnUntraced(function* (context: Context, options: Trust
   const engine = yield* CryptoEngine
   const identity = yield* Identity
   const link = yield* ServerLink
+  const clock = yield* DeviceClock
   const self: Self = {
     device: identity.id as DeviceId,
     signingKey: identity.signingKey,
@@ -135,7 +137,7 @@ const makeKeeper = Effect.fnUntraced(function* (context: Context, options: Trust
   }
   if (state.held !== null) yield* link.trust({ root: state.held.root, server: state.held.server })
   const phase = (): TrustPhase => phaseOf(state.admission, self.incarnation)
-  return { context, options, ledger, engine, self, state, phase }
+  return { context, options, ledger, engine, clock, self, state, phase }
 })
 
 type Keeper = Effect.Success<ReturnType<typeof makeKeeper>>
@@ -169,11 +171,15 @@ const takeRoot = Effect.fnUntraced(function* ({ ledger, state }: Keeper, held: H
 }, notStored)
 
 const takeAdmission = Effect.fnUntraced(function* (keeper: Keeper, envelope: DsseEnvelope) {
-  const { engine, ledger, self, state } = keeper
+  const { clock, engine, ledger, options, self, state } = keeper
   if (state.held === null) return
-  const came = Result.flatMap(judgeAdmission(engine, state.held, self, envelope), (judged) =>
-    newerAdmission(engine, state.admission, judged)
-  )
+  const invitation =
+    options.invitation === null ? null : invitationId(engine, Redacted.value(options.invitation.secret))
+  const judgement = judgeDecision(engine, state.held, self, envelope, {
+    invitation,
+    nowMs: yield* clock.nowMs
+  })
+  const came = Result.flatMap(judgement, (judged) => newerAdmission(engine, state.admission, judged))
   if (Result.isFailure(came)) {
     state.detail = `a decision about this device is refused: ${came.failure}`
     return yield* Effect.logWarning(state.detail)

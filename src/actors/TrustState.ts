@@ -13,16 +13,18 @@ import {
   signingKeyBytes,
   verifyAdmission,
   verifyFirstRoot,
-  verifyNextRoot
+  verifyNextRoot,
+  verifyPreauthorisation
 } from "../crypto/Trust.ts"
 import { HighWater } from "../schemas/DeviceApi.ts"
-import { DsseEnvelope } from "../schemas/Dsse.ts"
-import { Admission, type ServerIdentity } from "../schemas/Enrolment.ts"
+import { DsseEnvelope, PayloadTypes } from "../schemas/Dsse.ts"
+import { Admission, Preauthorisation, type ServerIdentity } from "../schemas/Enrolment.ts"
 import {
   Count,
   type DeviceId,
   Digest,
   type Incarnation,
+  type InvitationId,
   type Recipient,
   ServerId,
   type SigningKey
@@ -142,7 +144,7 @@ const aboutUs = (admission: Admission, held: HeldRoot, self: Self): Doubt | null
 }
 
 /** Whether a decision is by our operators and about this very device. */
-export const judgeAdmission = (
+const judgeAdmission = (
   engine: Engine,
   held: HeldRoot,
   self: Self,
@@ -156,6 +158,64 @@ export const judgeAdmission = (
   return wrong === null ? Result.succeed({ envelope, admission }) : Result.fail(wrong)
 }
 
+/** An acceptance made beforehand as a decision: below every other one, for the ledger that took it in. */
+const asDecision = (
+  { issued_at_ms, name, root_version, server }: Preauthorisation,
+  self: Self,
+  envelope: DsseEnvelope
+): HeldAdmission => ({
+  envelope,
+  admission: {
+    type: "postern/admission/v1",
+    decision: "accept",
+    device: self.device,
+    name,
+    signing_key: self.signingKey,
+    recipient: self.recipient,
+    server,
+    incarnation: self.incarnation,
+    root_version,
+    sequence: 0,
+    issued_at_ms
+  }
+})
+
+const isPreauthorisation = (envelope: DsseEnvelope): boolean =>
+  envelope.payloadType === PayloadTypes.preauthorisation.payloadType
+
+/** Whether an acceptance made beforehand is by our operators, for this device or the invitation it has, and still good. */
+const judgePreauthorisation = (
+  engine: Engine,
+  held: HeldRoot,
+  self: Self,
+  envelope: DsseEnvelope,
+  came: { readonly invitation: InvitationId | null; readonly nowMs: number }
+): Result.Result<HeldAdmission, Doubt> => {
+  const verified = verifyPreauthorisation(engine, held.root, envelope)
+  if (Result.isFailure(verified))
+    return Result.fail(`its signatures are not good: ${verified.failure.message}`)
+  const document = verified.success.document
+  const { expires_at_ms, root_digest, server, subject } = document
+  if (subject !== self.device && subject !== came.invitation) return Result.fail(`it is for ${subject}`)
+  if (server !== held.server) return Result.fail(`it is for the server ${server}`)
+  if (root_digest !== held.firstDigest) return Result.fail("it is for the fleet of another first root")
+  return expires_at_ms <= came.nowMs
+    ? Result.fail("it has expired")
+    : Result.succeed(asDecision(document, self, envelope))
+}
+
+/** Whether a decision, about this very device or made beforehand, is by our operators. */
+export const judgeDecision = (
+  engine: Engine,
+  held: HeldRoot,
+  self: Self,
+  envelope: DsseEnvelope,
+  came: { readonly invitation: InvitationId | null; readonly nowMs: number }
+): Result.Result<HeldAdmission, Doubt> =>
+  isPreauthorisation(envelope)
+    ? judgePreauthorisation(engine, held, self, envelope, came)
+    : judgeAdmission(engine, held, self, envelope)
+
 /**
  * A decision this device kept. Its signatures were good under the root of its day, and stay so: a root that takes an
  * operator's key away must not turn out every device that operator ever accepted.
@@ -168,6 +228,12 @@ export const restoreAdmission = (
 ): Result.Result<HeldAdmission, Doubt> => {
   const envelope = decodeEnvelope(text)
   if (Result.isFailure(envelope)) return Result.fail("it cannot be read")
+  if (isPreauthorisation(envelope.success)) {
+    const before = openUnverified(engine, "preauthorisation", Preauthorisation, envelope.success)
+    return Result.isFailure(before)
+      ? Result.fail(`it is damaged: ${before.failure.message}`)
+      : Result.succeed(asDecision(before.success.document, self, envelope.success))
+  }
   const opened = openUnverified(engine, "admission", Admission, envelope.success)
   if (Result.isFailure(opened)) return Result.fail(`it is damaged: ${opened.failure.message}`)
   const wrong = aboutUs(opened.success.document, held, self)

@@ -120,6 +120,10 @@ export const trustStep = (
     if (before.phase === "accepted" && !before.enrol) return step
     const answer = yield* Effect.result(enrol(options, got))
     return Result.isSuccess(answer)
-      ? { ...step, admission: answer.success.admission, status: answer.success.status }
+      ? {
+          ...step,
+          admission: answer.success.admission ?? answer.success.preauthorisation,
+          status: answer.success.status
+        }
       : { ...step, failed: true, detail: linkProblem(answer.failure) }
   }).pipe(Effect.catch((error: LinkError) => Effect.succeed(failed(linkProblem(error)))))

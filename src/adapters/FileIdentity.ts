@@ -8,7 +8,7 @@ import { signDocument } from "../crypto/Documents.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import type { Entropy } from "../ports/Entropy.ts"
 import { Identity } from "../ports/Identity.ts"
-import { type KeyFileError, NodeKeys, NodeKeysFile, type NodeKind } from "./NodeKeys.ts"
+import { type KeyFileError, type KeyRotation, NodeKeys, NodeKeysFile, type NodeKind } from "./NodeKeys.ts"
 
 /** Signs with the keys at hand, which may come from a file or, in a simulation, from memory. */
 export const IdentityOfNodeKeys: Layer.Layer<Identity, never, NodeKeys | CryptoEngine> = Layer.effect(
@@ -20,6 +20,7 @@ export const IdentityOfNodeKeys: Layer.Layer<Identity, never, NodeKeys | CryptoE
       id: keys.id,
       signingKey: keys.signingKey,
       recipient: keys.recipient,
+      encryption: Effect.sync(() => keys.encryption),
       sign: (kind, document) =>
         Effect.sync(() =>
           signDocument(engine, kind, document, [{ keyId: keys.id, seed: Redacted.value(keys.signingSeed) }])
@@ -32,5 +33,5 @@ export const IdentityOfNodeKeys: Layer.Layer<Identity, never, NodeKeys | CryptoE
 export const FileIdentity = (options: {
   readonly stateFolder: string
   readonly kind: NodeKind
-}): Layer.Layer<Identity | NodeKeys, KeyFileError, Entropy | CryptoEngine> =>
+}): Layer.Layer<Identity | NodeKeys | KeyRotation, KeyFileError, Entropy | CryptoEngine> =>
   IdentityOfNodeKeys.pipe(Layer.provideMerge(NodeKeysFile(options)))

@@ -3,32 +3,39 @@
  * start. The file never leaves its machine; losing it means a new identity and a new enrolment.
  *
  *     <state folder>/keys/             0700
- *     <state folder>/keys/node.json    0600  { type, kind, id, signing_seed, decryption_keys }
+ *     <state folder>/keys/node.json    0600  { type, kind, id, signing_seed, decryption_keys, … }
+ *
+ * A decryption key can be followed by a new one. The old one is kept for {@link Limits.retiredKeyMs}, in which everything
+ * sealed to it expires; the node's id, made of the first one's public half, stays.
  *
  * @module
  */
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { Context, Effect, Layer, Redacted, Result, Schema } from "effect"
 import {
   type AgeIdentity,
   formatIdentity,
   formatRecipient,
   parseIdentity,
+  parseRecipient,
   x25519Identity
 } from "../crypto/AgeKeys.ts"
 import { decodeBase64, encodeBase64 } from "../crypto/Base64.ts"
 import { fromUtf8, utf8 } from "../crypto/Bytes.ts"
-import { type Engine, ed25519KeyBytes } from "../crypto/Engine.ts"
+import { type Engine, ed25519KeyBytes, x25519KeyBytes } from "../crypto/Engine.ts"
 import { deriveId, makeSecretKeys, secretKeysEntropyBytes } from "../crypto/IdentityKeys.ts"
-import { parseX25519PublicKey } from "../crypto/Keys.ts"
+import { parseX25519PublicKey, type X25519PublicKey } from "../crypto/Keys.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { Entropy } from "../ports/Entropy.ts"
-import { DeviceId, Recipient, ServerId, SigningKey } from "../schemas/Ids.ts"
+import type { EncryptionKey } from "../ports/Identity.ts"
+import { Count, DeviceId, Recipient, ServerId, SigningKey, TimestampMs } from "../schemas/Ids.ts"
+import { Limits } from "../schemas/Limits.ts"
 import {
   createPrivateFile,
   errorCode,
   errorText,
   readPrivateFile,
+  replacePrivateFile,
   requirePrivateFolder
 } from "./files/AtomicFile.ts"
 
@@ -50,8 +57,10 @@ export interface NodeKeyRing {
   /** `dev_…` or `srv_…`, derived from the signing key and the first decryption key. */
   readonly id: DeviceId | ServerId
   readonly signingKey: SigningKey
-  /** The age recipient others encrypt to: the newest decryption key's. */
+  /** The age recipient of the first decryption key, which the id is made of. */
   readonly recipient: Recipient
+  /** The one others are to encrypt to: the newest. The first has version 1. */
+  readonly encryption: EncryptionKey
   /** 32 bytes, Ed25519. */
   readonly signingSeed: Redacted.Redacted<Uint8Array>
   /** What opens files encrypted to this node, newest first. */
@@ -61,6 +70,15 @@ export interface NodeKeyRing {
 /** The keys of this node, for other adapters (decryption of packages, signing of requests). */
 export class NodeKeys extends Context.Service<NodeKeys, NodeKeyRing>()("postern/adapters/NodeKeys") {}
 
+/** Changes the key that others encrypt to. */
+export class KeyRotation extends Context.Service<
+  KeyRotation,
+  {
+    /** Makes the next key and forgets those retired long enough at `nowMs`; durable when it succeeds. */
+    readonly rotate: (nowMs: number) => Effect.Effect<EncryptionKey, KeyFileError>
+  }
+>()("postern/adapters/NodeKeys/KeyRotation") {}
+
 const keyFileBytes = 16 * 1024
 const maximumDecryptionKeys = 16
 
@@ -69,12 +87,21 @@ const KeyFile = Schema.Struct({
   kind: Schema.Literals(["device", "server"]),
   id: Schema.Union([DeviceId, ServerId]),
   signing_seed: Schema.String,
-  /** Oldest first: the id is derived from the first one, and new ones are added behind. */
+  /** Oldest first; new ones are added behind. */
   decryption_keys: Schema.Array(Schema.String).check(
     Schema.isMinLength(1),
     Schema.isMaxLength(maximumDecryptionKeys)
+  ),
+  /** Once there was a second key: what the id is made of, how many there were, and when each but the newest was retired. */
+  rotation: Schema.optionalKey(
+    Schema.Struct({
+      first_recipient: Recipient,
+      version: Count,
+      retired_at_ms: Schema.Array(TimestampMs)
+    })
   )
 })
+type KeyFile = typeof KeyFile.Type
 
 const recipientBytes = (engine: Engine, secret: Redacted.Redacted<Uint8Array>) => {
   const parsed = parseX25519PublicKey(engine.x25519.publicKey(Redacted.value(secret)))
@@ -82,23 +109,25 @@ const recipientBytes = (engine: Engine, secret: Redacted.Redacted<Uint8Array>) =
   return parsed.success
 }
 
-/**
- * A key ring from a 32-byte seed and X25519 secrets (oldest first, at least one). Pure; simulations use it without a
- * file.
- */
-export const nodeKeyRing = (
+type Secrets = readonly [Redacted.Redacted<Uint8Array>, ...Array<Redacted.Redacted<Uint8Array>>]
+
+/** A key ring from a 32-byte seed and the X25519 secrets still kept, oldest first. */
+const nodeKeyRing = (
   engine: Engine,
   kind: NodeKind,
   seed: Redacted.Redacted<Uint8Array>,
-  secrets: readonly [Redacted.Redacted<Uint8Array>, ...Array<Redacted.Redacted<Uint8Array>>]
+  secrets: Secrets,
+  rotation: { readonly first: X25519PublicKey; readonly version: number } | null
 ): NodeKeyRing => {
   const publicKey = engine.ed25519.publicKey(Redacted.value(seed))
-  const newest = secrets.at(-1) ?? secrets[0]
+  const first = rotation?.first ?? recipientBytes(engine, secrets[0])
+  const newest = recipientBytes(engine, secrets.at(-1) ?? secrets[0])
   return {
     kind,
-    id: deriveId(engine, kind, publicKey, recipientBytes(engine, secrets[0])),
+    id: deriveId(engine, kind, publicKey, first),
     signingKey: SigningKey.make(encodeBase64(publicKey)),
-    recipient: Recipient.make(formatRecipient(recipientBytes(engine, newest))),
+    recipient: Recipient.make(formatRecipient(first)),
+    encryption: { version: rotation?.version ?? 1, recipient: Recipient.make(formatRecipient(newest)) },
     signingSeed: seed,
     ageIdentities: secrets.map(x25519Identity).reverse()
   }
@@ -107,7 +136,7 @@ export const nodeKeyRing = (
 /** A key ring from `secretKeysEntropyBytes` fresh bytes, which must not serve for anything else. */
 export const nodeKeyRingFrom = (engine: Engine, kind: NodeKind, entropyBytes: Uint8Array): NodeKeyRing => {
   const { encryptionSecret, signingSeed } = makeSecretKeys(entropyBytes)
-  return nodeKeyRing(engine, kind, signingSeed, [encryptionSecret])
+  return nodeKeyRing(engine, kind, signingSeed, [encryptionSecret], null)
 }
 
 const decodeKeyFile = Schema.decodeUnknownResult(Schema.fromJsonString(KeyFile), {
@@ -117,60 +146,100 @@ const decodeKeyFile = Schema.decodeUnknownResult(Schema.fromJsonString(KeyFile),
 const damaged =
   "it is damaged. Restore it from a backup, or remove it and enrol this node anew under a new id"
 
+/** What a key file says of keys there were before, or undefined where it contradicts itself. */
+const rotationOf = ({ decryption_keys, rotation }: KeyFile) => {
+  if (rotation === undefined) return decryption_keys.length === 1 ? null : undefined
+  const first = parseRecipient(rotation.first_recipient)
+  const isWhole =
+    rotation.retired_at_ms.length === decryption_keys.length - 1 && rotation.version >= decryption_keys.length
+  return isWhole && Result.isSuccess(first) ? { first: first.success, version: rotation.version } : undefined
+}
+
+interface Read {
+  readonly file: KeyFile
+  readonly ring: NodeKeyRing
+}
+
 /** Reads a key file's bytes. Messages never quote its content. */
-const parseKeyFile = (engine: Engine, kind: NodeKind, bytes: Uint8Array): NodeKeyRing | string => {
+const parseKeyFile = (engine: Engine, kind: NodeKind, bytes: Uint8Array): Read | string => {
   const decoded = decodeKeyFile(fromUtf8(bytes) ?? "")
   if (Result.isFailure(decoded)) return damaged
   const file = decoded.success
   if (file.kind !== kind)
     return `it holds the keys of a ${file.kind}, not of a ${kind}: use another state folder`
   const seed = decodeBase64(file.signing_seed)
+  const rotation = rotationOf(file)
   const [first, ...others] = file.decryption_keys.map(parseIdentity)
-  if (seed?.length !== ed25519KeyBytes || first === undefined) return damaged
+  if (seed?.length !== ed25519KeyBytes || first === undefined || rotation === undefined) return damaged
   const rest = others.filter((secret) => secret !== undefined)
   if (rest.length !== others.length) return damaged
-  const ring = nodeKeyRing(engine, kind, Redacted.make(seed), [first, ...rest])
-  return ring.id === file.id ? ring : damaged
+  const ring = nodeKeyRing(engine, kind, Redacted.make(seed), [first, ...rest], rotation)
+  return ring.id === file.id ? { file, ring } : damaged
 }
 
-const writeKeyFile = (
-  path: string,
-  engine: Engine,
-  kind: NodeKind,
-  entropyBytes: Uint8Array
-): NodeKeyRing => {
+const fileBytesOf = (file: KeyFile): Uint8Array => utf8(`${JSON.stringify(file, null, 2)}\n`)
+
+/** The key file after a rotation, or why there can be none now. */
+const rotated = (
+  { file, ring }: Read,
+  secret: Redacted.Redacted<Uint8Array>,
+  nowMs: number
+): KeyFile | string => {
+  const retired = [...(file.rotation?.retired_at_ms ?? []), nowMs]
+  const keptFrom = retired.findIndex((atMs) => nowMs - atMs < Limits.retiredKeyMs)
+  const keys = file.decryption_keys.slice(keptFrom)
+  if (keys.length >= maximumDecryptionKeys)
+    return `it holds ${keys.length} keys to which something may still be sealed: rotate again later`
+  return {
+    ...file,
+    decryption_keys: [...keys, Redacted.value(formatIdentity(secret))],
+    rotation: {
+      first_recipient: ring.recipient,
+      version: ring.encryption.version + 1,
+      retired_at_ms: retired.slice(keptFrom)
+    }
+  }
+}
+
+const writeKeyFile = (path: string, engine: Engine, kind: NodeKind, entropyBytes: Uint8Array): Read => {
   const { encryptionSecret, signingSeed } = makeSecretKeys(entropyBytes)
-  const ring = nodeKeyRing(engine, kind, signingSeed, [encryptionSecret])
-  const file: typeof KeyFile.Type = {
+  const ring = nodeKeyRing(engine, kind, signingSeed, [encryptionSecret], null)
+  const file: KeyFile = {
     type: "postern/node-keys/v1",
     kind,
     id: ring.id,
     signing_seed: encodeBase64(Redacted.value(signingSeed)),
     decryption_keys: [Redacted.value(formatIdentity(encryptionSecret))]
   }
-  createPrivateFile(path, utf8(`${JSON.stringify(file, null, 2)}\n`))
-  return ring
+  createPrivateFile(path, fileBytesOf(file))
+  return { file, ring }
 }
 
-/**
- * Reads the keys below the state folder, or makes them where there are none yet. Fails, and changes nothing, when
- * folder or file are open to others or the file is damaged.
- */
-export const loadNodeKeys = Effect.fnUntraced(function* (options: {
+interface KeyFolder {
   readonly stateFolder: string
   readonly kind: NodeKind
-}): Effect.fn.Return<NodeKeyRing, KeyFileError, Entropy | CryptoEngine> {
-  const { kind, stateFolder } = options
+}
+
+const keyPath = ({ stateFolder }: KeyFolder): string => join(stateFolder, "keys", "node.json")
+
+const attemptOn =
+  (path: string) =>
+  <A>(work: () => A) =>
+    Effect.try({ try: work, catch: (error) => new KeyFileError({ path, reason: errorText(error) }) })
+
+/** Reads the key file, or makes it where there is none yet. */
+const loadKeyFile = Effect.fnUntraced(function* (
+  folder: KeyFolder
+): Effect.fn.Return<Read, KeyFileError, Entropy | CryptoEngine> {
+  const { kind, stateFolder } = folder
   const engine = yield* CryptoEngine
   const entropy = yield* Entropy
-  const folder = join(stateFolder, "keys")
-  const path = join(folder, "node.json")
-  const attempt = <A>(work: () => A) =>
-    Effect.try({ try: work, catch: (error) => new KeyFileError({ path, reason: errorText(error) }) })
+  const path = keyPath(folder)
+  const attempt = attemptOn(path)
 
   const read = attempt(() => {
     requirePrivateFolder(stateFolder)
-    requirePrivateFolder(folder)
+    requirePrivateFolder(dirname(path))
     return readPrivateFile(path, keyFileBytes)
   })
   const present = yield* read
@@ -188,15 +257,61 @@ export const loadNodeKeys = Effect.fnUntraced(function* (options: {
     if (created !== undefined) return created
   }
   const bytes = present ?? (yield* read)
-  const ring = yield* attempt(() =>
+  const found = yield* attempt(() =>
     bytes === undefined ? "it vanished while it was read" : parseKeyFile(engine, kind, bytes)
   )
-  return typeof ring === "string" ? yield* new KeyFileError({ path, reason: ring }) : ring
+  return typeof found === "string" ? yield* new KeyFileError({ path, reason: found }) : found
 })
 
-/** Provides the keys below a state folder. */
-export const NodeKeysFile = (options: {
-  readonly stateFolder: string
-  readonly kind: NodeKind
-}): Layer.Layer<NodeKeys, KeyFileError, Entropy | CryptoEngine> =>
-  Layer.effect(NodeKeys, loadNodeKeys(options))
+/**
+ * Reads the keys below the state folder, or makes them where there are none yet. Fails, and changes nothing, when
+ * folder or file are open to others or the file is damaged.
+ */
+export const loadNodeKeys = (
+  folder: KeyFolder
+): Effect.Effect<NodeKeyRing, KeyFileError, Entropy | CryptoEngine> =>
+  Effect.map(loadKeyFile(folder), ({ ring }) => ring)
+
+/** A ring that always is the newest. */
+const following = (current: () => NodeKeyRing): NodeKeyRing => ({
+  kind: current().kind,
+  id: current().id,
+  signingKey: current().signingKey,
+  recipient: current().recipient,
+  signingSeed: current().signingSeed,
+  get encryption() {
+    return current().encryption
+  },
+  get ageIdentities() {
+    return current().ageIdentities
+  }
+})
+
+/** Provides the keys below a state folder, and the means to change the one that others encrypt to. */
+export const NodeKeysFile = (
+  folder: KeyFolder
+): Layer.Layer<NodeKeys | KeyRotation, KeyFileError, Entropy | CryptoEngine> =>
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const engine = yield* CryptoEngine
+      const entropy = yield* Entropy
+      const path = keyPath(folder)
+      let held = yield* loadKeyFile(folder)
+      const rotate = Effect.fnUntraced(function* (nowMs: number) {
+        const secret = Redacted.make(yield* entropy.bytes(x25519KeyBytes))
+        const file = rotated(held, secret, nowMs)
+        if (typeof file === "string") return yield* new KeyFileError({ path, reason: file })
+        const bytes = fileBytesOf(file)
+        // What could not be read at the next start is not written now.
+        const next = parseKeyFile(engine, folder.kind, bytes)
+        if (typeof next === "string") return yield* new KeyFileError({ path, reason: next })
+        yield* attemptOn(path)(() => replacePrivateFile(path, bytes))
+        held = next
+        return next.ring.encryption
+      })
+      return Context.make(
+        NodeKeys,
+        following(() => held.ring)
+      ).pipe(Context.add(KeyRotation, { rotate }))
+    })
+  )

@@ -5,7 +5,7 @@
  * @module
  */
 import { Result, type Schema } from "effect"
-import { DeviceKeyStatement, DeviceMark } from "../schemas/DeviceStatements.ts"
+import { DeviceStatement } from "../schemas/DeviceStatement.ts"
 import { Admission, EnrolmentRequest, Preauthorisation, type ServerIdentity } from "../schemas/Enrolment.ts"
 import type { DeviceId, Digest, KeyId, Recipient, ServerId, SigningKey } from "../schemas/Ids.ts"
 import { Receipt } from "../schemas/Receipt.ts"
@@ -56,7 +56,7 @@ const roleOf = (
 }
 
 /** What the schema cannot see: every key is a good one and stands under its own id; servers likewise. */
-const checkKeys = (engine: Engine, root: TrustRoot): Verdict<TrustRoot> => {
+export const checkKeys = (engine: Engine, root: TrustRoot): Verdict<TrustRoot> => {
   for (const [keyId, key] of Object.entries(root.keys)) {
     const publicKey = signingKeyBytes(key.public_key)
     if (publicKey === undefined)
@@ -217,7 +217,7 @@ export const verifyServerIdentity = (engine: Engine, identity: ServerIdentity): 
 /** What a device signs with its own key: `signingKey` is from the device book, never from the server. */
 const verifyByDevice = <A extends { readonly device: DeviceId }>(
   engine: Engine,
-  kind: "receipt" | "device_key" | "mark",
+  kind: "receipt" | "device_statement",
   schema: Schema.Codec<A, unknown>,
   owner: { readonly device: DeviceId; readonly signingKey: SigningKey },
   envelope: unknown
@@ -239,28 +239,20 @@ export const verifyReceipt = (
   envelope: unknown
 ): Verdict<Verified<Receipt>> => verifyByDevice(engine, "receipt", Receipt, { device, signingKey }, envelope)
 
-/** A device's new encryption key; that its recipient can be encrypted to is checked too. */
-export const verifyDeviceKey = (
+/** What a device says of itself; that its key can be encrypted to is checked too. */
+export const verifyDeviceStatement = (
   engine: Engine,
   device: DeviceId,
   signingKey: SigningKey,
   envelope: unknown
-): Verdict<Verified<DeviceKeyStatement>> => {
-  const verified = verifyByDevice(engine, "device_key", DeviceKeyStatement, { device, signingKey }, envelope)
+): Verdict<Verified<DeviceStatement>> => {
+  const owner = { device, signingKey }
+  const verified = verifyByDevice(engine, "device_statement", DeviceStatement, owner, envelope)
   if (Result.isFailure(verified)) return verified
   return Result.isSuccess(parseRecipient(verified.success.document.recipient))
     ? verified
     : refuse("malformed", "its recipient is not an acceptable age key")
 }
-
-/** Where a device says it stood. */
-export const verifyMark = (
-  engine: Engine,
-  device: DeviceId,
-  signingKey: SigningKey,
-  envelope: unknown
-): Verdict<Verified<DeviceMark>> =>
-  verifyByDevice(engine, "mark", DeviceMark, { device, signingKey }, envelope)
 
 /** What a statement must say to be the answer to a request. */
 export interface ExpectedStatement {

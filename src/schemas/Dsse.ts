@@ -25,14 +25,17 @@ export type DsseEnvelope = typeof DsseEnvelope.Type
 /** The payload types in use: `payloadType` of the envelope and the `type` member of the payload belong together. */
 export const PayloadTypes = {
   root: { payloadType: "application/vnd.postern.root+json", type: "postern/root/v1" },
+  key: { payloadType: "application/vnd.postern.key+json", type: "postern/key/v1" },
   enrolment: { payloadType: "application/vnd.postern.enrolment+json", type: "postern/enrolment/v1" },
   admission: { payloadType: "application/vnd.postern.admission+json", type: "postern/admission/v1" },
   preauthorisation: {
     payloadType: "application/vnd.postern.preauthorisation+json",
     type: "postern/preauthorisation/v1"
   },
-  device_key: { payloadType: "application/vnd.postern.device-key+json", type: "postern/device-key/v1" },
-  mark: { payloadType: "application/vnd.postern.mark+json", type: "postern/mark/v1" },
+  device_statement: {
+    payloadType: "application/vnd.postern.device-statement+json",
+    type: "postern/device-statement/v1"
+  },
   order: { payloadType: "application/vnd.postern.order+json", type: "postern/order/v1" },
   cancel: { payloadType: "application/vnd.postern.cancel+json", type: "postern/cancel/v1" },
   rollout: { payloadType: "application/vnd.postern.rollout+json", type: "postern/rollout/v1" },

@@ -38,6 +38,10 @@ export const Incarnation = Schema.String.check(Schema.isPattern(/^[a-z2-7]{26}$/
 )
 export type Incarnation = typeof Incarnation.Type
 
+/** Random name of one life of a device's program. 128 bits, base32. */
+export const LifeId = Schema.String.check(Schema.isPattern(/^[a-z2-7]{26}$/)).pipe(Schema.brand("LifeId"))
+export type LifeId = typeof LifeId.Type
+
 /** `sha256:` and 64 hexadecimal digits, lower case. */
 export const Digest = Schema.String.check(Schema.isPattern(/^sha256:[0-9a-f]{64}$/)).pipe(
   Schema.brand("Digest")

@@ -141,6 +141,12 @@ class DevicesGroup extends HttpApiGroup.make("devices")
       success: Ok,
       error: [...common, Refused]
     }),
+    /** An operator's signed acceptance beforehand: of whoever proves an invitation, or of a device id. */
+    HttpApiEndpoint.post("preauthorise", "/preauthorisations", {
+      payload: DsseEnvelope,
+      success: Ok,
+      error: [...common, Refused, Conflict]
+    }),
     HttpApiEndpoint.get("list", "/devices", {
       query: {
         status: Schema.optional(DeviceView.fields.status),

@@ -6,7 +6,7 @@ import { Clock, Effect, Option, Result, Schema } from "effect"
 import { openUnverified } from "../../crypto/Documents.ts"
 import type { Engine } from "../../crypto/Engine.ts"
 import { type ClaimedRequest, isBodyOf, readClaim, verifyClaim } from "../../crypto/RequestSignature.ts"
-import { signingKeyBytes } from "../../crypto/Trust.ts"
+import { signingKeyBytes, verifyEnrolment } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetStore } from "../../ports/FleetStore.ts"
 import { EnrolmentRequest } from "../../schemas/Enrolment.ts"
@@ -92,11 +92,25 @@ const timeFlaw = (createdSeconds: number, nowMs: number, startedMs: number): Dev
     : null
 }
 
+/** Whether operators know who enrols: by an earlier decision, or by an invitation of theirs that it proves. */
+const makeVouching = Effect.gen(function* () {
+  const store = yield* FleetStore
+  const engine = yield* CryptoEngine
+  return Effect.fnUntraced(function* (device: DeviceId, document: unknown, nowMs: number) {
+    const row = yield* refusing(store.device(device))
+    if (row !== null && row.status !== "pending") return true
+    const verified = verifyEnrolment(engine, document)
+    const invitation = Result.isSuccess(verified) ? verified.success.document.invitation : null
+    return invitation !== null && (yield* refusing(store.invitationValid(invitation.id, nowMs)))
+  })
+})
+
 /** Builds the check. Its memory of nonces is this server life's own. */
 export const makeAuthentication = Effect.gen(function* () {
   const engine = yield* CryptoEngine
   const authoritiesOf = makeAuthorities()
   const keyOf = yield* makeKeys(keptKeys)
+  const isVouchedFor = yield* makeVouching
   const startedMs = yield* Clock.currentTimeMillis
   const keepMs = 2 * Limits.requestClockSkewMs
   const known = new Nonces({ maximum: Limits.requestNonces, maximumPerKey: noncesPerDevice, keepMs })
@@ -136,7 +150,8 @@ export const makeAuthentication = Effect.gen(function* () {
     if (!verifyClaim(engine, claim.request, key)) {
       return yield* refuse("bad_signature", "the signature does not fit the device's key")
     }
-    const nonces = Option.isSome(enrolment) ? strangers : known
+    const isKnown = Option.isNone(enrolment) || (yield* isVouchedFor(claim.device, enrolment.value, nowMs))
+    const nonces = isKnown ? known : strangers
     const taken = nonces.take(claim.device, claim.request.nonce, nowMs)
     if (taken === "replayed") return yield* refuse("replayed_nonce", "a request with this nonce came before")
     if (taken === "full") return yield* refuse("overloaded", "too many requests lately: try again later")

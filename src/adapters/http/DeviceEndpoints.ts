@@ -1,5 +1,5 @@
 /** What each signed endpoint of the device API does, once it is known who asks. */
-import { Clock, Deferred, Duration, Effect, Result, type Schema } from "effect"
+import { Clock, Deferred, Duration, Effect, Result, type Schema, Stream } from "effect"
 import { BlobStore } from "../../ports/BlobStore.ts"
 import { FleetStore } from "../../ports/FleetStore.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
@@ -91,6 +91,20 @@ const requireAccepted = (actors: ServerActors, device: DeviceId) =>
     )
   )
 
+/** A transfer is looked at again after so many bytes. */
+const lookAgainBytes = 512 * 1024
+
+/** Cuts a transfer off once the device is turned away. */
+const whileAccepted = <E>(actors: ServerActors, device: DeviceId, bytes: Stream.Stream<Uint8Array, E>) => {
+  let sentBytes = 0
+  return Stream.mapEffect(bytes, (part): Effect.Effect<Uint8Array, E | DeviceRefusal> => {
+    sentBytes += part.length
+    if (sentBytes < lookAgainBytes) return Effect.succeed(part)
+    sentBytes = 0
+    return Effect.as(requireAccepted(actors, device), part)
+  })
+}
+
 const reportEndpoints = (actors: ServerActors) => ({
   progress: Effect.fnUntraced(function* ({ body, device }: Proven) {
     const { events } = yield* decode(ProgressReport, body)
@@ -121,6 +135,8 @@ const resultEndpoints = (actors: ServerActors) =>
       yield* requireAccepted(actors, device)
       const job = yield* refusing(store.job(order))
       if (job?.device !== device) return yield* refuse("not_found", "the device has no such order")
+      if (job.resultsPruned !== null)
+        return yield* refuse("gone", "the order's results are not kept any more")
     })
     const announce = (order: OrderId) => Effect.ignore(actors.jobWatch.tell("Changed", { orders: [order] }))
 
@@ -173,7 +189,7 @@ const resultEndpoints = (actors: ServerActors) =>
           digest,
           offset,
           sizeBytes,
-          body: { lengthBytes: sizeBytes - offset, bytes }
+          body: { lengthBytes: sizeBytes - offset, bytes: whileAccepted(actors, device, bytes) }
         } as const
       })
     }

@@ -8,17 +8,17 @@ import type { SystemInspection } from "../../kernel/index.ts"
 import { BlobStore } from "../../ports/BlobStore.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetStore, type JobRow } from "../../ports/FleetStore.ts"
-import { FleetTrust } from "../../ports/FleetTrust.ts"
-import { Identity } from "../../ports/Identity.ts"
+import { RetentionStore } from "../../ports/RetentionStore.ts"
 import type { DsseEnvelope } from "../../schemas/Dsse.ts"
-import type { DeviceId, Digest, OrderId, ServerId } from "../../schemas/Ids.ts"
+import type { DeviceId, Digest, OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { Conflict, ManagementApi, NotFound, Refused } from "../../schemas/ManagementApi.ts"
-import { software } from "../../schemas/Version.ts"
+import { Gone } from "../../schemas/ManagementErrors.ts"
 import { isFinal, WorkOrder } from "../../schemas/WorkOrder.ts"
 import { requireRole } from "./ManagementAccess.ts"
-import { orUnavailable } from "./ManagementFailures.ts"
-import { deviceView, jobView, laggardView } from "./ManagementViews.ts"
+import { orStorageFull, orUnavailable } from "./ManagementFailures.ts"
+import { deviceView, jobView, seenWithinMs } from "./ManagementViews.ts"
+import { cursorAt, deviceBehind, jobBehind, pageSize } from "./Pages.ts"
 import type { ServerActors } from "./ServerActors.ts"
 import { makeJobWaiting } from "./Waiting.ts"
 
@@ -27,6 +27,10 @@ export interface ManagementOptions {
   readonly inspect: Effect.Effect<SystemInspection>
   readonly startedAtMs: number
   readonly pollSleepMs: number
+  /** Of one token. */
+  readonly requestsPerMinute: number
+  /** All figures in Prometheus' text format. */
+  readonly metrics: Effect.Effect<string>
   /** Resolves when the API is about to stop: requests that wait are then answered with what there is. */
   readonly stopping: Effect.Effect<void>
 }
@@ -37,54 +41,11 @@ const chunksPerPage = 32
 
 const atMost = (asked: number, maximum: number): number => Math.min(Math.max(1, asked), maximum)
 
-export const ServerHandlers = (options: ManagementOptions) =>
-  HttpApiBuilder.group(ManagementApi, "server", (handlers) =>
-    Effect.gen(function* () {
-      const store = yield* FleetStore
-      const identity = yield* Identity
-      const trust = yield* FleetTrust
-      const registrar = options.actors.registrar
-      return handlers.handleAll({
-        status: Effect.fnUntraced(function* () {
-          const counts = yield* orUnavailable(store.counts)
-          const root = trust.current()?.root
-          return {
-            server: identity.id as ServerId,
-            software,
-            time_ms: yield* Clock.currentTimeMillis,
-            started_at_ms: options.startedAtMs,
-            root_version: root?.version ?? null,
-            root_expires_at_ms: root?.expires_at_ms ?? null,
-            ...counts
-          }
-        }),
-        actors: () => options.inspect,
-        roots: ({ query }) =>
-          Effect.map(orUnavailable(store.roots(Math.max(1, query.from), 16)), (roots) => ({ roots })),
-        publishRoot: Effect.fnUntraced(function* ({ payload }) {
-          const actor = yield* requireRole("admin")
-          yield* orUnavailable(registrar.ask("PublishRoot", { envelope: payload, actor }))
-          return { ok: true } as const
-        }),
-        laggards: Effect.fnUntraced(function* ({ query }) {
-          const version = trust.current()?.root.version ?? null
-          if (version === null) return { root_version: null, count: 0, devices: [] }
-          const limit = atMost(query.limit, Limits.pageItems)
-          const { count, devices } = yield* orUnavailable(store.laggards(version, limit))
-          return { root_version: version, count, devices: devices.map(laggardView) }
-        }),
-        audit: ({ query }) =>
-          Effect.map(orUnavailable(store.audit(atMost(query.limit, Limits.pageItems))), (rows) => ({
-            entries: rows.map(({ action, actor, atMs, subject }) => ({ at_ms: atMs, actor, action, subject }))
-          }))
-      })
-    })
-  )
-
 export const DeviceHandlers = (options: ManagementOptions) =>
   HttpApiBuilder.group(ManagementApi, "devices", (handlers) =>
     Effect.gen(function* () {
       const store = yield* FleetStore
+      const retention = yield* RetentionStore
       const registrar = options.actors.registrar
       const find = Effect.fnUntraced(function* (device: DeviceId) {
         const row = yield* orUnavailable(store.device(device))
@@ -96,10 +57,30 @@ export const DeviceHandlers = (options: ManagementOptions) =>
           yield* orUnavailable(registrar.ask("Invite", { ...payload, actor }))
           return { ok: true } as const
         }),
+        preauthorise: Effect.fnUntraced(function* ({ payload }) {
+          const actor = yield* requireRole("operator")
+          yield* orUnavailable(registrar.ask("Preauthorise", { envelope: payload, actor }))
+          return { ok: true } as const
+        }),
         list: Effect.fnUntraced(function* ({ query }) {
-          const rows = yield* orUnavailable(store.devices({ status: query.status, limit: Limits.pageItems }))
           const nowMs = yield* Clock.currentTimeMillis
-          return { devices: rows.map((row) => deviceView(row, nowMs, options.pollSleepMs)) }
+          const heardMs = nowMs - seenWithinMs(options.pollSleepMs)
+          const limit = pageSize(query.limit)
+          const rows = yield* orUnavailable(
+            store.devices({
+              status: query.status,
+              namePrefix: query.name_prefix,
+              seenSinceMs: query.online === "true" ? heardMs : undefined,
+              unseenSinceMs: query.online === "false" ? heardMs : undefined,
+              after: yield* deviceBehind(query.after),
+              limit: limit + 1
+            })
+          )
+          const page = rows.slice(0, limit)
+          return {
+            devices: page.map((row) => deviceView(row, nowMs, options.pollSleepMs)),
+            next: rows.length > limit ? cursorAt(page.at(-1), (row) => [row.enrolledAtMs, row.device]) : null
+          }
         }),
         show: Effect.fnUntraced(function* ({ params }) {
           return deviceView(yield* find(params.device), yield* Clock.currentTimeMillis, options.pollSleepMs)
@@ -117,8 +98,12 @@ export const DeviceHandlers = (options: ManagementOptions) =>
         }),
         receipts: Effect.fnUntraced(function* ({ params, query }) {
           yield* find(params.device)
+          const cut = yield* orUnavailable(retention.receiptCut(params.device))
           const rows = yield* orUnavailable(store.receipts(params.device, query.from, receiptsPerPage))
-          return { receipts: rows.map(({ digest, envelope, number }) => ({ number, digest, envelope })) }
+          return {
+            receipts: rows.map(({ digest, envelope, number }) => ({ number, digest, envelope })),
+            pruned_below: cut?.belowNumber ?? null
+          }
         }),
         health: Effect.fnUntraced(function* ({ params, query }) {
           yield* find(params.device)
@@ -144,6 +129,7 @@ const makeTransfers = Effect.gen(function* () {
             ? Effect.succeed(error.receivedBytes)
             : Effect.fail(new Conflict({ code: "payload_conflict", message: error.reason }))
         ),
+        orStorageFull,
         orUnavailable
       )
       return { received_bytes: received, complete: received === total }
@@ -169,6 +155,18 @@ const makeTransfers = Effect.gen(function* () {
     })
   }
 })
+
+/** Fails where the job's output and artifacts were dropped. */
+const requireResults = ({ resultsPruned }: JobRow): Effect.Effect<void, Gone> =>
+  resultsPruned === null
+    ? Effect.void
+    : Effect.fail(
+        new Gone({
+          message: `the results of this job were dropped ${resultsPruned.why === "age" ? "for their age" : "to make room for newer ones"}`,
+          pruned_at_ms: resultsPruned.atMs,
+          why: resultsPruned.why
+        })
+      )
 
 /** Hands an order to the actor of the device it is for, and gives its id. */
 const makeSubmission = (actors: ServerActors) =>
@@ -205,15 +203,29 @@ export const JobHandlers = (options: ManagementOptions) =>
           return yield* Effect.map(
             waitFor(id, 0, () => true),
             jobView
-          ).pipe(Effect.catchTag("NotFound", (error) => Effect.fail(new Refused({ message: error.message }))))
+          ).pipe(
+            Effect.catchTag(["NotFound", "Gone"], (error) =>
+              Effect.fail(new Refused({ message: error.message }))
+            )
+          )
         }),
         list: Effect.fnUntraced(function* ({ query }) {
+          const limit = pageSize(query.limit)
           const filter = {
             device: query.device ?? null,
             open: query.open === "true",
-            limit: Limits.pageItems
+            state: query.state,
+            sinceMs: query.since_ms,
+            untilMs: query.until_ms,
+            after: yield* jobBehind(query.after),
+            limit: limit + 1
           }
-          return { jobs: (yield* orUnavailable(store.jobs(filter))).map(jobView) }
+          const rows = yield* orUnavailable(store.jobs(filter))
+          const page = rows.slice(0, limit)
+          return {
+            jobs: page.map(jobView),
+            next: rows.length > limit ? cursorAt(page.at(-1), (row) => [row.submittedAtMs, row.id]) : null
+          }
         }),
         show: ({ params, query }) =>
           Effect.map(
@@ -228,6 +240,7 @@ export const JobHandlers = (options: ManagementOptions) =>
           const { from } = query
           const isEnough = (job: JobRow) => job.outputChunks > from || isFinal(job.state)
           const job = yield* waitFor(params.id, query.wait_ms ?? 0, isEnough)
+          yield* requireResults(job)
           const chunks = yield* orUnavailable(store.output(params.id, from, chunksPerPage))
           return {
             chunks: chunks.map(({ bytes, sequence }) => ({ sequence, data: encodeBase64(bytes) })),
@@ -236,7 +249,7 @@ export const JobHandlers = (options: ManagementOptions) =>
           }
         }),
         artifacts: Effect.fnUntraced(function* ({ params, query }) {
-          yield* waitFor(params.id, 0, () => true)
+          yield* requireResults(yield* waitFor(params.id, 0, () => true))
           return yield* transfers.artifacts(params.id, query.offset)
         }),
         cancel: Effect.fnUntraced(function* ({ params, payload }) {

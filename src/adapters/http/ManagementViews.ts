@@ -13,6 +13,8 @@ export const deviceView = (row: DeviceRow, nowMs: number, pollSleepMs: number): 
   name: row.name as DeviceView["name"],
   enrolment: row.enrolment,
   admission: row.admission,
+  preauthorisation: row.admission === null ? row.preauthorisation : null,
+  statement: row.statement,
   enrolled_at_ms: row.enrolledAtMs,
   last_seen_at_ms: row.lastSeenAtMs,
   online: row.lastSeenAtMs !== null && nowMs - row.lastSeenAtMs <= seenWithinMs(pollSleepMs),

@@ -49,6 +49,9 @@ export const makeFleetStore = (
     addInvitation: ask("addInvitation"),
     invitationValid: ask("invitationValid"),
     enrol: (request, envelope, atMs) => enrol(request, envelope, atMs, options.maximumDevices),
+    preauthorise: ask("preauthorise"),
+    preauthorisation: ask("preauthorisation"),
+    admitBeforehand: ask("admitBeforehand"),
     admit: ask("admit"),
     device: ask("device"),
     devices: ask("devices"),
@@ -100,7 +103,9 @@ const makeRetentionStore = (fleet: DatabaseHost<RetentionMethods>): RetentionSto
     pruneEnrolments: ask("pruneEnrolments"),
     prunedJob: ask("prunedJob"),
     receiptCut: ask("receiptCut"),
-    amounts: Effect.suspend(() => ask("amounts")())
+    amounts: Effect.suspend(() => ask("amounts")()),
+    restored: Effect.suspend(() => ask("restored")()),
+    noteRestored: ask("noteRestored")
   }
 }
 

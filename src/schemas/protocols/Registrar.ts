@@ -16,7 +16,7 @@ export class NoRoot extends Schema.TaggedError<NoRoot>()("NoRoot", {}) {
 /** Too many devices wait already, or the fleet has its maximum. */
 export class EnrolmentFull extends Schema.TaggedError<EnrolmentFull>()("EnrolmentFull", {}) {
   override get message(): string {
-    return "too many devices wait to be accepted: try again later, or use an invitation"
+    return "too many devices ask to be let in: try again later, or use an invitation"
   }
 }
 
@@ -30,6 +30,11 @@ export const RegistrarProtocol = RpcGroup.make(
   Rpc.make("Admit", {
     payload: { device: DeviceId, envelope: DsseEnvelope, actor: Schema.String },
     error: Schema.Union([NotFound, Refused, Conflict, Unavailable])
+  }),
+  /** An acceptance signed beforehand, for whoever proves an invitation or for a device id. */
+  Rpc.make("Preauthorise", {
+    payload: { envelope: DsseEnvelope, actor: Schema.String },
+    error: Schema.Union([Refused, Conflict, Unavailable])
   }),
   Rpc.make("Invite", {
     payload: { id: InvitationId, expires_at_ms: TimestampMs, actor: Schema.String },

@@ -39,6 +39,7 @@ export class ScriptedServer {
   online = true
   roots: Array<DsseEnvelope> = [firstRootEnvelope.envelope]
   admission: DsseEnvelope | null = null
+  preauthorisation: DsseEnvelope | null = null
   status: "pending" | "accepted" | "rejected" | "revoked" = "pending"
   objection: "ledger_rolled_back" | "cloned" | "not_enrolled" | null = null
   sleepMs = 0
@@ -169,7 +170,8 @@ export class ScriptedServer {
       enrol: (request) =>
         answer(() => {
           this.enrolments.push(request)
-          return { status: this.status, admission: this.admission }
+          const { admission, preauthorisation, status } = this
+          return { status, admission, preauthorisation }
         }),
       poll: (request) =>
         Effect.gen({ self: this }, function* () {

@@ -1,0 +1,163 @@
+/** What the management API shows: devices, jobs, tokens, the server itself. */
+import { Schema } from "effect"
+import { HighWater } from "./DeviceApi.ts"
+import { Base64, DsseEnvelope } from "./Dsse.ts"
+import { Count, DeviceId, Digest, Incarnation, Name, OrderId, ServerId, TimestampMs } from "./Ids.ts"
+import { LaneName, OrderState } from "./WorkOrder.ts"
+
+/** viewer: read. operator: submit, cancel, admit. admin: also roots and invitations. Each includes the one before. */
+export const Role = Schema.Literals(["viewer", "operator", "admin"])
+export type Role = typeof Role.Type
+
+export const DeviceView = Schema.Struct({
+  device: DeviceId,
+  status: Schema.Literals(["pending", "accepted", "rejected", "revoked"]),
+  name: Schema.NullOr(Name),
+  /** As the device signed it: the CLI takes keys and claim code from here, after checking the signature. */
+  enrolment: DsseEnvelope,
+  admission: Schema.NullOr(DsseEnvelope),
+  /** What an operator signed beforehand, where the device was let in by that and nothing was decided since. */
+  preauthorisation: Schema.NullOr(DsseEnvelope),
+  /** The device's own word, signed by it: where it stands, and the key to encrypt to. */
+  statement: Schema.NullOr(DsseEnvelope),
+  enrolled_at_ms: TimestampMs,
+  last_seen_at_ms: Schema.NullOr(TimestampMs),
+  /** Whether it is polling now. */
+  online: Schema.Boolean,
+  incarnation: Schema.NullOr(Incarnation),
+  high_water: Schema.NullOr(HighWater),
+  blocked: Schema.NullOr(Schema.String),
+  /** Codes of what is weaker on the device than it should be, as its last poll told. */
+  degraded: Schema.Array(Schema.String),
+  last_receipt: Count,
+  /** Version of the trust root it held at its last poll. */
+  root_version: Schema.NullOr(Count)
+})
+export type DeviceView = typeof DeviceView.Type
+
+export const JobView = Schema.Struct({
+  id: OrderId,
+  device: DeviceId,
+  lane: LaneName,
+  counter: Count,
+  digest: Digest,
+  state: OrderState,
+  version: Count,
+  reason: Schema.NullOr(Schema.String),
+  done_bytes: Schema.NullOr(Count),
+  total_bytes: Schema.NullOr(Count),
+  submitted_at_ms: TimestampMs,
+  submitted_by: Schema.String,
+  changed_at_ms: TimestampMs,
+  expires_at_ms: TimestampMs,
+  deadline_at_ms: TimestampMs,
+  cancel_requested: Schema.Boolean,
+  output_chunks: Count,
+  artifact_bytes: Count,
+  /** When output and artifacts were dropped, or null while they are kept. */
+  results_pruned_at_ms: Schema.NullOr(TimestampMs),
+  order: DsseEnvelope,
+  receipt: Schema.NullOr(DsseEnvelope)
+})
+export type JobView = typeof JobView.Type
+
+/** What the server keeps, as of its last look. */
+export const StorageView = Schema.Struct({
+  measured_at_ms: TimestampMs,
+  database_bytes: Count,
+  payload_files: Count,
+  payload_bytes: Count,
+  artifact_files: Count,
+  artifact_bytes: Count,
+  output_bytes: Count,
+  jobs: Count,
+  receipts: Count,
+  audit_entries: Count,
+  free_bytes: Schema.NullOr(Count)
+})
+export type StorageView = typeof StorageView.Type
+
+export const ServerStatus = Schema.Struct({
+  server: ServerId,
+  software: Schema.String,
+  time_ms: TimestampMs,
+  started_at_ms: TimestampMs,
+  root_version: Schema.NullOr(Count),
+  root_expires_at_ms: Schema.NullOr(TimestampMs),
+  devices: Schema.Record(Schema.String, Count),
+  jobs: Schema.Record(Schema.String, Count),
+  /** Null until the first look after a start. */
+  storage: Schema.NullOr(StorageView),
+  /** When this state was restored from a backup, and of when that is; null where it never was. */
+  restored: Schema.NullOr(Schema.Struct({ at_ms: TimestampMs, backup_at_ms: TimestampMs }))
+})
+export type ServerStatus = typeof ServerStatus.Type
+
+export const SequenceView = Schema.Struct({
+  next_counter: Count,
+  previous: Schema.NullOr(Digest),
+  root_version: Count
+})
+
+export const OutputPage = Schema.Struct({
+  chunks: Schema.Array(Schema.Struct({ sequence: Count, data: Base64 })),
+  state: OrderState,
+  version: Count
+})
+export type OutputPage = typeof OutputPage.Type
+
+export const ReceiptPage = Schema.Struct({
+  receipts: Schema.Array(Schema.Struct({ number: Count, digest: Digest, envelope: DsseEnvelope })),
+  /** Receipts below this number are not kept any more; null while all are there. */
+  pruned_below: Schema.NullOr(Count)
+})
+
+export const LaggardPage = Schema.Struct({
+  root_version: Schema.NullOr(Count),
+  /** All of them, also those that are not in the list. */
+  count: Count,
+  devices: Schema.Array(
+    Schema.Struct({
+      device: DeviceId,
+      name: Schema.NullOr(Name),
+      root_version: Schema.NullOr(Count),
+      last_seen_at_ms: Schema.NullOr(TimestampMs)
+    })
+  )
+})
+export type LaggardPage = typeof LaggardPage.Type
+
+export const AuditPage = Schema.Struct({
+  entries: Schema.Array(
+    Schema.Struct({
+      id: Count,
+      at_ms: TimestampMs,
+      actor: Schema.String,
+      action: Schema.String,
+      subject: Schema.String
+    })
+  ),
+  /** For `before`, to get the next page; null on the last one. */
+  next: Schema.NullOr(Count)
+})
+
+/** Where a page ends, as the server wrote it; given back as `after`. */
+export const Cursor = Schema.String.check(Schema.isMaxLength(200))
+
+/** The next page begins behind this; null on the last one. */
+export const nextPage = Schema.NullOr(Cursor)
+
+export const TokenView = Schema.Struct({
+  name: Name,
+  role: Role,
+  created_at_ms: TimestampMs,
+  created_by: Schema.String,
+  /** Null: it counts until it is revoked. */
+  expires_at_ms: Schema.NullOr(TimestampMs),
+  /** To the minute; null when it never was. */
+  last_used_at_ms: Schema.NullOr(TimestampMs)
+})
+export type TokenView = typeof TokenView.Type
+
+/** A token that was just made, shown this once. */
+export const MadeToken = Schema.Struct({ ...TokenView.fields, token: Schema.String })
