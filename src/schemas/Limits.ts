@@ -112,7 +112,7 @@ export const Limits = {
   enrolmentsPerSecond: 10,
   /** A device's encryption key is kept so long after the next one was made: all that was sealed to it has expired. */
   retiredKeyMs: 180 * DAY,
-  groups: 16,
+  groups: 256,
 
   /** Rollouts. Their devices and some operators are the recipients of one age file. */
   rolloutDevices: 256,

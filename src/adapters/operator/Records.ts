@@ -23,6 +23,7 @@ import {
 } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { Receipt } from "../../schemas/Receipt.ts"
+import { RolloutId } from "../../schemas/Rollout.ts"
 import { ServerAddress } from "../../schemas/TrustRoot.ts"
 import { LaneName } from "../../schemas/WorkOrder.ts"
 
@@ -100,6 +101,8 @@ export const SentOrder = Schema.Struct({
   /** Whether a server took it. An order that none took is void: its counter serves again. */
   submitted: Schema.Boolean,
   deadline_at_ms: TimestampMs,
+  /** The rollout it belongs to: its place lies far above the device's other orders. */
+  rollout: Schema.optionalKey(RolloutId),
   /** The receipt, once it was verified here: whatever a server says later, this one counts. */
   receipt: Schema.NullOr(Schema.Struct({ digest: Digest, document: Receipt }))
 })

@@ -11,6 +11,7 @@ import { OperatorHome, readJson, writeJson } from "../../adapters/operator/Opera
 import type { OperatorKeys } from "../../adapters/operator/OperatorKeys.ts"
 import { forgottenBy } from "../../adapters/operator/ReceiptChain.ts"
 import { type DeviceRecord, SentOrder, sentOrderFile } from "../../adapters/operator/Records.ts"
+import type { PlannedPlace } from "../../adapters/operator/RolloutRecords.ts"
 import { verifyPastOrder } from "../../adapters/operator/TrustStore.ts"
 import { uuidV7 } from "../../crypto/Unguessable.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
@@ -65,6 +66,8 @@ export interface OrderPlan {
   readonly lifetimeMs: number
   readonly deadlineMs: number
   readonly sealed: boolean
+  /** Where a rollout planned the order; null for one that stands alone. */
+  readonly rollout: PlannedPlace | null
 }
 
 /** An order's terms from the command line. */
@@ -85,7 +88,8 @@ export const planOrder = (
       lane: flags.service ? "service" : "job",
       lifetimeMs: flags.expires,
       deadlineMs,
-      sealed: flags.sealed
+      sealed: flags.sealed,
+      rollout: null
     } satisfies OrderPlan
   })
 
@@ -108,15 +112,15 @@ export const signOrder = (keys: OperatorKeys, plan: OrderPlan, place: Place) =>
     ]
     const order: WorkOrder = {
       type: "postern/order/v1",
-      id: OrderId.make(yield* uuidV7(yield* Entropy)),
+      id: plan.rollout?.order ?? OrderId.make(yield* uuidV7(yield* Entropy)),
       device: plan.device,
       lane: plan.lane,
       counter: place.counter,
       previous: place.previous,
       root_version: root.version,
       issued_at_ms: nowMs,
-      expires_at_ms: nowMs + plan.lifetimeMs,
-      deadline_at_ms: nowMs + plan.deadlineMs,
+      expires_at_ms: plan.rollout?.expiresAtMs ?? nowMs + plan.lifetimeMs,
+      deadline_at_ms: plan.rollout?.expiresAtMs ?? nowMs + plan.deadlineMs,
       payload: plan.payload,
       results_to: readers
     }
@@ -132,6 +136,7 @@ export const signOrder = (keys: OperatorKeys, plan: OrderPlan, place: Place) =>
       name: plan.name,
       submitted: false,
       deadline_at_ms: order.deadline_at_ms,
+      ...(plan.rollout === null ? {} : { rollout: plan.rollout.id }),
       receipt: null
     }
     yield* writeJson(sentOrderFile(order.id), SentOrder, sent)
@@ -191,7 +196,11 @@ export const placeBehindPending = (device: DeviceId, place: Place) =>
     for (const name of yield* home.list("orders")) {
       const sent = yield* readJson(`orders/${name}`, SentOrder)
       const isPending =
-        sent !== undefined && sent.device === device && !sent.submitted && sent.deadline_at_ms > nowMs
+        sent !== undefined &&
+        sent.device === device &&
+        sent.rollout === undefined &&
+        !sent.submitted &&
+        sent.deadline_at_ms > nowMs
       if (isPending && sent.counter >= last.counter)
         last = { counter: sent.counter + 1, previous: sent.digest }
     }
@@ -223,6 +232,8 @@ export const sendOrder = (sent: SentOrder, rootVersion: number) =>
       client.call("submit the order", (api) => api.jobs.submit({ payload: sent.envelope }))
     )
     yield* writeJson(sentOrderFile(sent.order), SentOrder, { ...sent, submitted: true })
+    // One that waits for its phase is not the device's last: others pass below it.
+    if (sent.rollout !== undefined) return view
     yield* changeDeviceRecord(sent.device, (record) =>
       record.last_order === null || record.last_order.counter < sent.counter
         ? { ...record, last_order: { root_version: rootVersion, counter: sent.counter, digest: sent.digest } }
@@ -240,7 +251,10 @@ export const submitOrder = (keys: OperatorKeys, plan: OrderPlan) =>
     const once = Effect.gen(function* () {
       const record = yield* deviceRecord(plan.device)
       if (record === undefined) return yield* failure(`${plan.device} is no longer in the device book`)
-      const sent = yield* signOrder(keys, plan, yield* nextPlace(record))
+      const place = yield* nextPlace(record)
+      const isPlanned = plan.rollout !== null
+      const counter = isPlanned ? place.counter + Limits.rolloutReserve : place.counter
+      const sent = yield* signOrder(keys, plan, { ...place, counter })
       const result = yield* Effect.result(sendOrder(sent, root.version))
       if (Result.isSuccess(result)) return result.success
       const problem = result.failure
