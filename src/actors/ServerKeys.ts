@@ -5,6 +5,7 @@ import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
 import { RecorderProtocol } from "../schemas/protocols/Recorder.ts"
 import { RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
+import { RetentionProtocol } from "../schemas/protocols/Retention.ts"
 import { RolloutProtocol } from "../schemas/protocols/Rollout.ts"
 import { RolloutsProtocol } from "../schemas/protocols/Rollouts.ts"
 import { RootWatchProtocol } from "../schemas/protocols/RootWatch.ts"
@@ -13,6 +14,7 @@ export const RegistrarKey = ActorKey.make("registrar", RegistrarProtocol)
 export const JobWatchKey = ActorKey.make("job-watch", JobWatchProtocol)
 export const RecorderKey = ActorKey.make("recorder", RecorderProtocol)
 export const RootWatchKey = ActorKey.make("root-watch", RootWatchProtocol)
+export const RetentionKey = ActorKey.make("retention", RetentionProtocol)
 export const HttpGatewayKey = ActorKey.make("http", GatewayProtocol)
 export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
 export const RolloutsKey = ActorKey.make("rollout-keeper", RolloutsProtocol)

@@ -8,7 +8,9 @@ import type { Digest, OrderId } from "../schemas/Ids.ts"
 
 export class BlobError extends Schema.TaggedError<BlobError>()("BlobError", {
   operation: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  /** Whether it is only that the disk has no room. */
+  full: Schema.Boolean
 }) {}
 
 /** The blob is not there, or not complete. */
@@ -27,6 +29,14 @@ export class BlobConflict extends Schema.TaggedError<BlobConflict>()("BlobConfli
 export type BlobName =
   | { readonly kind: "payload"; readonly digest: Digest }
   | { readonly kind: "artifacts"; readonly order: OrderId }
+
+/** A file as it lies there. */
+export interface StoredBlob {
+  readonly name: BlobName
+  readonly sizeBytes: number
+  /** When it was last written, or last asked to be. */
+  readonly changedAtMs: number
+}
 
 export class BlobStore extends Context.Service<
   BlobStore,
@@ -50,6 +60,11 @@ export class BlobStore extends Context.Service<
       { readonly sizeBytes: number; readonly bytes: Stream.Stream<Uint8Array, BlobError> },
       BlobError | BlobMissing
     >
-    readonly remove: (name: BlobName) => Effect.Effect<void, BlobError>
+    /** Removes a blob, or what there is of it; with `unchangedSinceMs` only if nobody wrote it after that. */
+    readonly remove: (name: BlobName, unchangedSinceMs?: number) => Effect.Effect<void, BlobError>
+    /** All files of a kind, complete or not. */
+    readonly list: (kind: BlobName["kind"]) => Effect.Effect<ReadonlyArray<StoredBlob>, BlobError>
+    /** Room on the disk for more, in bytes; null where there is no telling. */
+    readonly freeBytes: Effect.Effect<number | null>
   }
 >()("postern/ports/BlobStore") {}

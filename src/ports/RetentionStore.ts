@@ -26,6 +26,11 @@ export interface ReceiptCut {
   readonly prunedAtMs: number
 }
 
+export interface Restoration {
+  readonly atMs: number
+  readonly backupAtMs: number
+}
+
 export class RetentionStore extends Context.Service<
   RetentionStore,
   {
@@ -83,5 +88,8 @@ export class RetentionStore extends Context.Service<
     /** Where the present chain of a device begins, or null when nothing of it was dropped. */
     readonly receiptCut: (device: DeviceId) => Effect.Effect<ReceiptCut | null, StoreError>
     readonly amounts: Effect.Effect<StoredAmounts, StoreError>
+    /** When this state was restored from a backup, and of when that was; null where it never was. */
+    readonly restored: Effect.Effect<Restoration | null, StoreError>
+    readonly noteRestored: (restoration: Restoration) => Effect.Effect<void, StoreError>
   }
 >()("postern/ports/RetentionStore") {}

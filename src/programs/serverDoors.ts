@@ -37,12 +37,14 @@ export interface HttpDoorOptions {
   readonly startedAtMs: number
   /** The running tree, once it runs. */
   readonly inspect: Effect.Effect<SystemInspection>
+  /** All figures, for Prometheus. */
+  readonly metrics: Effect.Effect<string>
   /** Told each time the port is open. */
   readonly listening: (origin: string) => Effect.Effect<void>
 }
 
 /** Both APIs on one HTTP port. */
-export const httpDoor = ({ config, inspect, listening, startedAtMs }: HttpDoorOptions) => {
+export const httpDoor = ({ config, inspect, listening, metrics, startedAtMs }: HttpDoorOptions) => {
   let origin: string | null = null
   const addresses = () => (config.addresses.length > 0 || origin === null ? config.addresses : [origin])
   const pollSleepMs = config.poll_sleep_ms
@@ -57,7 +59,15 @@ export const httpDoor = ({ config, inspect, listening, startedAtMs }: HttpDoorOp
         const actors = serverActors(context)
         return Effect.all({
           device: makeDeviceApi({ actors, addresses, stopping }),
-          management: makeManagementApi({ actors, inspect, startedAtMs, pollSleepMs, stopping })
+          management: makeManagementApi({
+            actors,
+            inspect,
+            startedAtMs,
+            pollSleepMs,
+            stopping,
+            requestsPerMinute: config.requests_per_minute,
+            metrics
+          })
         })
       },
       listening: (bound) =>

@@ -4,6 +4,7 @@
  *     server                      rest-for-one
  *     ├─ observers                optional: what they miss is gone, and nobody else notices
  *     │  ├─ recorder              keeps health reports
+ *     │  ├─ retention             drops what is older or more than is kept
  *     │  └─ root-watch            warns before the trust root expires
  *     ├─ vital                    one-for-one: gives up after too many crashes, and the program is respawned
  *     │  ├─ registrar             roots, invitations, enrolments, admissions
@@ -19,6 +20,7 @@ import { device } from "../actors/Device.ts"
 import { jobWatch } from "../actors/JobWatch.ts"
 import { recorder } from "../actors/Recorder.ts"
 import { registrar } from "../actors/Registrar.ts"
+import { retention } from "../actors/Retention.ts"
 import { rollout } from "../actors/Rollout.ts"
 import { rollouts } from "../actors/Rollouts.ts"
 import { rootWatch } from "../actors/RootWatch.ts"
@@ -27,6 +29,7 @@ import {
   JobWatchKey,
   RecorderKey,
   RegistrarKey,
+  RetentionKey,
   RolloutKey,
   RolloutsKey,
   RootWatchKey
@@ -45,7 +48,7 @@ const passivateAfterMs = 5 * 60_000
 
 /** Builds the tree from the configuration; its ports come from the context. Nothing here is shared between two trees. */
 export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
-  config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices">,
+  config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices" | "retention">,
   gateways: Gateways
 ) => {
   const observers = Supervisor.spec({
@@ -59,6 +62,7 @@ export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
         mailbox: { capacity: 4_096, overflow: "drop-oldest" },
         behaviour: recorder
       }),
+      ChildSpec.make({ key: RetentionKey, shutdownMs, behaviour: retention(config.retention) }),
       ChildSpec.make({ key: RootWatchKey, shutdownMs, behaviour: rootWatch })
     ]
   })

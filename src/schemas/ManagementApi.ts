@@ -33,6 +33,7 @@ import {
   AuditPage,
   Cursor,
   DeviceView,
+  JobQuery,
   JobView,
   LaggardPage,
   MadeToken,
@@ -42,10 +43,10 @@ import {
   Role,
   SequenceView,
   ServerStatus,
-  TokenView
+  TokenView,
+  wholeNumber
 } from "./ManagementViews.ts"
 import { RolloutDetail, RolloutId, RolloutView } from "./Rollout.ts"
-import { OrderState } from "./WorkOrder.ts"
 
 export const managementApiPath = "/api/management/v1"
 
@@ -70,7 +71,7 @@ const common = [Forbidden, Unavailable] as const
 
 const Octets = Schema.Uint8Array.pipe(HttpApiSchema.asUint8Array())
 const Ok = Schema.Struct({ ok: Schema.Literal(true) })
-const number = Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThanOrEqualTo(0))
+const number = wholeNumber
 
 class ServerGroup extends HttpApiGroup.make("server")
   .add(
@@ -206,15 +207,7 @@ class JobsGroup extends HttpApiGroup.make("jobs")
       error: [...common, Refused, Conflict]
     }),
     HttpApiEndpoint.get("list", "/jobs", {
-      query: {
-        device: Schema.optional(DeviceId),
-        open: Schema.optional(Schema.Literals(["true", "false"])),
-        state: Schema.optional(OrderState),
-        since_ms: Schema.optional(number),
-        until_ms: Schema.optional(number),
-        limit: Schema.optional(number),
-        after: Schema.optional(Cursor)
-      },
+      query: JobQuery,
       success: Schema.Struct({ jobs: Schema.Array(JobView), next: nextPage }),
       error: [...common]
     }),

@@ -161,3 +161,19 @@ export type TokenView = typeof TokenView.Type
 
 /** A token that was just made, shown this once. */
 export const MadeToken = Schema.Struct({ ...TokenView.fields, token: Schema.String })
+
+/** A plain whole number in a query. */
+export const wholeNumber = Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThanOrEqualTo(0))
+
+/** Which jobs are listed. */
+export const JobQuery = Schema.Struct({
+  device: Schema.optional(DeviceId),
+  open: Schema.optional(Schema.Literals(["true", "false"])),
+  state: Schema.optional(OrderState),
+  /** Submitted at or after, and before. */
+  since_ms: Schema.optional(wholeNumber),
+  until_ms: Schema.optional(wholeNumber),
+  limit: Schema.optional(wholeNumber),
+  after: Schema.optional(Cursor)
+})
+export type JobQuery = typeof JobQuery.Type

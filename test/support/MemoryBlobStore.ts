@@ -1,6 +1,13 @@
 /** Blobs in memory, for simulation: done at once, and kept by the caller over simulated crashes. */
-import { Effect, Layer, Stream } from "effect"
-import { blobPath, blockFlaw, conflict, describeBlob, overlap } from "../../src/adapters/blobs/BlobRules.ts"
+import { Clock, Effect, Layer, Stream } from "effect"
+import {
+  blobNamed,
+  blobPath,
+  blockFlaw,
+  conflict,
+  describeBlob,
+  overlap
+} from "../../src/adapters/blobs/BlobRules.ts"
 import { concatBytes, equalBytes } from "../../src/crypto/Bytes.ts"
 import { digestOf } from "../../src/crypto/Documents.ts"
 import type { Engine } from "../../src/crypto/Engine.ts"
@@ -10,6 +17,7 @@ import { CryptoEngine } from "../../src/ports/CryptoEngine.ts"
 interface Blob {
   readonly bytes: Uint8Array
   readonly complete: boolean
+  readonly changedAtMs?: number
 }
 
 /** What outlives the layer. */
@@ -51,10 +59,10 @@ export const MemoryBlobStore = (memory: BlobMemory): Layer.Layer<BlobStore, neve
     BlobStore,
     Effect.map(CryptoEngine, (engine) => ({
       write: (name, offset, totalBytes, block) =>
-        Effect.suspend(() => {
+        Effect.flatMap(Clock.currentTimeMillis, (changedAtMs) => {
           const joined = join(engine, name, memory.get(keyOf(name)) ?? nothing, offset, totalBytes, block)
           if ("complete" in joined) {
-            memory.set(keyOf(name), joined)
+            memory.set(keyOf(name), { ...joined, changedAtMs })
             return Effect.succeed(joined.bytes.length)
           }
           if (joined.receivedBytes === 0) memory.delete(keyOf(name))
@@ -75,6 +83,19 @@ export const MemoryBlobStore = (memory: BlobMemory): Layer.Layer<BlobStore, neve
               })
             : Effect.fail(new BlobMissing({ name: describeBlob(name) }))
         }),
-      remove: (name) => Effect.sync(() => void memory.delete(keyOf(name)))
+      remove: (name, unchangedSinceMs = Number.POSITIVE_INFINITY) =>
+        Effect.sync(() => {
+          const changedAtMs = memory.get(keyOf(name))?.changedAtMs ?? 0
+          if (changedAtMs <= unchangedSinceMs) memory.delete(keyOf(name))
+        }),
+      list: (kind) =>
+        Effect.sync(() =>
+          [...memory].flatMap(([key, { bytes, changedAtMs = 0 }]) => {
+            const [folder, file] = key.split("/") as [string, string]
+            const name = blobNamed(folder, file)?.name
+            return name?.kind === kind ? [{ name, sizeBytes: bytes.length, changedAtMs }] : []
+          })
+        ),
+      freeBytes: Effect.succeed(null)
     }))
   )

@@ -9,11 +9,12 @@ import type { ApiHandler, ApiRequest, ApiResponse } from "../../src/adapters/htt
 import { makeManagementApi } from "../../src/adapters/http/ManagementService.ts"
 import { NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
 import { type NodeKeyRing, NodeKeys } from "../../src/adapters/NodeKeys.ts"
+import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
 import { openDatabase } from "../../src/adapters/sqlite/Database.ts"
 import { SqliteFleetStoreOver } from "../../src/adapters/sqlite/SqliteFleetStore.ts"
 import { decodeBase64 } from "../../src/crypto/Base64.ts"
 import { fromUtf8, utf8 } from "../../src/crypto/Bytes.ts"
-import { digestOf } from "../../src/crypto/Documents.ts"
+import { digestOf, signDocument } from "../../src/crypto/Documents.ts"
 import { signRequest } from "../../src/crypto/RequestSignature.ts"
 import { verifyStatement } from "../../src/crypto/Trust.ts"
 import { BlobStore } from "../../src/ports/BlobStore.ts"
@@ -57,7 +58,11 @@ export const servicesOver = (disk: Disk) =>
     MemoryBlobStore(disk.blobs),
     FleetTrustCell,
     IdentityOfNodeKeys
-  ).pipe(Layer.provideMerge(Layer.mergeAll(NativeCryptoEngine, Layer.succeed(NodeKeys, parties.server))))
+  ).pipe(
+    Layer.provideMerge(
+      Layer.mergeAll(NativeCryptoEngine, SystemEntropy, Layer.succeed(NodeKeys, parties.server))
+    )
+  )
 
 /** Starts a server over a disk; it is stopped with the scope, or killed before. */
 export const startFleet = (disk: Disk) =>
@@ -268,8 +273,33 @@ export const admission = (
   return { decision, ...parties.signAsOperator("admission", decision) }
 }
 
+/** The device's word of where it stands. */
+export const statementOf = (
+  changes: Partial<DeviceStatement> = {},
+  by: NodeKeyRing = parties.device
+): DsseEnvelope =>
+  signDocument(
+    engine,
+    "device_statement",
+    {
+      type: "postern/device-statement/v1",
+      device: by.id as DeviceId,
+      incarnation: parties.incarnation,
+      high_water: null,
+      last_receipt: 0,
+      key_version: 1,
+      recipient: by.recipient,
+      at_ms: parties.nowMs,
+      ...changes
+    } satisfies DeviceStatement,
+    [{ keyId: by.id, seed: Redacted.value(by.signingSeed) }]
+  ).envelope
+
 export const pollBody = (changes: Partial<PollRequest> = {}): PollRequest => ({
   incarnation: parties.incarnation as Incarnation,
+  life: "l".repeat(26) as LifeId,
+  turn: 0,
+  statement: statementOf(),
   root_version: 1,
   admission_sequence: 1,
   high_water: null,

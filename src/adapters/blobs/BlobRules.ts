@@ -1,5 +1,7 @@
 /** What both blob stores (files, memory) have in common: names, bounds, and how a block joins what is there. */
+import { Schema } from "effect"
 import { BlobConflict, type BlobName } from "../../ports/BlobStore.ts"
+import { Digest, OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 
 /** A file name below the folder of its kind; made of the validated digest or order id alone. */
@@ -7,6 +9,27 @@ export const blobPath = (name: BlobName): readonly [folder: "payloads" | "artifa
   name.kind === "payload"
     ? ["payloads", `${name.digest.slice("sha256:".length)}.age`]
     : ["artifacts", `${name.order}.tar.zst.age`]
+
+const isDigest = Schema.is(Digest)
+const isOrder = Schema.is(OrderId)
+
+/** The blob that a file holds (whole, or in part), or undefined where it is none of ours. */
+export const blobNamed = (
+  folder: string,
+  file: string
+): { readonly name: BlobName; readonly complete: boolean } | undefined => {
+  const complete = !file.endsWith(".part")
+  const whole = complete ? file : file.slice(0, -".part".length)
+  const digest = `sha256:${whole.replace(/[.]age$/, "")}`
+  const order = whole.replace(/[.]tar[.]zst[.]age$/, "")
+  const name: BlobName | undefined =
+    folder === "payloads" && isDigest(digest)
+      ? { kind: "payload", digest }
+      : folder === "artifacts" && isOrder(order)
+        ? { kind: "artifacts", order }
+        : undefined
+  return name === undefined || blobPath(name)[1] !== whole ? undefined : { name, complete }
+}
 
 export const describeBlob = (name: BlobName): string =>
   name.kind === "payload" ? `payload ${name.digest}` : `artifacts of ${name.order}`

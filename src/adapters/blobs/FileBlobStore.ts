@@ -2,29 +2,38 @@
  * Ciphertext in files: `payloads/DIGEST.age` and `artifacts/ORDER.tar.zst.age`, each growing as `.part` until it is
  * whole. A block is flushed before it is answered; a whole payload is hashed from disk before it gets its name.
  */
-import { constants } from "node:fs"
-import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises"
+import { constants, type Stats } from "node:fs"
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat, statfs, utimes } from "node:fs/promises"
 import { join } from "node:path"
 import { Effect, Layer, Option, Semaphore, Stream } from "effect"
 import { equalBytes } from "../../crypto/Bytes.ts"
 import type { Engine } from "../../crypto/Engine.ts"
 import { encodeHex } from "../../crypto/Hex.ts"
-import { BlobConflict, BlobError, BlobMissing, type BlobName, BlobStore } from "../../ports/BlobStore.ts"
+import {
+  BlobConflict,
+  BlobError,
+  BlobMissing,
+  type BlobName,
+  BlobStore,
+  type StoredBlob
+} from "../../ports/BlobStore.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { errorCode, errorText } from "../files/AtomicFile.ts"
-import { blobPath, blockFlaw, conflict, describeBlob, overlap } from "./BlobRules.ts"
+import { blobNamed, blobPath, blockFlaw, conflict, describeBlob, overlap } from "./BlobRules.ts"
 
 const readChunkBytes = 64 * 1024
 
-const sizeOf = async (path: string): Promise<number | undefined> => {
+const statOf = async (path: string): Promise<Stats | undefined> => {
   try {
-    return (await stat(path)).size
+    return await stat(path)
   } catch (error) {
     if (errorCode(error) === "ENOENT") return undefined
     throw error
   }
 }
+
+const sizeOf = async (path: string): Promise<number | undefined> => (await statOf(path))?.size
 
 const syncFolder = async (path: string): Promise<void> => {
   const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
@@ -69,12 +78,14 @@ const hashFile = async (handle: FileHandle, engine: Engine): Promise<string> => 
 class BlobFiles {
   private readonly folder: string
   private readonly engine: Engine
+  private readonly minimumFreeBytes: number
   /** Parts this process has looked at; their last block is known to be flushed. */
   private readonly touched = new Set<string>()
 
-  constructor(folder: string, engine: Engine) {
+  constructor(folder: string, engine: Engine, minimumFreeBytes: number) {
     this.folder = folder
     this.engine = engine
+    this.minimumFreeBytes = minimumFreeBytes
   }
 
   async prepare(): Promise<void> {
@@ -118,7 +129,12 @@ class BlobFiles {
     const path = this.path(name)
     const complete = await sizeOf(path)
     if (complete !== undefined) {
-      if (complete === totalBytes) return complete
+      if (complete === totalBytes) {
+        // Asked for anew: whoever clears away what nobody needs leaves it a while longer.
+        const now = new Date()
+        await utimes(path, now, now)
+        return complete
+      }
       throw conflict(name, `it is complete with ${complete} bytes`, complete)
     }
     const { handle, size } = await this.openPart(path)
@@ -130,6 +146,7 @@ class BlobFiles {
         throw conflict(name, "the block differs from what was there, which is dropped: begin again", 0)
       }
       if (known < block.length) {
+        await this.requireRoom(block.length - known)
         await writeFully(handle, block.subarray(known), offset + known)
         await handle.sync()
       }
@@ -168,10 +185,38 @@ class BlobFiles {
     }
   }
 
-  async remove(name: BlobName): Promise<void> {
+  /** Some room stays free for the databases: what devices report must find a place when ciphertext does not. */
+  private async requireRoom(bytes: number): Promise<void> {
+    if (this.minimumFreeBytes === 0 || (await this.freeBytes()) - bytes >= this.minimumFreeBytes) return
+    const text = `less than ${this.minimumFreeBytes} bytes would stay free (minimum_free_bytes)`
+    throw Object.assign(new Error(text), { code: "ENOSPC" })
+  }
+
+  async freeBytes(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.folder)
+    return bavail * bsize
+  }
+
+  async remove(name: BlobName, unchangedSinceMs: number): Promise<void> {
     const path = this.path(name)
+    for (const each of [path, `${path}.part`]) {
+      const there = await statOf(each)
+      if (there !== undefined && there.mtimeMs > unchangedSinceMs) return
+    }
     await rm(path, { force: true })
     await this.dropPart(path)
+  }
+
+  async list(kind: BlobName["kind"]): Promise<ReadonlyArray<StoredBlob>> {
+    const folder = kind === "payload" ? "payloads" : "artifacts"
+    const found: Array<StoredBlob> = []
+    for (const file of await readdir(join(this.folder, folder))) {
+      const blob = blobNamed(folder, file)
+      const there = blob === undefined ? undefined : await statOf(join(this.folder, folder, file))
+      if (blob === undefined || there === undefined) continue
+      found.push({ name: blob.name, sizeBytes: there.size, changedAtMs: there.mtimeMs })
+    }
+    return found
   }
 
   size(name: BlobName): Promise<number | undefined> {
@@ -180,7 +225,11 @@ class BlobFiles {
 }
 
 const toBlobError = (operation: string, error: unknown): BlobError =>
-  new BlobError({ operation, reason: errorText(error) })
+  new BlobError({
+    operation,
+    reason: errorText(error),
+    full: ["ENOSPC", "EDQUOT"].includes(errorCode(error) ?? "")
+  })
 
 /** A file from `offset` on, in chunks of its own each; the handle is closed with the stream. */
 const readFrom = (path: string, offset: number): Stream.Stream<Uint8Array, BlobError> =>
@@ -229,12 +278,18 @@ const lockByPath = () => {
     })
 }
 
-/** The blob store in `folder`, which is made (0700) where it is missing. */
-export const FileBlobStore = (folder: string): Layer.Layer<BlobStore, BlobError, CryptoEngine> =>
+/**
+ * The blob store in `folder`, which is made (0700) where it is missing. A block that would leave less than
+ * `minimumFreeBytes` of the disk free is refused as one that does not fit.
+ */
+export const FileBlobStore = (
+  folder: string,
+  minimumFreeBytes = 0
+): Layer.Layer<BlobStore, BlobError, CryptoEngine> =>
   Layer.effect(
     BlobStore,
     Effect.gen(function* () {
-      const files = new BlobFiles(folder, yield* CryptoEngine)
+      const files = new BlobFiles(folder, yield* CryptoEngine, minimumFreeBytes)
       yield* Effect.tryPromise({
         try: () => files.prepare(),
         catch: (error) => toBlobError("prepare", error)
@@ -264,12 +319,18 @@ export const FileBlobStore = (folder: string): Layer.Layer<BlobStore, BlobError,
                 : Effect.succeed({ sizeBytes, bytes: readFrom(files.path(name), offset) })
             )
           ),
-        remove: (name) =>
+        list: (kind) =>
+          Effect.tryPromise({ try: () => files.list(kind), catch: (error) => toBlobError("list", error) }),
+        freeBytes: Effect.orElseSucceed(
+          Effect.tryPromise(() => files.freeBytes()),
+          () => null
+        ),
+        remove: (name, unchangedSinceMs = Number.POSITIVE_INFINITY) =>
           locked(
             files.path(name),
             Effect.uninterruptible(
               Effect.tryPromise({
-                try: () => files.remove(name),
+                try: () => files.remove(name, unchangedSinceMs),
                 catch: (error) => toBlobError("remove", error)
               })
             )

@@ -4,6 +4,7 @@ import type { AskError, SendError } from "../../kernel/index.ts"
 import type { BlobError } from "../../ports/BlobStore.ts"
 import type { StoreError } from "../../ports/FleetStore.ts"
 import { Unavailable } from "../../schemas/ManagementApi.ts"
+import { StorageFull } from "../../schemas/ManagementErrors.ts"
 
 type Trouble = AskError | SendError | StoreError | BlobError
 
@@ -39,6 +40,18 @@ export const orUnavailable = <A, E extends { readonly _tag: string; readonly mes
             Effect.fail(busy)
           )
         : Effect.fail(error as Exclude<E, Trouble>)
+  )
+
+const isFull = <E extends { readonly _tag: string }>(error: E): error is Extract<E, BlobError> =>
+  error._tag === "BlobError" && "full" in error && error.full === true
+
+/** A disk without room, said so that somebody makes some. */
+export const orStorageFull = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.catchIf(effect, isFull, (error) =>
+    Effect.andThen(
+      Effect.logError(`a request was refused: ${error.reason}`),
+      Effect.fail(new StorageFull({ message: "the server's disk has no room for this" }))
+    )
   )
 
 const reasonOf = (error: { readonly message: string }): string =>

@@ -14,6 +14,7 @@ import type { DeviceId, Digest, OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { Conflict, ManagementApi, NotFound, Refused } from "../../schemas/ManagementApi.ts"
 import { Gone } from "../../schemas/ManagementErrors.ts"
+import type { JobQuery } from "../../schemas/ManagementViews.ts"
 import { isFinal, WorkOrder } from "../../schemas/WorkOrder.ts"
 import { requireRole } from "./ManagementAccess.ts"
 import { orStorageFull, orUnavailable } from "./ManagementFailures.ts"
@@ -185,6 +186,26 @@ const makeSubmission = (actors: ServerActors) =>
     })
   })
 
+/** A page of jobs. */
+const listJobs = Effect.fnUntraced(function* (store: FleetStore["Service"], query: JobQuery) {
+  const limit = pageSize(query.limit)
+  const filter = {
+    device: query.device ?? null,
+    open: query.open === "true",
+    state: query.state,
+    sinceMs: query.since_ms,
+    untilMs: query.until_ms,
+    after: yield* jobBehind(query.after),
+    limit: limit + 1
+  }
+  const rows = yield* orUnavailable(store.jobs(filter))
+  const page = rows.slice(0, limit)
+  return {
+    jobs: page.map(jobView),
+    next: rows.length > limit ? cursorAt(page.at(-1), (row) => [row.submittedAtMs, row.id]) : null
+  }
+})
+
 export const JobHandlers = (options: ManagementOptions) =>
   HttpApiBuilder.group(ManagementApi, "jobs", (handlers) =>
     Effect.gen(function* () {
@@ -209,24 +230,7 @@ export const JobHandlers = (options: ManagementOptions) =>
             )
           )
         }),
-        list: Effect.fnUntraced(function* ({ query }) {
-          const limit = pageSize(query.limit)
-          const filter = {
-            device: query.device ?? null,
-            open: query.open === "true",
-            state: query.state,
-            sinceMs: query.since_ms,
-            untilMs: query.until_ms,
-            after: yield* jobBehind(query.after),
-            limit: limit + 1
-          }
-          const rows = yield* orUnavailable(store.jobs(filter))
-          const page = rows.slice(0, limit)
-          return {
-            jobs: page.map(jobView),
-            next: rows.length > limit ? cursorAt(page.at(-1), (row) => [row.submittedAtMs, row.id]) : null
-          }
-        }),
+        list: ({ query }) => listJobs(store, query),
         show: ({ params, query }) =>
           Effect.map(
             waitFor(

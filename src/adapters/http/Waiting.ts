@@ -2,27 +2,39 @@
 import { Clock, Deferred, Duration, Effect } from "effect"
 import type { AskError } from "../../kernel/index.ts"
 import { FleetStore, type JobRow, type StoreError } from "../../ports/FleetStore.ts"
+import { RetentionStore } from "../../ports/RetentionStore.ts"
 import type { OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { NotFound } from "../../schemas/ManagementApi.ts"
+import { Gone } from "../../schemas/ManagementErrors.ts"
 import type { TooManyWatchers } from "../../schemas/protocols/JobWatch.ts"
 import { orUnavailable } from "./ManagementFailures.ts"
 import type { ServerActors } from "./ServerActors.ts"
 
 /** Reads a job, again after each change, until `isEnough` or the time is over. */
 export const makeJobWaiting = (actors: ServerActors, stopping: Effect.Effect<void>) =>
-  Effect.map(FleetStore, (store) => {
+  Effect.gen(function* () {
+    const store = yield* FleetStore
+    const retention = yield* RetentionStore
     const watch = actors.jobWatch
-    const read = (id: OrderId) =>
-      Effect.flatMap(store.job(id), (job) =>
-        job === null ? Effect.fail(new NotFound({ message: "there is no such job" })) : Effect.succeed(job)
-      )
+    /** A job that is not here: it never was, or it is not kept any more. */
+    const missing = Effect.fnUntraced(function* (id: OrderId) {
+      const prunedAtMs = yield* retention.prunedJob(id)
+      if (prunedAtMs === null) return yield* new NotFound({ message: "there is no such job" })
+      return yield* new Gone({
+        message: "this job ended long ago and is not kept any more",
+        pruned_at_ms: prunedAtMs,
+        why: "age"
+      })
+    })
+    const read = (id: OrderId): Effect.Effect<JobRow, NotFound | Gone | StoreError> =>
+      Effect.flatMap(store.job(id), (job) => (job === null ? missing(id) : Effect.succeed(job)))
     /** One look at the job, holding a ticket for the next change. */
     const look = (
       id: OrderId,
       isEnough: (job: JobRow) => boolean,
       untilMs: number
-    ): Effect.Effect<JobRow, NotFound | StoreError | AskError | TooManyWatchers> =>
+    ): Effect.Effect<JobRow, NotFound | Gone | StoreError | AskError | TooManyWatchers> =>
       Effect.gen(function* () {
         const ticket = yield* watch.ask("Watch", { order: id })
         const leave = Effect.ignore(watch.tell("Leave", { order: id, ticket: ticket.id }))

@@ -50,7 +50,7 @@ export const ServerServices = (config: ServerConfig, entry: URL) => {
     maximumDevices: config.maximum_devices,
     onTrouble: logFromCallback
   })
-  return Layer.mergeAll(store, FileBlobStore(config.state_folder), FleetTrustCell).pipe(
+  return Layer.mergeAll(store, FileBlobStore(config.state_folder, config.minimum_free_bytes), FleetTrustCell).pipe(
     Layer.provideMerge(ServerIdentityFiles(config.state_folder))
   )
 }
@@ -76,7 +76,7 @@ const served = (config: ServerConfig) =>
     const listening = (origin: string) => Effect.provideService(announce(id, origin), FleetTrust, trust)
     const system = yield* startServer(config, (inspect) => [
       controlDoor({ stateFolder: config.state_folder, inspect }),
-      httpDoor({ config, startedAtMs, inspect, listening })
+      httpDoor({ config, startedAtMs, inspect, listening, metrics: Effect.succeed("") })
     ])
     yield* untilTerminated("server", system)
   }).pipe(Effect.scoped)

@@ -29,7 +29,7 @@ export const fleetDatabase: DatabaseDefinition<FleetMethods & RetentionMethods &
       ...deviceMethods(database, audit),
       ...jobMethods(database, audit),
       ...receiptMethods(database),
-      ...retentionMethods(database),
+      ...retentionMethods(database, audit),
       ...rolloutMethods(database, audit),
       counts: counts(database)
     }

@@ -1,9 +1,10 @@
 /** What the fleet database lets go of: see the port `RetentionStore`. */
 import type { Effect } from "effect"
-import type { ReceiptCut, RetentionStore, StoredAmounts } from "../../../ports/RetentionStore.ts"
+import type { ReceiptCut, Restoration, RetentionStore, StoredAmounts } from "../../../ports/RetentionStore.ts"
 import type { DeviceId, Digest, OrderId } from "../../../schemas/Ids.ts"
 import type { DatabaseSync } from "../Database.ts"
-import { integer, type Row, text } from "./FleetMethods.ts"
+import type { Audit } from "./Audit.ts"
+import { fromJson, integer, type Row, text, toJson } from "./FleetMethods.ts"
 
 type Port = RetentionStore["Service"]
 type Synchronous<F> = F extends (...args: infer A) => Effect.Effect<infer R, unknown>
@@ -11,8 +12,8 @@ type Synchronous<F> = F extends (...args: infer A) => Effect.Effect<infer R, unk
   : never
 
 export type RetentionMethods = {
-  readonly [K in Exclude<keyof Port, "amounts">]: Synchronous<Port[K]>
-} & { readonly amounts: () => StoredAmounts }
+  readonly [K in Exclude<keyof Port, "amounts" | "restored">]: Synchronous<Port[K]>
+} & { readonly amounts: () => StoredAmounts; readonly restored: () => Restoration | null }
 
 /** A job that takes no more from its device: it ended, or expired before a time. */
 const isOver = "(final = 1 OR expires_at_ms <= ?)"
@@ -190,11 +191,27 @@ const amounts = (database: DatabaseSync): RetentionMethods["amounts"] => {
   }
 }
 
-export const retentionMethods = (database: DatabaseSync): RetentionMethods => ({
+const restoration = (database: DatabaseSync, audit: Audit) => {
+  const find = database.prepare("SELECT value FROM facts WHERE name = 'restored'")
+  const put = database.prepare("INSERT OR REPLACE INTO facts (name, value) VALUES ('restored', ?)")
+  return {
+    restored: () => {
+      const row = find.get() as Row | undefined
+      return row === undefined ? null : fromJson<Restoration>(row, "value")
+    },
+    noteRestored: (restored: Restoration) => {
+      put.run(toJson(restored))
+      audit(restored.atMs, "console", "restore", `the state of ${restored.backupAtMs}`)
+    }
+  } satisfies Partial<RetentionMethods>
+}
+
+export const retentionMethods = (database: DatabaseSync, audit: Audit): RetentionMethods => ({
   ...blobUse(database),
   ...results(database),
   ...jobs(database),
   ...receipts(database),
   ...small(database),
+  ...restoration(database, audit),
   amounts: amounts(database)
 })

@@ -1,0 +1,45 @@
+/**
+ * Which role each endpoint of the management API takes, all in one place. An endpoint that is missing here is refused to
+ * everybody; a test walks the API and this table together.
+ */
+import type { Role } from "../../schemas/ManagementApi.ts"
+
+/** By the group's and the endpoint's identifiers, as the API declares them. */
+export const endpointRoles: Readonly<Record<string, Role>> = {
+  "server.status": "viewer",
+  "server.actors": "viewer",
+  "server.roots": "viewer",
+  "server.publishRoot": "admin",
+  "server.laggards": "viewer",
+  "server.audit": "viewer",
+  "server.metrics": "viewer",
+  "server.tokens": "admin",
+  "server.createToken": "admin",
+  "server.rotateToken": "admin",
+  "server.revokeToken": "admin",
+  "devices.invite": "admin",
+  "devices.list": "viewer",
+  "devices.show": "viewer",
+  "devices.admit": "operator",
+  "devices.sequence": "viewer",
+  "devices.receipts": "viewer",
+  "devices.health": "viewer",
+  "rollouts.open": "operator",
+  "rollouts.list": "viewer",
+  "rollouts.show": "viewer",
+  "rollouts.jobs": "viewer",
+  "rollouts.control": "operator",
+  "jobs.uploadPayload": "operator",
+  "jobs.submit": "operator",
+  "jobs.list": "viewer",
+  "jobs.show": "viewer",
+  "jobs.output": "viewer",
+  "jobs.artifacts": "viewer",
+  "jobs.cancel": "operator",
+  "jobs.stop": "operator"
+}
+
+const rank: Record<Role, number> = { viewer: 0, operator: 1, admin: 2 }
+
+/** Whether a role includes another. */
+export const includes = (role: Role, needed: Role): boolean => rank[role] >= rank[needed]

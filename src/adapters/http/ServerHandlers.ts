@@ -1,0 +1,144 @@
+/** The management API's handlers for the server itself: its state, roots, tokens, audit log and figures. */
+import { Clock, Effect, Redacted } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { Entropy } from "../../ports/Entropy.ts"
+import { FleetStore, type TokenRow } from "../../ports/FleetStore.ts"
+import { FleetTrust } from "../../ports/FleetTrust.ts"
+import { Identity } from "../../ports/Identity.ts"
+import { RetentionStore } from "../../ports/RetentionStore.ts"
+import type { ServerId } from "../../schemas/Ids.ts"
+import { Conflict, ManagementApi, NotFound, Refused, type Role } from "../../schemas/ManagementApi.ts"
+import { software } from "../../schemas/Version.ts"
+import { hashToken, makeToken, requireRole } from "./ManagementAccess.ts"
+import { orUnavailable } from "./ManagementFailures.ts"
+import type { ManagementOptions } from "./ManagementHandlers.ts"
+import { laggardView, tokenView } from "./ManagementViews.ts"
+import { pageSize } from "./Pages.ts"
+
+/** Making, renewing and revoking tokens. */
+const makeTokens = Effect.gen(function* () {
+  const store = yield* FleetStore
+  const engine = yield* CryptoEngine
+  const entropy = yield* Entropy
+  const known = Effect.fnUntraced(function* (name: string) {
+    const row = (yield* orUnavailable(store.tokens)).find((token) => token.name === name)
+    return row ?? (yield* new NotFound({ message: `there is no token named ${name}` }))
+  })
+  const requireFuture = (expiresAtMs: number | null, nowMs: number) =>
+    expiresAtMs === null || expiresAtMs > nowMs
+      ? Effect.void
+      : Effect.fail(new Refused({ message: "the token would have expired already" }))
+  const made = (row: TokenRow, secret: Redacted.Redacted<string>) => ({
+    ...tokenView(row),
+    token: Redacted.value(secret)
+  })
+  return {
+    create: Effect.fnUntraced(function* (
+      name: string,
+      role: Role,
+      expiresAtMs: number | null,
+      actor: string
+    ) {
+      const nowMs = yield* Clock.currentTimeMillis
+      yield* requireFuture(expiresAtMs, nowMs)
+      const secret = yield* makeToken(entropy)
+      const more = { actor, expiresAtMs }
+      const outcome = yield* orUnavailable(store.addToken(name, role, hashToken(engine, secret), nowMs, more))
+      if (outcome === "name_taken") {
+        return yield* new Conflict({ code: "name_taken", message: `there is a token named ${name} already` })
+      }
+      const fresh = { name, role, createdAtMs: nowMs, createdBy: actor, expiresAtMs, lastUsedAtMs: null }
+      return made(fresh, secret)
+    }),
+    rotate: Effect.fnUntraced(function* (name: string, expiresAtMs: number | null, actor: string) {
+      const nowMs = yield* Clock.currentTimeMillis
+      yield* requireFuture(expiresAtMs, nowMs)
+      yield* known(name)
+      const secret = yield* makeToken(entropy)
+      const hash = hashToken(engine, secret)
+      yield* orUnavailable(store.rotateToken(name, hash, expiresAtMs, actor, nowMs))
+      return made(yield* known(name), secret)
+    }),
+    revoke: Effect.fnUntraced(function* (name: string, actor: string) {
+      yield* known(name)
+      yield* orUnavailable(store.revokeToken(name, actor, yield* Clock.currentTimeMillis))
+      return { ok: true } as const
+    })
+  }
+})
+
+export const ServerHandlers = (options: ManagementOptions) =>
+  HttpApiBuilder.group(ManagementApi, "server", (handlers) =>
+    Effect.gen(function* () {
+      const store = yield* FleetStore
+      const identity = yield* Identity
+      const trust = yield* FleetTrust
+      const registrar = options.actors.registrar
+      const retention = yield* RetentionStore
+      const tokens = yield* makeTokens
+      return handlers.handleAll({
+        status: Effect.fnUntraced(function* () {
+          const counts = yield* orUnavailable(store.counts)
+          const restored = yield* orUnavailable(retention.restored)
+          const root = trust.current()?.root
+          return {
+            server: identity.id as ServerId,
+            software,
+            time_ms: yield* Clock.currentTimeMillis,
+            started_at_ms: options.startedAtMs,
+            root_version: root?.version ?? null,
+            root_expires_at_ms: root?.expires_at_ms ?? null,
+            ...counts,
+            storage: yield* Effect.orElseSucceed(options.actors.retention.ask("Storage"), () => null),
+            restored: restored === null ? null : { at_ms: restored.atMs, backup_at_ms: restored.backupAtMs }
+          }
+        }),
+        actors: () => options.inspect,
+        roots: ({ query }) =>
+          Effect.map(orUnavailable(store.roots(Math.max(1, query.from), 16)), (roots) => ({ roots })),
+        publishRoot: Effect.fnUntraced(function* ({ payload }) {
+          const actor = yield* requireRole("admin")
+          yield* orUnavailable(registrar.ask("PublishRoot", { envelope: payload, actor }))
+          return { ok: true } as const
+        }),
+        laggards: Effect.fnUntraced(function* ({ query }) {
+          const version = trust.current()?.root.version ?? null
+          if (version === null) return { root_version: null, count: 0, devices: [] }
+          const limit = pageSize(query.limit)
+          const { count, devices } = yield* orUnavailable(store.laggards(version, limit))
+          return { root_version: version, count, devices: devices.map(laggardView) }
+        }),
+        audit: Effect.fnUntraced(function* ({ query }) {
+          const limit = pageSize(query.limit)
+          const { action, actor, before, since_ms: sinceMs } = query
+          const rows = yield* orUnavailable(store.audit(limit + 1, { action, actor, before, sinceMs }))
+          const page = rows.slice(0, limit)
+          return {
+            entries: page.map((row) => ({
+              id: row.id,
+              at_ms: row.atMs,
+              actor: row.actor,
+              action: row.action,
+              subject: row.subject
+            })),
+            next: rows.length > limit ? (page.at(-1)?.id ?? null) : null
+          }
+        }),
+        metrics: () => options.metrics,
+        tokens: () => Effect.map(orUnavailable(store.tokens), (rows) => ({ tokens: rows.map(tokenView) })),
+        createToken: Effect.fnUntraced(function* ({ payload }) {
+          const actor = yield* requireRole("admin")
+          return yield* tokens.create(payload.name, payload.role, payload.expires_at_ms, actor)
+        }),
+        rotateToken: Effect.fnUntraced(function* ({ params, payload }) {
+          const actor = yield* requireRole("admin")
+          return yield* tokens.rotate(params.name, payload.expires_at_ms, actor)
+        }),
+        revokeToken: Effect.fnUntraced(function* ({ params }) {
+          const actor = yield* requireRole("admin")
+          return yield* tokens.revoke(params.name, actor)
+        })
+      })
+    })
+  )
