@@ -4,7 +4,7 @@
  * have grown long by then.
  */
 import { Effect, Exit } from "effect"
-import { Behaviour } from "../kernel/index.ts"
+import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { Connectivity } from "../ports/Connectivity.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { LinkFinding } from "../schemas/Connectivity.ts"
@@ -52,6 +52,41 @@ const judge = (state: State, found: LinkFinding): LinkFinding => {
 const describe = (ms: number): string =>
   ms < 120_000 ? `${Math.round(ms / 1000)} s` : `${Math.round(ms / 60_000)} min`
 
+/** The state after a finding: an outage that ends, or turns into another, is remembered as the last one. */
+const changedLink = (before: LinkHealth, now: LinkFinding, nowMs: number): LinkHealth => {
+  const { detail, layer, since_at_ms } = before
+  if (now.layer === layer) return { ...before, detail: now.detail }
+  const ended = { layer, detail, from_at_ms: since_at_ms, until_at_ms: Math.max(nowMs, since_at_ms) }
+  return { ...now, since_at_ms: nowMs, last_outage: layer === "ok" ? before.last_outage : ended }
+}
+
+/** Says it in the log, and gives what the history is told. */
+const announce = Effect.fnUntraced(function* (before: LinkHealth, now: LinkHealth) {
+  if (now.layer === "ok") {
+    yield* Effect.logInfo(`the way to the server is good again, after ${before.layer}`)
+    const lasted = `after ${describe(now.since_at_ms - before.since_at_ms)}`
+    return { kind: "reached" as const, subject: before.layer, detail: lasted }
+  }
+  yield* Effect.logWarning(`the way to the server is broken: ${now.layer}`).pipe(
+    Effect.annotateLogs({ detail: now.detail })
+  )
+  return { kind: "outage" as const, subject: now.layer, detail: plainText(now.detail, 200) }
+})
+
+/** The addresses of the server: those the root names, and those known before there was one. */
+const look = Effect.fnUntraced(function* (
+  context: Pick<ActorContext<never>, "ref">,
+  servers: ReadonlyArray<string>
+) {
+  const port = yield* Connectivity
+  const view = yield* Effect.option(
+    context.ref(TrustKeeperKey).ask("View", undefined, { timeoutMs: askTimeoutMs })
+  )
+  const held = view._tag === "Some" ? view.value.held : null
+  const known = held?.root.servers.find(({ id }) => id === held.server)?.addresses ?? []
+  return yield* port.look([...new Set([...known, ...servers])])
+})
+
 /** The behaviour. */
 export const connectivity = (options: ConnectivityOptions) =>
   Behaviour.make(ConnectivityProtocol, (context) =>
@@ -69,19 +104,10 @@ export const connectivity = (options: ConnectivityOptions) =>
       }
       const alarm = yield* makeAlarm(context.self.tell("Due"))
 
-      const look = Effect.gen(function* () {
-        const view = yield* Effect.option(
-          context.ref(TrustKeeperKey).ask("View", undefined, { timeoutMs: askTimeoutMs })
-        )
-        const held = view._tag === "Some" ? view.value.held : null
-        const known = held?.root.servers.find(({ id }) => id === held.server)?.addresses ?? []
-        return yield* port.look([...new Set([...known, ...options.servers])])
-      })
-
       const begin = Effect.suspend(() => {
         if (state.looking) return Effect.void
         state.looking = true
-        return context.startTask(look, (exit) => [
+        return context.startTask(look(context, options.servers), (exit) => [
           "Looked",
           Exit.isSuccess(exit) ? exit.value : { layer: "server_unreachable", detail: "the look broke off" }
         ])
@@ -89,32 +115,10 @@ export const connectivity = (options: ConnectivityOptions) =>
 
       /** Takes a finding in; a change of layer is told once. */
       const settle = Effect.fnUntraced(function* (now: LinkFinding) {
-        const { link: before } = state
-        if (now.layer === before.layer) {
-          state.link = { ...before, detail: now.detail }
-          return
-        }
-        const nowMs = yield* clock.nowMs
-        const { detail, layer, since_at_ms } = before
-        state.link = {
-          ...now,
-          since_at_ms: nowMs,
-          last_outage:
-            layer === "ok"
-              ? before.last_outage
-              : { layer, detail, from_at_ms: since_at_ms, until_at_ms: Math.max(nowMs, since_at_ms) }
-        }
-        const tell = (kind: "outage" | "reached", subject: string, text: string) =>
-          Effect.ignore(history.tell("Happened", { kind, subject, detail: plainText(text, 200) }))
-        if (now.layer === "ok") {
-          yield* Effect.logInfo(`the way to the server is good again, after ${layer}`)
-          yield* tell("reached", layer, `after ${describe(nowMs - since_at_ms)}`)
-          return
-        }
-        yield* Effect.logWarning(`the way to the server is broken: ${now.layer}`).pipe(
-          Effect.annotateLogs({ detail: now.detail })
-        )
-        yield* tell("outage", now.layer, now.detail)
+        const before = state.link
+        state.link = changedLink(before, now, yield* clock.nowMs)
+        if (now.layer !== before.layer)
+          yield* Effect.ignore(history.tell("Happened", yield* announce(before, state.link)))
       })
 
       const rest = Effect.gen(function* () {
