@@ -62,6 +62,8 @@ export interface EffectiveSetting {
 
 export interface LoadedConfig<A> {
   readonly config: A
+  /** The file that was read; null where there is none. */
+  readonly file: string | null
   /** SHA-256 (`sha256:…`) of the file's bytes; null where there is none. */
   readonly digest: string | null
   /** Every key but tables, in the schema's order. */
@@ -257,5 +259,6 @@ export const loadConfig = <A>(options: ConfigSources<A>): Effect.Effect<LoadedCo
         const isSet = valueAt(merged, setting.path) !== undefined
         return { setting, value, source: (isSet ? sourceOf(setting.path) : undefined) ?? "default" }
       })
-    return Effect.succeed({ config: decoded.success, digest: read.success.digest, effective })
+    const { digest } = read.success
+    return Effect.succeed({ config: decoded.success, file: options.file ?? null, digest, effective })
   })

@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import { Command } from "effect/cli"
 import { ClientConfig } from "../../schemas/ClientConfig.ts"
 import { configCommand } from "../ConfigCommand.ts"
+import { examineDevice, ownDoctorCommand } from "../doctor/DoctorCommand.ts"
 import { clientArguments, loadClientConfig, readSettings, runFlags, settingFlags } from "./ClientSettings.ts"
 import { makeConfiguration } from "./ConfigurationFile.ts"
 import { runClient } from "./RunClient.ts"
@@ -12,6 +13,10 @@ const config = configCommand({
   schema: ClientConfig,
   load: Effect.flatMap(clientArguments(), (args) => loadClientConfig(args, process.env))
 })
+
+const doctor = ownDoctorCommand(
+  Effect.flatMap(clientArguments(), (args) => examineDevice(loadClientConfig(args, process.env)))
+)
 
 /** `client.js`. `entry` is the program's own file, from which the ledger's thread is started. */
 export const clientCommand = (entry: URL) =>
@@ -26,7 +31,7 @@ export const clientCommand = (entry: URL) =>
     Command.withDescription(
       "The Postern client: connects outward only, fetches work packages that your operators signed, proves them, runs them in a jail and returns signed receipts."
     ),
-    Command.withSubcommands([config]),
+    Command.withSubcommands([config, doctor]),
     Command.withGlobalFlags(settingFlags),
     Command.withExamples([
       {

@@ -77,13 +77,22 @@ export interface ClientArguments {
   readonly once: boolean
 }
 
+/** No flag at all. */
+export const noClientArguments: ClientArguments = {
+  config: Option.none(),
+  state: Option.none(),
+  server: Option.none(),
+  invitation: Option.none(),
+  name: Option.none(),
+  once: false
+}
+
 /** The flags of this invocation. */
-export const clientArguments = (
-  given: Pick<ClientArguments, "invitation" | "once"> = { invitation: Option.none(), once: false }
-) =>
+export const clientArguments = (given: Pick<ClientArguments, "invitation" | "once"> = noClientArguments) =>
   Effect.gen(function* () {
     const args: ClientArguments = {
-      ...given,
+      invitation: given.invitation,
+      once: given.once,
       config: yield* ConfigFlag,
       state: yield* StateFlag,
       server: yield* ServerFlag,

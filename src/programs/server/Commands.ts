@@ -13,6 +13,7 @@ import { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { configCommand } from "../ConfigCommand.ts"
 import { failure } from "../cli/Failure.ts"
 import { out } from "../cli/Screen.ts"
+import { examineServer, ownDoctorCommand } from "../doctor/DoctorCommand.ts"
 import { CryptoServices, prepareState, runServer, ServerIdentityFiles } from "./RunServer.ts"
 import { loadServerConfig, serverArguments, serverConfig, settingFlags } from "./ServerSettings.ts"
 
@@ -89,6 +90,10 @@ const config = configCommand({
   load: Effect.flatMap(serverArguments, (args) => loadServerConfig(args, process.env))
 })
 
+const doctor = ownDoctorCommand(
+  Effect.flatMap(serverArguments, (args) => examineServer(loadServerConfig(args, process.env)))
+)
+
 /** `server.js` and everything below it. */
 export const serverCommand = (entry: URL) => {
   const start = Effect.flatMap(serverConfig, (config) => runServer(config, entry))
@@ -99,7 +104,7 @@ export const serverCommand = (entry: URL) => {
     Command.withDescription(
       "The Postern server: keeps signed, encrypted work for devices that only ever connect outward, and what they return. It holds no key that could sign work or read a package."
     ),
-    Command.withSubcommands([run, identity, token, config]),
+    Command.withSubcommands([run, identity, token, config, doctor]),
     Command.withGlobalFlags(settingFlags),
     Command.withExamples([
       {

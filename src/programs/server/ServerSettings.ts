@@ -58,6 +58,14 @@ export interface ServerArguments {
   readonly port: number | undefined
 }
 
+/** No flag at all. */
+export const noServerArguments: ServerArguments = {
+  config: undefined,
+  state: undefined,
+  host: undefined,
+  port: undefined
+}
+
 /** Puts flags, environment and file together. */
 export const loadServerConfig = (
   args: ServerArguments,

@@ -1,0 +1,188 @@
+/** What `postern doctor` looks at on a device. */
+import { Clock, Effect, Option, Result, Schema } from "effect"
+import { restoreRoot } from "../../actors/TrustState.ts"
+import { BubblewrapJail } from "../../adapters/BubblewrapJail.ts"
+import { checkGroup, requirement } from "../../adapters/doctor/Findings.ts"
+import { jailChecks, machineChecks } from "../../adapters/doctor/MachineChecks.ts"
+import { type Patient, rowsOf } from "../../adapters/doctor/Patient.ts"
+import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
+import { reachChecks } from "../../adapters/doctor/ReachChecks.ts"
+import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
+import { errorText } from "../../adapters/files/AtomicFile.ts"
+import { openUnverified } from "../../crypto/Documents.ts"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { Jail } from "../../ports/Jail.ts"
+import type { ClientConfig } from "../../schemas/ClientConfig.ts"
+import { DsseEnvelope } from "../../schemas/Dsse.ts"
+import { Admission } from "../../schemas/Enrolment.ts"
+import type { Finding } from "../../schemas/Finding.ts"
+import type { JailVerdict } from "../../schemas/protocols/JailGuard.ts"
+import type { HeldRoot } from "../../schemas/protocols/TrustKeeper.ts"
+import { SelfReport } from "../../schemas/SelfReport.ts"
+import { rootFinding } from "./rootFinding.ts"
+
+const decodeReport = Schema.decodeUnknownOption(SelfReport)
+
+/** What the running client says of itself, if it does. */
+const wordOf = ({ running }: Patient): SelfReport | null =>
+  Option.getOrNull(decodeReport(running?.answer ?? null))
+
+const noteOf = (patient: Patient, key: string): string | null => {
+  const [row] = rowsOf(patient, "ledger.db", `SELECT value FROM notes WHERE key = '${key}'`) ?? []
+  return typeof row?.["value"] === "string" && row["value"] !== "" ? row["value"] : null
+}
+
+/** The root in the ledger, or what keeps it from being read; null where there is none. */
+const heldRoot = (patient: Patient) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const note = yield* Effect.try({ try: () => noteOf(patient, "roots"), catch: errorText })
+    return note === null ? null : restoreRoot(engine, note)
+  }).pipe(
+    Effect.catch((reason) => Effect.succeed(Result.fail<string>(`the ledger cannot be read: ${reason}`)))
+  )
+
+const enrolmentMend: Readonly<Record<string, string>> = {
+  not_enrolled: "on the operator's machine: postern devices accept --waiting",
+  rejected: "ask the operators; to try anew, remove the state folder and start with a new invitation",
+  revoked: "ask the operators; to come back, it needs a new acceptance: postern devices accept"
+}
+
+const decodeEnvelope = Schema.decodeUnknownOption(Schema.fromJsonString(DsseEnvelope))
+
+/** The decision that lies in the ledger of a client that does not run; the client verifies it anew at its start. */
+const storedDecision = (patient: Patient) =>
+  Effect.map(CryptoEngine, (engine): string => {
+    const envelope = decodeEnvelope(noteOf(patient, "admission"))
+    if (Option.isNone(envelope)) return "not_enrolled"
+    const opened = openUnverified(engine, "admission", Admission, envelope.value)
+    if (Result.isFailure(opened)) return "not_enrolled"
+    const phases = { accept: "accepted", reject: "rejected", revoke: "revoked" } as const
+    return phases[opened.success.document.decision]
+  })
+
+const enrolment = (patient: Patient) =>
+  Effect.gen(function* () {
+    const is = requirement("trust.enrolment", "the operators' acceptance of this device")
+    const word = wordOf(patient)
+    const phase = word?.phase ?? (yield* storedDecision(patient))
+    if (phase === "accepted") {
+      return word === null || word.blocked === null
+        ? is.ok("accepted")
+        : is.degraded(
+            `accepted, but it takes no orders: ${word.blocked} (${word.detail})`,
+            "see postern devices show on the operator's machine"
+          )
+    }
+    const code = word === null || word.claim_code === null ? "" : `; claim code ${word.claim_code}`
+    const detail = word === null ? "" : `: ${word.trust_detail}`
+    return is.degraded(`${phase.replace("_", " ")}${detail}${code}`, enrolmentMend[phase] ?? "")
+  })
+
+const reachMend =
+  "check the server (postern doctor there), its address in the trust root, and what filters between"
+
+const reach = (config: ClientConfig, held: Result.Result<HeldRoot, string> | null) => {
+  const known =
+    held !== null && Result.isSuccess(held)
+      ? (held.success.root.servers.find(({ id }) => id === held.success.server)?.addresses ?? [])
+      : []
+  const addresses = [...new Set([...known, ...(config.server === null ? [] : [config.server])])]
+  if (addresses.length > 0) return reachChecks(addresses, reachMend)
+  const is = requirement("server.reached", "a server that answers")
+  return Effect.succeed([
+    is.failed(
+      "no server is known yet",
+      "start the client with an invitation (postern invite prints the command)"
+    )
+  ])
+}
+
+/** What the jail's own check found, made by the running client or, without one, by us as who we are. */
+const verdictOf = (patient: Patient, config: ClientConfig): Effect.Effect<JailVerdict> => {
+  const told = wordOf(patient)?.jail
+  if (told !== undefined && (told.report !== null || told.problem !== null)) return Effect.succeed(told)
+  return Effect.gen(function* () {
+    const jail = yield* Jail
+    return yield* jail.check.pipe(
+      Effect.map((report): JailVerdict => ({ report, problem: null })),
+      Effect.catch(({ message }) => Effect.succeed<JailVerdict>({ report: null, problem: message }))
+    )
+  }).pipe(
+    Effect.provide(
+      BubblewrapJail.layer({
+        bwrap: config.bwrap,
+        // Not the uids of a client at work, and none of its control groups.
+        uidBase: config.jail_uid_base + 1_000,
+        delegatedControlGroup: false
+      })
+    )
+  )
+}
+
+const jailFindings = ({ problem, report }: JailVerdict): ReadonlyArray<Finding> => {
+  const works = requirement("jail.works", "a jail that holds a trial job")
+  if (report === null)
+    return [
+      works.degraded(
+        problem ?? "it was not tried yet",
+        "mend what is named above, then run postern doctor again"
+      )
+    ]
+  const apart = requirement("jail.isolation", "a user of their own for jobs, apart from the client's")
+  const limits = requirement("jail.limits", "limits on a job as a whole")
+  const weak = Object.entries(report.limits).filter(
+    ([, mechanism]) => mechanism !== "cgroup" && mechanism !== "tmpfs"
+  )
+  return [
+    works.ok(
+      `${report.engine} ${report.version}${report.notes.length === 0 ? "" : `. ${report.notes.join(" ")}`}`
+    ),
+    report.isolation === "same-uid"
+      ? apart.degraded(
+          "isolation: same-uid. Jobs share the client's user: the jail has one layer less",
+          "start the client by deploy/postern-client.service"
+        )
+      : apart.ok(`isolation: ${report.isolation}`),
+    weak.length === 0
+      ? limits.ok("by control groups")
+      : limits.degraded(
+          `${weak.map(([name, mechanism]) => `${name} by ${mechanism}`).join(", ")}: per process, not per job`,
+          "start the client by deploy/postern-client.service, on a machine whose control groups hold memory"
+        )
+  ]
+}
+
+/** Everything about a device, in the order in which it is worth mending. */
+export const deviceFindings = (patient: Patient, config: ClientConfig) =>
+  Effect.gen(function* () {
+    const held = yield* heldRoot(patient)
+    const nowMs = yield* Clock.currentTimeMillis
+    const groups = [
+      checkGroup("machine", "the machine", machineChecks),
+      checkGroup(
+        "state",
+        "the state folder",
+        Effect.try(() => stateChecks(patient, config.disk_reserve_bytes))
+      ),
+      checkGroup(
+        "program",
+        "the program",
+        Effect.try(() => processChecks(patient))
+      ),
+      checkGroup("server", "the server", reach(config, held)),
+      Effect.succeed([rootFinding(held, nowMs, "it comes with the first answer of the server")]),
+      checkGroup(
+        "trust",
+        "the enrolment",
+        Effect.map(enrolment(patient), (one) => [one])
+      ),
+      checkGroup(
+        "kernel",
+        "what the jail stands on",
+        Effect.try(() => jailChecks(config.bwrap))
+      ),
+      checkGroup("jail", "the jail", Effect.map(verdictOf(patient, config), jailFindings))
+    ]
+    return (yield* Effect.all(groups, { concurrency: 4 })).flat()
+  })

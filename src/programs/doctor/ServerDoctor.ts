@@ -1,0 +1,138 @@
+/** What `postern doctor` looks at on a server's machine. */
+import { Clock, Effect, Result, Schema } from "effect"
+import { checkGroup, requirement } from "../../adapters/doctor/Findings.ts"
+import { machineChecks } from "../../adapters/doctor/MachineChecks.ts"
+import { idOfState, type Patient, rowsOf } from "../../adapters/doctor/Patient.ts"
+import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
+import { isLoopback, reachChecks } from "../../adapters/doctor/ReachChecks.ts"
+import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
+import { errorText } from "../../adapters/files/AtomicFile.ts"
+import { verifyFirstRoot } from "../../crypto/Trust.ts"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { DsseEnvelope } from "../../schemas/Dsse.ts"
+import type { Finding } from "../../schemas/Finding.ts"
+import type { ServerConfig } from "../../schemas/ServerConfig.ts"
+import type { TrustRoot } from "../../schemas/TrustRoot.ts"
+import { rootFinding } from "./rootFinding.ts"
+
+/** Room that a server is better not without; it has no setting for it. */
+const reserveBytes = 256 * 1024 * 1024
+
+const decodeEnvelope = Schema.decodeUnknownResult(Schema.fromJsonString(DsseEnvelope))
+
+type Held = Result.Result<{ readonly root: TrustRoot }, string> | null
+
+/** The newest root in the registry, or what keeps it from being read; null where there is none. */
+const newestRoot = (patient: Patient): Effect.Effect<Held, never, CryptoEngine> =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const query = "SELECT envelope FROM roots ORDER BY version DESC LIMIT 1"
+    const [row] = yield* Effect.try({
+      try: () => rowsOf(patient, "fleet.db", query) ?? [],
+      catch: errorText
+    })
+    if (row === undefined) return null
+    const envelope = decodeEnvelope(row["envelope"])
+    if (Result.isFailure(envelope)) return Result.fail("the newest root cannot be read")
+    const root = verifyFirstRoot(engine, envelope.success, null)
+    return Result.isFailure(root)
+      ? Result.fail(`the newest root is damaged: ${root.failure.message}`)
+      : Result.succeed({ root: root.success.document })
+  }).pipe(Effect.catch((reason) => Effect.succeed(Result.fail(`the registry cannot be read: ${reason}`))))
+
+const tokens = (patient: Patient): Finding => {
+  const is = requirement("access.tokens", "an API token for the first operator")
+  const [row] = rowsOf(patient, "fleet.db", "SELECT count(*) AS count FROM tokens") ?? []
+  const count = Number(row?.["count"] ?? 0)
+  return count > 0
+    ? is.ok(`${count} of them`)
+    : is.degraded("there is none yet", "node server.js token create NAME --role admin")
+}
+
+const isAnyHost = (host: string): boolean => host === "0.0.0.0" || host === "::"
+
+/** Where it answers on this very machine. */
+const ownAddress = ({ host, port }: ServerConfig): string => {
+  const near = isAnyHost(host)
+    ? host === "::"
+      ? "[::1]"
+      : "127.0.0.1"
+    : host.includes(":")
+      ? `[${host}]`
+      : host
+  return `http://${near}:${port}`
+}
+
+const exposure = ({ addresses, host, port }: ServerConfig): Finding => {
+  const is = requirement("network.exposure", "a way in for devices, with TLS before it")
+  const isLocal = !isAnyHost(host) && isLoopback(`http://${host.includes(":") ? `[${host}]` : host}:${port}`)
+  if (!isLocal) {
+    return is.degraded(
+      `it listens on ${host}:${port} itself, without TLS: the network reads orders, receipts and health reports, but no packages or results`,
+      "set host to 127.0.0.1 and put a proxy with TLS before it (docs/first-device.md)"
+    )
+  }
+  if (addresses.length === 0) {
+    return is.degraded(
+      "it listens on loopback only and no other address is configured: no other machine reaches it",
+      'addresses = ["https://YOUR.NAME"] in its configuration, with a proxy that leads here (docs/first-device.md)'
+    )
+  }
+  return is.ok(`loopback, behind ${addresses.join(", ")}`)
+}
+
+/** Whether the addresses that devices learn from the root lead to this machine from elsewhere. */
+const rootAddresses = (held: Held, id: string | null): ReadonlyArray<Finding> => {
+  if (held === null || Result.isFailure(held) || id === null) return []
+  const is = requirement("trust.addresses", "addresses in the trust root that other machines can reach")
+  const addresses = held.success.root.servers.find((server) => server.id === id)?.addresses
+  if (addresses === undefined)
+    return [
+      is.failed(`the trust root does not name this server (${id})`, "on the operator's machine: postern keys")
+    ]
+  return [
+    addresses.every(isLoopback)
+      ? is.degraded(
+          `${addresses.join(", ")}: only this machine reaches that`,
+          "set addresses, then make the trust root say so (docs/first-device.md)"
+        )
+      : is.ok(addresses.join(", "))
+  ]
+}
+
+/** Everything about a server, in the order in which it is worth mending. */
+export const serverFindings = (patient: Patient, config: ServerConfig) =>
+  Effect.gen(function* () {
+    const held = yield* newestRoot(patient)
+    const nowMs = yield* Clock.currentTimeMillis
+    const reach =
+      patient.running === null || config.port === 0
+        ? Effect.succeed([])
+        : reachChecks([ownAddress(config)], "systemctl restart postern-server; journalctl -u postern-server")
+    const absent = "on the operator's machine: postern keys init --server URL"
+    const groups = [
+      checkGroup("machine", "the machine", machineChecks),
+      checkGroup(
+        "state",
+        "the state folder",
+        Effect.try(() => stateChecks(patient, reserveBytes))
+      ),
+      checkGroup(
+        "program",
+        "the program",
+        Effect.try(() => processChecks(patient))
+      ),
+      checkGroup("server", "the server's answer", reach),
+      Effect.succeed([
+        exposure(config),
+        rootFinding(held, nowMs, absent),
+        ...rootAddresses(held, idOfState(patient.stateFolder))
+      ]),
+      checkGroup(
+        "access",
+        "the operators' access",
+        Effect.try(() => [tokens(patient)])
+      )
+    ]
+    return (yield* Effect.all(groups, { concurrency: 4 })).flat()
+  })
