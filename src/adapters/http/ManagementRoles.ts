@@ -1,11 +1,19 @@
 /**
- * Which role each endpoint of the management API takes, all in one place. An endpoint that is missing here is refused to
- * everybody; a test walks the API and this table together.
+ * Which role each endpoint of the management API takes, all in one place. An endpoint without an entry does not compile.
  */
-import type { Role } from "../../schemas/ManagementApi.ts"
+import type { HttpApi } from "effect/http-api"
+import type { ManagementApi, Role } from "../../schemas/ManagementApi.ts"
+
+type GroupOf<Api> = Api extends HttpApi.HttpApi<infer _, infer Group> ? Group : never
+type KeyOf<Group> = Group extends {
+  readonly identifier: infer Name extends string
+  readonly endpoints: infer Endpoints
+}
+  ? `${Name}.${Extract<keyof Endpoints, string>}`
+  : never
 
 /** By the group's and the endpoint's identifiers, as the API declares them. */
-export const endpointRoles: Readonly<Record<string, Role>> = {
+const roles: Readonly<Record<KeyOf<GroupOf<typeof ManagementApi>>, Role>> = {
   "server.status": "viewer",
   "server.actors": "viewer",
   "server.roots": "viewer",
@@ -18,12 +26,14 @@ export const endpointRoles: Readonly<Record<string, Role>> = {
   "server.rotateToken": "admin",
   "server.revokeToken": "admin",
   "devices.invite": "admin",
+  "devices.preauthorise": "operator",
   "devices.list": "viewer",
   "devices.show": "viewer",
   "devices.admit": "operator",
   "devices.sequence": "viewer",
   "devices.receipts": "viewer",
   "devices.health": "viewer",
+  "devices.series": "viewer",
   "rollouts.open": "operator",
   "rollouts.list": "viewer",
   "rollouts.show": "viewer",
@@ -38,6 +48,8 @@ export const endpointRoles: Readonly<Record<string, Role>> = {
   "jobs.cancel": "operator",
   "jobs.stop": "operator"
 }
+
+export const endpointRoles: Readonly<Record<string, Role>> = roles
 
 const rank: Record<Role, number> = { viewer: 0, operator: 1, admin: 2 }
 

@@ -6,7 +6,7 @@ import { type RolloutRow, RolloutStore } from "../../ports/RolloutStore.ts"
 import { ManagementApi, NotFound } from "../../schemas/ManagementApi.ts"
 import type { RolloutId, RolloutView } from "../../schemas/Rollout.ts"
 import { countsOf, outcomeOf, type RolloutTally } from "../../schemas/RolloutJudgement.ts"
-import { requireRole } from "./ManagementAccess.ts"
+import { callerName } from "./ManagementAccess.ts"
 import { orUnavailable } from "./ManagementFailures.ts"
 import type { ManagementOptions } from "./ManagementHandlers.ts"
 import { jobView } from "./ManagementViews.ts"
@@ -68,7 +68,7 @@ export const RolloutHandlers = (options: ManagementOptions) =>
       const { rollout, rollouts } = options.actors
       return handlers.handleAll({
         open: Effect.fnUntraced(function* ({ payload: envelope }) {
-          const actor = yield* requireRole("operator")
+          const actor = yield* callerName
           const id = yield* orUnavailable(rollouts.ask("Open", { envelope, actor }))
           return yield* Effect.flatMap(find(id), view)
         }),
@@ -84,7 +84,7 @@ export const RolloutHandlers = (options: ManagementOptions) =>
           return { jobs: rows.flatMap((row) => (row === null ? [] : [jobView(row)])) }
         }),
         control: Effect.fnUntraced(function* ({ params, payload: envelope }) {
-          const actor = yield* requireRole("operator")
+          const actor = yield* callerName
           // Asked first, so that made-up ids do not start actors.
           yield* find(params.id)
           yield* orUnavailable(rollout(params.id).ask("Control", { envelope, actor }))

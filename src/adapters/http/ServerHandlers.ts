@@ -10,7 +10,7 @@ import { RetentionStore } from "../../ports/RetentionStore.ts"
 import type { ServerId } from "../../schemas/Ids.ts"
 import { Conflict, ManagementApi, NotFound, Refused, type Role } from "../../schemas/ManagementApi.ts"
 import { software } from "../../schemas/Version.ts"
-import { hashToken, makeToken, requireRole } from "./ManagementAccess.ts"
+import { callerName, hashToken, makeToken } from "./ManagementAccess.ts"
 import { orUnavailable } from "./ManagementFailures.ts"
 import type { ManagementOptions } from "./ManagementHandlers.ts"
 import { laggardView, tokenView } from "./ManagementViews.ts"
@@ -98,7 +98,7 @@ export const ServerHandlers = (options: ManagementOptions) =>
         roots: ({ query }) =>
           Effect.map(orUnavailable(store.roots(Math.max(1, query.from), 16)), (roots) => ({ roots })),
         publishRoot: Effect.fnUntraced(function* ({ payload }) {
-          const actor = yield* requireRole("admin")
+          const actor = yield* callerName
           yield* orUnavailable(registrar.ask("PublishRoot", { envelope: payload, actor }))
           return { ok: true } as const
         }),
@@ -128,15 +128,15 @@ export const ServerHandlers = (options: ManagementOptions) =>
         metrics: () => options.metrics,
         tokens: () => Effect.map(orUnavailable(store.tokens), (rows) => ({ tokens: rows.map(tokenView) })),
         createToken: Effect.fnUntraced(function* ({ payload }) {
-          const actor = yield* requireRole("admin")
+          const actor = yield* callerName
           return yield* tokens.create(payload.name, payload.role, payload.expires_at_ms, actor)
         }),
         rotateToken: Effect.fnUntraced(function* ({ params, payload }) {
-          const actor = yield* requireRole("admin")
+          const actor = yield* callerName
           return yield* tokens.rotate(params.name, payload.expires_at_ms, actor)
         }),
         revokeToken: Effect.fnUntraced(function* ({ params }) {
-          const actor = yield* requireRole("admin")
+          const actor = yield* callerName
           return yield* tokens.revoke(params.name, actor)
         })
       })
