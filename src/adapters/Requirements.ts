@@ -40,7 +40,7 @@ export interface NeedOptions {
   readonly environment: Readonly<Record<string, string | undefined>>
 }
 
-const toolsOf = ({ bwrap, environment }: NeedOptions): ReadonlyArray<Tool> => [
+const toolsOf = ({ bwrap, environment }: Pick<NeedOptions, "bwrap" | "environment">): ReadonlyArray<Tool> => [
   {
     name: bwrap,
     forWhat: "the jail that work runs in",
@@ -88,9 +88,14 @@ const toolFinding = ({ forWhat, name, package: debian, path }: Tool): Finding =>
   return found === undefined ? is.degraded(`there is no ${name}`, `apt-get install ${debian}`) : is.ok(found)
 }
 
+/** The programs that the jail and systemd's watch are made of, found or not. */
+export const toolFindings = (options: Pick<NeedOptions, "bwrap" | "environment">): ReadonlyArray<Finding> =>
+  toolsOf(options).map(toolFinding)
+
 const oldestNode = [22, 19] as const
 
-const nodeFinding = (version: string): Finding => {
+/** Whether this Node is new enough. */
+export const nodeFinding = (version: string): Finding => {
   const is = requirement("node.version", `Node ${oldestNode.join(".")} or newer`)
   const [major = 0, minor = 0] = version.split(".").map(Number)
   return major > oldestNode[0] || (major === oldestNode[0] && minor >= oldestNode[1])
@@ -128,5 +133,5 @@ export const findNeeds = (options: NeedOptions): ReadonlyArray<Finding> => [
   nodeFinding(process.versions.node),
   folderFinding(options.stateFolder),
   serverFinding(options),
-  ...toolsOf(options).map(toolFinding)
+  ...toolFindings(options)
 ]

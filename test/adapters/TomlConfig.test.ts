@@ -15,8 +15,8 @@ const load = (text: string, more: Partial<ConfigSources<ClientConfig>> = {}) =>
     writeFileSync(file, text)
     const defaults = { state_folder: "/var/lib/postern" }
     return {
-      file,
-      ...(yield* loadConfig({ schema: ClientConfig, file, environment: {}, defaults, ...more }))
+      ...(yield* loadConfig({ schema: ClientConfig, file, environment: {}, defaults, ...more })),
+      file
     }
   })
 

@@ -4,15 +4,15 @@
  * @module
  */
 import { execFile } from "node:child_process"
-import { accessSync, constants, readFileSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import { release } from "node:os"
 import { join } from "node:path"
 import { Effect } from "effect"
 import type { Finding } from "../../schemas/Finding.ts"
+import { launchPath } from "../jail/Launch.ts"
+import { nodeFinding, toolFindings } from "../Requirements.ts"
 import { isSeccompArchitecture } from "../Seccomp.ts"
 import { requirement } from "./Findings.ts"
-
-const oldestNode = [22, 19] as const
 
 const readText = (path: string): string | null => {
   try {
@@ -22,46 +22,6 @@ const readText = (path: string): string | null => {
     return null
   }
 }
-
-const folders = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".split(":")
-
-/** Whether a program stands where services find programs. */
-export const hasProgram = (name: string): boolean =>
-  (name.startsWith("/") ? [name] : folders.map((folder) => join(folder, name))).some((path) => {
-    try {
-      accessSync(path, constants.X_OK)
-      return true
-    } catch {
-      // Not there, or not to be run.
-      return false
-    }
-  })
-
-const node = (): Finding => {
-  const wanted = oldestNode.join(".")
-  const found = requirement("node.version", `Node ${wanted} or newer, which runs the program`)
-  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number)
-  return major > oldestNode[0] || (major === oldestNode[0] && minor >= oldestNode[1])
-    ? found.ok(process.version)
-    : found.failed(process.version, `install Node ${wanted} or newer: https://nodejs.org/en/download`)
-}
-
-const tool = (name: string, forWhat: string, debianPackage: string, path = name): Finding => {
-  const found = requirement(`program.${name.toLowerCase()}`, `${name}, ${forWhat}`)
-  return hasProgram(path)
-    ? found.ok(path === name ? "installed" : path)
-    : found.degraded(`there is no ${path}`, `apt-get install ${debianPackage}`)
-}
-
-/** The programs that the jail starts, by name and Debian package. */
-const jailTools = (bwrap: string): ReadonlyArray<Finding> => [
-  tool("bwrap", "the jail that work runs in", "bubblewrap", bwrap),
-  tool("prlimit", "the limits that work runs under", "util-linux"),
-  tool("mount", "the bounded disk that work writes to", "mount")
-]
-
-const systemdNotify = (): Finding =>
-  tool("systemd-notify", "which tells systemd that the program lives", "systemd")
 
 /** Settings of kernels that keep unprivileged users from making namespaces, with what lifts each. */
 const namespaceBars: ReadonlyArray<readonly [file: string, bars: (value: string) => boolean, mend: string]> =
@@ -146,7 +106,7 @@ const clock: Effect.Effect<Finding> = Effect.callback((resume) => {
   const child = execFile(
     "timedatectl",
     ["show", "--property=NTPSynchronized", "--value"],
-    { timeout: clockMs, killSignal: "SIGKILL", env: { PATH: folders.join(":") } },
+    { timeout: clockMs, killSignal: "SIGKILL", env: { PATH: launchPath } },
     (error, stdout) => {
       const answer = stdout.trim()
       if (error !== null || answer === "")
@@ -165,15 +125,14 @@ const sysctlFolder = "/proc/sys"
 
 /** What every program of ours needs of its machine. */
 export const machineChecks: Effect.Effect<ReadonlyArray<Finding>> = Effect.map(clock, (found) => [
-  node(),
-  systemdNotify(),
+  nodeFinding(process.versions.node),
   found,
   swap()
 ])
 
 /** What the jail stands on. */
 export const jailChecks = (bwrap: string, sysctl = sysctlFolder): ReadonlyArray<Finding> => [
-  ...jailTools(bwrap),
+  ...toolFindings({ bwrap, environment: process.env }),
   namespaces(sysctl),
   seccomp(sysctl),
   memoryControl()

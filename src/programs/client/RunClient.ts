@@ -1,10 +1,9 @@
 /** Runs the client: state folder, identity, ledger, link, tree; until it is told to stop or cannot go on. */
-import { Deferred, Effect, Layer, Redacted, Result, Schema } from "effect"
+import { Deferred, Effect, Layer, Redacted, Result, Schedule, Schema } from "effect"
 import { ControlGatewayKey, HealthLoopKey, HistorianKey, MainLoopKey } from "../../actors/ClientKeys.ts"
 import { condition } from "../../actors/DeviceConditions.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
-import { BubblewrapJail } from "../../adapters/BubblewrapJail.ts"
 import { controlGateway } from "../../adapters/ControlGateway.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { httpTransport } from "../../adapters/HttpTransport.ts"
@@ -19,7 +18,6 @@ import { SignedLink } from "../../adapters/SignedLink.ts"
 import { SqliteHistory } from "../../adapters/SqliteHistory.ts"
 import { SqliteLedger } from "../../adapters/SqliteLedger.ts"
 import { lockState } from "../../adapters/StateLock.ts"
-import { SystemdNotify } from "../../adapters/SystemdNotify.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
 import { canonicalBytes } from "../../crypto/CanonicalJson.ts"
 import { digestOf } from "../../crypto/Documents.ts"
@@ -38,6 +36,8 @@ import { clientTree } from "../clientTree.ts"
 import { untilTerminated } from "../Service.ts"
 import { type ClientSettings, misconfigured } from "./ClientSettings.ts"
 import type { ConfigurationMade } from "./ConfigurationFile.ts"
+import { selfReport } from "./selfReport.ts"
+import { alone, type Surroundings, settleUnderWarden } from "./UnderWarden.ts"
 
 /** `--once` did not get an answer. */
 export class NotReached extends Schema.TaggedError<NotReached>()("NotReached", { detail: Schema.String }) {
@@ -48,9 +48,15 @@ export class NotReached extends Schema.TaggedError<NotReached>()("NotReached", {
 
 const onceMs = 60_000
 const lookAgainMs = 100
+const lockAgain = Schedule.max([Schedule.spaced("100 millis"), Schedule.recurs(20)])
 
 /** Keys, ledger and what needs no network: all that decides whether the client can run at all. */
-export const ClientServices = ({ config }: ClientSettings, entry: URL) => {
+export const ClientServices = (
+  settings: ClientSettings,
+  entry: URL,
+  surroundings: Surroundings = alone(settings)
+) => {
+  const { config } = settings
   const stateFolder = config.state_folder
   const identity = FileIdentity({ stateFolder, kind: "device" }).pipe(
     Layer.provideMerge(Layer.merge(NativeCryptoEngine, SystemEntropy))
@@ -61,11 +67,10 @@ export const ClientServices = ({ config }: ClientSettings, entry: URL) => {
   )
   return Layer.mergeAll(
     ledgerDeviceClock(),
-    BubblewrapJail.layer({ bwrap: config.bwrap, uidBase: config.jail_uid_base }),
+    surroundings,
     LinuxHost({ stateFolder, requiredProcesses: config.required_processes }),
     LinuxConnectivity({ referenceHosts: config.reference_hosts }),
-    SqliteHistory({ stateFolder }),
-    SystemdNotify(process.env)
+    SqliteHistory({ stateFolder })
   ).pipe(Layer.provideMerge(stored), Layer.provideMerge(identity))
 }
 
@@ -174,6 +179,7 @@ const startClient = (settings: ClientSettings, found: Found) =>
       Effect.flatMap(Deferred.await(started), ask)
     const handlers = {
       inspect: withSystem((system) => system.inspect()),
+      doctor: withSystem(selfReport),
       status: withSystem((system) => Effect.orElseSucceed(system.ref(MainLoopKey).ask("Status"), () => null)),
       history: withSystem((system) => Effect.orElseSucceed(system.ref(HistorianKey).ask("View"), () => null)),
       health: withSystem((system) =>
@@ -224,11 +230,14 @@ const runTree = (settings: ClientSettings, found: Found) =>
 /** Starts the client and waits; it is stopped in order when the fiber is interrupted. */
 export const runClient = (settings: ClientSettings, entry: URL, made: ConfigurationMade = { _tag: "Kept" }) =>
   Effect.gen(function* () {
+    const surroundings = yield* settleUnderWarden(settings, entry)
     const standing = yield* checkNeeds(settings, made)
     yield* lockState(settings.config.state_folder).pipe(
+      // The client of a warden that was killed is on its way out.
+      Effect.retry({ while: ({ busy }) => busy, schedule: lockAgain }),
       Effect.mapError((error) => misconfigured(error.message))
     )
-    const local = yield* Layer.build(ClientServices(settings, entry)).pipe(
+    const local = yield* Layer.build(ClientServices(settings, entry, surroundings)).pipe(
       Effect.mapError((error) =>
         misconfigured("message" in error && error.message !== "" ? error.message : String(error))
       )

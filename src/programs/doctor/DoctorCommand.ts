@@ -14,7 +14,7 @@ import { type Finding, gravest } from "../../schemas/Finding.ts"
 import { failure, silentExit } from "../cli/Failure.ts"
 import { bold, green, out, outJson, red } from "../cli/Screen.ts"
 import { Json } from "../cli/Settings.ts"
-import { counted, visible } from "../cli/Text.ts"
+import { visible } from "../cli/Text.ts"
 import {
   defaultStateFolder as defaultClientState,
   loadClientConfig,
@@ -86,9 +86,7 @@ const show = ({ findings, kind, stateFolder }: Examination) =>
       if (mend !== "") yield* out(`            → ${visible(mend)}\n`)
     }
     const count = (state: Finding["state"]) => findings.filter((one) => one.state === state).length
-    yield* out(
-      `${counted(count("ok"), "is", "are")} ok, ${count("degraded")} degraded, ${count("failed")} failed\n`
-    )
+    yield* out(`${count("ok")} ok, ${count("degraded")} degraded, ${count("failed")} failed\n`)
   })
 
 const report = (examinations: ReadonlyArray<Examination>, json: boolean) =>
