@@ -171,8 +171,9 @@ const preauthorisations = Effect.gen(function* () {
   return Effect.fnUntraced(function* (envelope: DsseEnvelope, actor: string) {
     const root = trust.current()
     if (root === null) return yield* new Conflict({ code: "no_root", message: new NoRoot().message })
+    yield* requireGoodRoot(root)
     const verified = verifyPreauthorisation(engine, root.root, envelope)
-    if (Result.isFailure(verified)) return yield* new Refused({ message: verified.failure.message })
+    if (Result.isFailure(verified)) return yield* refusalOf(verified.failure, envelope, root)
     const document = verified.success.document
     const nowMs = yield* Clock.currentTimeMillis
     const flaw = preauthorisationFlaw(document, root, identity.id, nowMs)

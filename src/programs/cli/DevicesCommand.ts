@@ -13,6 +13,7 @@ import type { DeviceView } from "../../schemas/ManagementApi.ts"
 import { acceptDevice, expectedClaimCode, provedRequest, turnAway } from "./Admission.ts"
 import { raise } from "./Alarms.ts"
 import { confirm } from "./Ask.ts"
+import { takeDecisions } from "./Colleagues.ts"
 import { failure, usage } from "./Failure.ts"
 import { yesFlag } from "./Flags.ts"
 import { out, outJson } from "./Screen.ts"
@@ -37,6 +38,7 @@ const deviceArgument = Argument.String("device").pipe(
 export const knownDevices = Effect.gen(function* () {
   const client = yield* ManagementClient
   const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
+  yield* takeDecisions(devices)
   const records = yield* deviceRecords
   const missing = records.filter((record) => !devices.some((view) => view.device === record.device))
   return [
@@ -64,7 +66,11 @@ const join = (view: DeviceView, record: DeviceRecord | undefined): KnownDevice =
     return {
       view,
       record,
-      alarms: isForeign ? [`${view.name ?? view.device} was accepted, but not from this home`] : []
+      alarms: isForeign
+        ? [
+            `${view.name ?? view.device} was accepted, but neither from this home nor by an operator of your root. If you know it, accept it again: postern devices accept ${view.device}`
+          ]
+        : []
     }
   }
   const differs =
@@ -79,6 +85,7 @@ const shownDevice = (text: string) =>
   Effect.gen(function* () {
     const client = yield* ManagementClient
     const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
+    yield* takeDecisions(devices)
     const records = yield* deviceRecords
     const named = devices.map((view) => ({
       device: view.device,

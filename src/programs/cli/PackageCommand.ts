@@ -18,6 +18,7 @@ import { verifyOrder } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import { confirm } from "./Ask.ts"
+import { deviceToWork } from "./Colleagues.ts"
 import { failure } from "./Failure.ts"
 import { yesFlag } from "./Flags.ts"
 import { nextPlace, type OrderPlan, orderFlags, placeBehindPending, planOrder, signOrder } from "./Orders.ts"
@@ -166,7 +167,7 @@ const sign = Command.make(
     const path = resolve(file)
     const keys = yield* unlocked
     const proved = yield* provePackage(path, keys)
-    const record = yield* acceptedDevice(device)
+    const record = yield* deviceToWork(device)
     const plan = yield* planOrder(record, proved, flags)
     yield* confirmOrder(proved, plan, record, yes)
     const signing = Effect.gen(function* () {

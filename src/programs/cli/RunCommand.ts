@@ -8,10 +8,10 @@ import { basename, join, resolve } from "node:path"
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
-import { acceptedDevice } from "../../adapters/operator/DeviceBook.ts"
 import { buildPackage } from "../../adapters/packages/BuildPackage.ts"
 import type { SourceFile } from "../../adapters/packages/SourceFiles.ts"
 import { Limits } from "../../schemas/Limits.ts"
+import { deviceToWork } from "./Colleagues.ts"
 import { silentExit, usage } from "./Failure.ts"
 import { followToEnd } from "./JobsCommand.ts"
 import { orderFlags, planOrder, submitOrder } from "./Orders.ts"
@@ -71,7 +71,7 @@ export const runCommand = Command.make(
     ...orderFlags
   },
   Effect.fnUntraced(function* ({ command, detach, device, file, quiet, ...flags }) {
-    const record = yield* acceptedDevice(device)
+    const record = yield* deviceToWork(device)
     const draft = yield* planPackage({}, flags, command, command[0] as string)
     const files = yield* Effect.forEach(file, sourceFile)
     const keys = yield* unlocked

@@ -6,10 +6,10 @@
 import { resolve } from "node:path"
 import { Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import { acceptedDevice } from "../../adapters/operator/DeviceBook.ts"
 import { OperatorHome, readJson } from "../../adapters/operator/OperatorHome.ts"
 import { SentOrder, sentOrderFile } from "../../adapters/operator/Records.ts"
 import { OrderId } from "../../schemas/Ids.ts"
+import { deviceToWork } from "./Colleagues.ts"
 import { failure, usage } from "./Failure.ts"
 import { yesFlag } from "./Flags.ts"
 import { type OrderValues, orderFlags, planOrder, sendOrder, submitOrder } from "./Orders.ts"
@@ -23,7 +23,7 @@ import { uploadPayload } from "./Upload.ts"
 /** A new order for a package: looked at, asked about, uploaded, signed, sent. */
 const submitNew = (file: string, device: string, yes: boolean, flags: OrderValues) =>
   Effect.gen(function* () {
-    const record = yield* acceptedDevice(device)
+    const record = yield* deviceToWork(device)
     const keys = yield* unlocked
     const proved = yield* provePackage(file, keys)
     const plan = yield* planOrder(record, proved, flags)
