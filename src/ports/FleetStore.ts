@@ -13,7 +13,7 @@ import type {
   Preauthorisation,
   PreauthorisedSubject
 } from "../schemas/Enrolment.ts"
-import type { HealthReport } from "../schemas/Health.ts"
+import type { HealthReport, HealthSample } from "../schemas/Health.ts"
 import type { DeviceId, Digest, Incarnation, InvitationId, OrderId } from "../schemas/Ids.ts"
 import type { Role } from "../schemas/ManagementApi.ts"
 import type { Receipt } from "../schemas/Receipt.ts"
@@ -161,6 +161,20 @@ export interface AuditRow {
   readonly actor: string
   readonly action: string
   readonly subject: string
+}
+
+/** How much of a device's health is kept. */
+export interface HealthRetention {
+  /** Whole reports, the newest. */
+  readonly reports: number
+  /** Figures, and reports at the latest. */
+  readonly days: number
+}
+
+/** Means of figures over steps of equal length, oldest first; steps without a report are left out. */
+export interface HealthSeries {
+  readonly stepMs: number
+  readonly samples: ReadonlyArray<HealthSample>
 }
 
 export class FleetStore extends Context.Service<
@@ -358,6 +372,13 @@ export class FleetStore extends Context.Service<
       device: DeviceId,
       maximum: number
     ) => Effect.Effect<ReadonlyArray<HealthReport>, StoreError>
+    /** The means of a device's figures in a span of arrival times, in at most about so many steps. */
+    readonly series: (
+      device: DeviceId,
+      fromMs: number,
+      untilMs: number,
+      points: number
+    ) => Effect.Effect<HealthSeries, StoreError>
 
     /** The token with this SHA-256, expired or not. */
     readonly tokenByHash: (hash: string) => Effect.Effect<TokenRow | null, StoreError>

@@ -42,6 +42,7 @@ import {
   ReceiptPage,
   Role,
   SequenceView,
+  SeriesView,
   ServerStatus,
   TokenView,
   wholeNumber
@@ -186,6 +187,13 @@ class DevicesGroup extends HttpApiGroup.make("devices")
       params: { device: DeviceId },
       query: { limit: number },
       success: Schema.Struct({ reports: Schema.Array(HealthReport) }),
+      error: [...common, NotFound]
+    }),
+    /** Figures from `from_ms` until `until_ms` (default now), in at most about `points` steps (default 96). */
+    HttpApiEndpoint.get("series", "/devices/:device/series", {
+      params: { device: DeviceId },
+      query: { from_ms: number, until_ms: Schema.optional(number), points: Schema.optional(number) },
+      success: SeriesView,
       error: [...common, NotFound]
     })
   )

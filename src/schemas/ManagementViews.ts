@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { HighWater } from "./DeviceApi.ts"
 import { Base64, DsseEnvelope } from "./Dsse.ts"
+import { HealthSample } from "./Health.ts"
 import { Count, DeviceId, Digest, Incarnation, Name, OrderId, ServerId, TimestampMs } from "./Ids.ts"
 import { LaneName, OrderState } from "./WorkOrder.ts"
 
@@ -177,3 +178,9 @@ export const JobQuery = Schema.Struct({
   after: Schema.optional(Cursor)
 })
 export type JobQuery = typeof JobQuery.Type
+
+/** Figures of a device over time: the mean of each step that has any, oldest first, by the time of arrival. */
+export const SeriesView = Schema.Struct({
+  step_ms: Count,
+  samples: Schema.Array(HealthSample)
+})

@@ -4,7 +4,7 @@
  */
 import { join } from "node:path"
 import { Context, Effect, Layer } from "effect"
-import { FleetStore, StoreError } from "../../ports/FleetStore.ts"
+import { FleetStore, type HealthRetention, StoreError } from "../../ports/FleetStore.ts"
 import { RetentionStore } from "../../ports/RetentionStore.ts"
 import { RolloutStore } from "../../ports/RolloutStore.ts"
 import type { DatabaseDefinition, DatabaseHost, DatabaseSync, Methods, SqliteError } from "./Database.ts"
@@ -22,6 +22,8 @@ export const serverDatabases: ReadonlyArray<DatabaseDefinition<Methods>> = [flee
 export interface FleetStoreOptions {
   /** Enrolments above this are answered `full`. */
   readonly maximumDevices: number
+  /** Default: 120 reports, 90 days. */
+  readonly health?: HealthRetention
 }
 
 const toStoreError = (error: SqliteError): StoreError =>
@@ -43,6 +45,8 @@ export const makeFleetStore = (
   const ask = through(fleet)
   const enrol = ask("enrol")
   const addOutput = ask("addOutput")
+  const addHealth = through(series)("addHealth")
+  const keep = options.health ?? { reports: 120, days: 90 }
   return {
     roots: ask("roots"),
     addRoot: ask("addRoot"),
@@ -75,8 +79,9 @@ export const makeFleetStore = (
     addReceipt: ask("addReceipt"),
     payloadUse: ask("payloadUse"),
     receipts: ask("receipts"),
-    addHealth: through(series)("addHealth"),
+    addHealth: (device, report, atMs) => addHealth(device, report, atMs, keep),
     health: through(series)("health"),
+    series: through(series)("series"),
     tokenByHash: ask("tokenByHash"),
     tokens: Effect.suspend(() => ask("tokens")()),
     addToken: ask("addToken"),

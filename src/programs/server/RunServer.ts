@@ -48,11 +48,14 @@ export const ServerServices = (config: ServerConfig, entry: URL) => {
     folder: config.state_folder,
     entry,
     maximumDevices: config.maximum_devices,
+    health: { reports: config.health_reports, days: config.health_days },
     onTrouble: logFromCallback
   })
-  return Layer.mergeAll(store, FileBlobStore(config.state_folder, config.minimum_free_bytes), FleetTrustCell).pipe(
-    Layer.provideMerge(ServerIdentityFiles(config.state_folder))
-  )
+  return Layer.mergeAll(
+    store,
+    FileBlobStore(config.state_folder, config.minimum_free_bytes),
+    FleetTrustCell
+  ).pipe(Layer.provideMerge(ServerIdentityFiles(config.state_folder)))
 }
 
 /** Says where the server is, and the id that operators compare before they trust it. */

@@ -4,11 +4,11 @@ import { migrate, openDatabase } from "../../../src/adapters/sqlite/Database.ts"
 import { fleetDatabase } from "../../../src/adapters/sqlite/fleet/FleetDatabase.ts"
 import type { FleetMethods } from "../../../src/adapters/sqlite/fleet/FleetMethods.ts"
 import { seriesDatabase } from "../../../src/adapters/sqlite/fleet/SeriesDatabase.ts"
-import type { HealthReport } from "../../../src/schemas/Health.ts"
 import type { DeviceId, InvitationId, Name } from "../../../src/schemas/Ids.ts"
 import { Limits } from "../../../src/schemas/Limits.ts"
 import { isFinal, type LaneName, type OrderState } from "../../../src/schemas/WorkOrder.ts"
 import { admission, enrolment } from "../../support/fleet.ts"
+import { healthReport } from "../../support/health.ts"
 import {
   device,
   nowMs,
@@ -330,7 +330,8 @@ describe("the fleet store", () => {
         blocked: null,
         lastReceipt: 0,
         degraded: [],
-        rootVersion: 2
+        rootVersion: 2,
+        statement: null
       })
       assert.deepStrictEqual(store.sequence(id), {
         nextCounter: 41,
@@ -372,28 +373,45 @@ describe("the fleet store", () => {
         [store.invitationValid(invitation, nowMs), store.invitationValid(invitation, nowMs + 1_000)],
         [true, false]
       )
-      sql(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${Limits.pendingEnrolments})
-        INSERT INTO devices (device, status, enrolment, request, requested_at_ms, enrolled_at_ms, asked_at_ms)
-        SELECT 'dev_' || i, 'pending', '{}', '{}', 0, ${nowMs}, ${nowMs} FROM n`)
-      const proof = { id: invitation, proof: "0".repeat(64) }
-      assert.strictEqual(enrol(store, otherDevice), "full")
-      assert.strictEqual(enrol(store, device, { invitation: proof }), "pending")
-      sql(`WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ${Limits.invitationUses})
+      sql(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${Limits.invitationUses})
         INSERT INTO devices (device, status, enrolment, request, requested_at_ms, enrolled_at_ms, asked_at_ms, invitation)
         SELECT 'dev_invited' || i, 'pending', '{}', '{}', 0, ${nowMs}, ${nowMs}, '${invitation}' FROM n`)
+      const proof = { id: invitation, key: device.signingKey, signature: "" }
       assert.strictEqual(enrol(store, otherDevice, { invitation: proof }), "full")
+      sql("DELETE FROM devices WHERE device = 'dev_invited1'")
+      assert.strictEqual(enrol(store, otherDevice, { invitation: proof }), "pending")
+    }))
+
+  it("of too many without an invitation the one that was silent longest goes, and never one with", () =>
+    withStore((store, sql) => {
+      const invitation = `inv_${"a".repeat(52)}` as InvitationId
+      store.addInvitation(invitation, nowMs + 1_000, "alice", nowMs)
+      const proof = { id: invitation, key: device.signingKey, signature: "" }
+      enrol(store, device, { invitation: proof })
+      sql(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${Limits.pendingEnrolments})
+        INSERT INTO devices (device, status, enrolment, request, requested_at_ms, enrolled_at_ms, asked_at_ms)
+        SELECT 'dev_' || i, 'pending', '{}', '{}', 0, ${nowMs}, ${nowMs} + i FROM n`)
+      assert.strictEqual(enrol(store, otherDevice), "pending")
+      const isThere = (id: string) => store.device(id as DeviceId) !== null
+      assert.deepStrictEqual([isThere("dev_1"), isThere("dev_2"), isThere(device.id)], [false, true, true])
+      assert.strictEqual(store.counts().devices.pending, Limits.pendingEnrolments + 1)
     }))
 
   it("health is kept apart, newest first, each report once and not without end", () => {
     const database = openDatabase(":memory:")
     migrate(database, seriesDatabase)
     const series = seriesDatabase.build(database)
-    const report = (at_ms: number) => ({ at_ms }) as HealthReport
-    for (let at = 0; at < Limits.healthReports + 50; at++) series.addHealth(id, report(at), nowMs)
-    series.addHealth(id, report(Limits.healthReports + 49), nowMs)
+    const keep = { reports: 100, days: 90 }
+    const add = (at_ms: number, atMs = nowMs) => series.addHealth(id, healthReport({ at_ms }), atMs, keep)
+    for (let at = 0; at < 150; at++) add(at)
+    add(149)
     const kept = series.health(id, 10_000)
-    assert.strictEqual(kept.length, Limits.healthReports)
-    assert.strictEqual(kept[0]?.at_ms, Limits.healthReports + 49)
+    assert.strictEqual(kept.length, 100)
+    assert.strictEqual(kept[0]?.at_ms, 149)
+    // A report of another device, a year later, takes away what is too old, some at a time.
+    for (let n = 0; n < 3; n++)
+      series.addHealth(otherDevice.id as DeviceId, healthReport({ at_ms: n }), nowMs + 365 * 86_400_000, keep)
+    assert.deepStrictEqual(series.health(id, 10_000), [])
     database.close()
   })
 })

@@ -12,9 +12,10 @@ type Synchronous<F> = F extends (...args: infer A) => Effect.Effect<infer R, unk
   : never
 
 type PortMethods = {
-  readonly [K in Exclude<keyof Port, "addHealth" | "health" | "counts" | "tokens" | "enrol">]: Synchronous<
-    Port[K]
-  >
+  readonly [K in Exclude<
+    keyof Port,
+    "addHealth" | "health" | "series" | "counts" | "tokens" | "enrol"
+  >]: Synchronous<Port[K]>
 }
 
 export type FleetMethods = PortMethods & {
