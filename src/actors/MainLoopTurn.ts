@@ -24,7 +24,6 @@ import {
   type IntakeEnvironment,
   type IntakeOutcome,
   type RefusalCount,
-  stopAll,
   takeInterventions,
   takeOrders
 } from "./OrderIntake.ts"
@@ -310,7 +309,6 @@ export const turn = (state: TurnState, environment: TurnEnvironment) =>
     const view = yield* environment.trust.ask("View")
     // Before that there is nothing to poll for; the trust keeper knows whom it has reached.
     const phase = view.held === null ? "not_enrolled" : view.phase
-    if (view.phase === "revoked") yield* stopAll("canceled_by_operator", environment)
     if (view.held === null || phase !== "accepted") {
       const ended = waiting(phase === "accepted" ? "not_enrolled" : phase, view.detail)
       return { ...ended, degraded: yield* environment.conditions }

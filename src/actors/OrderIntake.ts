@@ -99,12 +99,6 @@ const stopOrder = Effect.fnUntraced(function* (
   if (lane !== undefined) yield* Effect.ignore(lane.tell("Stop", { order, reason }))
 })
 
-/** Tells the lanes to stop everything that is unfinished. */
-export const stopAll = Effect.fnUntraced(function* (reason: StopReason, environment: IntakeEnvironment) {
-  const ledger = yield* Ledger
-  for (const { order } of yield* ledger.unfinished()) yield* stopOrder(order.id, reason, environment)
-})
-
 /** Obeys the cancels and stops of an answer, and once more what was kept of earlier ones: a word to a lane can be lost. */
 export const takeInterventions = Effect.fnUntraced(function* (
   answer: Pick<PollAnswer, "cancels" | "stops">,

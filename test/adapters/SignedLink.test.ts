@@ -20,6 +20,9 @@ import {
 
 const poll: PollRequest = {
   incarnation: "a".repeat(26) as PollRequest["incarnation"],
+  life: "l".repeat(26) as PollRequest["life"],
+  turn: 0,
+  statement: { payloadType: "application/vnd.postern.device-statement+json", payload: "", signatures: [] },
   root_version: 3,
   admission_sequence: 1,
   high_water: null,

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { RegistrarKey } from "../../../src/actors/ServerKeys.ts"
+import { nodeKeyRingFrom } from "../../../src/adapters/NodeKeys.ts"
 import { utf8 } from "../../../src/crypto/Bytes.ts"
 import { TestKit } from "../../../src/kernel/testing/TestKit.ts"
 import { Limits } from "../../../src/schemas/Limits.ts"
@@ -20,7 +21,7 @@ import {
   signedRequest,
   startFleet
 } from "../../support/fleet.ts"
-import { device, nowMs, orderId, otherDevice } from "../../support/operators.ts"
+import { device, engine, nowMs, orderId, otherDevice } from "../../support/operators.ts"
 
 const poll = (changes: Parameters<typeof pollBody>[0] = {}): Sending => ({ body: pollBody(changes) })
 
@@ -184,14 +185,15 @@ describe("enrolment", () => {
       const fleet = yield* rootedFleet
       const body = enrolment(nowMs).envelope
       const first = yield* send(fleet, "POST", "/enrolment", { body })
-      assert.deepStrictEqual(first.json, { status: "pending", admission: null })
+      assert.deepStrictEqual(first.json, { status: "pending", admission: null, preauthorisation: null })
       assert.isTrue(first.signed)
       assert.deepStrictEqual((yield* send(fleet, "POST", "/enrolment", { body })).json, first.json)
       yield* accept(fleet)
       const decided = yield* send(fleet, "POST", "/enrolment", { body })
       assert.deepStrictEqual(decided.json, {
         status: "accepted",
-        admission: admission(nowMs + 10_000).envelope
+        admission: admission(nowMs + 10_000).envelope,
+        preauthorisation: null
       })
 
       const foreign = enrolment(nowMs, device, { root_digest: `sha256:${"0".repeat(64)}` as never }).envelope
@@ -210,23 +212,26 @@ describe("enrolment", () => {
       const fleet = yield* acceptedFleet
       const body = enrolment(nowMs + 10_000, device, { incarnation: "b".repeat(26) as never }).envelope
       const reply = yield* send(fleet, "POST", "/enrolment", { body })
-      assert.deepStrictEqual(reply.json, { status: "pending", admission: null })
+      assert.deepStrictEqual(reply.json, { status: "pending", admission: null, preauthorisation: null })
     })
   )
 
-  it.effect("strangers are bounded", () =>
+  it.effect("strangers are let onto the list at a bounded rate", () =>
     Effect.gen(function* () {
       const fleet = yield* rootedFleet
-      fleet.disk.fleet.exec(`
-        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${Limits.pendingEnrolments})
-        INSERT INTO devices (device, status, enrolment, request, requested_at_ms, enrolled_at_ms, asked_at_ms)
-        SELECT 'dev_' || i, 'pending', '{}', '{}', 0, ${nowMs}, ${nowMs} FROM n`)
-      const reply = yield* send(fleet, "POST", "/enrolment", { body: enrolment(nowMs).envelope })
+      const ask = (n: number) => {
+        const stranger = nodeKeyRingFrom(engine, "device", new Uint8Array(64).fill(n).fill(1, 32))
+        return send(fleet, "POST", "/enrolment", {
+          body: enrolment(nowMs + 10_000, stranger).envelope,
+          by: stranger
+        })
+      }
+      for (let n = 1; n <= Limits.enrolmentBurst; n++) assert.strictEqual((yield* ask(n)).status, 200)
+      const reply = yield* ask(200)
       assert.deepStrictEqual([reply.code, reply.status], ["overloaded", 503])
       assert.isDefined(reply.headers["retry-after"])
-      yield* TestClock.adjust("25 hours")
-      const later = yield* send(fleet, "POST", "/enrolment", { body: enrolment(nowMs).envelope })
-      assert.deepStrictEqual(later.json, { status: "pending", admission: null })
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* ask(200)).status, 200)
     })
   )
 })
