@@ -151,8 +151,13 @@ export const makeAuthentication = Effect.gen(function* () {
       return yield* refuse("bad_signature", "the signature does not fit the device's key")
     }
     const isKnown = Option.isNone(enrolment) || (yield* isVouchedFor(claim.device, enrolment.value, nowMs))
-    const nonces = isKnown ? known : strangers
-    const taken = nonces.take(claim.device, claim.request.nonce, nowMs)
+    const { nonce } = claim.request
+    // Who is known now may have been a stranger when the nonce came first.
+    const taken = isKnown
+      ? strangers.has(claim.device, nonce)
+        ? "replayed"
+        : known.take(claim.device, nonce, nowMs)
+      : strangers.take(claim.device, nonce, nowMs)
     if (taken === "replayed") return yield* refuse("replayed_nonce", "a request with this nonce came before")
     if (taken === "full") return yield* refuse("overloaded", "too many requests lately: try again later")
   })

@@ -34,6 +34,11 @@ export class Nonces {
     }
   }
 
+  /** Whether the nonce was taken, and is remembered. */
+  has(key: string, nonce: string): boolean {
+    return this.seen.has(`${key} ${nonce}`)
+  }
+
   /** Takes a nonce of a key: `new`, `replayed`, or `full` when there is no room to remember it. */
   take(key: string, nonce: string, nowMs: number): "new" | "replayed" | "full" {
     this.prune(nowMs)
