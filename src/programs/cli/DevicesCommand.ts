@@ -8,6 +8,7 @@ import { Argument, Command, Flag } from "effect/cli"
 import { chooseDevice, deviceRecord, deviceRecords } from "../../adapters/operator/DeviceBook.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import type { DeviceRecord } from "../../adapters/operator/Records.ts"
+import { conditionLine } from "../../schemas/Conditions.ts"
 import { Name } from "../../schemas/Ids.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
 import { acceptDevice, expectedClaimCode, provedRequest, turnAway } from "./Admission.ts"
@@ -16,6 +17,8 @@ import { confirm } from "./Ask.ts"
 import { takeDecisions } from "./Colleagues.ts"
 import { failure, usage } from "./Failure.ts"
 import { yesFlag } from "./Flags.ts"
+import { groupCommand } from "./GroupsCommand.ts"
+import { healthLines, seriesLines } from "./HealthViews.ts"
 import { out, outJson } from "./Screen.ts"
 import { Json, withServer } from "./Settings.ts"
 import { properties, showAge, table, visible } from "./Text.ts"
@@ -26,7 +29,6 @@ import {
   deviceName,
   deviceRow,
   deviceTableHeader,
-  healthLines,
   type KnownDevice
 } from "./Views.ts"
 
@@ -81,7 +83,7 @@ const join = (view: DeviceView, record: DeviceRecord | undefined): KnownDevice =
 }
 
 /** The device that a text means, among those the server knows. */
-const shownDevice = (text: string) =>
+export const shownDevice = (text: string) =>
   Effect.gen(function* () {
     const client = yield* ManagementClient
     const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
@@ -119,6 +121,10 @@ const list = Command.make(
   ])
 )
 
+/** What `show` tells of the past. */
+const seriesMs = 24 * 3_600_000
+const seriesPoints = 24
+
 const show = Command.make(
   "show",
   { device: deviceArgument },
@@ -131,8 +137,15 @@ const show = Command.make(
       api.devices.health({ params: { device: view.device }, query: { limit: 1 } })
     )
     const health = reports[0]
+    const { samples } = yield* client.call("ask for the device's figures", (api) =>
+      api.devices.series({
+        params: { device: view.device },
+        query: { from_ms: Math.max(0, nowMs - seriesMs), points: seriesPoints }
+      })
+    )
     const code = view.status === "pending" ? yield* expectedClaimCode(yield* provedRequest(view)) : null
-    if (yield* Json) yield* outJson({ ...deviceJson(known), claim_code: code, health: health ?? null })
+    if (yield* Json)
+      yield* outJson({ ...deviceJson(known), claim_code: code, health: health ?? null, series: samples })
     else {
       yield* out(
         properties([
@@ -157,7 +170,10 @@ const show = Command.make(
             "receipts",
             `${known.record?.last_receipt?.number ?? 0} verified here, ${view.last_receipt} on the server`
           ],
-          ...(health === undefined ? [] : healthLines(health, nowMs))
+          ...(health === undefined
+            ? view.degraded.map((code) => ["degraded", visible(conditionLine({ code, detail: "" }))] as const)
+            : healthLines(health, nowMs)),
+          ...(samples.length === 0 ? [] : [["last 24 hours", ""] as const, ...seriesLines(samples)])
         ])
       )
     }
@@ -165,7 +181,7 @@ const show = Command.make(
     yield* raise([...known.alarms, ...chain])
   }, withServer)
 ).pipe(
-  Command.withDescription("Show one device and its last health report"),
+  Command.withDescription("Show one device, its last health report, and its figures of the last day"),
   Command.withExamples([{ command: "postern devices show pi-cellar", description: "By name" }])
 )
 
@@ -259,5 +275,5 @@ const revoke = decisionCommand("revoke", "Take back an acceptance: the device ge
 
 export const devicesCommand = Command.make("devices").pipe(
   Command.withDescription("Devices that ask to be let in, and those that are"),
-  Command.withSubcommands([list, show, accept, reject, revoke])
+  Command.withSubcommands([list, show, accept, reject, revoke, groupCommand])
 )

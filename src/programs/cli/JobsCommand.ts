@@ -194,11 +194,13 @@ const logs = Command.make(
 )
 
 /** Signs a cancel for a job and gives it to the server. */
-export const cancelJob = (view: JobView) =>
+export const cancelJob = (view: JobView) => Effect.flatMap(unlocked, (keys) => cancelJobWith(keys, view))
+
+/** The same, with keys that are open already. */
+export const cancelJobWith = (keys: OperatorKeys, view: JobView) =>
   Effect.gen(function* () {
     const client = yield* ManagementClient
     const { root } = yield* requireRoot
-    const keys = yield* unlocked
     const nowMs = yield* Clock.currentTimeMillis
     const cancel: CancelOrder = {
       type: "postern/cancel/v1",

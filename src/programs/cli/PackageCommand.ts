@@ -9,6 +9,7 @@ import { Effect, Option, Result, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
 import { acceptedDevice, deviceRecord } from "../../adapters/operator/DeviceBook.ts"
+import { groupRecords } from "../../adapters/operator/Groups.ts"
 import { OperatorHome } from "../../adapters/operator/OperatorHome.ts"
 import { operatorProfile } from "../../adapters/operator/OperatorKeys.ts"
 import type { DeviceRecord } from "../../adapters/operator/Records.ts"
@@ -17,9 +18,10 @@ import { readSource } from "../../adapters/packages/SourceFiles.ts"
 import { verifyOrder } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
+import { Limits } from "../../schemas/Limits.ts"
 import { confirm } from "./Ask.ts"
 import { deviceToWork } from "./Colleagues.ts"
-import { failure } from "./Failure.ts"
+import { failure, usage } from "./Failure.ts"
 import { yesFlag } from "./Flags.ts"
 import { nextPlace, type OrderPlan, orderFlags, placeBehindPending, planOrder, signOrder } from "./Orders.ts"
 import {
@@ -60,7 +62,12 @@ const build = Command.make(
       Argument.withDescription("What to run, behind --; goes before what the description says"),
       Argument.variadic()
     ),
-    device: deviceFlag.pipe(Flag.atLeast(1)),
+    device: deviceFlag.pipe(Flag.atMost(Limits.rolloutDevices)),
+    group: Flag.String("group").pipe(
+      Flag.withMetavar("GROUP"),
+      Flag.withDescription("All accepted devices of a group"),
+      Flag.atMost(Limits.groups)
+    ),
     target: Flag.String("output").pipe(
       Flag.withAlias("o"),
       Flag.withMetavar("FILE"),
@@ -69,11 +76,15 @@ const build = Command.make(
     ),
     ...planFlags
   },
-  Effect.fnUntraced(function* ({ command, device, folder, target: given, ...flags }) {
+  Effect.fnUntraced(function* ({ command, device, folder, group, target: given, ...flags }) {
     const profile = yield* operatorProfile
     if (profile === undefined)
       return yield* failure("There are no operator keys yet. Make them first: postern keys init --server URL")
-    const records = yield* Effect.forEach(device, acceptedDevice)
+    const records = [
+      ...(yield* Effect.forEach(device, acceptedDevice)),
+      ...(yield* Effect.forEach(group, groupRecords)).flat()
+    ]
+    if (records.length === 0) return yield* usage("Say who is to open it: --device DEVICE, or --group GROUP")
     const root = resolve(folder)
     const draft = yield* planPackage(yield* readDescription(root), flags, command, folderName(root))
     const source = yield* readSource(root, { exclude: [descriptionName] })
@@ -81,15 +92,19 @@ const build = Command.make(
     const recipients = [...new Set([...records.map((record) => record.recipient), profile.recipient])]
     const built = yield* buildPackage({ source, draft, recipients, target })
     if (yield* Json)
-      return yield* outJson({ ...packageJson(built), devices: records.map((record) => record.device) })
+      return yield* outJson({
+        ...packageJson(built),
+        devices: [...new Set(records.map((record) => record.device))]
+      })
     yield* out(
       properties([
         ...packageLines(built),
-        ["for", records.map((record) => record.name).join(", ")],
+        ["for", [...new Set(records.map((record) => record.name))].join(", ")],
         ["file", target]
       ])
     )
-    yield* say(`Next: postern jobs submit ${target} --device ${records[0]?.name}`)
+    const whom = group[0] === undefined ? `--device ${records[0]?.name}` : `--group ${group[0]}`
+    yield* say(`Next: postern jobs submit ${target} ${whom}`)
   }, withHome)
 ).pipe(
   Command.withDescription("Pack a folder, encrypted to devices of the device book and to you"),

@@ -6,11 +6,13 @@
 import { Command } from "effect/cli"
 import { doctorCommand } from "../doctor/DoctorCommand.ts"
 import { devicesCommand } from "./DevicesCommand.ts"
+import { historyCommand } from "./HistoryCommand.ts"
 import { inviteCommand } from "./InviteCommand.ts"
 import { jobsCommand } from "./JobsCommand.ts"
 import { keysCommand } from "./KeysCommand.ts"
 import { loginCommand } from "./LoginCommand.ts"
 import { packageCommand } from "./PackageCommand.ts"
+import { rolloutsCommand } from "./RolloutsCommand.ts"
 import { runCommand } from "./RunCommand.ts"
 import { globalFlags } from "./Settings.ts"
 import { psCommand, statusCommand } from "./StatusCommand.ts"
@@ -28,8 +30,10 @@ export const posternCommand = Command.make("postern").pipe(
     runCommand,
     packageCommand,
     jobsCommand,
+    rolloutsCommand,
     statusCommand,
     psCommand,
+    historyCommand,
     doctorCommand
   ]),
   Command.withGlobalFlags(globalFlags),

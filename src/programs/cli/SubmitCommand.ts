@@ -9,14 +9,18 @@ import { Argument, Command, Flag } from "effect/cli"
 import { OperatorHome, readJson } from "../../adapters/operator/OperatorHome.ts"
 import { SentOrder, sentOrderFile } from "../../adapters/operator/Records.ts"
 import { OrderId } from "../../schemas/Ids.ts"
+import { RolloutId, type RolloutPlan } from "../../schemas/Rollout.ts"
 import { deviceToWork } from "./Colleagues.ts"
 import { failure, usage } from "./Failure.ts"
 import { yesFlag } from "./Flags.ts"
 import { type OrderValues, orderFlags, planOrder, sendOrder, submitOrder } from "./Orders.ts"
 import { confirmOrder, readOrder } from "./PackageCommand.ts"
 import { fileDigest, provePackage } from "./PackagePlan.ts"
+import { rolloutFlags } from "./RolloutPhases.ts"
+import { resumeGroup, submitGroup } from "./RolloutSubmit.ts"
 import { out, outJson, say } from "./Screen.ts"
 import { Json, requireRoot, withServer } from "./Settings.ts"
+import { counted } from "./Text.ts"
 import { unlocked } from "./Unlock.ts"
 import { uploadPayload } from "./Upload.ts"
 
@@ -61,6 +65,7 @@ const submitSigned = (file: string, orderFile: string) =>
   })
 
 const isOrderId = Schema.is(OrderId)
+const isRolloutId = Schema.is(RolloutId)
 
 /** An order whose submission was cut off: the very same again, so that it can't be taken twice. */
 const resume = (id: string) =>
@@ -72,6 +77,22 @@ const resume = (id: string) =>
     return yield* home.alone(sendOrder(sent, root.version))
   })
 
+/** Says that a rollout is with the server. */
+const sayRollout = (plan: RolloutPlan) =>
+  Effect.gen(function* () {
+    const devices = plan.phases.reduce((sum, phase) => sum + phase.devices.length, 0)
+    if (yield* Json)
+      return yield* outJson({
+        rollout: plan.id,
+        group: plan.group,
+        devices,
+        phases: plan.phases.map((phase) => phase.devices.length)
+      })
+    yield* out(`${plan.id}\n`)
+    const what = `${counted(devices, "device", "devices")} in ${counted(plan.phases.length, "phase", "phases")}`
+    yield* say(`Submitted for ${what}. Next: postern rollouts follow ${plan.id}`)
+  })
+
 const optionalText = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
 
@@ -81,19 +102,29 @@ export const submitCommand = Command.make(
     file: Argument.String("file").pipe(Argument.withDescription("A package file"), Argument.optional),
     device: optionalText("device", "DEVICE", "Name, id, or the beginning of an id"),
     order: optionalText("order", "FILE", "An order signed before, by postern package sign"),
-    resume: optionalText("resume", "JOB", "Send an order again whose submission was cut off"),
+    resume: optionalText("resume", "ID", "Send an order or a rollout again whose submission was cut off"),
     yes: yesFlag,
+    ...rolloutFlags,
     ...orderFlags
   },
   Effect.fnUntraced(function* ({ device, file, order, resume: resumed, yes, ...flags }) {
     const path = Option.map(file, (given) => resolve(given))
+    if (Option.isSome(flags.group)) {
+      if (Option.isNone(path) || Option.isSome(device) || Option.isSome(order))
+        return yield* usage("A rollout takes FILE --group GROUP, without --device or --order")
+      return yield* sayRollout(yield* submitGroup(path.value, flags.group.value, yes, flags))
+    }
+    if (Option.isSome(resumed) && isRolloutId(resumed.value))
+      return yield* sayRollout(yield* resumeGroup(resumed.value))
     const view = Option.isSome(resumed)
       ? yield* resume(resumed.value)
       : Option.isSome(path) && Option.isSome(order)
         ? yield* submitSigned(path.value, resolve(order.value))
         : Option.isSome(path) && Option.isSome(device)
           ? yield* submitNew(path.value, device.value, yes, flags)
-          : yield* usage("Say what to submit: FILE --device DEVICE, FILE --order FILE, or --resume JOB")
+          : yield* usage(
+              "Say what to submit: FILE --device DEVICE, FILE --group GROUP, FILE --order FILE, or --resume ID"
+            )
     if (yield* Json)
       return yield* outJson({ job: view.id, device: view.device, counter: view.counter, state: view.state })
     yield* out(`${view.id}\n`)
@@ -109,6 +140,10 @@ export const submitCommand = Command.make(
     {
       command: "postern jobs submit stats.postern --device pi-cellar --yes --sealed",
       description: "Results for you alone"
+    },
+    {
+      command: "postern jobs submit stats.postern --group cellars --canary 1 --phases 25%,100% --soak 1h",
+      description: "To many, one first; see postern rollouts"
     }
   ])
 )
