@@ -11,7 +11,9 @@ import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome } from "../../adapters/operator/OperatorHome.ts"
 import { trustedRoot } from "../../adapters/operator/TrustStore.ts"
 import { renderInspection, SystemInspection } from "../../kernel/index.ts"
+import { conditionLine } from "../../schemas/Conditions.ts"
 import type { ServerStatus } from "../../schemas/ManagementApi.ts"
+import { MainLoopStatus } from "../../schemas/protocols/MainLoop.ts"
 import { expiryWarning } from "../../schemas/RootExpiry.ts"
 import { raise } from "./Alarms.ts"
 import { knownDevices } from "./DevicesCommand.ts"
@@ -21,6 +23,7 @@ import { out, outJson, say } from "./Screen.ts"
 import { chosenServer, Json, keepAbreast, withClientOf, withHome } from "./Settings.ts"
 import { properties, showAge, showDuration, visible } from "./Text.ts"
 import { judgeJob, syncReceipts } from "./Verification.ts"
+import { blockedText, degradedCodes, deviceName, type KnownDevice } from "./Views.ts"
 
 const counts = (record: Readonly<Record<string, number>>): string =>
   Object.entries(record)
@@ -74,6 +77,16 @@ const foreignRoot = keepAbreast.pipe(
   Effect.catchTag("ForeignRoot", (error) => Effect.succeed([error.message.replace(/^ALARM: /, "")]))
 )
 
+/** Why a device takes no work, and what else is weaker on it than it should be. */
+const weakness = (device: KnownDevice): ReadonlyArray<string> => {
+  const blocked = device.view?.blocked ?? null
+  const said = [
+    ...(blocked === null ? [] : [`takes no work: ${blocked}: ${blockedText(blocked)}`]),
+    ...degradedCodes(device).map((code) => `degraded: ${conditionLine({ code, detail: "" })}`)
+  ]
+  return said.map((text) => `${visible(deviceName(device))} ${visible(text)}`)
+}
+
 export const statusCommand = Command.make(
   "status",
   {},
@@ -97,7 +110,8 @@ export const statusCommand = Command.make(
         const chains = yield* Effect.forEach(accepted, syncReceipts)
         const found = [...devices, ...judged].flatMap(({ alarms }) => alarms)
         const behind = yield* laggards(yield* Json)
-        return { status, behind, trusted, alarms: [...foreign, ...found, ...chains.flat()] }
+        const weak = devices.filter(({ view }) => view?.status === "accepted").flatMap(weakness)
+        return { status, behind, trusted, weak, alarms: [...foreign, ...found, ...chains.flat()] }
       })
     )
     const alarms = [...(yield* rootAlarms(found.status)), ...found.alarms]
@@ -108,6 +122,7 @@ export const statusCommand = Command.make(
     const notes = [
       ...(warning === undefined ? [] : [warning]),
       ...(lagging === undefined ? [] : [`${lagging}.`]),
+      ...found.weak,
       ...(hasRecovery
         ? ["The recovery key still lies in the operator's home: move it to a safe place off this machine."]
         : [])
@@ -145,6 +160,22 @@ const localTree = (folder: string) =>
     )
   )
 
+/** What a client on this machine says of itself; a server says nothing of the kind. */
+const localStatus = (folder: string) =>
+  Effect.flatMap(askControl({ stateFolder: resolve(folder), request: "status" }), (answer) =>
+    Schema.decodeUnknownEffect(MainLoopStatus)(answer)
+  )
+
+const localConditions = (status: Option.Option<MainLoopStatus>): string => {
+  if (Option.isNone(status)) return ""
+  const { blocked, degraded } = status.value
+  const lines = [
+    ...(blocked === null ? [] : [`takes no work: ${blocked}: ${blockedText(blocked)}`]),
+    ...degraded.map((condition) => `degraded: ${conditionLine(condition)}`)
+  ]
+  return lines.map((line) => `${visible(line)}\n`).join("")
+}
+
 const serverTree = Effect.gen(function* () {
   const entry = yield* chosenServer
   return yield* withClientOf(entry)(
@@ -170,6 +201,7 @@ export const psCommand = Command.make(
       return yield* failure("The answer is not a tree of actors. Is it a Postern program of this version?")
     if (yield* Json) return yield* outJson(answer)
     yield* out(`${renderInspection(decoded.success)}\n`)
+    if (Option.isSome(state)) yield* out(localConditions(yield* Effect.option(localStatus(state.value))))
   }, withHome)
 ).pipe(
   Command.withDescription(

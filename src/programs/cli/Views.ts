@@ -4,11 +4,9 @@
  * @module
  */
 import type { DeviceRecord } from "../../adapters/operator/Records.ts"
-import { conditionLine } from "../../schemas/Conditions.ts"
-import type { HealthReport } from "../../schemas/Health.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
 import { blockedTexts } from "../../schemas/Refusals.ts"
-import { shortId, showAge, showDuration, showSize, visible } from "./Text.ts"
+import { shortId, showAge, visible } from "./Text.ts"
 
 /** A device as server and device book see it, side by side. */
 export interface KnownDevice {
@@ -34,13 +32,27 @@ export const deviceJson = (device: KnownDevice) => ({
   enrolled_at_ms: device.view?.enrolled_at_ms ?? null,
   last_seen_at_ms: device.view?.last_seen_at_ms ?? null,
   blocked: device.view?.blocked ?? null,
+  degraded: device.view?.degraded ?? [],
   high_water: device.view?.high_water ?? null,
   last_receipt: device.view?.last_receipt ?? null,
   last_receipt_verified: device.record?.last_receipt?.number ?? null,
   alarms: device.alarms
 })
 
-export const deviceTableHeader = ["NAME", "ID", "STATUS", "ONLINE", "SEEN", "TAKES WORK", "RECEIPTS"] as const
+export const deviceTableHeader = [
+  "NAME",
+  "ID",
+  "STATUS",
+  "ONLINE",
+  "SEEN",
+  "TAKES WORK",
+  "RECEIPTS",
+  "DEGRADED"
+] as const
+
+/** What a device says is weaker than it should be, beyond what keeps it from taking work. */
+export const degradedCodes = ({ view }: KnownDevice): ReadonlyArray<string> =>
+  (view?.degraded ?? []).filter((code) => code !== view?.blocked)
 
 export const deviceRow = (device: KnownDevice, nowMs: number): ReadonlyArray<string> => {
   const { record, view } = device
@@ -56,39 +68,7 @@ export const deviceRow = (device: KnownDevice, nowMs: number): ReadonlyArray<str
         ? "yes"
         : "no"
       : visible(view.blocked),
-    `${record?.last_receipt?.number ?? 0}/${view?.last_receipt ?? 0}`
+    `${record?.last_receipt?.number ?? 0}/${view?.last_receipt ?? 0}`,
+    visible(degradedCodes(device).join(" ")) || "-"
   ]
 }
-
-const figure = (value: number | null, show: (value: number) => string): string =>
-  value === null ? "unknown" : show(value)
-
-/** A health report as lines. */
-export const healthLines = (
-  report: HealthReport,
-  nowMs: number
-): ReadonlyArray<readonly [string, string]> => [
-  ["reported", showAge(report.at_ms, nowMs)],
-  ["host", visible(`${report.hostname}, ${report.kernel}, ${report.architecture}`)],
-  ["software", visible(`${report.software}, Node ${report.node}`)],
-  [
-    "up",
-    `${figure(report.uptime_s, (seconds) => showDuration(seconds * 1000))}, program ${showDuration(report.process_uptime_s * 1000)}`
-  ],
-  ["load", figure(report.load_1m, (load) => load.toFixed(2))],
-  [
-    "memory",
-    `${figure(report.memory_available_bytes, showSize)} free of ${figure(report.memory_total_bytes, showSize)}, program ${showSize(report.process_memory_bytes)}`
-  ],
-  [
-    "disk",
-    `${figure(report.disk_free_bytes, showSize)} free of ${figure(report.disk_total_bytes, showSize)}`
-  ],
-  ["temperature", figure(report.temperature_celsius, (degrees) => `${degrees.toFixed(1)} °C`)],
-  [
-    "work",
-    `${report.work.succeeded} succeeded, ${report.work.failed} failed, ${report.work.rejected} rejected`
-  ],
-  ["outbox", `${report.work.outbox_items} items, ${showSize(report.work.outbox_bytes)}`],
-  ...report.degraded.map((entry) => ["degraded", visible(conditionLine(entry))] as const)
-]
