@@ -140,6 +140,7 @@ const serverChanges = (before: TrustRoot, after: TrustRoot): ReadonlyArray<strin
 ]
 
 const dayMs = 86_400_000
+const inDays = (days: number): string => `${days} day${days === 1 ? "" : "s"}`
 
 /** What a root changes of the one before it, one sentence each; its end is always among them. */
 export const describeChanges = (before: TrustRoot, after: TrustRoot): ReadonlyArray<string> => {
@@ -149,15 +150,15 @@ export const describeChanges = (before: TrustRoot, after: TrustRoot): ReadonlyAr
     further === 0
       ? "as before"
       : further > 0
-        ? `${further} days later than before`
-        : `${-further} days EARLIER`
+        ? `${inDays(further)} later than before`
+        : `${inDays(-further)} EARLIER`
   return [
     ...(["operators", "root", "servers", "broker_services"] as const).flatMap((name) =>
       roleChanges(before, after, name)
     ),
     ...keyChanges(before, after),
     ...serverChanges(before, after),
-    `is good for ${days} days from when it was drafted (${move})`
+    `is good for ${inDays(days)} from when it was drafted (${move})`
   ]
 }
 
