@@ -408,6 +408,8 @@ export class FleetStore extends Context.Service<
       maximum: number,
       filter?: AuditFilter
     ) => Effect.Effect<ReadonlyArray<AuditRow>, StoreError>
+    /** Accepted devices heard at or after a time. */
+    readonly heardSince: (atMs: number) => Effect.Effect<number, StoreError>
     readonly counts: Effect.Effect<
       {
         readonly devices: Readonly<Record<DeviceStatus, number>>

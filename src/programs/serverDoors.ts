@@ -15,6 +15,7 @@ import { controlGateway } from "../adapters/ControlGateway.ts"
 import { makeDeviceApi } from "../adapters/http/DeviceApi.ts"
 import { type Addresses, httpGateway } from "../adapters/http/HttpGateway.ts"
 import { makeManagementApi } from "../adapters/http/ManagementService.ts"
+import type { RequestFigures } from "../adapters/http/RequestFigures.ts"
 import type { ServerActors } from "../adapters/http/ServerActors.ts"
 import { ActorSystem, type AnySpec, ChildSpec, type SystemInspection } from "../kernel/index.ts"
 import { Limits } from "../schemas/Limits.ts"
@@ -37,14 +38,16 @@ export interface HttpDoorOptions {
   readonly startedAtMs: number
   /** The running tree, once it runs. */
   readonly inspect: Effect.Effect<SystemInspection>
-  /** All figures, for Prometheus. */
+  /** Where requests are counted, and all figures for Prometheus. */
+  readonly figures: RequestFigures
   readonly metrics: Effect.Effect<string>
   /** Told each time the port is open. */
   readonly listening: (origin: string) => Effect.Effect<void>
 }
 
 /** Both APIs on one HTTP port. */
-export const httpDoor = ({ config, inspect, listening, metrics, startedAtMs }: HttpDoorOptions) => {
+export const httpDoor = (options: HttpDoorOptions) => {
+  const { config, figures, inspect, listening, metrics, startedAtMs } = options
   let origin: string | null = null
   const addresses = () => (config.addresses.length > 0 || origin === null ? config.addresses : [origin])
   const pollSleepMs = config.poll_sleep_ms
@@ -55,6 +58,8 @@ export const httpDoor = ({ config, inspect, listening, metrics, startedAtMs }: H
       host: config.host,
       port: config.port,
       maximumRequests: config.maximum_requests,
+      figures,
+      spans: config.otlp_endpoint !== null,
       apis: (context, stopping) => {
         const actors = serverActors(context)
         return Effect.all({
@@ -79,26 +84,43 @@ export const httpDoor = ({ config, inspect, listening, metrics, startedAtMs }: H
   })
 }
 
-/** The control socket in the state folder, for `postern ps` on this machine. */
+/** Runs a round of retention, and tells what it dropped. */
+const sweep = (actors: Effect.Effect<ServerActors>) =>
+  Effect.flatMap(actors, ({ retention }) => retention.ask("Sweep")).pipe(
+    Effect.flatMap(({ answer }) => Deferred.await(answer)),
+    Effect.orDie
+  )
+
+/** The control socket in the state folder, for `postern ps` and `postern server sweep` on this machine. */
 export const controlDoor = (options: {
   readonly stateFolder: string
   readonly inspect: Effect.Effect<SystemInspection>
+  readonly actors: Effect.Effect<ServerActors>
 }) =>
   ChildSpec.make({
     key: ControlGatewayKey,
     shutdownMs: 1_000,
-    behaviour: controlGateway({ stateFolder: options.stateFolder, handlers: { inspect: options.inspect } })
+    behaviour: controlGateway({
+      stateFolder: options.stateFolder,
+      handlers: { inspect: options.inspect, sweep: sweep(options.actors) }
+    })
   })
 
 /** Starts a tree; its gateways may want to look at the whole of it. */
 export const startServer = <const Gateways extends ReadonlyArray<AnySpec>>(
   config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices" | "retention">,
-  gateways: (inspect: Effect.Effect<SystemInspection>) => Gateways
+  gateways: (inspect: Effect.Effect<SystemInspection>) => Gateways,
+  /** Whether each message handled is a span of a trace. */
+  spans = false
 ) =>
   Effect.gen(function* () {
     const started = yield* Deferred.make<ActorSystem>()
     const inspect = Effect.flatMap(Deferred.await(started), (system) => system.inspect(100))
-    const system = yield* ActorSystem.make({ name: "server", root: serverTree(config, gateways(inspect)) })
+    const system = yield* ActorSystem.make({
+      name: "server",
+      root: serverTree(config, gateways(inspect)),
+      spans
+    })
     yield* Deferred.succeed(started, system)
     return system
   })

@@ -5,7 +5,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
-import { Deferred, Duration, Effect, Exit, Fiber, Schema } from "effect"
+import { Clock, Deferred, Duration, Effect, Exit, Fiber, Schema } from "effect"
 import { type ActorSystem, Behaviour } from "../../kernel/index.ts"
 import { deviceApiPath } from "../../schemas/DeviceApi.ts"
 import { Limits } from "../../schemas/Limits.ts"
@@ -16,6 +16,7 @@ import { maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
 import { encodeJson, jsonType } from "./Json.ts"
 import { headOf, makeRoom, type Room, readBody, send } from "./NodeExchange.ts"
+import { type RequestFigures, routeLabel } from "./RequestFigures.ts"
 
 /** The port could not be opened. */
 export class GatewayError extends Schema.TaggedError<GatewayError>()("GatewayError", {
@@ -46,6 +47,10 @@ export interface GatewayOptions<E, R> {
   readonly apis: (context: Addresses, stopping: Effect.Effect<void>) => Effect.Effect<Apis, E, R>
   /** Told each time the port is open. */
   readonly listening: (address: string) => Effect.Effect<void>
+  /** Where requests are counted; nowhere by default. */
+  readonly figures?: RequestFigures | undefined
+  /** Whether each request is a span of a trace. */
+  readonly spans?: boolean
 }
 
 const problem = (status: number, message: string, headers: Record<string, string> = {}): ApiResponse => ({
@@ -68,6 +73,17 @@ const bodyLimit = (head: Omit<ApiRequest, "body">): number => {
   return head.path.startsWith(`${managementApiPath}/payloads/`) ? Limits.blockBytes : Limits.requestBodyBytes
 }
 
+/** Counted in place of a status where the asker was gone before there was an answer. */
+const goneAway = 499
+
+/** How the requests of one open port are watched. */
+interface Watch {
+  readonly figures: RequestFigures | undefined
+  readonly spans: boolean
+  /** Begins the ids of this life's requests. */
+  readonly life: string
+}
+
 /** The requests in work of one open port. */
 class Requests {
   private readonly fibers = new Set<Fiber.Fiber<void>>()
@@ -77,16 +93,31 @@ class Requests {
   private readonly maximum: number
   private readonly apis: Apis
   private readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+  private readonly watch: Watch
+  private count = 0
 
-  constructor(maximum: number, apis: Apis, fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>) {
+  constructor(
+    maximum: number,
+    apis: Apis,
+    fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>,
+    watch: Watch
+  ) {
     this.maximum = maximum
     this.apis = apis
     this.fork = fork
+    this.watch = watch
+    if (watch.figures !== undefined) {
+      watch.figures.now = () => ({
+        inWork: this.inWork,
+        bodyBytes: Limits.bodiesInWorkBytes - this.room.freeBytes()
+      })
+    }
   }
 
   readonly listener = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
     outgoing.on("error", () => outgoing.destroy())
     if (this.inWork >= this.maximum) {
+      this.watch.figures?.rejected()
       this.start(outgoing, send(outgoing, busy, true), 0)
       return
     }
@@ -110,11 +141,47 @@ class Requests {
     const isDevice = head.path.startsWith(deviceApiPath)
     if (oversize && !isDevice) return send(outgoing, tooLarge, true)
     const handle = isDevice ? this.apis.device : this.apis.management
-    return handle(oversize ? { ...head, body, oversize } : { ...head, body }).pipe(
-      Effect.catchCause((cause) => Effect.as(Effect.logError("a request failed", cause), failed)),
-      // A body left unread stands in the way of the next request on this connection.
-      Effect.flatMap((response) => send(outgoing, response, oversize))
+    return this.watched(
+      head,
+      outgoing,
+      handle(oversize ? { ...head, body, oversize } : { ...head, body }).pipe(
+        Effect.catchCause((cause) => Effect.as(Effect.logError("a request failed", cause), failed)),
+        // A body left unread stands in the way of the next request on this connection.
+        Effect.flatMap((response) => send(outgoing, response, oversize))
+      )
     )
+  }
+
+  /** Puts the request's id into what is logged meanwhile, counts it, and makes it a span where that is wanted. */
+  private watched(
+    head: Omit<ApiRequest, "body">,
+    outgoing: ServerResponse,
+    answering: Effect.Effect<void>
+  ): Effect.Effect<void> {
+    const { figures, life, spans } = this.watch
+    const id = `${life}-${(this.count++).toString(36)}`
+    outgoing.setHeader("x-request-id", id)
+    const named = Effect.annotateLogs(answering, "request", id)
+    const startedMs = performance.now()
+    const counted =
+      figures === undefined
+        ? named
+        : Effect.ensuring(
+            named,
+            Effect.sync(() =>
+              figures.answered(
+                head,
+                outgoing.headersSent ? outgoing.statusCode : goneAway,
+                (performance.now() - startedMs) / 1_000
+              )
+            )
+          )
+    if (!spans) return counted
+    const { api, route } = routeLabel(head)
+    return Effect.withSpan(counted, `${api} ${route}`, {
+      kind: "server",
+      attributes: { "http.request.method": head.method, "http.route": route, "postern.request": id }
+    })
   }
 
   /** Runs the answering; when the other side goes away, it is interrupted. */
@@ -219,7 +286,9 @@ export const httpGateway = <E, R>(options: GatewayOptions<E, R>) => {
       const stopping = yield* Deferred.make<void>()
       const apis = yield* options.apis(context, Deferred.await(stopping))
       const services = yield* Effect.context<never>()
-      const requests = new Requests(options.maximumRequests, apis, Effect.runForkWith(services))
+      const life = (yield* Clock.currentTimeMillis).toString(36)
+      const watch = { figures: options.figures, spans: options.spans ?? false, life }
+      const requests = new Requests(options.maximumRequests, apis, Effect.runForkWith(services), watch)
       const server = openServer(requests, options.maximumRequests)
       yield* Effect.addFinalizer(() => closeServer(server, requests, stopping))
       const address = yield* listen(server, options.host, port)

@@ -35,6 +35,7 @@ export type BodyRead = Uint8Array | "too_large" | "no_room" | "cut_off"
 export interface Room {
   readonly take: (bytes: number) => boolean
   readonly give: (bytes: number) => void
+  readonly freeBytes: () => number
 }
 
 export const makeRoom = (totalBytes: number): Room => {
@@ -47,7 +48,8 @@ export const makeRoom = (totalBytes: number): Room => {
     },
     give: (bytes) => {
       free += bytes
-    }
+    },
+    freeBytes: () => free
   }
 }
 
@@ -123,7 +125,8 @@ export const send = (outgoing: ServerResponse, response: ApiResponse, close: boo
     const length = body instanceof Uint8Array ? body.length : body.lengthBytes
     outgoing.writeHead(status, {
       ...headers,
-      "content-length": length,
+      // A 304 speaks of the body that it leaves out.
+      ...(status === 304 ? {} : { "content-length": length }),
       ...(close ? { connection: "close" } : {})
     })
     if (!(body instanceof Uint8Array)) return sendStream(outgoing, body)

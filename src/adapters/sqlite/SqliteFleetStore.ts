@@ -14,10 +14,16 @@ import type { RetentionMethods } from "./fleet/Retention.ts"
 import type { RolloutMethods } from "./fleet/Rollouts.ts"
 import { type SeriesMethods, seriesDatabase } from "./fleet/SeriesDatabase.ts"
 import { hostInProcess, openInProcess } from "./InProcessDatabase.ts"
-import { openInWorker } from "./WorkerDatabase.ts"
+import { type DatabaseFigures, openInWorker } from "./WorkerDatabase.ts"
 
 /** Every database a server's worker thread may be asked to serve. */
 export const serverDatabases: ReadonlyArray<DatabaseDefinition<Methods>> = [fleetDatabase, seriesDatabase]
+
+/** How busy the databases' threads are. */
+export class StoreFigures extends Context.Service<
+  StoreFigures,
+  Effect.Effect<ReadonlyArray<DatabaseFigures>>
+>()("postern/adapters/StoreFigures") {}
 
 export interface FleetStoreOptions {
   /** Enrolments above this are answered `full`. */
@@ -89,6 +95,7 @@ export const makeFleetStore = (
     revokeToken: ask("revokeToken"),
     tokenUsed: ask("tokenUsed"),
     audit: ask("audit"),
+    heardSince: ask("heardSince"),
     counts: Effect.suspend(() => ask("counts")())
   }
 }
@@ -151,7 +158,7 @@ export const SqliteFleetStore = (
     readonly entry: URL
     readonly onTrouble?: (reason: string) => void
   }
-): Layer.Layer<FleetStore | RetentionStore | RolloutStore, SqliteError> => {
+): Layer.Layer<FleetStore | RetentionStore | RolloutStore | StoreFigures, SqliteError> => {
   const { entry, folder, onTrouble } = options
   const host = <M extends Methods>(definition: DatabaseDefinition<M>, path: string) =>
     openInWorker(definition, { path, entry, ...(onTrouble === undefined ? {} : { onTrouble }) })
@@ -160,7 +167,8 @@ export const SqliteFleetStore = (
       const paths = files(folder)
       const fleet = yield* host(fleetDatabase, paths.fleet)
       const series = yield* host(seriesDatabase, paths.series)
-      return allPorts(fleet, series, options)
+      const figures = Effect.sync(() => [fleet.figures(), series.figures()])
+      return Context.add(allPorts(fleet, series, options), StoreFigures, figures)
     })
   )
 }

@@ -22,6 +22,17 @@ export interface WorkerOptions {
   readonly onTrouble?: (reason: string) => void
 }
 
+/** How busy a database is. */
+export interface DatabaseFigures {
+  readonly database: string
+  /** Calls that are not answered yet. */
+  readonly waiting: number
+  /** Since the start: calls taken, transactions they were put into, and calls refused because too many waited. */
+  readonly calls: number
+  readonly batches: number
+  readonly refused: number
+}
+
 /** How long a thread may take to open its database, and to close it. */
 const openTimeoutMs = 30_000
 const closeTimeoutMs = 4_000
@@ -44,6 +55,8 @@ class WorkerHost {
   private ready = false
   private closing = false
   private nextId = 0
+  private batches = 0
+  private refused = 0
   private deaths = 0
   private queue: Array<Waiting> = []
   private inFlight = new Map<number, Waiting>()
@@ -142,6 +155,7 @@ class WorkerHost {
   private flush(): void {
     if (!this.ready || this.worker === undefined || this.inFlight.size > 0 || this.queue.length === 0) return
     const batch = this.queue.splice(0, this.maximumBatch)
+    this.batches++
     for (const waiting of batch) this.inFlight.set(waiting.call.id, waiting)
     const message: ToWorker = { type: "calls", calls: batch.map((waiting) => waiting.call) }
     try {
@@ -161,6 +175,7 @@ class WorkerHost {
       return () => undefined
     }
     if (this.queue.length >= this.maximumQueue) {
+      this.refused++
       settle(this.error(method, "overloaded", `${this.maximumQueue} calls wait already: try again later`))
       return () => undefined
     }
@@ -203,6 +218,17 @@ class WorkerHost {
     worker.postMessage(message)
   }
 
+  figures(): DatabaseFigures {
+    const waiting = this.queue.length + this.inFlight.size
+    return {
+      database: this.database,
+      waiting,
+      calls: this.nextId,
+      batches: this.batches,
+      refused: this.refused
+    }
+  }
+
   /** Ends the thread as a crash would. For tests of what follows. */
   kill(): void {
     void this.worker?.terminate()
@@ -213,6 +239,8 @@ class WorkerHost {
 export interface WorkerDatabaseHost<M extends Methods> extends DatabaseHost<M> {
   /** Ends the thread at once, as a crash would; it is started again. */
   readonly kill: Effect.Effect<void>
+  /** How busy it is. */
+  readonly figures: () => DatabaseFigures
 }
 
 /**
@@ -256,6 +284,7 @@ export const openInWorker = <M extends Methods>(
             return Effect.sync(withdraw)
           })
         ),
-      kill: Effect.sync(() => host.kill())
+      kill: Effect.sync(() => host.kill()),
+      figures: () => host.figures()
     }
   })

@@ -12,7 +12,7 @@ import { LinuxConnectivity } from "../../adapters/LinuxConnectivity.ts"
 import { LinuxHost } from "../../adapters/LinuxHost.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { PackageFiles } from "../../adapters/PackageFiles.ts"
-import { logFromCallback, ProgramLog } from "../../adapters/ProgramLog.ts"
+import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { findNeeds } from "../../adapters/Requirements.ts"
 import { SignedLink } from "../../adapters/SignedLink.ts"
 import { SqliteHistory } from "../../adapters/SqliteHistory.ts"
@@ -62,7 +62,7 @@ export const ClientServices = (
     Layer.provideMerge(Layer.merge(NativeCryptoEngine, SystemEntropy))
   )
   const stored = Layer.merge(
-    SqliteLedger({ stateFolder, entry, onTrouble: logFromCallback }),
+    SqliteLedger({ stateFolder, entry, onTrouble: logFromCallback(logOptions(config)) }),
     PackageFiles({ stateFolder })
   )
   return Layer.mergeAll(
@@ -250,4 +250,4 @@ export const runClient = (settings: ClientSettings, entry: URL, made: Configurat
         SignedLink({ transport, addresses })
       )
     }).pipe(Effect.provideContext(local))
-  }).pipe(Effect.scoped, Effect.provide(ProgramLog))
+  }).pipe(Effect.scoped, Effect.provide(programLog(logOptions(settings.config))))

@@ -1,20 +1,23 @@
 /** Runs the server: state folder, identity, stores, tree; until it is told to stop or cannot go on. */
-import { Clock, Effect, Layer, Schema } from "effect"
+import { Clock, Deferred, Effect, Layer, Schema } from "effect"
 import { FileBlobStore } from "../../adapters/blobs/FileBlobStore.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../adapters/FleetTrustCell.ts"
 import { errorText, requirePrivateFolder } from "../../adapters/files/AtomicFile.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
-import { logFromCallback, ProgramLog } from "../../adapters/ProgramLog.ts"
+import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { lockState } from "../../adapters/StateLock.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
 import { SqliteFleetStore } from "../../adapters/sqlite/SqliteFleetStore.ts"
+import type { ActorSystem } from "../../kernel/index.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
 import { Identity } from "../../ports/Identity.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { software } from "../../schemas/Version.ts"
 import { untilTerminated } from "../Service.ts"
-import { controlDoor, httpDoor, startServer } from "../serverDoors.ts"
+import { controlDoor, httpDoor, serverActors, startServer } from "../serverDoors.ts"
+import { makeServerMetrics } from "./ServerMetrics.ts"
+import { tracing } from "./Tracing.ts"
 
 /** The state folder cannot be used. */
 export class StateFolderError extends Schema.TaggedError<StateFolderError>()("StateFolderError", {
@@ -49,7 +52,7 @@ export const ServerServices = (config: ServerConfig, entry: URL) => {
     entry,
     maximumDevices: config.maximum_devices,
     health: { reports: config.health_reports, days: config.health_days },
-    onTrouble: logFromCallback
+    onTrouble: logFromCallback(logOptions(config))
   })
   return Layer.mergeAll(
     store,
@@ -76,11 +79,28 @@ const served = (config: ServerConfig) =>
     const startedAtMs = yield* Clock.currentTimeMillis
     const trust = yield* FleetTrust
     const { id } = yield* Identity
+    const metrics = yield* makeServerMetrics
+    const started = yield* Deferred.make<ActorSystem>()
+    const running = Deferred.await(started)
+    const actors = Effect.map(running, serverActors)
+    const pollSleepMs = config.poll_sleep_ms
     const listening = (origin: string) => Effect.provideService(announce(id, origin), FleetTrust, trust)
-    const system = yield* startServer(config, (inspect) => [
-      controlDoor({ stateFolder: config.state_folder, inspect }),
-      httpDoor({ config, startedAtMs, inspect, listening, metrics: Effect.succeed("") })
-    ])
+    const system = yield* startServer(
+      config,
+      (inspect) => [
+        controlDoor({ stateFolder: config.state_folder, inspect, actors }),
+        httpDoor({
+          config,
+          startedAtMs,
+          inspect,
+          listening,
+          figures: metrics.requests,
+          metrics: metrics.scrape({ system: running, actors, startedAtMs, pollSleepMs })
+        })
+      ],
+      config.otlp_endpoint !== null
+    )
+    yield* Deferred.succeed(started, system)
     yield* untilTerminated("server", system)
   }).pipe(Effect.scoped)
 
@@ -89,4 +109,4 @@ export const runServer = (config: ServerConfig, entry: URL) =>
   Effect.andThen(
     lockState(config.state_folder),
     Effect.provide(served(config), ServerServices(config, entry))
-  ).pipe(Effect.scoped, Effect.provide(ProgramLog))
+  ).pipe(Effect.scoped, Effect.provide([programLog(logOptions(config)), tracing(config.otlp_endpoint)]))

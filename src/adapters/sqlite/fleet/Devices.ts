@@ -149,8 +149,12 @@ export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
   const behind = "FROM devices WHERE status = 'accepted' AND (root_version IS NULL OR root_version < ?)"
   const countBehind = database.prepare(`SELECT count(*) AS n ${behind}`)
   const listBehind = database.prepare(`SELECT * ${behind} ORDER BY last_seen_at_ms, device LIMIT ?`)
+  const heard = database.prepare(
+    "SELECT count(*) AS n FROM devices WHERE status = 'accepted' AND last_seen_at_ms >= ?"
+  )
   const find = (device: DeviceId) => byId.get(device) as Row | undefined
   return {
+    heardSince: (atMs) => integer(heard.get(atMs) as Row, "n"),
     laggards: (version, limit) => ({
       count: integer(countBehind.get(version) as Row, "n"),
       devices: listBehind.all(version, limit).map(toDevice)
