@@ -8,6 +8,8 @@ export interface Program {
   readonly name: string
   /** The module that starts it, from the root of the checkout. */
   readonly entry: string
+  /** A module that is evaluated before; the rest is not even parsed where it exports `stays` as true. */
+  readonly first?: string
   /** True where the file is a command: it then begins with a shebang and may be executed. */
   readonly executable?: boolean
 }
@@ -28,7 +30,8 @@ const compile = async (entry: string) => {
     input: entry,
     platform: "node",
     tsconfig: false,
-    transform: { target: "node22.19" },
+    // Effect asks other bundlers for their environment; here there is none.
+    transform: { target: "node22.19", define: { "import.meta.env": "undefined" } },
     onLog: (level, log) => {
       if (level === "warn") complaints.push(log.message)
     }
@@ -51,19 +54,25 @@ const compile = async (entry: string) => {
   }
 }
 
-/** The first lines, then the program as a string that they compile. */
-const withPrologue = (program: Program, code: string): string => {
+/** The first lines, then the program as a string that they compile, behind the part that may make it needless. */
+const withPrologue = (program: Program, code: string, first: string | undefined): string => {
+  const run = (text: string) => `self._compile(${JSON.stringify(text)}, self.filename)`
+  const start = first === undefined ? run(code) : `${run(first)}\nif (!self.exports.stays) ${run(code)}`
   const prologue = readFileSync(prologuePath, "utf8")
     .split("\n")
     .filter((line) => !line.startsWith("//"))
     .join("\n")
     .replace("__NAME__", `postern ${program.name}`)
-    .replace("__PROGRAM__", () => JSON.stringify(code))
+    .replace("__START__", () => start)
   return `${program.executable === true ? "#!/usr/bin/env node\n" : ""}${prologue}`
 }
 
 /** Bundles a program into the text of one file that runs alone. Fails on anything that the bundler warns of. */
 export const bundle = async (root: string, program: Program): Promise<Bundle> => {
   const chunk = await compile(join(root, program.entry))
-  return { text: withPrologue(program, chunk.code), modules: chunk.moduleIds }
+  const first = program.first === undefined ? undefined : await compile(join(root, program.first))
+  return {
+    text: withPrologue(program, chunk.code, first?.code),
+    modules: [...new Set([...chunk.moduleIds, ...(first?.moduleIds ?? [])])]
+  }
 }
