@@ -53,17 +53,38 @@ export interface GatewayOptions<E, R> {
   readonly spans?: boolean
 }
 
-const problem = (status: number, message: string, headers: Record<string, string> = {}): ApiResponse => ({
+/** A refusal of the port itself, in the shape that the management API's have. */
+const problem = (
+  status: number,
+  [tag, code]: readonly [string, string],
+  message: string,
+  help: string,
+  headers: Record<string, string> = {}
+): ApiResponse => ({
   status,
   headers: { "content-type": jsonType, ...headers },
-  body: encodeJson({ error: "gateway", message })
+  body: encodeJson({ _tag: tag, code, message, help })
 })
 
-const busy = problem(503, "the server has too much to do: try again later", {
-  "retry-after": String(retryAfterSeconds)
-})
-const failed = problem(500, "the server failed at this request")
-const tooLarge = problem(413, "the body is larger than this path takes")
+const busy = problem(
+  503,
+  ["Unavailable", "overloaded"],
+  "the server has too much to do",
+  "Nothing was changed: try again after the seconds in Retry-After.",
+  { "retry-after": String(retryAfterSeconds) }
+)
+const failed = problem(
+  500,
+  ["Unavailable", "internal"],
+  "the server failed at this request",
+  "Look for the request's id in the server's log: it stands in x-request-id."
+)
+const tooLarge = problem(
+  413,
+  ["TooLarge", "too_large"],
+  "the body is larger than this path takes",
+  "Send large payloads in blocks."
+)
 
 const bodyLimit = (head: Omit<ApiRequest, "body">): number => {
   if (head.path.startsWith(deviceApiPath)) {

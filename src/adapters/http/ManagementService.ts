@@ -1,5 +1,5 @@
 /** The management API as an effect over bytes, with its OpenAPI description at /openapi.json. */
-import { Deferred, Effect, Layer } from "effect"
+import { Deferred, Effect, Exit, Layer } from "effect"
 import { HttpEffect, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { ManagementApi, managementApiPath } from "../../schemas/ManagementApi.ts"
@@ -94,11 +94,16 @@ export const makeManagementApi = (options: ManagementOptions) =>
         const request = aliased(asked)
         const sent = yield* Deferred.make<HttpServerResponse.HttpServerResponse>()
         const handled = HttpEffect.toHandled(app, (_request, response) => Deferred.succeed(sent, response))
-        yield* Effect.provideService(
-          handled,
-          HttpServerRequest.HttpServerRequest,
-          HttpServerRequest.fromWeb(toWeb(request))
+        const ended = yield* Effect.exit(
+          Effect.provideService(
+            handled,
+            HttpServerRequest.HttpServerRequest,
+            HttpServerRequest.fromWeb(toWeb(request))
+          )
         )
+        // A path that is not there is answered and fails as well.
+        if (Exit.isFailure(ended) && !(yield* Deferred.isDone(sent)))
+          return yield* Effect.orDie(Effect.failCause(ended.cause))
         const response = yield* Deferred.await(sent)
         const withoutBody = request.method === "HEAD"
         const answer = yield* Effect.promise(() =>
