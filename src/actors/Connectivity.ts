@@ -34,19 +34,27 @@ interface State {
   reached: boolean | null
   /** What the last turn saw where it did not. */
   told: string
+  /** Turns that failed, and how many of them before what was broken below the server was mended. */
+  failures: number
+  mendedAfter: number
   /** What the last look found, whatever a turn said since. */
   found: LinkFinding["layer"] | null
   looks: number
   looking: boolean
 }
 
+/** Whether a finding is of something broken below the server. */
+const isBelow = (layer: LinkFinding["layer"] | null): boolean =>
+  layer !== null && layer !== "ok" && layer !== "server_unreachable"
+
 /** What to make of a look, beside what the main loop told. */
 const judge = (state: State, found: LinkFinding): LinkFinding => {
   // Reference hosts tell of the network beyond; the server itself is proof that all else is good.
   if (state.reached === true) return found.layer === "no_reference_host" ? found : { layer: "ok", detail: "" }
-  if (state.reached === false && found.layer === "ok")
-    return { layer: "server_unreachable", detail: plainText(state.told, 200) }
-  return found
+  if (state.reached !== false || found.layer !== "ok") return found
+  // What was broken below is mended: until a turn has failed since then, nothing is known against the server.
+  const isMended = isBelow(state.link.layer) && (isBelow(state.found) || state.failures === state.mendedAfter)
+  return isMended ? state.link : { layer: "server_unreachable", detail: plainText(state.told, 200) }
 }
 
 const describe = (ms: number): string =>
@@ -98,6 +106,8 @@ export const connectivity = (options: ConnectivityOptions) =>
         link: { layer: "ok", detail: "", since_at_ms: yield* clock.nowMs, last_outage: null },
         reached: null,
         told: "",
+        failures: 0,
+        mendedAfter: -1,
         found: null,
         looks: 0,
         looking: false
@@ -134,7 +144,10 @@ export const connectivity = (options: ConnectivityOptions) =>
           const changed = state.reached !== payload.reached
           state.reached = payload.reached
           state.told = payload.detail
-          if (!payload.reached) return changed ? yield* begin : undefined
+          if (!payload.reached) {
+            state.failures++
+            return changed ? yield* begin : undefined
+          }
           if (changed) {
             state.looks = 0
             if (state.link.layer !== "no_reference_host") yield* settle({ layer: "ok", detail: "" })
@@ -143,11 +156,12 @@ export const connectivity = (options: ConnectivityOptions) =>
         }),
         Looked: Effect.fnUntraced(function* ({ payload }) {
           state.looking = false
-          const wasBroken =
-            state.found !== null && state.found !== "ok" && state.found !== "server_unreachable"
+          const now = judge(state, payload)
+          const isMended = isBelow(state.found) && !isBelow(payload.layer)
           state.found = payload.layer
-          yield* settle(judge(state, payload))
-          if (wasBroken && state.reached === false && ["ok", "server_unreachable"].includes(payload.layer))
+          yield* settle(now)
+          if (isMended) state.mendedAfter = state.failures
+          if (isMended && state.reached === false)
             yield* Effect.ignore(context.ref(MainLoopKey).tell("Nudge"))
           yield* rest
         }),

@@ -43,6 +43,8 @@ export class ScriptedServer {
   status: "pending" | "accepted" | "rejected" | "revoked" = "pending"
   objection: "ledger_rolled_back" | "cloned" | "not_enrolled" | null = null
   sleepMs = 0
+  /** How far its clock is ahead of the device's. */
+  aheadMs = 0
   /** Orders to offer, in order, as long as no receipt names them and they lie above the high-water mark. */
   readonly offers: Array<{ readonly envelope: DsseEnvelope; readonly order: WorkOrder | null }> = []
   readonly cancels: Array<DsseEnvelope> = []
@@ -130,7 +132,7 @@ export class ScriptedServer {
         Effect.gen({ self: this }, function* () {
           const code = refusal === undefined ? undefined : this.refusals[refusal]
           if (code !== undefined) return yield* refusedWith(code)
-          const serverTimeMs = yield* Clock.currentTimeMillis
+          const serverTimeMs = (yield* Clock.currentTimeMillis) + this.aheadMs
           return {
             body: make(),
             serverTimeMs,

@@ -102,6 +102,7 @@ export class TestDevice {
   readonly trace: Array<TraceEvent> = []
   readonly options: DeviceOptions
   tap: LedgerTap
+  settingsDigest = "sha256:settings"
   /** Ledger methods whose next use is a defect, with how often. */
   readonly poison = new Map<string, number>()
   system: ActorSystem | undefined = undefined
@@ -164,7 +165,7 @@ export class TestDevice {
         config: configOf(this.options.config),
         trust: this.options.trust ?? { invitation: null, name: null },
         configurationDigest: null,
-        settingsDigest: "sha256:settings",
+        settingsDigest: this.settingsDigest,
         servers: ["http://127.0.0.1:8470"],
         standing: []
       },
