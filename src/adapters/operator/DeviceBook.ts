@@ -68,7 +68,11 @@ export const acceptedDevice = (
   text: string
 ): Effect.Effect<DeviceRecord, HomeError | UnknownDevice, OperatorHome> =>
   Effect.gen(function* () {
-    const record = yield* chooseDevice(text, yield* deviceRecords)
+    const records = yield* deviceRecords
+    // A name that a device lost belongs to the one that has it now.
+    const accepted = records.filter((record) => record.status === "accepted")
+    const named = accepted.filter((record) => record.name === text)
+    const record = yield* chooseDevice(text, named.length > 0 ? named : records)
     if (record.status === "accepted") return record
     return yield* new UnknownDevice({
       message: `The device ${record.name} was ${record.status}. Accept it again to give it work: postern devices accept ${record.name}`

@@ -47,7 +47,8 @@ export const extendChain = (
     }
     const { digest, document } = verified.success
     if (document.incarnation !== record.incarnation) continue
-    const expected = (head?.number ?? 0) + 1
+    const isOpen = head === null && record.chain_open === true
+    const expected = isOpen ? document.number : (head?.number ?? 0) + 1
     if (document.number < expected) {
       if (head === null || document.number !== head.number) continue
       if (digest !== head.digest) {
@@ -62,7 +63,7 @@ export const extendChain = (
         `the server withholds receipt ${expected} of ${record.name}: it shows number ${document.number} next`
       )
     }
-    if (document.previous !== (head?.digest ?? null)) {
+    if (!isOpen && document.previous !== (head?.digest ?? null)) {
       return stop(`receipt ${document.number} of ${record.name} does not continue the receipt before it`)
     }
     head = { number: document.number, digest }

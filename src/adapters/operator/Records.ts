@@ -4,6 +4,7 @@
  * @module
  */
 import { Schema } from "effect"
+import { HighWater } from "../../schemas/DeviceApi.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import {
   Count,
@@ -70,7 +71,26 @@ export const DeviceRecord = Schema.Struct({
   /** The newest order this operator knows to be signed for the device: its own, or another operator's it has verified. */
   last_order: Schema.NullOr(Schema.Struct({ root_version: RootVersion, counter: Count, digest: Digest })),
   /** The newest receipt verified in this incarnation's chain. */
-  last_receipt: Schema.NullOr(Schema.Struct({ number: Count, digest: Digest }))
+  last_receipt: Schema.NullOr(Schema.Struct({ number: Count, digest: Digest })),
+  /** Version of `recipient`, where it is not the first, which the device's id names. */
+  key_version: Schema.optionalKey(Count),
+  /** The invitation that let it in beforehand. */
+  invitation: Schema.optionalKey(InvitationId),
+  /** When the device was last accepted with another ledger, or a restored one: orders from before it are void. */
+  anew_at_ms: Schema.optionalKey(TimestampMs),
+  /** The chain goes on in a ledger that was set back: it is taken from the first receipt that is shown. */
+  chain_open: Schema.optionalKey(Schema.Boolean),
+  /** The device's newest signed word of itself. */
+  last_word: Schema.optionalKey(
+    Schema.Struct({
+      at_ms: TimestampMs,
+      incarnation: Incarnation,
+      high_water: Schema.NullOr(HighWater),
+      last_receipt: Count
+    })
+  ),
+  /** A receipt the device says it wrote and the server has not shown, and since when. */
+  claimed: Schema.optionalKey(Schema.Struct({ last_receipt: Count, since_ms: TimestampMs }))
 })
 export type DeviceRecord = typeof DeviceRecord.Type
 

@@ -102,6 +102,59 @@ const newestSequence = (view: DeviceView, record: DeviceRecord | undefined) =>
     return Math.max(onServer, record?.admission_sequence ?? 0)
   })
 
+const statusOf = { accept: "accepted", reject: "rejected", revoke: "revoked" } as const
+
+/** Whether the server holds the device's ledger for set back or copied: an acceptance then makes a new start. */
+export const isObjectedTo = (view: DeviceView): boolean =>
+  view.blocked === "ledger_rolled_back" || view.blocked === "cloned"
+
+/** What the book knows of a device after a decision, of what it knew before. */
+const recordAfter = (
+  view: DeviceView,
+  admission: Admission,
+  known: DeviceRecord | undefined
+): { readonly record: DeviceRecord; readonly isNewLedger: boolean } => {
+  const { device, incarnation, issued_at_ms, name, recipient, sequence, server, signing_key } = admission
+  const isSameLedger = known?.incarnation === incarnation
+  const isAnew =
+    known !== undefined && admission.decision === "accept" && (!isSameLedger || isObjectedTo(view))
+  const { anew_at_ms, chain_open, claimed, invitation, key_version, last_word }: Partial<DeviceRecord> =
+    known ?? {}
+  const record: DeviceRecord = {
+    type: "postern/device-record/v1",
+    device,
+    name,
+    status: statusOf[admission.decision],
+    signing_key,
+    // A key that followed the first was signed by the device itself, and stays.
+    recipient: key_version === undefined ? recipient : (known?.recipient ?? recipient),
+    server,
+    incarnation,
+    admission_sequence: sequence,
+    admitted_at_ms: issued_at_ms,
+    last_order: known?.last_order ?? null,
+    // Another ledger begins another chain of receipts, and so does one that was set back.
+    last_receipt: known !== undefined && isSameLedger && !isAnew ? known.last_receipt : null,
+    ...(key_version === undefined ? {} : { key_version }),
+    ...(invitation === undefined ? {} : { invitation })
+  }
+  if (isAnew)
+    return {
+      record: { ...record, anew_at_ms: issued_at_ms, ...(isSameLedger ? { chain_open: true } : {}) },
+      isNewLedger: !isSameLedger
+    }
+  return {
+    record: {
+      ...record,
+      ...(anew_at_ms === undefined ? {} : { anew_at_ms }),
+      ...(chain_open === undefined ? {} : { chain_open }),
+      ...(claimed === undefined ? {} : { claimed }),
+      ...(last_word === undefined ? {} : { last_word })
+    },
+    isNewLedger: false
+  }
+}
+
 /** Signs a decision, gives it to the server, and writes it into the device book. */
 const signDecision = (view: DeviceView, request: EnrolmentRequest, decision: Decision, name: Name) =>
   Effect.gen(function* () {
@@ -109,8 +162,6 @@ const signDecision = (view: DeviceView, request: EnrolmentRequest, decision: Dec
     const { root } = yield* requireRoot
     const keys = yield* unlocked
     const known = yield* deviceRecord(request.device)
-    const nowMs = yield* Clock.currentTimeMillis
-    const sequence = (yield* newestSequence(view, known)) + 1
     const { incarnation, recipient, server, signing_key } = request
     const admission: Admission = {
       type: "postern/admission/v1",
@@ -122,31 +173,16 @@ const signDecision = (view: DeviceView, request: EnrolmentRequest, decision: Dec
       server,
       incarnation,
       root_version: root.version,
-      sequence,
-      issued_at_ms: nowMs
+      sequence: (yield* newestSequence(view, known)) + 1,
+      issued_at_ms: yield* Clock.currentTimeMillis
     }
     const { envelope } = keys.sign("admission", admission)
     yield* client.call(`${decision} ${name}`, ({ devices }) =>
       devices.admit({ params: { device: request.device }, payload: envelope })
     )
-    const isSameLedger = known?.incarnation === incarnation
-    const record: DeviceRecord = {
-      type: "postern/device-record/v1",
-      device: request.device,
-      name,
-      status: decision === "accept" ? "accepted" : decision === "reject" ? "rejected" : "revoked",
-      signing_key,
-      recipient,
-      server,
-      incarnation,
-      admission_sequence: sequence,
-      admitted_at_ms: nowMs,
-      last_order: known?.last_order ?? null,
-      // Another ledger begins another chain of receipts.
-      last_receipt: isSameLedger ? known.last_receipt : null
-    }
-    yield* writeDeviceRecord(record)
-    return { record, isNewLedger: known !== undefined && !isSameLedger }
+    const after = recordAfter(view, admission, known)
+    yield* writeDeviceRecord(after.record)
+    return after
   })
 
 /** Accepts a device: by proof of invitation where there is one, else by claim code. */
@@ -187,6 +223,21 @@ export const acceptDevice = (
     const by =
       invitation !== undefined ? "invitation" : known?.status === "accepted" ? "device book" : "claim code"
     return { ...decided, by }
+  })
+
+/** Gives an accepted device another name. */
+export const renameDevice = (view: DeviceView, name: Name) =>
+  Effect.gen(function* () {
+    const home = yield* OperatorHome
+    const request = yield* provedRequest(view)
+    const known = yield* deviceRecord(request.device)
+    if (known?.status !== "accepted" || view.status !== "accepted")
+      return yield* failure(`${request.device} is not accepted, so it has no name to change`)
+    if (isObjectedTo(view) || known.incarnation !== request.incarnation)
+      return yield* failure(
+        `Something is held against ${known.name}, which a new name would wipe away. First: postern devices re-enrol ${known.name}`
+      )
+    return (yield* home.alone(signDecision(view, request, "accept", name))).record
   })
 
 /** Rejects a device that asks, or revokes one that was let in. */

@@ -11,7 +11,7 @@ import type { DeviceRecord } from "../../adapters/operator/Records.ts"
 import { conditionLine } from "../../schemas/Conditions.ts"
 import { Name } from "../../schemas/Ids.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
-import { acceptDevice, expectedClaimCode, provedRequest, turnAway } from "./Admission.ts"
+import { acceptDevice, expectedClaimCode, provedRequest, renameDevice, turnAway } from "./Admission.ts"
 import { raise } from "./Alarms.ts"
 import { confirm } from "./Ask.ts"
 import { takeDecisions } from "./Colleagues.ts"
@@ -19,6 +19,7 @@ import { failure, usage } from "./Failure.ts"
 import { yesFlag } from "./Flags.ts"
 import { groupCommand } from "./GroupsCommand.ts"
 import { healthLines, seriesLines } from "./HealthViews.ts"
+import { preauthorise } from "./PreauthoriseCommand.ts"
 import { out, outJson } from "./Screen.ts"
 import { Json, withServer } from "./Settings.ts"
 import { properties, showAge, table, visible } from "./Text.ts"
@@ -32,7 +33,7 @@ import {
   type KnownDevice
 } from "./Views.ts"
 
-const deviceArgument = Argument.String("device").pipe(
+export const deviceArgument = Argument.String("device").pipe(
   Argument.withDescription("Name, id, or the beginning of an id (dev_abcd…)")
 )
 
@@ -40,14 +41,15 @@ const deviceArgument = Argument.String("device").pipe(
 export const knownDevices = Effect.gen(function* () {
   const client = yield* ManagementClient
   const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
-  yield* takeDecisions(devices)
+  const words = yield* takeDecisions(devices)
   const records = yield* deviceRecords
   const missing = records.filter((record) => !devices.some((view) => view.device === record.device))
   return [
     ...devices.map((view) =>
       join(
         view,
-        records.find((record) => record.device === view.device)
+        records.find((record) => record.device === view.device),
+        words.get(view.device)
       )
     ),
     ...missing.map(
@@ -61,25 +63,22 @@ export const knownDevices = Effect.gen(function* () {
   ]
 })
 
-/** Holds the server's view against the book. */
-const join = (view: DeviceView, record: DeviceRecord | undefined): KnownDevice => {
-  if (record === undefined) {
-    const isForeign = view.status === "accepted"
-    return {
-      view,
-      record,
-      alarms: isForeign
-        ? [
-            `${view.name ?? view.device} was accepted, but neither from this home nor by an operator of your root. If you know it, accept it again: postern devices accept ${view.device}`
-          ]
-        : []
-    }
+/** Holds the server's view against the book. `words` is what is wrong with the device's own word. */
+const join = (
+  view: DeviceView,
+  record: DeviceRecord | undefined,
+  words: ReadonlyArray<string> = []
+): KnownDevice => {
+  if (record !== undefined) {
+    const differs =
+      view.status === record.status
+        ? []
+        : [`the server calls ${record.name} ${view.status}, you ${record.status} it`]
+    return { view, record, alarms: [...differs, ...words] }
   }
-  const differs =
-    view.status === record.status
-      ? []
-      : [`the server calls ${record.name} ${view.status}, you ${record.status} it`]
-  return { view, record, alarms: differs }
+  const isForeign = view.status === "accepted" && words.length === 0
+  const foreign = `${view.name ?? view.device} was accepted, but neither from this home nor by an operator of your root. If you know it, accept it again: postern devices accept ${view.device}`
+  return { view, record, alarms: isForeign ? [foreign] : words }
 }
 
 /** The device that a text means, among those the server knows. */
@@ -132,7 +131,8 @@ const show = Command.make(
     const client = yield* ManagementClient
     const nowMs = yield* Clock.currentTimeMillis
     const view = yield* shownDevice(device)
-    const known = join(view, yield* deviceRecord(view.device))
+    const words = yield* takeDecisions([view])
+    const known = join(view, yield* deviceRecord(view.device), words.get(view.device))
     const { reports } = yield* client.call("ask for the device's health", (api) =>
       api.devices.health({ params: { device: view.device }, query: { limit: 1 } })
     )
@@ -166,6 +166,9 @@ const show = Command.make(
               ? "none"
               : `${known.record.last_order.counter}`
           ],
+          ...(known.record?.key_version === undefined
+            ? []
+            : [["encryption key", `version ${known.record.key_version}, signed by the device`] as const]),
           [
             "receipts",
             `${known.record?.last_receipt?.number ?? 0} verified here, ${view.last_receipt} on the server`
@@ -270,10 +273,54 @@ const decisionCommand = (decision: "reject" | "revoke", description: string, que
     Command.withExamples([{ command: `postern devices ${decision} dev_abcd`, description: "Asks first" }])
   )
 
+const reEnrol = Command.make(
+  "re-enrol",
+  { device: deviceArgument, yes: yesFlag },
+  Effect.fnUntraced(function* ({ device, yes }) {
+    const view = yield* shownDevice(device)
+    const known = yield* deviceRecord(view.device)
+    if (known?.status !== "accepted")
+      return yield* failure(
+        `${view.name ?? view.device} is not an accepted device of your book: postern devices accept ${view.device}`
+      )
+    const question = `${known.name} makes a new start: ${view.blocked === null ? "nothing is held against it now" : blockedText(view.blocked)} Work it has not begun is dropped. If a copy of it runs somewhere, stop that first. Accept it again?`
+    const isSure = yes || (yield* confirm(question, "There is no terminal to ask. Say --yes"))
+    if (!isSure) return yield* failure("Nothing was signed")
+    const options = { name: Option.some(known.name), claimCode: Option.none<string>(), yes: true }
+    const { isNewLedger, record } = yield* acceptDevice(view, options)
+    if (yield* Json)
+      return yield* outJson({ device: record.device, name: record.name, new_ledger: isNewLedger })
+    yield* out(`${record.name} (${record.device}) is accepted again.\n`)
+  }, withServer)
+).pipe(
+  Command.withDescription(
+    "Accept a device again whose ledger was restored, lost or copied: it takes work again from now on"
+  ),
+  Command.withExamples([{ command: "postern devices re-enrol pi-cellar", description: "Asks first" }])
+)
+
+const rename = Command.make(
+  "rename",
+  {
+    device: deviceArgument,
+    name: Argument.String("name").pipe(Argument.withDescription("The new name"), Argument.withSchema(Name))
+  },
+  Effect.fnUntraced(function* ({ device, name }) {
+    const record = yield* renameDevice(yield* shownDevice(device), name)
+    if (yield* Json) return yield* outJson({ device: record.device, name: record.name })
+    yield* out(`${record.device} is called ${record.name} now.\n`)
+  }, withServer)
+).pipe(
+  Command.withDescription("Give an accepted device another name"),
+  Command.withExamples([
+    { command: "postern devices rename pi-cellar pi-attic", description: "Signs a new acceptance" }
+  ])
+)
+
 const reject = decisionCommand("reject", "Turn away a device that asks to be let in", "Reject")
 const revoke = decisionCommand("revoke", "Take back an acceptance: the device gets no more work", "Revoke")
 
 export const devicesCommand = Command.make("devices").pipe(
   Command.withDescription("Devices that ask to be let in, and those that are"),
-  Command.withSubcommands([list, show, accept, reject, revoke, groupCommand])
+  Command.withSubcommands([list, show, accept, preauthorise, reject, revoke, reEnrol, rename, groupCommand])
 )

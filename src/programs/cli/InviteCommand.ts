@@ -17,8 +17,9 @@ import { Entropy } from "../../ports/Entropy.ts"
 import type { Invitation } from "../../schemas/Enrolment.ts"
 import { Name } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
-import { failure } from "./Failure.ts"
+import { failure, usage } from "./Failure.ts"
 import { durationFlag } from "./Flags.ts"
+import { signPreauthorisation } from "./PreauthoriseCommand.ts"
 import { out, outJson, say } from "./Screen.ts"
 import { chosenServer, Json, requireRoot, withClientOf, withHome } from "./Settings.ts"
 import { showTime } from "./Text.ts"
@@ -92,14 +93,27 @@ export const inviteCommand = Command.make(
       Flag.withSchema(Name),
       Flag.optional
     ),
-    expires: durationFlag("expires", "How long it can be used", "7d")
+    expires: durationFlag("expires", "How long it can be used", "7d"),
+    preauthorise: Flag.Boolean("preauthorise").pipe(
+      Flag.withDescription("Let the first device that proves it in at once; needs --name and your keys"),
+      Flag.withDefault(false),
+      Flag.withoutNegation
+    )
   },
-  Effect.fnUntraced(function* ({ expires, name }) {
+  Effect.fnUntraced(function* ({ expires, name, preauthorise }) {
+    if (preauthorise && Option.isNone(name))
+      return yield* usage("--preauthorise needs --name: nobody is asked for the device's name later")
     if (expires > Limits.invitationLifetimeMs) return yield* failure("An invitation lives at most 30d")
     const { id, invitation, text } = yield* makeInvitation({
       name: Option.getOrNull(name),
       lifetimeMs: expires
     })
+    if (preauthorise && Option.isSome(name)) {
+      const { expires_at_ms: expiresAtMs, server } = invitation
+      yield* withClientOf(yield* chosenServer)(
+        signPreauthorisation({ subject: id, name: name.value, server, expiresAtMs })
+      )
+    }
     const command = deviceCommand(text)
     if (yield* Json) {
       return yield* outJson({ id, invitation: text, command, expires_at_ms: invitation.expires_at_ms })
@@ -108,7 +122,11 @@ export const inviteCommand = Command.make(
       `Run this on the device, once, until ${showTime(invitation.expires_at_ms)}. Whoever has it can ask to be let in:`
     )
     yield* out(`${command}\n`)
-    yield* say("Then accept it here: postern devices accept --waiting")
+    yield* say(
+      preauthorise
+        ? "The first device that does is let in at once. Guard the command like a key until then."
+        : "Then accept it here: postern devices accept --waiting"
+    )
   }, withHome)
 ).pipe(
   Command.withDescription(
@@ -116,6 +134,10 @@ export const inviteCommand = Command.make(
   ),
   Command.withExamples([
     { command: "postern invite --name pi-cellar", description: "An invitation for 7 days" },
-    { command: "postern invite --name pi-cellar --expires 1h --json", description: "For a script" }
+    { command: "postern invite --name pi-cellar --expires 1h --json", description: "For a script" },
+    {
+      command: "postern invite --name pi-cellar --expires 1h --preauthorise",
+      description: "The device works as soon as it has run the command"
+    }
   ])
 )

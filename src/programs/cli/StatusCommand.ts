@@ -24,6 +24,7 @@ import { chosenServer, Json, keepAbreast, withClientOf, withHome } from "./Setti
 import { properties, showAge, showDuration, visible } from "./Text.ts"
 import { judgeJob, syncReceipts } from "./Verification.ts"
 import { blockedText, degradedCodes, deviceName, type KnownDevice } from "./Views.ts"
+import { forgottenOrders, unseenOrders } from "./Withheld.ts"
 
 const counts = (record: Readonly<Record<string, number>>): string =>
   Object.entries(record)
@@ -108,7 +109,13 @@ export const statusCommand = Command.make(
           record?.status === "accepted" && view !== undefined ? [record.device] : []
         )
         const chains = yield* Effect.forEach(accepted, syncReceipts)
-        const found = [...devices, ...judged].flatMap(({ alarms }) => alarms)
+        const forgotten = yield* Effect.forEach(accepted, forgottenOrders)
+        const unseen = trusted === undefined ? [] : yield* unseenOrders(new Set(jobs.map(({ id }) => id)))
+        const found = [
+          ...[...devices, ...judged].flatMap(({ alarms }) => alarms),
+          ...forgotten.flat(),
+          ...unseen
+        ]
         const behind = yield* laggards(yield* Json)
         const weak = devices.filter(({ view }) => view?.status === "accepted").flatMap(weakness)
         return { status, behind, trusted, weak, alarms: [...foreign, ...found, ...chains.flat()] }

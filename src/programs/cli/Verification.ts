@@ -6,6 +6,7 @@
  */
 import { Clock, Effect, Result } from "effect"
 import { changeDeviceRecord, deviceRecord } from "../../adapters/operator/DeviceBook.ts"
+import { overdueText, owedReceipts } from "../../adapters/operator/DeviceWord.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome, readJson, writeJson } from "../../adapters/operator/OperatorHome.ts"
 import { extendChain, judgeReceipt, type VerifiedReceipt } from "../../adapters/operator/ReceiptChain.ts"
@@ -43,11 +44,7 @@ const overdue = (
   record: DeviceRecord,
   nowMs: number
 ): ReadonlyArray<string> =>
-  view.receipt === null && nowMs > order.deadline_at_ms
-    ? [
-        `no receipt for order ${view.id} on ${record.name} by its deadline: the device is away, or the server withholds something`
-      ]
-    : []
+  view.receipt === null && nowMs > order.deadline_at_ms ? [overdueText(record, order)] : []
 
 /** Judges one job: order, receipt, deadline. The chain is looked at by {@link syncReceipts}. */
 export const judgeJob = (view: JobView) =>
@@ -125,7 +122,10 @@ export const syncReceipts = (device: DeviceId) =>
         page.receipts.map((receipt) => receipt.envelope)
       )
       if (extension.alarm !== null) alarms.push(extension.alarm)
-      if (extension.receipts.length === 0) return alarms
+      if (extension.receipts.length === 0) {
+        if (extension.alarm === null) alarms.push(...owedReceipts(record, yield* Clock.currentTimeMillis))
+        return alarms
+      }
       yield* home.alone(
         Effect.gen(function* () {
           yield* changeDeviceRecord(device, (current) =>

@@ -27,9 +27,10 @@ export const receiptMethods = (database: DatabaseSync) => {
       taken_at_ms = CASE WHEN ? THEN coalesce(taken_at_ms, ?) ELSE taken_at_ms END,
       taken_epoch = CASE WHEN ? THEN (SELECT epoch FROM devices WHERE device = jobs.device) ELSE taken_epoch END
     WHERE id = ? AND device = ? AND digest = ? AND receipt IS NULL`)
-  const list = database.prepare(
-    "SELECT * FROM receipts WHERE device = ? AND number >= ? ORDER BY number, rowid LIMIT ?"
-  )
+  // Those of the ledger in force: what another one wrote, or this one before it was set back, is another chain.
+  const list = database.prepare(`
+    SELECT r.* FROM receipts r JOIN devices d ON d.device = r.device AND d.epoch = r.epoch
+    WHERE r.device = ? AND r.number >= ? ORDER BY r.number, r.rowid LIMIT ?`)
   return {
     addReceipt: (receipt, envelope, digest, atMs) => {
       const { device, incarnation, number, order } = receipt
