@@ -6,6 +6,7 @@ import { configCommand } from "../ConfigCommand.ts"
 import { examineDevice, ownDoctorCommand } from "../doctor/DoctorCommand.ts"
 import { clientArguments, loadClientConfig, readSettings, runFlags, settingFlags } from "./ClientSettings.ts"
 import { makeConfiguration } from "./ConfigurationFile.ts"
+import { keysCommand } from "./KeysCommand.ts"
 import { runClient } from "./RunClient.ts"
 
 const config = configCommand({
@@ -16,6 +17,12 @@ const config = configCommand({
 
 const doctor = ownDoctorCommand(
   Effect.flatMap(clientArguments(), (args) => examineDevice(loadClientConfig(args, process.env)))
+)
+
+const keys = keysCommand(
+  Effect.flatMap(clientArguments(), (args) =>
+    Effect.map(readSettings(args, process.env), (settings) => settings.config.state_folder)
+  )
 )
 
 /** `client.js`. `entry` is the program's own file, from which the ledger's thread is started. */
@@ -31,7 +38,7 @@ export const clientCommand = (entry: URL) =>
     Command.withDescription(
       "The Postern client: connects outward only, fetches work packages that your operators signed, proves them, runs them in a jail and returns signed receipts."
     ),
-    Command.withSubcommands([config, doctor]),
+    Command.withSubcommands([config, doctor, keys]),
     Command.withGlobalFlags(settingFlags),
     Command.withExamples([
       {

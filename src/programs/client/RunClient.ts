@@ -36,6 +36,7 @@ import { clientTree } from "../clientTree.ts"
 import { untilTerminated } from "../Service.ts"
 import { type ClientSettings, misconfigured } from "./ClientSettings.ts"
 import type { ConfigurationMade } from "./ConfigurationFile.ts"
+import { rotateKey, rotateRequest } from "./KeysCommand.ts"
 import { selfReport } from "./selfReport.ts"
 import { alone, type Surroundings, settleUnderWarden } from "./UnderWarden.ts"
 
@@ -177,7 +178,11 @@ const startClient = (settings: ClientSettings, found: Found) =>
     const started = yield* Deferred.make<ActorSystem>()
     const withSystem = <A>(ask: (system: ActorSystem) => Effect.Effect<A>) =>
       Effect.flatMap(Deferred.await(started), ask)
+    const rotate = yield* rotateKey(
+      withSystem((system) => Effect.ignore(system.ref(MainLoopKey).tell("Nudge")))
+    )
     const handlers = {
+      [rotateRequest]: rotate,
       inspect: withSystem((system) => system.inspect()),
       doctor: withSystem(selfReport),
       status: withSystem((system) => Effect.orElseSucceed(system.ref(MainLoopKey).ask("Status"), () => null)),
