@@ -87,6 +87,7 @@ export const makePolls = (device: DeviceId, options: PollOptions) =>
     const waiters = new Waiters(options)
     /** The newest root that the device was told of: the answer's statement names it. */
     let rootTold = 0
+    const newestRoot = () => trust.current()?.root.version ?? 0
     let said = { content: "", atMs: Number.NEGATIVE_INFINITY }
 
     return {
@@ -103,9 +104,8 @@ export const makePolls = (device: DeviceId, options: PollOptions) =>
         const isRepeat = content !== "" && content === said.content
         const heldMs = isRepeat ? Math.max(0, said.atMs + repeatAfterMs - nowMs) : 0
         const waitMs = Math.min(request.wait_ms, content === "" ? Number.POSITIVE_INFINITY : heldMs)
-        const newest = trust.current()?.root.version ?? 0
-        const isBehind = request.root_version < newest && rootTold < newest
-        rootTold = newest
+        const isBehind = request.root_version < newestRoot() && rootTold < newestRoot()
+        rootTold = newestRoot()
         if (waitMs > 0 && !isBehind) return waiters.park(request, objection, waitMs)
         said = { content, atMs: nowMs }
         const ticket = waiters.ticket(0)
@@ -125,6 +125,7 @@ export const makePolls = (device: DeviceId, options: PollOptions) =>
       collect: Effect.fnUntraced(function* (id: number, row: DeviceRow | null, judge: Judge) {
         const waiter = waiters.find(id)
         if (waiter === undefined) return pollAgain
+        rootTold = newestRoot()
         const { answer, content } = yield* news.evaluate(waiter.request, row, judge(waiter.request))
         if (content !== "") said = { content, atMs: yield* Clock.currentTimeMillis }
         waiters.settle(waiter, answer)

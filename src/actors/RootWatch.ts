@@ -8,8 +8,8 @@ import { makeAlarm, monotonicMs } from "./Alarm.ts"
 
 /** The registrar has read the stored roots by then. */
 const firstMs = 5_000
-const everyMs = 3_600_000
-const repeatMs = 24 * everyMs
+const everyMs = 6 * 3_600_000
+const repeatMs = 4 * everyMs
 
 export const rootWatch = Behaviour.make(RootWatchProtocol, (context) =>
   Effect.gen(function* () {
