@@ -25,4 +25,4 @@ if (typeof module !== "object") {
   self.filename = self.id
   self.paths = []
 }
-self._compile(__PROGRAM__, self.filename)
+__START__

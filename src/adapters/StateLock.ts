@@ -13,7 +13,9 @@ import { openDatabase } from "./sqlite/Database.ts"
 /** Another program works on this folder, or the lock could not be tried. */
 export class StateLocked extends Schema.TaggedError<StateLocked>()("StateLocked", {
   path: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  /** Another program holds it: it may let go. */
+  busy: Schema.Boolean
 }) {
   /** What sysexits calls a configuration error: to start again would not help. */
   readonly exitCode = 78
@@ -41,6 +43,7 @@ export const lockState = (stateFolder: string): Effect.Effect<void, StateLocked,
   const refuse = (error: unknown) =>
     new StateLocked({
       path: stateFolder,
+      busy: isBusy(error),
       reason: isBusy(error)
         ? `another Postern program${holderText(pidFile)} is running on it. Stop that one, or name another folder with --state`
         : errorText(error)

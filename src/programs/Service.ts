@@ -46,6 +46,9 @@ export const runService = <Name extends string, Input, ContextInput, E>(
   }
   // Nothing these programs write is anybody else's business.
   process.umask(0o077)
+  // A second signal, as from a terminal and from whoever started this program, must not cut off the orderly end that the
+  // first began: the runtime stops listening after that one.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => undefined)
   runProgram(command, version, process.argv.slice(2)).pipe(
     Effect.provide(Layer.mergeAll(ProcessScreen, NodeServices.layer)),
     NodeRuntime.runMain({

@@ -1,5 +1,6 @@
 /**
- * `client.js`, the Postern client of a device.
+ * `client.js`, the Postern client of a device: the client proper, which the warden starts (wardenOfClient.ts, which comes
+ * first in the same file).
  *
  * @module
  */

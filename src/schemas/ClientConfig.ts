@@ -125,6 +125,31 @@ export const ClientConfig = configuration({
     description: "A download must come at least at this rate, in bytes per second over 30 seconds."
   }),
   grants,
+  devices: setting(
+    Schema.Record(
+      Schema.String.check(Schema.isPattern(/^[a-z0-9][a-z0-9-]{0,62}$/)),
+      Schema.String.check(Schema.isMaxLength(Limits.packagePathLength), Schema.isPattern(/^\/dev\/[^\0]+$/))
+    ).check(Schema.isMaxProperties(64)),
+    {},
+    {
+      description:
+        "Devices of this machine by the names that packages use: serial lines, cameras, USB devices. A device is lent only where grants.devices names it too.",
+      form: "at most 64 names of small letters, digits and dashes, each with a path in /dev",
+      example: { arduino: "/dev/serial/by-id/usb-Arduino_Uno-if00" }
+    }
+  ),
+  user: setting(Schema.String.check(Schema.isPattern(/^[a-z_][a-z0-9_-]{0,31}$/)), "postern", {
+    description:
+      "The user the client becomes where it is started as root. Jobs run as others still, see jail_uid_base.",
+    form: "a user's name"
+  }),
+  client_uid: setting(intBetween(1_000, 2_000_000_000), 63_999, {
+    description: "The uid and gid the client becomes instead, where there is no such user."
+  }),
+  hung_after_ms: setting(intBetween(1_000, 3_600_000), 60_000, {
+    description:
+      "How long the client may give no sign of life before it is killed and started again. Its loops have four minutes at least."
+  }),
   job_limits: jobLimits,
   jail_uid_base: setting(intBetween(1_000, 2_000_000_000), 64_000, {
     description: "The first uid of this machine for jobs, where the client may change uids."

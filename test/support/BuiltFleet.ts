@@ -2,7 +2,7 @@
  * A whole fleet of the built programs in one temporary folder: server, devices and operator as real processes on
  * loopback. Everything is ended and removed by `close`, however the test ended.
  */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type Ended, freePort, Program, runToEnd, waitUntil } from "./Program.ts"
@@ -32,11 +32,24 @@ export interface JobDocument {
   readonly alarms: ReadonlyArray<string>
 }
 
-/** A device of the fleet: its program, and where it keeps its state. */
+/** A device of the fleet: its program (which is the warden), and where it keeps its state. */
 export interface BuiltDevice {
   readonly name: string
   readonly state: string
   readonly program: Program
+  /** The process id of the client proper, which the warden started; undefined while there is none. */
+  readonly clientPid: () => number | undefined
+}
+
+/** Who holds a state folder, as the holder wrote it down; undefined while nobody lives who does. */
+const holderOf = (state: string): number | undefined => {
+  try {
+    const pid = Number(readFileSync(join(state, "lock.pid"), "utf8"))
+    process.kill(pid, 0)
+    return pid
+  } catch {
+    return undefined
+  }
 }
 
 interface RunOptions {
@@ -65,7 +78,10 @@ export class BuiltFleet {
 
   /** A fleet with nothing running yet. */
   static async create(options: FleetOptions = {}): Promise<BuiltFleet> {
-    return new BuiltFleet(mkdtempSync(join(tmpdir(), "postern-fleet-")), await freePort(), options)
+    const folder = mkdtempSync(join(tmpdir(), "postern-fleet-"))
+    // A device that is started as root becomes another user, who must reach its state in here.
+    chmodSync(folder, 0o711)
+    return new BuiltFleet(folder, await freePort(), options)
   }
 
   /** A fleet whose server runs and whose operator has keys (without passphrase) and is logged in. */
@@ -181,7 +197,7 @@ export class BuiltFleet {
     writeFileSync(config, settings.join("\n"))
     const invited: Record<string, string> = invitation === null ? {} : { POSTERN_INVITATION: invitation }
     const program = this.program(label, "client", ["--state", state, "--config", config], invited)
-    return { name, state, program }
+    return { name, state, program, clientPid: () => holderOf(state) }
   }
 
   /** A device that was invited, runs and is accepted. */

@@ -5,7 +5,12 @@ import { readTree, render, tidy } from "./tidy/Tidy.ts"
 const root = join(import.meta.dirname, "../..")
 
 const entriesOf = (tree: ReadonlyMap<string, string>): ReadonlyArray<string> =>
-  JSON.parse(tree.get("scripts/programs.json") ?? "[]").map((program: { entry: string }) => program.entry)
+  JSON.parse(tree.get("scripts/programs.json") ?? "[]").flatMap(
+    (program: { entry: string; first?: string }) => [
+      program.entry,
+      ...(program.first === undefined ? [] : [program.first])
+    ]
+  )
 
 /** A checkout without any breach, to which each case below adds one file. */
 const clean: ReadonlyArray<readonly [string, string]> = [

@@ -121,6 +121,7 @@ export class Chain {
   /** Host pid of the guard; 0 where there never was one. */
   readonly guard: number
   private readonly child: ChildProcess
+  private readonly hasViewer: boolean
   private readonly listener: ChainListener
   private readonly finished: Promise<void>
   private finish: () => void = () => undefined
@@ -134,6 +135,7 @@ export class Chain {
   /** Starts the chain; it waits at its gate. */
   constructor(plan: LaunchPlan, seccomp: Uint8Array, listener: ChainListener) {
     this.listener = listener
+    this.hasViewer = plan.viewerUid !== null
     this.finished = new Promise((resolve) => {
       this.finish = resolve
     })
@@ -157,10 +159,10 @@ export class Chain {
 
   private hear(text: string): void {
     this.status = text
-    if (!this.told.ready && /^ready$/m.test(text)) {
+    const viewer = this.hasViewer ? Number(/^viewer (\d+)$/m.exec(text)?.[1] ?? 0) : this.guard
+    if (!this.told.ready && viewer !== 0 && /^ready$/m.test(text)) {
       this.told.ready = true
-      const viewer = /^viewer (\d+)$/m.exec(text)?.[1]
-      this.listener.ready(viewer === undefined ? this.guard : Number(viewer))
+      this.listener.ready(viewer)
     }
     if (!this.told.begun && text.includes("child-pid")) {
       this.told.begun = true

@@ -50,7 +50,12 @@ const start = (host: JobHost, request: JobStart): Engine => {
     end: Deferred.await(end),
     release: Effect.sync(() => job.release()),
     terminate: Effect.sync(() => job.terminate()),
-    kill: Effect.uninterruptible(Effect.andThen(Effect.sync(() => job.kill()), Deferred.await(end)))
+    kill: Effect.uninterruptible(
+      Effect.andThen(
+        Effect.sync(() => job.kill()),
+        Deferred.await(end)
+      )
+    )
   }
 }
 

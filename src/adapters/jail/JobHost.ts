@@ -4,7 +4,7 @@
  *
  * Output and artifacts do not pass through here: the client reads them from the job's file system itself.
  */
-import { lstatSync, statSync } from "node:fs"
+import { statSync } from "node:fs"
 import type { Grants, JobLimits } from "../../schemas/Manifest.ts"
 import { isSeccompArchitecture, seccompProgram } from "../Seccomp.ts"
 import { Chain, type ChainEnd } from "./Chain.ts"
@@ -17,6 +17,8 @@ import { MemoryWatch } from "./MemoryWatch.ts"
 /** A folder, and which one it is, whatever stands at its path later. */
 export interface KnownFolder {
   readonly path: string
+  /** Where the client has it open. */
+  readonly descriptor: number
   readonly device: bigint
   readonly inode: bigint
 }
@@ -39,7 +41,7 @@ export type StartRefusal = "bad_request" | "grant_refused" | "no_free_slot" | "s
 /** Who hears of a job. Either `refused` alone, or the others in this order; `ended` always, and last. */
 export interface JobListener {
   readonly refused: (reason: StartRefusal, detail: string) => void
-  /** Nothing of the job has run. `/proc/VIEWER/root/tmp` is its file system, which the client may open. */
+  /** Nothing of the job has run. `/proc/VIEWER/root` shows its file system at `LaunchFolder.scratch`, which the client may open. */
   readonly ready: (viewer: number) => void
   readonly begun: () => void
   readonly ended: (end: JobEnd) => void
@@ -60,13 +62,6 @@ export interface JobHost {
   /** Whether control groups hold the job as a whole. */
   readonly controlGroups: boolean
   readonly start: (job: JobStart, listener: JobListener) => StartedJob
-}
-
-/** What a path names: its device and inode numbers, links not followed. */
-export const knownFolder = (path: string): KnownFolder => {
-  const found = lstatSync(path, { bigint: true })
-  if (!found.isDirectory()) throw new Error(`${path} is not a folder`)
-  return { path, device: found.dev, inode: found.ino }
 }
 
 /** Compares what the chain has bound with what was meant, through the guard's eyes, before anything may run. */

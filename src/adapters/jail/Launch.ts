@@ -125,15 +125,18 @@ const grantScript = (plan: LaunchPlan): ReadonlyArray<string> =>
     return `${make} && mount --bind -- "$1" ${place} || exit 124; shift`
   })
 
-/** A process of the client's uid in the guard's mount namespace; it holds nothing open and dies with the guard. */
+/**
+ * A process of the client's uid in the guard's mount namespace; it holds nothing open and dies with the guard. It names
+ * itself when it has become that user: before, the client may not look through its eyes.
+ */
 const viewerScript = (plan: LaunchPlan): ReadonlyArray<string> => {
   const { arguments: args, gate, seccomp, status } = LaunchDescriptor
   if (plan.viewerUid === null) return []
   const credentials = `--reuid ${plan.viewerUid} --regid ${plan.viewerUid} --clear-groups --inh-caps=-all --bounding-set=-all`
-  const nothing = `</dev/null >/dev/null 2>&1 ${[args, seccomp, status, gate].map((fd) => `${fd}>&-`).join(" ")}`
+  const closed = [args, seccomp, gate].map((descriptor) => `${descriptor}>&-`).join(" ")
+  const watch = `echo "viewer $$" >&${status}; exec sleep 2147483647 ${status}>&-`
   return [
-    `setpriv ${credentials} --no-new-privs --pdeathsig KILL -- sleep 2147483647 ${nothing} &`,
-    `echo "viewer $!" >&${status}`
+    `setpriv ${credentials} --no-new-privs --pdeathsig KILL -- sh -c '${watch}' </dev/null >/dev/null 2>&1 ${closed} &`
   ]
 }
 

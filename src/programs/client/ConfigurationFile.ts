@@ -2,11 +2,11 @@
  * The client's configuration file: where it is looked for, and how the first start makes it. It is made with every key
  * explained and commented out, so it changes nothing until somebody edits it, and it is never written again.
  */
-import { chmodSync, lstatSync, mkdirSync } from "node:fs"
+import { chmodSync, lstatSync } from "node:fs"
 import { homedir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { Option } from "effect"
-import { createPrivateFile, errorCode, errorText } from "../../adapters/files/AtomicFile.ts"
+import { createPrivateFile, errorCode, errorText, makeFolders } from "../../adapters/files/AtomicFile.ts"
 import { utf8 } from "../../crypto/Bytes.ts"
 import { ClientConfig } from "../../schemas/ClientConfig.ts"
 import { commentedToml } from "../../schemas/SettingText.ts"
@@ -74,7 +74,7 @@ export const makeConfiguration = (
   try {
     if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) return { _tag: "Kept" }
     // Open to readers: there are no secrets in it, and the part of the client that has no privileges reads it too.
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 })
+    makeFolders(dirname(path), 0o755)
     createPrivateFile(path, utf8(commentedToml(ClientConfig, heading)))
     chmodSync(path, 0o644)
     return { _tag: "Made", path }

@@ -1,0 +1,24 @@
+/** Which part a process of the client's program plays, from how it was started. No Effect; see Warden.ts. */
+import { isMainThread } from "node:worker_threads"
+import { wardenVariable } from "./Messages.ts"
+
+/** Flags that are answered at once, by a process that starts nothing. */
+const answered = ["--help", "-h", "--version", "-v", "--completions"]
+/** Flags whose value is the next argument, which is then no subcommand. */
+const valued = ["--config", "--state", "--server", "--invitation", "--name"]
+
+/** Whether these arguments ask for the client itself, and not for help or one of its subcommands. */
+export const runsClient = (args: ReadonlyArray<string>): boolean => {
+  for (let index = 0; index < args.length; index++) {
+    const argument = args[index] as string
+    if (argument === "--") return true
+    if (answered.some((flag) => argument === flag || argument.startsWith(`${flag}=`))) return false
+    if (!argument.startsWith("-")) return false
+    if (valued.includes(argument)) index++
+  }
+  return true
+}
+
+/** Whether this process is to be the warden: the first of a client, in its main thread. */
+export const isWarden = (args: ReadonlyArray<string>, environment: NodeJS.ProcessEnv): boolean =>
+  isMainThread && environment[wardenVariable] === undefined && runsClient(args)
