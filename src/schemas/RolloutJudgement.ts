@@ -145,10 +145,11 @@ export const nextStep = (
     const isComplete = tally.every((group) => group.state !== null)
     return isComplete ? { kind: "release", phase: 0 } : untilExpiry
   }
+  const step = judgePhase(standing, phase, tally, nowMs)
+  if (step.kind === "pause") return step
   const failed = tally.filter((group) => !group.excused && outcomeOf(standing, group, nowMs) === "failed")
   if (failed.reduce((sum, { count }) => sum + count, 0) > plan.maximum_failures)
     return { kind: "pause", reason: "too_many_failures" }
-  const step = judgePhase(standing, phase, tally, nowMs)
   return step.kind === "wait" && step.untilMs !== null
     ? { kind: "wait", untilMs: Math.min(step.untilMs, plan.expires_at_ms) }
     : step

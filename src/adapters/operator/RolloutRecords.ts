@@ -34,6 +34,9 @@ export const rolloutRecord = (
 export const writeRolloutRecord = (record: RolloutRecord): Effect.Effect<void, HomeError, OperatorHome> =>
   writeJson(fileOf(record.id), RolloutRecord, record)
 
+export const removeRolloutRecord = (id: RolloutId): Effect.Effect<void, HomeError, OperatorHome> =>
+  Effect.flatMap(OperatorHome, (home) => home.remove(fileOf(id)))
+
 /** Every record. */
 export const rolloutRecords: Effect.Effect<
   ReadonlyArray<RolloutRecord>,

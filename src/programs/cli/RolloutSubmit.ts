@@ -12,6 +12,7 @@ import type { OperatorKeys } from "../../adapters/operator/OperatorKeys.ts"
 import { SentOrder, sentOrderFile } from "../../adapters/operator/Records.ts"
 import {
   type RolloutRecord,
+  removeRolloutRecord,
   rolloutRecord,
   writeRolloutRecord
 } from "../../adapters/operator/RolloutRecords.ts"
@@ -184,13 +185,21 @@ const submitPlanned = (keys: OperatorKeys, plan: RolloutPlan, planned: PlannedDe
     yield* submitOrder(keys, orderPlan(plan, planned, sealed))
   })
 
-/** Gives plan and orders to the server; begun again, it goes on where it stopped. */
-const submitAll = (keys: OperatorKeys, plan: RolloutPlan, record: RolloutRecord) =>
+/** Gives the plan to the server. One that it does not take is void: nobody has it. */
+const openPlan = (record: RolloutRecord) =>
+  Effect.gen(function* () {
+    const client = yield* ManagementClient
+    const opened = client.call("submit the rollout", (api) => api.rollouts.open({ payload: record.envelope }))
+    yield* Effect.tapError(opened, (problem) =>
+      problem.kind === "conflict" || problem.kind === "refused" ? removeRolloutRecord(record.id) : Effect.void
+    )
+  })
+
+/** Gives the orders to the server; begun again, it goes on where it stopped. */
+const submitOrders = (keys: OperatorKeys, plan: RolloutPlan, record: RolloutRecord) =>
   Effect.scoped(
     Effect.gen(function* () {
-      const client = yield* ManagementClient
       const show = yield* statusLine
-      yield* client.call("submit the rollout", (api) => api.rollouts.open({ payload: record.envelope }))
       const devices = plan.phases.flatMap((phase) => phase.devices)
       for (const [index, planned] of devices.entries()) {
         yield* show(`signing and sending orders: ${index + 1} of ${devices.length}`)
@@ -202,7 +211,9 @@ const submitAll = (keys: OperatorKeys, plan: RolloutPlan, record: RolloutRecord)
   )
 
 const resumable = (id: RolloutId) => (error: { readonly message: string }) =>
-  failure(`${error.message}. The rollout can be sent on, which is safe: postern jobs submit --resume ${id}`)
+  failure(
+    `${error.message.replace(/\.$/, "")}. The rollout can be sent on, which is safe: postern jobs submit --resume ${id}`
+  )
 
 /** A new rollout: looked at, asked about, uploaded once, signed, sent. */
 export const submitGroup = (
@@ -226,7 +237,8 @@ export const submitGroup = (
     yield* confirmRollout(proved, draft, flags, yes)
     yield* uploadPayload(file, proved.payload)
     const { plan, record } = yield* signPlan(keys, proved, draft, flags)
-    return yield* submitAll(keys, plan, record).pipe(Effect.mapError(resumable(plan.id)))
+    yield* openPlan(record)
+    return yield* submitOrders(keys, plan, record).pipe(Effect.mapError(resumable(plan.id)))
   })
 
 /** A rollout whose submission was cut off: the same plan, and whatever orders are missing. */
@@ -237,5 +249,7 @@ export const resumeGroup = (id: RolloutId) =>
     if (record === undefined) return yield* failure(`No rollout ${id} was signed here`)
     const opened = openUnverified(engine, "rollout", RolloutPlan, record.envelope)
     if (Result.isFailure(opened)) return yield* failure(`The rollout ${id} is damaged in this home`)
-    return yield* submitAll(yield* unlocked, opened.success.document, record)
+    const keys = yield* unlocked
+    yield* openPlan(record)
+    return yield* submitOrders(keys, opened.success.document, record)
   })
