@@ -7,11 +7,13 @@ import { errorText, requirePrivateFolder } from "../../adapters/files/AtomicFile
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { lockState } from "../../adapters/StateLock.ts"
+import { SystemdNotify } from "../../adapters/SystemdNotify.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
 import { SqliteFleetStore } from "../../adapters/sqlite/SqliteFleetStore.ts"
 import type { ActorSystem } from "../../kernel/index.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
 import { Identity } from "../../ports/Identity.ts"
+import { ServiceManager } from "../../ports/ServiceManager.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { software } from "../../schemas/Version.ts"
 import { untilTerminated } from "../Service.ts"
@@ -73,6 +75,9 @@ const announce = (id: string, origin: string) =>
     }
   })
 
+/** Often enough for a watchdog of two minutes, by a fiber of the event loop that serves the requests. */
+const signOfLifeMs = 30_000
+
 /** The tree, until it ends. Interrupting stops it in order. */
 const served = (config: ServerConfig) =>
   Effect.gen(function* () {
@@ -84,7 +89,9 @@ const served = (config: ServerConfig) =>
     const running = Deferred.await(started)
     const actors = Effect.map(running, serverActors)
     const pollSleepMs = config.poll_sleep_ms
-    const listening = (origin: string) => Effect.provideService(announce(id, origin), FleetTrust, trust)
+    const manager = yield* ServiceManager
+    const listening = (origin: string) =>
+      Effect.andThen(Effect.provideService(announce(id, origin), FleetTrust, trust), manager.ready)
     const system = yield* startServer(
       config,
       (inspect) => [
@@ -101,6 +108,8 @@ const served = (config: ServerConfig) =>
       config.otlp_endpoint !== null
     )
     yield* Deferred.succeed(started, system)
+    yield* Effect.addFinalizer(() => manager.stopping)
+    yield* Effect.forkScoped(Effect.forever(Effect.delay(manager.alive, signOfLifeMs)))
     yield* untilTerminated("server", system)
   }).pipe(Effect.scoped)
 
@@ -108,5 +117,5 @@ const served = (config: ServerConfig) =>
 export const runServer = (config: ServerConfig, entry: URL) =>
   Effect.andThen(
     lockState(config.state_folder),
-    Effect.provide(served(config), ServerServices(config, entry))
+    Effect.provide(served(config), Layer.merge(ServerServices(config, entry), SystemdNotify(process.env)))
   ).pipe(Effect.scoped, Effect.provide([programLog(logOptions(config)), tracing(config.otlp_endpoint)]))
