@@ -111,13 +111,14 @@ const routeTo = (address: string): Promise<Trouble> =>
     socket.connect(9, address)
   })
 
-/** A way to one of the literal addresses, or to the world beyond the gateway, is a way. */
-const routeTrouble = async (targets: ReadonlyArray<Target>): Promise<Trouble> => {
-  const literal = targets.filter(({ host }) => isIP(host) !== 0 && !isLocal({ host, port: 0 }))
-  const addresses = [...literal.map(({ host }) => host), ...elsewhere]
-  const found = await Promise.all(addresses.map(routeTo))
+/** A way to one of the targets, or to the world beyond the gateway, is a way. Names that are not known lead nowhere. */
+const routeTrouble = async (targets: ReadonlyArray<Resolved>): Promise<Trouble> => {
+  const wanted = targets.flatMap(({ addresses }) => addresses).slice(0, maximumTargets)
+  const found = await Promise.all([...wanted, ...elsewhere].map(routeTo))
   if (found.includes(undefined)) return undefined
-  return literal.length === 0 ? "there is no default route" : (found[0] as string)
+  return wanted.length === 0
+    ? "there is no default route"
+    : `there is no default route, nor one to ${found[0]}`
 }
 
 /** Opens a connection to one of the addresses and closes it; the last failure where none answers. */
@@ -180,6 +181,13 @@ const nameTrouble = (servers: ReadonlyArray<Resolved>, references: ReadonlyArray
   return isUnknown(servers) || isUnknown(references) ? `not resolved: ${names}` : undefined
 }
 
+/** Nobody to reach is no trouble. */
+const anyReached = (targets: ReadonlyArray<Resolved>): Promise<Trouble> | undefined =>
+  targets.length === 0 ? undefined : firstGood(targets.map(reach))
+
+/** A layer, and how to look at it. */
+type Step = readonly [BrokenLayer, () => Trouble | Promise<Trouble>]
+
 const finding = (layer: BrokenLayer, detail: string): LinkFinding => ({ layer, detail: label(detail, 200) })
 
 const makeLook = (options: LinuxConnectivityOptions) => {
@@ -190,28 +198,21 @@ const makeLook = (options: LinuxConnectivityOptions) => {
     .slice(0, maximumTargets)
   return async (origins: ReadonlyArray<string>): Promise<LinkFinding> => {
     const servers = origins.flatMap((origin) => targetOfOrigin(origin) ?? []).slice(0, maximumTargets)
-    // A server on this very machine needs no network.
-    const isHere = servers.some(isLocal)
-    const below: ReadonlyArray<readonly [BrokenLayer, () => Trouble | Promise<Trouble>]> = [
+    // Asked for first, judged later: in a closed network a name may be all that tells of a way.
+    const resolved = await Promise.all([...servers, ...references].map(resolve))
+    const [toServer, toReferences] = [resolved.slice(0, servers.length), resolved.slice(servers.length)]
+    const below: ReadonlyArray<Step> = [
       ["no_link", () => linkTrouble(sys)],
       ["no_address", addressTrouble],
-      ["no_route", () => routeTrouble([...servers, ...references])]
+      ["no_route", () => routeTrouble(resolved)]
     ]
-    for (const [layer, look] of isHere ? [] : below) {
-      const trouble = await look()
-      if (trouble !== undefined) return finding(layer, trouble)
-    }
-    const resolvedServers = await Promise.all(servers.map(resolve))
-    const resolvedReferences = await Promise.all(references.map(resolve))
-    const above: ReadonlyArray<readonly [BrokenLayer, () => Trouble | Promise<Trouble>]> = [
-      ["no_name_resolution", () => nameTrouble(resolvedServers, resolvedReferences)],
-      [
-        "no_reference_host",
-        () => (references.length === 0 ? undefined : firstGood(resolvedReferences.map(reach)))
-      ],
-      ["server_unreachable", () => (servers.length === 0 ? undefined : firstGood(resolvedServers.map(reach)))]
+    const above: ReadonlyArray<Step> = [
+      ["no_name_resolution", () => nameTrouble(toServer, toReferences)],
+      ["no_reference_host", () => anyReached(toReferences)],
+      ["server_unreachable", () => anyReached(toServer)]
     ]
-    for (const [layer, look] of above) {
+    // A server on this very machine needs no network.
+    for (const [layer, look] of servers.some(isLocal) ? above : [...below, ...above]) {
       const trouble = await look()
       if (trouble !== undefined) return finding(layer, trouble)
     }
