@@ -1,5 +1,5 @@
 /** The server's gateways, each an actor that opens its port or socket in its own life, and the start of the whole. */
-import { Deferred, Effect } from "effect"
+import { Deferred, Effect, Option } from "effect"
 import {
   ControlGatewayKey,
   DeviceKey,
@@ -84,10 +84,14 @@ export const httpDoor = (options: HttpDoorOptions) => {
   })
 }
 
-/** Runs a round of retention, and tells what it dropped. */
+/** How long whoever asks at the control socket waits for a round; it goes on afterwards. */
+const sweepWaitMs = 4_000
+
+/** Runs a round of retention, and tells what it dropped; null when it takes longer. */
 const sweep = (actors: Effect.Effect<ServerActors>) =>
   Effect.flatMap(actors, ({ retention }) => retention.ask("Sweep")).pipe(
-    Effect.flatMap(({ answer }) => Deferred.await(answer)),
+    Effect.flatMap(({ answer }) => Effect.timeoutOption(Deferred.await(answer), sweepWaitMs)),
+    Effect.map(Option.getOrNull),
     Effect.orDie
   )
 

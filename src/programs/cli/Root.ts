@@ -14,6 +14,7 @@ import { loginCommand } from "./LoginCommand.ts"
 import { packageCommand } from "./PackageCommand.ts"
 import { rolloutsCommand } from "./RolloutsCommand.ts"
 import { runCommand } from "./RunCommand.ts"
+import { serverStateCommand } from "./ServerCommand.ts"
 import { globalFlags } from "./Settings.ts"
 import { psCommand, statusCommand } from "./StatusCommand.ts"
 
@@ -31,6 +32,7 @@ export const posternCommand = Command.make("postern").pipe(
     packageCommand,
     jobsCommand,
     rolloutsCommand,
+    serverStateCommand,
     statusCommand,
     psCommand,
     historyCommand,

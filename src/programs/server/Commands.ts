@@ -16,6 +16,7 @@ import { out } from "../cli/Screen.ts"
 import { examineServer, ownDoctorCommand } from "../doctor/DoctorCommand.ts"
 import { CryptoServices, prepareState, runServer, ServerIdentityFiles } from "./RunServer.ts"
 import { loadServerConfig, serverArguments, serverConfig, settingFlags } from "./ServerSettings.ts"
+import { stateCommands } from "./StateCommands.ts"
 
 /** Addresses for the identity when no port is bound: the configured ones, else where the server would listen. */
 const addressesOf = ({ addresses, host, port }: ServerConfig): ReadonlyArray<string> =>
@@ -104,7 +105,7 @@ export const serverCommand = (entry: URL) => {
     Command.withDescription(
       "The Postern server: keeps signed, encrypted work for devices that only ever connect outward, and what they return. It holds no key that could sign work or read a package."
     ),
-    Command.withSubcommands([run, identity, token, config, doctor]),
+    Command.withSubcommands([run, identity, token, config, doctor, ...stateCommands]),
     Command.withGlobalFlags(settingFlags),
     Command.withExamples([
       {
