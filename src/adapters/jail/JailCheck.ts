@@ -94,7 +94,7 @@ const requireVersion = (version: string): Effect.Effect<string, JailUnavailable>
 
 const startRemedy = (asRoot: boolean) =>
   asRoot
-    ? "As root the warden needs CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL and CAP_SYS_PTRACE; a container has them only with --privileged or the like. Else start it unprivileged."
+    ? "As root the warden needs CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN, CAP_DAC_READ_SEARCH, CAP_KILL and CAP_SYS_PTRACE; a container has them only with --privileged or the like. Else start it unprivileged."
     : "Allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces; on Ubuntu an AppArmor profile)."
 
 const asUnavailable =

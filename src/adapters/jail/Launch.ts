@@ -113,8 +113,7 @@ const scratchOptions = (plan: LaunchPlan): string =>
   [
     `size=${plan.limits.disk_bytes}`,
     `nr_inodes=${scratchInodes(plan.limits.disk_bytes)}`,
-    "mode=0755,nosuid,nodev",
-    ...(plan.uid === null ? [] : [`uid=${plan.uid},gid=${plan.uid}`])
+    "mode=0755,nosuid,nodev"
   ].join(",")
 
 /** Binds the grants: $1 says whether it is a folder, $2 where it is. */
@@ -159,6 +158,8 @@ const guardScript = (plan: LaunchPlan): string => {
     `[ -z "$1" ] || mount --bind -- "$1" ${LaunchFolder.package} || exit 121`,
     "script=$3; shift 3",
     ...grantScript(plan),
+    // Last, so that the guard needs no right to write where it is not the owner.
+    ...(plan.uid === null ? [] : [`chown ${plan.uid}:${plan.uid} ${LaunchFolder.scratch} || exit 121`]),
     ...viewerScript(plan),
     `exec unshare --pid --fork --kill-child -- setpriv ${credentials} --no-new-privs --pdeathsig KILL -- sh -c "$script" init "$@"`
   ].join("\n")

@@ -121,7 +121,7 @@ export const dropTo = (user: ClientUser): void => {
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
     throw new CannotDrop(
-      `started as root, but not allowed to become ${user.shown} (${why}): give the program CAP_SETUID, CAP_SETGID, CAP_CHOWN (and for jobs CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_KILL, CAP_DAC_OVERRIDE), or start it as a user who is not root`
+      `started as root, but not allowed to become ${user.shown} (${why}): give the program CAP_SETUID, CAP_SETGID, CAP_CHOWN (and for jobs CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_KILL, CAP_DAC_READ_SEARCH), or start it as a user who is not root`
     )
   }
   if (!isOnly(user)) throw new CannotDrop(`root's rights could not be given up for ${user.shown}`)

@@ -92,7 +92,8 @@ class Life {
       told = true
       void this.desk.close().then(() => ended(this, code, signal))
     }
-    this.child.once("error", (error) => {
+    this.child.on("error", (error) => {
+      if (this.child.pid !== undefined) return
       log("ERROR", `the client could not be started: ${error.message}`)
       tell(1, null)
     })
@@ -107,7 +108,8 @@ class Life {
     if (this.killed) return
     this.killed = true
     log("ERROR", `the client is killed: ${why}`)
-    this.child.kill("SIGKILL")
+    // Where that is not allowed (no CAP_KILL), the end of its pipe still ends it.
+    if (!this.child.kill("SIGKILL")) this.desk.letGo()
   }
 
   look(): void {

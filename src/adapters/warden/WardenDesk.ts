@@ -81,10 +81,15 @@ export class WardenDesk {
     return this.policy?.respawn ?? true
   }
 
-  /** Ends all jobs of the client, which is gone; resolves when nothing of them is left. */
-  async close(): Promise<void> {
+  /** Lets go of the pipe: a client that is alive ends by that. */
+  letGo(): void {
     this.shut = true
     this.options.pipe.destroy()
+  }
+
+  /** Ends all jobs of the client, which is gone; resolves when nothing of them is left. */
+  async close(): Promise<void> {
+    this.letGo()
     const all = [...this.running.values()]
     for (const { job } of all) job.kill()
     await Promise.all(all.map(({ over }) => over))
