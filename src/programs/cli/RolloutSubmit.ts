@@ -6,7 +6,7 @@
 import { closeSync, openSync, readSync } from "node:fs"
 import { Clock, Effect, Result } from "effect"
 import { groupRecords } from "../../adapters/operator/Groups.ts"
-import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
+import { ManagementClient, type ServerProblem } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome, readJson } from "../../adapters/operator/OperatorHome.ts"
 import type { OperatorKeys } from "../../adapters/operator/OperatorKeys.ts"
 import { SentOrder, sentOrderFile } from "../../adapters/operator/Records.ts"
@@ -185,15 +185,23 @@ const submitPlanned = (keys: OperatorKeys, plan: RolloutPlan, planned: PlannedDe
     yield* submitOrder(keys, orderPlan(plan, planned, sealed))
   })
 
+const resumable = (id: RolloutId) => (error: { readonly message: string }) =>
+  failure(
+    `${error.message.replace(/\.$/, "")}. The rollout can be sent on, which is safe: postern jobs submit --resume ${id}`
+  )
+
+const isVoid = ({ kind }: ServerProblem): boolean => kind === "conflict" || kind === "refused"
+
 /** Gives the plan to the server. One that it does not take is void: nobody has it. */
 const openPlan = (record: RolloutRecord) =>
-  Effect.gen(function* () {
-    const client = yield* ManagementClient
-    const opened = client.call("submit the rollout", (api) => api.rollouts.open({ payload: record.envelope }))
-    yield* Effect.tapError(opened, (problem) =>
-      problem.kind === "conflict" || problem.kind === "refused" ? removeRolloutRecord(record.id) : Effect.void
+  Effect.flatMap(ManagementClient, (client) =>
+    client.call("submit the rollout", (api) => api.rollouts.open({ payload: record.envelope }))
+  ).pipe(
+    Effect.tapError((problem) => (isVoid(problem) ? removeRolloutRecord(record.id) : Effect.void)),
+    Effect.mapError((problem) =>
+      problem._tag === "ServerProblem" && isVoid(problem) ? problem : resumable(record.id)(problem)
     )
-  })
+  )
 
 /** Gives the orders to the server; begun again, it goes on where it stopped. */
 const submitOrders = (keys: OperatorKeys, plan: RolloutPlan, record: RolloutRecord) =>
@@ -208,11 +216,6 @@ const submitOrders = (keys: OperatorKeys, plan: RolloutPlan, record: RolloutReco
       yield* writeRolloutRecord({ ...record, submitted: true })
       return plan
     })
-  )
-
-const resumable = (id: RolloutId) => (error: { readonly message: string }) =>
-  failure(
-    `${error.message.replace(/\.$/, "")}. The rollout can be sent on, which is safe: postern jobs submit --resume ${id}`
   )
 
 /** A new rollout: looked at, asked about, uploaded once, signed, sent. */
