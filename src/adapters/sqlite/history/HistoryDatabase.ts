@@ -90,8 +90,12 @@ export const historyDatabase: DatabaseDefinition<HistoryMethods> = {
           for (const { keep, stepMs } of sampleSteps) pruneSamples.run(stepMs, stepMs, keep)
       },
       events: (maximum) => listEvents.all(maximum).map((row) => ({ ...row }) as unknown as HistoryEvent),
-      samples: (maximum) =>
-        listSamples.all(maximum).map((row) => JSON.parse(String(row["sample"])) as HealthSample),
+      samples: (maximum) => {
+        const found = listSamples.all(maximum).map((row) => JSON.parse(String(row["sample"])) as HealthSample)
+        // Where time ran backwards, steps of different length may hold the same sample, or overlap.
+        const once = new Map(found.map((sample) => [sample.at_ms, sample]))
+        return [...once.values()].sort((a, b) => b.at_ms - a.at_ms)
+      },
       mark: (name) => {
         const row = readMark.get(name)
         return row === undefined ? null : String(row["value"])
