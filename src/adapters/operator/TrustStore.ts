@@ -4,13 +4,16 @@
  * @module
  */
 import { Effect, Result } from "effect"
+import type { Distrust, Opened } from "../../crypto/Documents.ts"
 import type { Engine } from "../../crypto/Engine.ts"
-import { verifyFirstRoot, verifyNextRoot, verifyOrder } from "../../crypto/Trust.ts"
+import { verifyAdmission, verifyFirstRoot, verifyNextRoot, verifyOrder } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
+import type { Admission } from "../../schemas/Enrolment.ts"
 import type { Digest } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import type { TrustRoot } from "../../schemas/TrustRoot.ts"
+import type { WorkOrder } from "../../schemas/WorkOrder.ts"
 import { HomeError, OperatorHome, readJson, writeJson } from "./OperatorHome.ts"
 import { rootFile } from "./Records.ts"
 
@@ -55,23 +58,41 @@ export const trustedRoot: Effect.Effect<TrustedRoot | undefined, HomeError, Oper
     return { root, envelope, firstDigest: verified.success.digest, chain, history }
   })
 
+/** The first verdict that is good, of the newest root and then the older ones down to the version a document names. */
+const underPastRoots = <A extends { readonly root_version: number }, E>(
+  { history, root }: TrustedRoot,
+  verify: (root: TrustRoot) => Result.Result<Opened<A>, E>
+): Result.Result<Opened<A>, E> => {
+  const byNewest = verify(root)
+  if (Result.isSuccess(byNewest)) return byNewest
+  for (const past of history.toReversed()) {
+    const verified = verify(past)
+    if (Result.isSuccess(verified) && verified.success.document.root_version <= past.version) return verified
+  }
+  return byNewest
+}
+
 /**
  * Whether an order was signed by those who were operators when it may have been: under any version from the one it names
  * on. For judging what happened; whether it may happen still is for the devices, by the newest root alone.
  */
 export const verifyPastOrder = (
   engine: Engine,
-  { history, root }: TrustedRoot,
+  trusted: TrustedRoot,
   envelope: unknown
-): ReturnType<typeof verifyOrder> => {
-  const byNewest = verifyOrder(engine, root, envelope)
-  if (Result.isSuccess(byNewest)) return byNewest
-  for (const past of history.toReversed()) {
-    const verified = verifyOrder(engine, past, envelope)
-    if (Result.isSuccess(verified) && verified.success.document.root_version <= past.version) return verified
-  }
-  return byNewest
-}
+): Result.Result<Opened<WorkOrder>, Distrust> =>
+  underPastRoots(trusted, (root) => verifyOrder(engine, root, envelope))
+
+/**
+ * The same for a decision about a device. A key that was stolen can sign in the past's name: only for a person who knows
+ * that it was not.
+ */
+export const verifyPastAdmission = (
+  engine: Engine,
+  trusted: TrustedRoot,
+  envelope: unknown
+): Result.Result<Opened<Admission>, Distrust> =>
+  underPastRoots(trusted, (root) => verifyAdmission(engine, root, envelope))
 
 /** Keeps a root this operator made or verified: as its version, and as the newest. */
 export const keepRoot = (

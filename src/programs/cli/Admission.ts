@@ -17,6 +17,7 @@ import { Name } from "../../schemas/Ids.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
 import { askLine, confirm } from "./Ask.ts"
 import { failure } from "./Failure.ts"
+import { acceptedByFormer } from "./FormerOperators.ts"
 import { say } from "./Screen.ts"
 import { requireRoot } from "./Settings.ts"
 import { visible } from "./Text.ts"
@@ -191,6 +192,8 @@ export const acceptDevice = (
   options: {
     readonly name: Option.Option<Name>
     readonly claimCode: Option.Option<string>
+    /** An operator who was revoked since is believed. */
+    readonly formerOperator: boolean
     readonly yes: boolean
   }
 ) =>
@@ -200,8 +203,9 @@ export const acceptDevice = (
     const request = yield* provedRequest(view)
     const known = yield* deviceRecord(request.device)
     const invitation = yield* ownInvitation(request, nowMs)
+    const formerName = options.formerOperator ? yield* acceptedByFormer(view, request) : undefined
     // A device of the book proves itself by its key; a new one by the invitation or the code.
-    if (invitation === undefined && known?.status !== "accepted") {
+    if (invitation === undefined && known?.status !== "accepted" && formerName === undefined) {
       if (request.invitation !== null)
         yield* say("Its invitation is not among the open ones of this home; the claim code decides.")
       yield* compareClaimCode(request, options.claimCode)
@@ -216,12 +220,19 @@ export const acceptDevice = (
       )
       if (!isSure) return yield* failure("Nothing was signed")
     }
-    const name = Option.getOrNull(options.name) ?? invitation?.name ?? known?.name ?? request.name
+    const name =
+      Option.getOrNull(options.name) ?? invitation?.name ?? known?.name ?? formerName ?? request.name
     if (name === null) return yield* failure(`${request.device} asks for no name. Give it one: --name NAME`)
     const decided = yield* home.alone(signDecision(view, request, "accept", Name.make(name)))
     if (invitation !== undefined) yield* home.remove(invitationFile(invitation.id))
     const by =
-      invitation !== undefined ? "invitation" : known?.status === "accepted" ? "device book" : "claim code"
+      invitation !== undefined
+        ? "invitation"
+        : known?.status === "accepted"
+          ? "device book"
+          : formerName !== undefined
+            ? "former operator"
+            : "claim code"
     return { ...decided, by }
   })
 

@@ -17,6 +17,7 @@ import { confirm } from "./Ask.ts"
 import { takeDecisions } from "./Colleagues.ts"
 import { failure, usage } from "./Failure.ts"
 import { yesFlag } from "./Flags.ts"
+import { formerOperatorFlag } from "./FormerOperators.ts"
 import { groupCommand } from "./GroupsCommand.ts"
 import { healthLines, seriesLines } from "./HealthViews.ts"
 import { preauthorise } from "./PreauthoriseCommand.ts"
@@ -222,6 +223,7 @@ const accept = Command.make(
       Flag.withDescription("The code that the device shows, instead of being asked for it"),
       Flag.optional
     ),
+    formerOperator: formerOperatorFlag,
     yes: yesFlag
   },
   Effect.fnUntraced(function* ({ device, waiting, ...options }) {
@@ -287,7 +289,7 @@ const reEnrol = Command.make(
     const isSure = yes || (yield* confirm(question, "There is no terminal to ask. Say --yes"))
     if (!isSure) return yield* failure("Nothing was signed")
     const options = { name: Option.some(known.name), claimCode: Option.none<string>(), yes: true }
-    const { isNewLedger, record } = yield* acceptDevice(view, options)
+    const { isNewLedger, record } = yield* acceptDevice(view, { ...options, formerOperator: false })
     if (yield* Json)
       return yield* outJson({ device: record.device, name: record.name, new_ledger: isNewLedger })
     yield* out(`${record.name} (${record.device}) is accepted again.\n`)
