@@ -19,6 +19,7 @@ import {
   Unauthorized,
   Unavailable
 } from "../../schemas/ManagementApi.ts"
+import { BadRequest, Gone, StorageFull, TooManyRequests } from "../../schemas/ManagementErrors.ts"
 
 /** A call to the server did not do what it should. `code` names the broken rule of a conflict. */
 export class ServerProblem extends Schema.TaggedError<ServerProblem>()("ServerProblem", {
@@ -27,6 +28,7 @@ export class ServerProblem extends Schema.TaggedError<ServerProblem>()("ServerPr
     "unauthorized",
     "forbidden",
     "not_found",
+    "gone",
     "conflict",
     "refused",
     "unavailable",
@@ -60,9 +62,26 @@ export const callTimeoutMs = 60_000
 /** The largest answer taken: a page of a thousand jobs, each with its signed order and receipt, fits. */
 const answerBytes = 64 * 1024 * 1024
 
+/** How often a question is asked again that came at a bad moment, and the longest wait before. */
+const patientAttempts = 3
+const patientMs = 10_000
+
+/** Asks again where the server asks for patience; only what changes nothing, since the rest has its own ways. */
+const patientFetch: typeof fetch = async (input, init) => {
+  for (let attempt = 1; ; attempt++) {
+    const response = await fetch(input, { ...init, redirect: "error" })
+    const seconds = Number(response.headers.get("retry-after") ?? Number.NaN)
+    const isPatience = [429, 503].includes(response.status) && (init?.method ?? "GET") === "GET"
+    if (!isPatience || !(seconds * 1_000 <= patientMs) || attempt === patientAttempts) return response
+    await response.body?.cancel()
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1_000))
+    init?.signal?.throwIfAborted()
+  }
+}
+
 /** `fetch` that reads no more than that, and follows nobody to another address with the token. */
 const boundedFetch: typeof fetch = async (input, init) => {
-  const response = await fetch(input, { ...init, redirect: "error" })
+  const response = await patientFetch(input, init)
   if (response.body === null) return response
   let seenBytes = 0
   const bound = new TransformStream<Uint8Array, Uint8Array>({
@@ -116,6 +135,10 @@ const isNotFound = Schema.is(NotFound)
 const isConflict = Schema.is(Conflict)
 const isRefused = Schema.is(Refused)
 const isUnavailable = Schema.is(Unavailable)
+const isBadRequest = Schema.is(BadRequest)
+const isGone = Schema.is(Gone)
+const isStorageFull = Schema.is(StorageFull)
+const isTooMany = Schema.is(TooManyRequests)
 
 /** Turns whatever a call failed with into a {@link ServerProblem}. */
 export const toProblem = (address: string, what: string, error: unknown): ServerProblem => {
@@ -125,7 +148,7 @@ export const toProblem = (address: string, what: string, error: unknown): Server
   if (isUnauthorized(error)) {
     return make(
       "unauthorized",
-      `${address} does not accept the token. Log in again: postern login --server ${address}`
+      `${address} does not accept the token (${error.message}). Log in again: postern login --server ${address}`
     )
   }
   if (isForbidden(error))
@@ -133,6 +156,18 @@ export const toProblem = (address: string, what: string, error: unknown): Server
   if (isNotFound(error)) return make("not_found", `${address} knows no such thing (${error.message})`)
   if (isConflict(error))
     return make("conflict", `${error.message}. ${conflictAdvice[error.code]}`, error.code)
+  if (isGone(error)) {
+    const day = new Date(error.pruned_at_ms).toISOString().slice(0, 10)
+    return make("gone", `${error.message} (${address} dropped it on ${day}). ${error.help}`)
+  }
+  if (isStorageFull(error)) return make("unavailable", `${error.message}. ${error.help}`)
+  if (isTooMany(error)) {
+    return make(
+      "unavailable",
+      `${error.message}. Try again in ${error.retry_after_seconds} s, and ask less often`
+    )
+  }
+  if (isBadRequest(error)) return make("unexpected", `${address} does not understand it (${error.message})`)
   if (isRefused(error)) return make("refused", `${address} refused it: ${error.message}`)
   if (isUnavailable(error))
     return make("unavailable", `${address} cannot at the moment (${error.message}). Try again later`)

@@ -10,6 +10,7 @@ import type { Engine } from "../../crypto/Engine.ts"
 import { verifyReceipt } from "../../crypto/Trust.ts"
 import type { DsseEnvelope } from "../../schemas/Dsse.ts"
 import type { Digest } from "../../schemas/Ids.ts"
+import { Limits } from "../../schemas/Limits.ts"
 import type { Receipt } from "../../schemas/Receipt.ts"
 import type { OrderState, WorkOrder } from "../../schemas/WorkOrder.ts"
 import type { DeviceRecord } from "./Records.ts"
@@ -26,6 +27,21 @@ export interface ChainExtension {
   readonly alarm: string | null
 }
 
+/** Where a server says that it keeps receipts from, and the time now. */
+export interface ChainCut {
+  readonly belowNumber: number
+  readonly nowMs: number
+}
+
+const dayMs = 24 * 3_600_000
+
+/**
+ * Whether a chain may begin with this receipt: at the server's cut, and so old itself that what is missing before it was
+ * dropped for its age. A server cannot hide anything newer under that name.
+ */
+const isOldCut = ({ belowNumber, nowMs }: ChainCut, receipt: Receipt): boolean =>
+  receipt.number === belowNumber && receipt.ended_at_ms <= nowMs - Limits.receiptDaysMinimum * dayMs
+
 /**
  * Follows the chain of a device from the last receipt the book knows, which must stand in the page again: a server that
  * lacks it forgot receipts. Receipts of another incarnation than the accepted one are passed over: they belong to a ledger
@@ -34,7 +50,8 @@ export interface ChainExtension {
 export const extendChain = (
   engine: Engine,
   record: DeviceRecord,
-  envelopes: ReadonlyArray<DsseEnvelope>
+  envelopes: ReadonlyArray<DsseEnvelope>,
+  cut: ChainCut | null = null
 ): ChainExtension => {
   let head = record.last_receipt
   const receipts: Array<VerifiedReceipt> = []
@@ -55,6 +72,12 @@ export const extendChain = (
         return stop(`${record.name} signed two different receipts number ${document.number}`)
       }
       isHeadShown = true
+      continue
+    }
+    if (cut !== null && document.number > expected && isOldCut(cut, document)) {
+      head = { number: document.number, digest }
+      isHeadShown = true
+      receipts.push({ digest, document })
       continue
     }
     if (!isHeadShown) break

@@ -5,6 +5,7 @@
  */
 import { Command } from "effect/cli"
 import { doctorCommand } from "../doctor/DoctorCommand.ts"
+import { auditCommand } from "./AuditCommand.ts"
 import { devicesCommand } from "./DevicesCommand.ts"
 import { historyCommand } from "./HistoryCommand.ts"
 import { inviteCommand } from "./InviteCommand.ts"
@@ -17,6 +18,7 @@ import { runCommand } from "./RunCommand.ts"
 import { serverStateCommand } from "./ServerCommand.ts"
 import { globalFlags } from "./Settings.ts"
 import { psCommand, statusCommand } from "./StatusCommand.ts"
+import { tokensCommand } from "./TokensCommand.ts"
 
 /** `postern` and everything below it. */
 export const posternCommand = Command.make("postern").pipe(
@@ -32,6 +34,8 @@ export const posternCommand = Command.make("postern").pipe(
     packageCommand,
     jobsCommand,
     rolloutsCommand,
+    tokensCommand,
+    auditCommand,
     serverStateCommand,
     statusCommand,
     psCommand,

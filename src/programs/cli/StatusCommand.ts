@@ -21,7 +21,7 @@ import { failure } from "./Failure.ts"
 import { laggards, laggardText } from "./RootViews.ts"
 import { out, outJson, say } from "./Screen.ts"
 import { chosenServer, Json, keepAbreast, withClientOf, withHome } from "./Settings.ts"
-import { properties, showAge, showDuration, visible } from "./Text.ts"
+import { properties, showAge, showDuration, showSize, showTime, visible } from "./Text.ts"
 import { judgeJob, syncReceipts } from "./Verification.ts"
 import { blockedText, degradedCodes, deviceName, type KnownDevice } from "./Views.ts"
 import { forgottenOrders, unseenOrders } from "./Withheld.ts"
@@ -31,6 +31,20 @@ const counts = (record: Readonly<Record<string, number>>): string =>
     .filter(([, count]) => count > 0)
     .map(([name, count]) => `${count} ${visible(name)}`)
     .join(", ") || "none"
+
+/** What the server keeps, as of its last look. */
+const storageLines = (storage: ServerStatus["storage"]): ReadonlyArray<readonly [string, string]> => {
+  if (storage === null) return []
+  const { artifact_bytes, database_bytes, free_bytes, output_bytes, payload_bytes } = storage
+  const free = free_bytes === null ? "" : `, ${showSize(free_bytes)} free`
+  const kinds = [
+    `payloads ${showSize(payload_bytes)}`,
+    `artifacts ${showSize(artifact_bytes)}`,
+    `output ${showSize(output_bytes)}`,
+    `databases ${showSize(database_bytes)}`
+  ]
+  return [["storage", `${kinds.join(", ")}${free}`]]
+}
 
 const statusLines = (
   status: ServerStatus,
@@ -51,7 +65,16 @@ const statusLines = (
     status.root_version === null ? "none: run postern keys publish" : `version ${status.root_version}`
   ],
   ["devices", counts(status.devices)],
-  ["jobs", counts(status.jobs)]
+  ["jobs", counts(status.jobs)],
+  ...storageLines(status.storage),
+  ...(status.restored === null
+    ? []
+    : [
+        [
+          "restored",
+          `${showTime(status.restored.at_ms)}, from a backup of ${showTime(status.restored.backup_at_ms)}: what came between is missing`
+        ] as const
+      ])
 ]
 
 /** What the server says of itself against what the operator knows. */

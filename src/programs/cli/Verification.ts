@@ -119,7 +119,10 @@ export const syncReceipts = (device: DeviceId) =>
       const extension = extendChain(
         engine,
         record,
-        page.receipts.map((receipt) => receipt.envelope)
+        page.receipts.map((receipt) => receipt.envelope),
+        page.pruned_below === null
+          ? null
+          : { belowNumber: page.pruned_below, nowMs: yield* Clock.currentTimeMillis }
       )
       if (extension.alarm !== null) alarms.push(extension.alarm)
       if (extension.receipts.length === 0) {

@@ -58,7 +58,9 @@ describe("the management client", () => {
           root_version: null,
           root_expires_at_ms: null,
           devices: {},
-          jobs: {}
+          jobs: {},
+          storage: null,
+          restored: null
         }
         const address = yield* answering((request, response) => {
           authorization = request.headers.authorization
