@@ -4,11 +4,15 @@
  *
  * @module
  */
-import { isWarden } from "../adapters/warden/Role.ts"
+import { clientFlags, isWarden } from "../adapters/warden/Role.ts"
 import { runWarden } from "../adapters/warden/Warden.ts"
 
 const [node, file, ...args] = process.argv as [string, string, ...Array<string>]
 
 export const stays = isWarden(args, process.env)
 
-if (stays) runWarden({ command: [node, ...process.execArgv, file, ...args], environment: process.env })
+if (stays)
+  runWarden({
+    command: [node, ...clientFlags, ...process.execArgv, file, ...args],
+    environment: process.env
+  })

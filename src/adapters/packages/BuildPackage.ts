@@ -138,6 +138,12 @@ interface SealOptions {
   readonly maximumBytes: number
 }
 
+/**
+ * A stream that asks for the next piece when it has done with the one before, whose memory then serves again: memory
+ * outside of the heap is given back late, and a GiB in small pieces adds up. The types of zlib's streams leave it out.
+ */
+const oneAtATime: object = { writableHighWaterMark: 1 }
+
 const sealArchive = async (
   tar: AsyncIterable<Uint8Array>,
   options: SealOptions,
@@ -148,7 +154,10 @@ const sealArchive = async (
   await rm(part, { force: true })
   const handle = await open(part, "wx", 0o600)
   try {
-    const deflate = createZstdCompress({ params: { [zlibConstants.ZSTD_c_compressionLevel]: options.level } })
+    const deflate = createZstdCompress({
+      params: { [zlibConstants.ZSTD_c_compressionLevel]: options.level },
+      ...oneAtATime
+    })
     const write = ciphertextWriter(options.engine, options.cipher, handle, options.maximumBytes)
     let writing: Promise<Written | undefined> = Promise.resolve(undefined)
     try {

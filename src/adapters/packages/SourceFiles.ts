@@ -126,11 +126,12 @@ export const readSource = (
 const blockBytes = 64 * 1024
 
 async function* handleBlocks(handle: FileHandle, limitBytes: number) {
+  const buffer = new Uint8Array(Math.min(blockBytes, limitBytes + 1))
   let position = 0
   // One byte more than expected is asked for, so that a file that grew is noticed.
   while (position <= limitBytes) {
-    const buffer = new Uint8Array(Math.min(blockBytes, limitBytes - position + 1))
-    const { bytesRead } = await handle.read(buffer, 0, buffer.length, position)
+    const wanted = Math.min(blockBytes, limitBytes - position + 1)
+    const { bytesRead } = await handle.read(buffer, 0, wanted, position)
     if (bytesRead === 0) return
     position += bytesRead
     yield buffer.subarray(0, bytesRead)
@@ -138,7 +139,7 @@ async function* handleBlocks(handle: FileHandle, limitBytes: number) {
 }
 
 /**
- * A file's bytes in blocks of at most 64 KiB, each in memory of its own. Rejects with {@link BuildError} when the file is
+ * A file's bytes in blocks of at most 64 KiB, each valid until the next is asked for. Rejects with {@link BuildError} when the file is
  * not plain, or does not have the size it is listed with.
  */
 export async function* sourceBlocks(file: SourceFile, signal: AbortSignal) {
