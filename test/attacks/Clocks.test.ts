@@ -32,13 +32,13 @@ const wrongClock = (clock: Clock.Clock, wrong: { byMs: number }): Clock.Clock =>
 const present = 500 * day
 const long = { issued_at_ms: present, expires_at_ms: present + 50 * day, deadline_at_ms: present + 50 * day }
 
-/** An accepted device, switched off for three days and started again with another clock. */
+/** An accepted device, switched off for half a day and started again with another clock. */
 const rebooted = Effect.fnUntraced(function* (wrong: { byMs: number }) {
   yield* TestClock.setTime(present)
   const besieged = yield* siege
   const { device } = besieged
   yield* device.stop
-  yield* TestClock.adjust(3 * day)
+  yield* TestClock.adjust(12 * hour)
   besieged.seen.length = 0
   const clock = yield* Clock.Clock
   yield* Effect.provideService(device.start, Clock.Clock, wrongClock(clock, wrong))
@@ -89,11 +89,11 @@ describe("wrong time at boot", () => {
         const besieged = yield* rebooted(wrong)
         const { envelope, order } = yield* besieged.submit(1, undefined, {
           issued_at_ms: present,
-          expires_at_ms: present + 3 * day + hour,
-          deadline_at_ms: present + 3 * day + hour
+          expires_at_ms: present + 13 * hour,
+          deadline_at_ms: present + 13 * hour
         })
         besieged.lies.set("/poll", () => ({ status: 502, headers: {}, body: new Uint8Array(0) }))
-        yield* besieged.device.pass(2 * hour, 60_000)
+        yield* besieged.device.pass(70 * 60_000, 300_000)
         yield* besieged.pollsSay({ orders: [envelope] })
         yield* besieged.device.pass(5 * 60_000, 5_000)
         expect(besieged.runsOf(order.id)).toBe(0)

@@ -20,6 +20,14 @@ interface Blob {
   readonly changedAtMs?: number
 }
 
+const readBytes = 64 * 1024
+
+/** As a disk gives it. */
+const inBlocks = (bytes: Uint8Array): ReadonlyArray<Uint8Array> =>
+  Array.from({ length: Math.ceil(bytes.length / readBytes) }, (_, n) =>
+    bytes.subarray(n * readBytes, (n + 1) * readBytes)
+  )
+
 /** What outlives the layer. */
 export type BlobMemory = Map<string, Blob>
 
@@ -79,7 +87,7 @@ export const MemoryBlobStore = (memory: BlobMemory): Layer.Layer<BlobStore, neve
           return blob?.complete === true
             ? Effect.succeed({
                 sizeBytes: blob.bytes.length,
-                bytes: Stream.succeed(blob.bytes.slice(offset))
+                bytes: Stream.fromIterable(inBlocks(blob.bytes.slice(offset)))
               })
             : Effect.fail(new BlobMissing({ name: describeBlob(name) }))
         }),
