@@ -51,6 +51,7 @@ const maximumDegraded = 32
 const turnCodes: ReadonlySet<string> = new Set([
   "clock_unproven",
   "root_expired",
+  "root_expiring",
   "ledger_rolled_back",
   "cloned",
   "disk_low",

@@ -18,6 +18,7 @@ import type { TurnEnd } from "../schemas/protocols/MainLoop.ts"
 import type { OutboxProtocol } from "../schemas/protocols/Outbox.ts"
 import type { HeldRoot, TrustKeeperProtocol, TrustView } from "../schemas/protocols/TrustKeeper.ts"
 import type { BlockedCode } from "../schemas/Refusals.ts"
+import { expiryWarning } from "../schemas/RootExpiry.ts"
 import type { LaneName, OrderProgress } from "../schemas/WorkOrder.ts"
 import { codesOf, condition } from "./DeviceConditions.ts"
 import {
@@ -92,6 +93,13 @@ export const blockedBy = (
   return found.outboxFull ? "outbox_full" : null
 }
 
+/** How near its end the root is. Before the time is proven this may be wrong, as everything about time. */
+const rootConditions = ({ root }: HeldRoot, nowMs: number): ReadonlyArray<Condition> => {
+  const warning = expiryWarning(root, nowMs)
+  if (warning === undefined) return []
+  return [condition(warning.level === "expired" ? "root_expired" : "root_expiring", warning.text)]
+}
+
 /** Looks at jail, disk, outbox, root and clock. */
 const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvironment) {
   const probe = yield* HostProbe
@@ -112,7 +120,7 @@ const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvir
   const kept = environment.diskReserveBytes
   const degraded = [
     ...(found.clockProven ? [] : [condition("clock_unproven")]),
-    ...(found.rootExpired ? [condition("root_expired", `version ${held.root.version}`)] : []),
+    ...rootConditions(held, nowMs),
     ...(Result.isFailure(free) ? [condition("disk_unknown", free.failure.reason)] : []),
     ...(Result.isSuccess(free) && found.diskLow
       ? [condition("disk_low", `${free.success} bytes are free, ${kept} are kept`)]

@@ -40,7 +40,11 @@ export const conditionTexts = {
   },
   root_expired: {
     means: "The trust root has expired and no newer one is on the server.",
-    mend: "Publish a new one: postern keys publish."
+    mend: "Make it last longer: postern keys renew."
+  },
+  root_expiring: {
+    means: "The trust root expires within 90 days.",
+    mend: "Make it last longer: postern keys renew."
   },
   clock_unproven: {
     means: "The server has not told the time in this boot yet.",

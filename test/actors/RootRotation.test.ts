@@ -134,11 +134,22 @@ describe("a device whose root has expired", () => {
       )
       yield* device.pass(5 * minute, 10_000)
       expect(device.host.runs).toHaveLength(1)
+      expect(device.server.polls.at(-1)?.degraded).toContain("root_expired")
       const size = yield* device.ledger?.outboxSize ?? Effect.die(new Error("no ledger"))
       expect(size.items).toBe(0)
       device.server.roots.push(signRoot(rootOf({ version: 2 })).envelope)
       yield* device.until(() => device.server.receipts.length === 2, "the second receipt", hour)
       expect(device.server.receiptOf(orderId(2))).toMatchObject({ state: "succeeded", root_version: 2 })
+    })
+  )
+
+  it.effect("warned of it in every poll from 90 days ahead", () =>
+    Effect.gen(function* () {
+      const device = yield* deviceUnderTest()
+      device.server.roots = [signRoot(rootOf({ expiresAtMs: 89 * 24 * hour })).envelope]
+      yield* device.until(() => device.server.polls.length > 1, "the polls")
+      expect(device.server.polls.at(-1)?.degraded).toContain("root_expiring")
+      expect(device.server.polls.at(-1)?.blocked).toBeNull()
     })
   )
 })
