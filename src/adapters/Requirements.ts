@@ -34,6 +34,8 @@ const packages: Readonly<Record<(typeof launchTools)[number], string>> = {
 /** What of the settings decides what is needed. */
 export interface NeedOptions {
   readonly stateFolder: string
+  /** Whether the folder is looked into, and made where it is missing. */
+  readonly looksIntoFolder: boolean
   readonly bwrap: string
   /** Whether the configuration or an invitation names a server. */
   readonly knowsServer: boolean
@@ -131,7 +133,7 @@ const serverFinding = ({ knowsServer, stateFolder }: NeedOptions): Finding => {
 /** Looks through everything. The state folder is made where there is none. */
 export const findNeeds = (options: NeedOptions): ReadonlyArray<Finding> => [
   nodeFinding(process.versions.node),
-  folderFinding(options.stateFolder),
+  ...(options.looksIntoFolder ? [folderFinding(options.stateFolder)] : []),
   serverFinding(options),
   ...toolFindings(options)
 ]

@@ -34,7 +34,7 @@ import { drainClient } from "../clientDrain.ts"
 import { sweepLeftovers } from "../clientSweep.ts"
 import { clientTree } from "../clientTree.ts"
 import { untilTerminated } from "../Service.ts"
-import { type ClientSettings, misconfigured } from "./ClientSettings.ts"
+import { type ClientSettings, Misconfigured, misconfigured } from "./ClientSettings.ts"
 import type { ConfigurationMade } from "./ConfigurationFile.ts"
 import { rotateKey, rotateRequest } from "./KeysCommand.ts"
 import { selfReport } from "./selfReport.ts"
@@ -145,17 +145,23 @@ const settingsDigest = (engine: Engine, { state_folder: _place, ...rest }: Clien
  * Looks through what the program needs: without what it needs to run and to reach a server it ends here, with one list;
  * what else is missing is logged, in one list too, and is degraded for this life.
  */
-const checkNeeds = ({ config, invitation }: ClientSettings, made: ConfigurationMade) =>
+const checkNeeds = (
+  { config, invitation }: ClientSettings,
+  made: ConfigurationMade,
+  problems: ReadonlyArray<string>
+) =>
   Effect.gen(function* () {
     const findings = findNeeds({
       stateFolder: config.state_folder,
+      // Where root could not be given up, it is not yet known whose the folder is to be.
+      looksIntoFolder: problems.length === 0,
       bwrap: config.bwrap,
       knowsServer: config.server !== null || invitation !== null,
       environment: process.env
     })
     const failed = findings.filter(({ state }) => state === "failed")
-    if (failed.length > 0)
-      return yield* misconfigured(...failed.map(({ mend, reason }) => `${reason}: ${mend}`))
+    if (failed.length + problems.length > 0)
+      return yield* misconfigured(...problems, ...failed.map(({ mend, reason }) => `${reason}: ${mend}`))
     const missing = findings.filter(({ state }) => state === "degraded")
     if (missing.length > 0) {
       const list = missing.map(({ mend, reason, what }) => `  - ${reason} (${what}): ${mend}`)
@@ -232,11 +238,16 @@ const runTree = (settings: ClientSettings, found: Found) =>
       : untilTerminated("client", system)
   })
 
+/** What keeps the client from running under its warden; a warden that says nothing is no matter of settings. */
+const problemsOf = (settled: Result.Result<unknown, { readonly _tag: string }>): ReadonlyArray<string> =>
+  Result.isFailure(settled) && settled.failure instanceof Misconfigured ? settled.failure.problems : []
+
 /** Starts the client and waits; it is stopped in order when the fiber is interrupted. */
 export const runClient = (settings: ClientSettings, entry: URL, made: ConfigurationMade = { _tag: "Kept" }) =>
   Effect.gen(function* () {
-    const surroundings = yield* settleUnderWarden(settings, entry)
-    const standing = yield* checkNeeds(settings, made)
+    const settled = yield* Effect.result(settleUnderWarden(settings, entry))
+    const standing = yield* checkNeeds(settings, made, problemsOf(settled))
+    const surroundings = yield* Effect.fromResult(settled)
     yield* lockState(settings.config.state_folder).pipe(
       // The client of a warden that was killed is on its way out.
       Effect.retry({ while: ({ busy }) => busy, schedule: lockAgain }),
