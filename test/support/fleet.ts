@@ -81,7 +81,7 @@ export const startFleet = (disk: Disk) =>
         inspect: system.inspect(),
         startedAtMs: yield* Clock.currentTimeMillis,
         pollSleepMs: config.poll_sleep_ms,
-        requestsPerMinute: 60_000,
+        requestsPerMinute: 6_000,
         metrics: Effect.succeed("")
       })
       return { system, device, management, store: yield* FleetStore, blobs: yield* BlobStore }

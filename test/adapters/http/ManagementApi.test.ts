@@ -76,43 +76,6 @@ describe("tokens and roles", () => {
     })
   )
 
-  const id = orderId(1)
-  const calls: ReadonlyArray<readonly [needs: Role, method: string, path: string, body?: unknown]> = [
-    ["viewer", "GET", "/status"],
-    ["viewer", "GET", "/actors"],
-    ["viewer", "GET", "/roots?from=1"],
-    ["viewer", "GET", "/audit?limit=10"],
-    ["viewer", "GET", "/devices"],
-    ["viewer", "GET", `/devices/${device.id}`],
-    ["viewer", "GET", `/devices/${device.id}/sequence`],
-    ["viewer", "GET", `/devices/${device.id}/receipts?from=1`],
-    ["viewer", "GET", `/devices/${device.id}/health?limit=1`],
-    ["viewer", "GET", "/jobs"],
-    ["viewer", "GET", `/jobs/${id}`],
-    ["viewer", "GET", `/jobs/${id}/output?from=0`],
-    ["operator", "PUT", `/payloads/sha256:${"7".repeat(64)}?offset=0&total=1`, utf8("x")],
-    ["operator", "POST", "/jobs", signedOrder(9).envelope],
-    ["operator", "POST", `/jobs/${id}/cancel`, signedOrder(9).envelope],
-    ["operator", "POST", `/jobs/${id}/stop`],
-    ["operator", "POST", `/devices/${device.id}/admission`, admission(nowMs).envelope],
-    ["admin", "POST", "/roots", trust.envelope],
-    ["admin", "POST", "/invitations", { id: `inv_${"a".repeat(52)}`, expires_at_ms: nowMs + 60_000 }]
-  ]
-  const rank: ReadonlyArray<Role> = ["viewer", "operator", "admin"]
-  for (const [needs, method, path, body] of calls) {
-    it.effect(`${method} ${path.replace(device.id, "DEVICE")} takes the role ${needs}`, () =>
-      Effect.gen(function* () {
-        const fleet = yield* deviceFleet
-        yield* submit(fleet, 1)
-        for (const role of rank) {
-          const reply = yield* manage(fleet, tokenOf(role), method, `${base}${path}`, body)
-          if (rank.indexOf(role) < rank.indexOf(needs)) assert.strictEqual(reply.status, 403)
-          else assert.notInclude([401, 403, 500, 503], reply.status, JSON.stringify(reply.json))
-        }
-      })
-    )
-  }
-
   it.effect("OpenAPI stands at /openapi.json, for everyone", () =>
     Effect.gen(function* () {
       const fleet = yield* rootedFleet
@@ -201,7 +164,7 @@ describe("devices", () => {
       const accepted = yield* manage(fleet, viewer, "GET", path)
       assert.deepInclude(accepted.json, { status: "accepted", name: "pi-cellar", online: true })
       const list = yield* manage(fleet, viewer, "GET", `${base}/devices?status=pending`)
-      assert.deepStrictEqual(list.json, { devices: [] })
+      assert.deepStrictEqual(list.json, { devices: [], next: null })
       assert.strictEqual(
         (yield* manage(fleet, viewer, "GET", `${base}/devices/${otherDevice.id}`)).status,
         404
