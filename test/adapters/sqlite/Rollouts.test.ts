@@ -399,3 +399,18 @@ describe("a rollout, whatever happens", () => {
     )
   })
 })
+
+describe("retention", () => {
+  it("keeps the payload of an open rollout, also while no order of it is there", () => {
+    withWorld(
+      () => new World([2], 100, 0),
+      (made) => {
+        database.exec("DELETE FROM jobs")
+        const unused = () => store.unusedPayloads([payload.digest], nowMs + 365 * 86_400_000)
+        assert.deepStrictEqual(unused(), [])
+        made.steer("abort")
+        assert.deepStrictEqual(unused(), [payload.digest])
+      }
+    )
+  })
+})

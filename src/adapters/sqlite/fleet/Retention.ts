@@ -22,10 +22,17 @@ const blobUse = (database: DatabaseSync) => {
   const payload = database.prepare(`
     SELECT 1 AS found FROM jobs WHERE payload_digest = ?
       AND ((final = 1 AND changed_at_ms > ?) OR (final = 0 AND expires_at_ms > ?)) LIMIT 1`)
+  // Its orders may still be on their way here.
+  const planned = database.prepare(`
+    SELECT 1 AS found FROM rollouts WHERE state IN ('loading', 'running', 'paused')
+      AND plan ->> '$.payload.digest' = ? LIMIT 1`)
   const results = database.prepare("SELECT results_pruned_at_ms AS at_ms FROM jobs WHERE id = ?")
   return {
     unusedPayloads: (digests: ReadonlyArray<Digest>, endedBeforeMs: number) =>
-      digests.filter((digest) => payload.get(digest, endedBeforeMs, endedBeforeMs) === undefined),
+      digests.filter(
+        (digest) =>
+          payload.get(digest, endedBeforeMs, endedBeforeMs) === undefined && planned.get(digest) === undefined
+      ),
     strayArtifacts: (orders: ReadonlyArray<OrderId>) =>
       orders.filter((order) => {
         const row = results.get(order)
