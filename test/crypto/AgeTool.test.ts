@@ -9,6 +9,7 @@ import { formatIdentity, formatRecipient, x25519Identity } from "../../src/crypt
 import { concatBytes } from "../../src/crypto/Bytes.ts"
 import { openKeyFile, passphraseEntropyBytes, protectedKeyFile } from "../../src/crypto/KeyVault.ts"
 import { cipherEntropyBytes, decryptBytes, encryptBytes } from "../../src/crypto/PackageCipher.ts"
+import { Limits } from "../../src/schemas/Limits.ts"
 import { describeWith } from "../support/requires.ts"
 
 const secret = Redacted.make(NativeCrypto.sha256(Uint8Array.of(1)))
@@ -49,6 +50,22 @@ const onTerminal = (command: string, answer: string): Promise<number | null> =>
 
 describeWith(["age"], "the age tool", () => {
   setUp()
+
+  it("opens what we encrypt to a whole group", () => {
+    writeFileSync(path("identity"), Redacted.value(formatIdentity(secret)), { mode: 0o600 })
+    const others = Array.from({ length: Limits.rolloutDevices }, (_, index) =>
+      formatRecipient(NativeCrypto.x25519.publicKey(NativeCrypto.sha256(pattern(index + 2))))
+    )
+    const recipients = [...others, recipient]
+    const length = cipherEntropyBytes(recipients.length)
+    const entropyBytes = concatBytes(
+      ...Array.from({ length: Math.ceil(length / 32) }, (_, index) =>
+        NativeCrypto.sha256(pattern(index + 500))
+      )
+    ).subarray(0, length)
+    const file = Result.getOrThrow(encryptBytes(NativeCrypto, { recipients, entropyBytes }, pattern(1_000)))
+    assert.isTrue(age(file, "-d", "-i", path("identity")).equals(pattern(1_000)))
+  })
 
   it("opens what we encrypt", () => {
     writeFileSync(path("identity"), Redacted.value(formatIdentity(secret)), { mode: 0o600 })

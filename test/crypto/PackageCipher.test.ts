@@ -29,11 +29,16 @@ import {
   passphraseEncryptor,
   passphraseEntropyBytes
 } from "../../src/crypto/PackageCipher.ts"
+import { Limits } from "../../src/schemas/Limits.ts"
 import { flipBit } from "./vectors.ts"
 
 /** Bytes that differ from call to call and never from run to run. */
-const fixedBytes = (label: string, length: number): Uint8Array =>
-  NativeCrypto.hkdfSha256(utf8(label), new Uint8Array(0), utf8("test"), length)
+const fixedBytes = (label: string, length: number): Uint8Array => {
+  const pieces = Array.from({ length: Math.ceil(length / 8_000) }, (_, index) =>
+    NativeCrypto.hkdfSha256(utf8(label), new Uint8Array(0), utf8(`test${index}`), 8_000)
+  )
+  return concatBytes(...pieces).subarray(0, length)
+}
 
 const secretOf = (label: string) => Redacted.make(fixedBytes(label, 32))
 const alice = secretOf("alice")
@@ -281,17 +286,38 @@ describe("a file changed on its way", () => {
   })
 })
 
+describe("as many recipients as a rollout has", () => {
+  it("open one file, the first and the last alike; it does not show who they are", () => {
+    const secrets = Array.from({ length: Limits.rolloutDevices + Limits.resultRecipients }, (_, index) =>
+      secretOf(`device ${index}`)
+    )
+    const file = encryptFor(secrets, pattern(100))
+    for (const secret of [secrets[0], secrets.at(-1)]) {
+      const opened = decryptBytes(NativeCrypto, [x25519Identity(secret ?? alice)], file)
+      assert.deepStrictEqual(Result.getOrThrow(opened), pattern(100))
+    }
+    assert.strictEqual(reasonOf(decryptBytes(NativeCrypto, [x25519Identity(alice)], file)), "no_match")
+    const text = Buffer.from(file).toString("latin1")
+    for (const secret of secrets.slice(0, 20)) assert.notInclude(text, recipientOf(secret).slice(4, 50))
+  })
+})
+
 describe("a header out of bounds", () => {
   const read = (text: string) => reasonOf(decryptBytes(NativeCrypto, [x25519Identity(alice)], utf8(text)))
 
   it("is refused before it is whole", () => {
-    assert.strictEqual(read(`age-encryption.org/v1\n${"-> x y\n\n".repeat(4000)}`), "header_too_large")
-    assert.strictEqual(read(`age-encryption.org/v1\n${"a".repeat(20_000)}`), "header_too_large")
+    const { ageHeaderBytes } = Limits
+    assert.strictEqual(
+      read(`age-encryption.org/v1\n${"-> x y\n\n".repeat(ageHeaderBytes / 8)}`),
+      "header_too_large"
+    )
+    assert.strictEqual(read(`age-encryption.org/v1\n${"a".repeat(ageHeaderBytes)}`), "header_too_large")
   })
 
   it("is refused with too many stanzas, with none, and at the first wrong byte of its version", () => {
     const mac = `--- ${"A".repeat(43)}\n${"n".repeat(16)}`
-    assert.strictEqual(read(`age-encryption.org/v1\n${"-> x y\n\n".repeat(65)}${mac}`), "header_too_large")
+    const tooMany = "-> x y\n\n".repeat(Limits.ageStanzas + 1)
+    assert.strictEqual(read(`age-encryption.org/v1\n${tooMany}${mac}`), "header_too_large")
     assert.strictEqual(read(`age-encryption.org/v1\n${mac}`), "header_malformed")
     assert.throws(() => decryptor(NativeCrypto, []).push(utf8("age-e!")), DecryptError)
   })
