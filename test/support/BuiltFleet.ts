@@ -2,7 +2,7 @@
  * A whole fleet of the built programs in one temporary folder: server, devices and operator as real processes on
  * loopback. Everything is ended and removed by `close`, however the test ended.
  */
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type Ended, freePort, Program, runToEnd, waitUntil } from "./Program.ts"
@@ -21,6 +21,16 @@ const environment = (home: string, extra: Readonly<Record<string, string>> = {})
 export interface FleetOptions {
   readonly node?: string
   readonly programs?: string
+}
+
+/** How a device is started. */
+export interface DeviceOptions {
+  /** Further lines of its configuration. */
+  readonly settings?: ReadonlyArray<string>
+  /** A command that starts it, such as `setpriv …`. */
+  readonly through?: ReadonlyArray<string>
+  /** The owner of its state folder, where it is not started as the one who runs the tests. */
+  readonly uid?: number
 }
 
 /** A job as the CLI shows it. */
@@ -101,6 +111,11 @@ export class BuiltFleet {
     return `http://127.0.0.1:${this.port}`
   }
 
+  /** Where the built programs are. */
+  get programsFolder(): string {
+    return this.programs
+  }
+
   get serverFolder(): string {
     return join(this.folder, "server")
   }
@@ -113,9 +128,10 @@ export class BuiltFleet {
     name: string,
     file: string,
     args: ReadonlyArray<string>,
-    env: Readonly<Record<string, string>> = {}
+    env: Readonly<Record<string, string>> = {},
+    through: ReadonlyArray<string> = []
   ): Program {
-    const command = [this.node, join(this.programs, `${file}.js`), ...args]
+    const command = [...through, this.node, join(this.programs, `${file}.js`), ...args]
     const made = new Program(name, command, environment(this.folder, env), join(this.folder, `${name}.log`))
     this.started.push(made)
     return made
@@ -189,21 +205,26 @@ export class BuiltFleet {
   }
 
   /** A device that was not started yet. `invitation` is what `postern invite` gave, if anything. */
-  device(name: string, invitation: string | null): BuiltDevice {
+  device(name: string, invitation: string | null, options: DeviceOptions = {}): BuiltDevice {
     const label = `device-${++this.deviceCount}`
     const state = join(this.folder, label)
     const config = join(this.folder, `${label}.toml`)
-    const settings = [`server = "${this.address}"`, `name = "${name}"`, "sleep_minimum_ms = 200", ""]
-    writeFileSync(config, settings.join("\n"))
+    const settings = [`server = "${this.address}"`, `name = "${name}"`, "sleep_minimum_ms = 200"]
+    writeFileSync(config, [...settings, ...(options.settings ?? []), ""].join("\n"))
+    if (options.uid !== undefined) {
+      mkdirSync(state, { mode: 0o700 })
+      chownSync(state, options.uid, options.uid)
+    }
     const invited: Record<string, string> = invitation === null ? {} : { POSTERN_INVITATION: invitation }
-    const program = this.program(label, "client", ["--state", state, "--config", config], invited)
+    const args = ["--state", state, "--config", config]
+    const program = this.program(label, "client", args, invited, options.through)
     return { name, state, program, clientPid: () => holderOf(state) }
   }
 
   /** A device that was invited, runs and is accepted. */
-  async acceptedDevice(name: string): Promise<BuiltDevice> {
+  async acceptedDevice(name: string, options: DeviceOptions = {}): Promise<BuiltDevice> {
     const { invitation } = await this.ask<{ invitation: string }>(["invite", "--name", name])
-    const device = this.device(name, invitation)
+    const device = this.device(name, invitation, options)
     device.program.start()
     await this.ask(["devices", "accept", await this.waiting(device)])
     await this.takesWork(device)
