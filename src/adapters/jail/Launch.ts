@@ -161,7 +161,8 @@ const guardScript = (plan: LaunchPlan): string => {
     // Last, so that the guard needs no right to write where it is not the owner.
     ...(plan.uid === null ? [] : [`chown ${plan.uid}:${plan.uid} ${LaunchFolder.scratch} || exit 121`]),
     ...viewerScript(plan),
-    `exec unshare --pid --fork --kill-child -- setpriv ${credentials} --no-new-privs --pdeathsig KILL -- sh -c "$script" init "$@"`
+    // With a /proc of its own: the engine looks its child up there, by a number that outside may be anybody's or nobody's.
+    `exec unshare --pid --mount-proc --fork --kill-child -- setpriv ${credentials} --no-new-privs --pdeathsig KILL -- sh -c "$script" init "$@"`
   ].join("\n")
 }
 
