@@ -1,0 +1,200 @@
+/** The warden and its client as real processes: each killed, stopped or crippled in turn; nothing lost, nothing run twice. */
+import { spawnSync } from "node:child_process"
+import { lstatSync, readdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { afterAll, beforeAll, expect, it } from "vitest"
+import { type BuiltDevice, BuiltFleet } from "../support/BuiltFleet.ts"
+import { Program, waitUntil } from "../support/Program.ts"
+import { describeWith } from "../support/requires.ts"
+
+const patienceMs = 120_000
+const nobody = 65_534
+/** All that the warden needs, as docs/jail.md says. */
+const capabilities = [
+  "setuid",
+  "setgid",
+  "setpcap",
+  "sys_admin",
+  "sys_ptrace",
+  "kill",
+  "chown",
+  "dac_read_search"
+]
+const crippled = ["setpriv", `--bounding-set=-all,+${capabilities.join(",+")}`, "--inh-caps=-all", "--"]
+
+const statusOf = (pid: number): string => readFileSync(`/proc/${pid}/status`, "utf8")
+
+/** Host processes whose command line holds the text. */
+const running = (text: string): number =>
+  readdirSync("/proc").filter((name) => {
+    try {
+      return /^\d+$/.test(name) && readFileSync(`/proc/${name}/cmdline`, "utf8").includes(text)
+    } catch {
+      return false
+    }
+  }).length
+
+/** A client that works, other than the one given. */
+const nextClient = (device: BuiltDevice, before?: number): Promise<number> =>
+  waitUntil(
+    "another client",
+    () => {
+      const pid = device.clientPid()
+      return pid !== undefined && pid !== before && pid !== device.program.pid ? pid : undefined
+    },
+    patienceMs,
+    () => device.program.log().slice(-2_000)
+  )
+
+describeWith(["jail"], "warden and client", () => {
+  let fleet: BuiltFleet
+  let device: BuiltDevice
+
+  beforeAll(async () => {
+    fleet = await BuiltFleet.withServer()
+    device = await fleet.acceptedDevice("pi")
+  })
+  afterAll(() => fleet?.close())
+
+  const detached = async (name: string, ...command: ReadonlyArray<string>): Promise<string> =>
+    (await fleet.ask<{ job: string }>(["run", name, "--detach", "--", ...command])).job
+
+  /** A job that is known by its command line, and runs on. */
+  const longJob = async (marker: string): Promise<string> => {
+    const job = await detached("pi", "sh", "-c", `echo ran; sleep 300; : ${marker}`)
+    await fleet.job(job, ["running"], patienceMs)
+    await waitUntil("the job's process", () => running(marker) > 0, patienceMs)
+    return job
+  }
+
+  it("a client that is killed is started again; its job is gone, and told as interrupted", async () => {
+    const marker = `marker-client-${process.pid}`
+    const job = await longJob(marker)
+    const waiting = await detached("pi", "echo", "second")
+    const before = await nextClient(device)
+    const { pid } = device.program
+    process.kill(before, "SIGKILL")
+    await waitUntil("the job's end", () => running(marker) === 0, patienceMs)
+    await nextClient(device, before)
+    expect((await fleet.finished(job, patienceMs)).receipt).toMatchObject({
+      state: "interrupted",
+      reason: "crashed_in_run",
+      attempts: 1
+    })
+    expect((await fleet.finished(waiting, patienceMs)).state).toBe("succeeded")
+    expect(device.program.pid).toBe(pid)
+    expect(device.program.isRunning()).toBe(true)
+    expect(await fleet.ask(["status"])).toMatchObject({ alarms: [] })
+  })
+
+  it("a warden that is killed takes client and job with it; the next one goes on from there", async () => {
+    const marker = `marker-warden-${process.pid}`
+    const job = await longJob(marker)
+    const client = await nextClient(device)
+    device.program.signal("SIGKILL")
+    await device.program.ended()
+    await waitUntil("the job's end", () => running(marker) === 0, patienceMs)
+    await waitUntil("the client's end", () => device.clientPid() === undefined, patienceMs)
+    device.program.start()
+    await nextClient(device, client)
+    expect((await fleet.finished(job, patienceMs)).receipt).toMatchObject({
+      state: "interrupted",
+      attempts: 1
+    })
+    expect(await fleet.ask(["status"])).toMatchObject({ alarms: [] })
+  })
+
+  it("the client has no rights, and a job is another user's than either", {
+    skip: process.getuid?.() !== 0
+  }, async () => {
+    const status = statusOf(await nextClient(device))
+    expect(status).toMatch(/^Uid:\s+(\d{4,})\s+\1\s+\1\s+\1$/m)
+    expect(status).toMatch(/^CapPrm:\s+0+$/m)
+    expect(status).toMatch(/^NoNewPrivs:\s+1$/m)
+    const client = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1])
+    const marker = `marker-uid-${process.pid}`
+    const job = await longJob(marker)
+    const owners = readdirSync("/proc").flatMap((name) => {
+      try {
+        const inside =
+          /^\d+$/.test(name) && readFileSync(`/proc/${name}/cmdline`, "utf8").startsWith("sh\0-c\0echo ran")
+        return inside ? [Number(/^Uid:\s+(\d+)/m.exec(statusOf(Number(name)))?.[1])] : []
+      } catch {
+        return []
+      }
+    })
+    expect(owners.length).toBeGreaterThan(0)
+    expect(owners.filter((uid) => uid === 0 || uid === client)).toEqual([])
+    await fleet.ask(["jobs", "cancel", job])
+    expect((await fleet.finished(job, patienceMs)).receipt).toMatchObject({ isolation: "separate-uid" })
+  })
+
+  it("with no more than eight capabilities, over a state that was root's, it does its work", {
+    skip: process.getuid?.() !== 0
+  }, async () => {
+    const id = /runs as (dev_[a-z2-7]{52})/.exec(device.program.log())?.[1]
+    await device.program.stop()
+    spawnSync("chown", ["-R", "0:0", device.state])
+    const config = `${device.state}.toml`
+    const command = [...crippled, process.execPath, join(import.meta.dirname, "../../dist/client.js")]
+    const program = new Program(
+      "crippled",
+      [...command, "--state", device.state, "--config", config],
+      { PATH: process.env["PATH"] ?? "" },
+      join(fleet.folder, "crippled.log")
+    )
+    program.start()
+    try {
+      const job = await detached(
+        "pi",
+        "sh",
+        "-c",
+        "echo file > /work/out/file; chmod 0 /work/out/file; echo works"
+      )
+      expect((await fleet.finished(job, patienceMs)).receipt).toMatchObject({
+        state: "succeeded",
+        isolation: "separate-uid"
+      })
+      await fleet.ask(["jobs", "results", job, "-o", join(fleet.folder, "results")])
+      expect(readFileSync(join(fleet.folder, "results/file"), "utf8")).toBe("file\n")
+      expect(program.log()).toContain("was root's")
+      expect(program.log()).toContain(id)
+      expect(lstatSync(device.state).uid).not.toBe(0)
+      const long = await detached("pi", "sleep", "300")
+      await fleet.job(long, ["running"], patienceMs)
+      expect(await program.stop()).toMatchObject({ code: 0 })
+    } finally {
+      program.signalGroup("SIGKILL")
+    }
+  })
+})
+
+describeWith(["jail", "root"], "a warden that is not root", () => {
+  let fleet: BuiltFleet
+  let device: BuiltDevice
+
+  beforeAll(async () => {
+    fleet = await BuiltFleet.withServer()
+    const through = ["setpriv", "--reuid", `${nobody}`, "--regid", `${nobody}`, "--clear-groups", "--"]
+    device = await fleet.acceptedDevice("pi", { through, uid: nobody, settings: ["hung_after_ms = 5000"] })
+  })
+  afterAll(() => fleet?.close())
+
+  it("says that jobs share its uid, and runs them", async () => {
+    const { job } = await fleet.ask<{ job: string }>(["run", "pi", "--detach", "--", "echo", "works"])
+    expect((await fleet.finished(job, patienceMs)).receipt).toMatchObject({
+      state: "succeeded",
+      isolation: "same-uid"
+    })
+    expect(device.program.log()).toMatch(/isolation=same-uid/)
+  })
+
+  it("kills a client that hangs, and starts another", async () => {
+    const before = await nextClient(device)
+    process.kill(before, "SIGSTOP")
+    await nextClient(device, before)
+    expect(device.program.log()).toMatch(/event loop stands still/)
+    const { job } = await fleet.ask<{ job: string }>(["run", "pi", "--detach", "--", "echo", "again"])
+    expect((await fleet.finished(job, patienceMs)).state).toBe("succeeded")
+  })
+})
