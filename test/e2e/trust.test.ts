@@ -76,7 +76,7 @@ describeWith(["jail", "bash"], "the page on trust", () => {
   })
 
   it("a revoked operator's queued order is refused by the device, which signs that it did", async () => {
-    await device.program.stop()
+    await device.program.stop(60_000)
     const queued = await page.type("bea", "postern run pi-cellar --detach --json -- true")
     expect(queued.code, queued.stderr).toBe(0)
     const { job } = JSON.parse(queued.stdout) as { readonly job: string }
