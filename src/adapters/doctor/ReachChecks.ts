@@ -16,12 +16,6 @@ const lookupMs = 5_000
 const answerMs = 10_000
 const toleratedMs = 60_000
 
-/** Whether an address is one that other machines cannot reach. */
-export const isLoopback = (address: string): boolean => {
-  const host = new URL(address).hostname.replace(/^\[|\]$/g, "")
-  return host === "localhost" || host.endsWith(".localhost") || host === "::1" || host.startsWith("127.")
-}
-
 const names = (addresses: ReadonlyArray<string>): Effect.Effect<Finding> => {
   const is = requirement("network.names", "name resolution for the server's addresses")
   const hosts = [

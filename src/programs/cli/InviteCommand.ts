@@ -17,6 +17,7 @@ import { Entropy } from "../../ports/Entropy.ts"
 import type { Invitation } from "../../schemas/Enrolment.ts"
 import { Name } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
+import { loopbackWarning } from "../../schemas/Loopback.ts"
 import { failure, usage } from "./Failure.ts"
 import { durationFlag } from "./Flags.ts"
 import { signPreauthorisation } from "./PreauthoriseCommand.ts"
@@ -115,8 +116,11 @@ export const inviteCommand = Command.make(
       )
     }
     const command = deviceCommand(text)
+    const warning = loopbackWarning(invitation.addresses)
     if (yield* Json) {
-      return yield* outJson({ id, invitation: text, command, expires_at_ms: invitation.expires_at_ms })
+      const warnings = warning === undefined ? [] : [warning]
+      const { expires_at_ms } = invitation
+      return yield* outJson({ id, invitation: text, command, expires_at_ms, warnings })
     }
     yield* say(
       `Run this on the device, once, until ${showTime(invitation.expires_at_ms)}. Whoever has it can ask to be let in:`
@@ -127,6 +131,7 @@ export const inviteCommand = Command.make(
         ? "The first device that does is let in at once. Guard the command like a key until then."
         : "Then accept it here: postern devices accept --waiting"
     )
+    if (warning !== undefined) yield* say(`Warning: ${warning}`)
   }, withHome)
 ).pipe(
   Command.withDescription(

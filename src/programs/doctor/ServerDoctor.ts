@@ -4,13 +4,14 @@ import { checkGroup, requirement } from "../../adapters/doctor/Findings.ts"
 import { machineChecks } from "../../adapters/doctor/MachineChecks.ts"
 import { idOfState, type Patient, rowsOf } from "../../adapters/doctor/Patient.ts"
 import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
-import { isLoopback, reachChecks } from "../../adapters/doctor/ReachChecks.ts"
+import { reachChecks } from "../../adapters/doctor/ReachChecks.ts"
 import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
 import { verifyFirstRoot } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import type { Finding } from "../../schemas/Finding.ts"
+import { isLoopback } from "../../schemas/Loopback.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import type { TrustRoot } from "../../schemas/TrustRoot.ts"
 import { rootFinding } from "./rootFinding.ts"
@@ -88,13 +89,16 @@ const rootAddresses = (held: Held, id: string | null): ReadonlyArray<Finding> =>
   const addresses = held.success.root.servers.find((server) => server.id === id)?.addresses
   if (addresses === undefined)
     return [
-      is.failed(`the trust root does not name this server (${id})`, "on the operator's machine: postern keys")
+      is.failed(
+        `the trust root does not name this server (${id})`,
+        "node server.js identity > server.json, then postern keys root draft next.json --add-server server.json and postern keys root publish next.json"
+      )
     ]
   return [
     addresses.every(isLoopback)
       ? is.degraded(
           `${addresses.join(", ")}: only this machine reaches that`,
-          "set addresses, then make the trust root say so (docs/first-device.md)"
+          "let it be reached from outside (docs/first-device.md), then postern keys root draft next.json --address URL and postern keys root publish next.json"
         )
       : is.ok(addresses.join(", "))
   ]
