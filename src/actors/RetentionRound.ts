@@ -59,25 +59,33 @@ const artifactsOf = (orders: ReadonlyArray<OrderId>): ReadonlyArray<BlobName> =>
 const dropResults = (rules: RetentionConfig, nowMs: number) =>
   Effect.gen(function* () {
     const store = yield* RetentionStore
-    const mark = (beforeMs: number, why: "age" | "size") =>
+    const mark = (beforeMs: number, why: "age" | "size", maximum: number) =>
       Effect.gen(function* () {
-        const orders = yield* store.pruneResults({ beforeMs, nowMs, why, maximum: jobsPerStep })
-        yield* removeBlobs(artifactsOf(orders))
-        return orders.length
+        const dropped = yield* store.pruneResults({ beforeMs, nowMs, why, maximum })
+        yield* removeBlobs(artifactsOf(dropped.map(({ order }) => order)))
+        return dropped
       })
     const chunks = untilNone("chunks of output", store.pruneOutput(Limits.pruneRows))
-    const aged = yield* untilNone("old results", mark(nowMs - rules.results_days * dayMs, "age"))
+    const aged = yield* untilNone(
+      "old results",
+      Effect.map(mark(nowMs - rules.results_days * dayMs, "age", jobsPerStep), (dropped) => dropped.length)
+    )
     yield* chunks
+    let surplusBytes: number | null = null
     const surplus = yield* untilNone(
       "surplus results",
       Effect.gen(function* () {
-        const { artifactBytes, outputBytes } = yield* store.amounts
-        if (artifactBytes + outputBytes <= rules.results_bytes) return 0
-        const count = yield* mark(nowMs, "size")
-        yield* chunks
-        return count
+        if (surplusBytes === null) {
+          const { artifactBytes, outputBytes } = yield* store.amounts
+          surplusBytes = artifactBytes + outputBytes - rules.results_bytes
+        }
+        if (surplusBytes <= 0) return 0
+        const dropped = yield* mark(nowMs, "size", 1)
+        for (const { bytes } of dropped) surplusBytes -= bytes
+        return dropped.length
       })
     )
+    yield* chunks
     return aged + surplus
   })
 

@@ -10,6 +10,12 @@ import type { StoreError } from "./FleetStore.ts"
 /** Which rule took a job's results. */
 export type PruneReason = "age" | "size"
 
+/** A job whose results were dropped, and how much they took. */
+export interface DroppedResults {
+  readonly order: OrderId
+  readonly bytes: number
+}
+
 /** What there is, in rows and bytes. */
 export interface StoredAmounts {
   readonly databaseBytes: number
@@ -50,7 +56,7 @@ export class RetentionStore extends Context.Service<
       readonly nowMs: number
       readonly why: PruneReason
       readonly maximum: number
-    }) => Effect.Effect<ReadonlyArray<OrderId>, StoreError>
+    }) => Effect.Effect<ReadonlyArray<DroppedResults>, StoreError>
     /** Removes chunks of output that were dropped; gives how many. */
     readonly pruneOutput: (maximum: number) => Effect.Effect<number, StoreError>
     /**

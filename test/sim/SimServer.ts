@@ -1,5 +1,5 @@
 /** The real server in this process: its tree and device API over databases in memory. It can be killed and started again. */
-import { Clock, Effect, Exit, Layer, Scope } from "effect"
+import { Clock, Effect, Exit, Layer, Schema, Scope } from "effect"
 import { DeviceKey, RegistrarKey } from "../../src/actors/ServerKeys.ts"
 import { IdentityOfNodeKeys } from "../../src/adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../src/adapters/FleetTrustCell.ts"
@@ -15,10 +15,15 @@ import { FleetStore } from "../../src/ports/FleetStore.ts"
 import { serverActors } from "../../src/programs/serverDoors.ts"
 import { serverTree } from "../../src/programs/serverTree.ts"
 import type { DeviceId } from "../../src/schemas/Ids.ts"
+import { RetentionConfig } from "../../src/schemas/ServerConfig.ts"
 import { engine, serverKeys } from "../actors/support/Parties.ts"
 import { type BlobMemory, MemoryBlobStore } from "../support/MemoryBlobStore.ts"
 
-const config = { poll_sleep_ms: 10_000, maximum_devices: 10 }
+const config = {
+  poll_sleep_ms: 10_000,
+  maximum_devices: 10,
+  retention: Schema.decodeSync(RetentionConfig)({})
+}
 
 /** One life of the server's program. */
 interface Life {

@@ -35,7 +35,7 @@ const { engine } = parties
 export const config = {
   poll_sleep_ms: 60_000,
   maximum_devices: 1_000,
-  retention: Schema.decodeUnknownSync(RetentionConfig)({})
+  retention: Schema.decodeSync(RetentionConfig)({})
 }
 
 /** What a crash of the server leaves behind. */

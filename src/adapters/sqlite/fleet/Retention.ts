@@ -43,7 +43,7 @@ const blobUse = (database: DatabaseSync) => {
 
 const results = (database: DatabaseSync) => {
   const list = database.prepare(`
-    SELECT id FROM jobs WHERE results_pruned_at_ms IS NULL AND (output_bytes > 0 OR artifact_bytes > 0)
+    SELECT id, output_bytes + artifact_bytes AS bytes FROM jobs WHERE results_pruned_at_ms IS NULL AND (output_bytes > 0 OR artifact_bytes > 0)
       AND changed_at_ms <= ? AND ${isOver} ORDER BY changed_at_ms LIMIT ?`)
   const mark = database.prepare(
     "UPDATE jobs SET results_pruned_at_ms = ?, results_pruned_why = ?, version = version + 1 WHERE id = ?"
@@ -57,9 +57,12 @@ const results = (database: DatabaseSync) => {
   const empty = database.prepare("UPDATE jobs SET output_bytes = 0 WHERE id = ?")
   return {
     pruneResults: ({ beforeMs, maximum, nowMs, why }) => {
-      const ids = list.all(beforeMs, beforeMs, maximum).map((row) => text(row, "id") as OrderId)
-      for (const id of ids) mark.run(nowMs, why, id)
-      return ids
+      const dropped = list.all(beforeMs, beforeMs, maximum).map((row) => ({
+        order: text(row, "id") as OrderId,
+        bytes: integer(row, "bytes")
+      }))
+      for (const { order } of dropped) mark.run(nowMs, why, order)
+      return dropped
     },
     pruneOutput: (maximum) => {
       let left = maximum
