@@ -53,6 +53,8 @@ const patientMs = 300_000
 const renewMs = 6 * 3_600_000
 /** How often the claim code is shown. */
 const showCodeEveryMs = 60_000
+/** A device with an invitation shows its claim code when it has asked so often in vain. */
+const showCodeAfterAsking = 8
 /** A step is some requests, each with its own time limit; the watchdog has more patience than all of them. */
 const stepWithinMs = 600_000
 
@@ -206,7 +208,9 @@ const takeObjection = Effect.fnUntraced(function* ({ ledger, state }: Keeper, ob
 const showCode = Effect.fnUntraced(function* (keeper: Keeper) {
   const { options, phase, self, state } = keeper
   const code = codeOf(keeper)
-  if (code === null || options.invitation !== null || phase() !== "not_enrolled") return
+  // With an invitation nobody needs it, unless its maker has forgotten the secret.
+  const isNeeded = options.invitation === null || state.asked >= showCodeAfterAsking
+  if (code === null || !isNeeded || phase() !== "not_enrolled") return
   const nowAt = yield* monotonicMs
   if (state.codeShownAt !== null && nowAt - state.codeShownAt < showCodeEveryMs) return
   state.codeShownAt = nowAt
