@@ -71,7 +71,7 @@ export const conclude = (
 ) =>
   Effect.gen(function* () {
     const store = yield* PackageStore
-    yield* notary
+    const isConcludedNow = yield* notary
       .ask(
         "Conclude",
         { draft, accepted: row.order.id, key: row.digest, artifacts },
@@ -81,8 +81,9 @@ export const conclude = (
         Effect.tapError((error) => Effect.logWarning(`the receipt is not written yet: ${error.message}`)),
         Effect.retry(patience)
       )
+    // A life before this one may have packed artifacts and died before it said so.
     yield* store
-      .remove(row.order.id)
+      .remove(row.order.id, isConcludedNow && artifacts === null)
       .pipe(
         Effect.catch((error) =>
           Effect.logWarning(`something of the order is left on disk: ${error.path}: ${error.reason}`)

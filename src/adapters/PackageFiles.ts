@@ -251,7 +251,10 @@ const makeStore = (
       (folder) => Effect.ignore(removeTree(folder))
     ),
 
-  remove: (order) => removeTree(at.orderFolder(order)),
+  remove: (order, spooled) =>
+    removeTree(at.orderFolder(order)).pipe(
+      Effect.andThen(spooled ? removeTree(at.spooled(order)) : Effect.void)
+    ),
 
   sweep: (keep, keepSpooled) =>
     sweepFolder(at.packages, new Set(keep.map(at.orderFolder))).pipe(

@@ -85,8 +85,11 @@ export class PackageStore extends Context.Service<
     ) => Effect.Effect<{ readonly bytes: Uint8Array; readonly digest: Digest }, StorageError>
     /** An empty scratch folder for the run, removed with the scope. */
     readonly scratch: (order: OrderId) => Effect.Effect<string, StorageError, Scope.Scope>
-    /** Removes ciphertext, folder and scratch of an order (not what is spooled for sending). */
-    readonly remove: (order: OrderId) => Effect.Effect<void, StorageError>
+    /**
+     * Removes ciphertext, folder and scratch of an order; what is spooled for sending only with `spooled`: it belongs to an
+     * attempt that no receipt speaks of.
+     */
+    readonly remove: (order: OrderId, spooled: boolean) => Effect.Effect<void, StorageError>
     /** Removes everything that belongs to none of `keep`; called at start. */
     readonly sweep: (
       keep: ReadonlyArray<OrderId>,

@@ -1,6 +1,7 @@
 /** Defects inside the program: an actor dies, its supervisor starts it again, and the ledger says where to go on. */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { LaneKeys } from "../../src/actors/ClientKeys.ts"
 import { orderId } from "./support/Parties.ts"
 import { deviceUnderTest } from "./support/TestDevice.ts"
 
@@ -60,6 +61,26 @@ describe("a defect", () => {
       const rich = device.server.submit(2, plan)
       yield* device.until(() => device.server.receiptOf(rich.id) !== undefined, "the next receipt")
       expect(device.server.receiptOf(rich.id)).toMatchObject({ state: "succeeded" })
+    })
+  )
+})
+
+describe("a lane that dies after packing artifacts, before the receipt", () => {
+  it.effect("leaves nothing in the spool", () =>
+    Effect.gen(function* () {
+      const device = yield* deviceUnderTest()
+      const { spool } = device.host
+      const put = spool.set.bind(spool)
+      spool.set = (path, bytes) => {
+        spool.set = put
+        const lanes = device.system as NonNullable<typeof device.system>
+        Effect.runSync(lanes.restart(LaneKeys.job, "the test ends this life"))
+        return put(path, bytes)
+      }
+      const order = device.server.submit(1, plan)
+      yield* device.until(() => device.server.receiptOf(order.id) !== undefined, "the receipt")
+      expect(device.server.receiptOf(order.id)).toMatchObject({ state: "interrupted", artifacts: null })
+      expect([...spool.keys()]).toEqual([])
     })
   )
 })

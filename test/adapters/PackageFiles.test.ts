@@ -90,7 +90,7 @@ describe("package files", () => {
       writeFileSync(join(staged.folder, "left-over"), "x")
       yield* store.stage(order)
       assert.isFalse(existsSync(join(staged.folder, "left-over")))
-      yield* store.remove(order.id)
+      yield* store.remove(order.id, false)
       assert.deepStrictEqual(readdirSync(join(state, "packages")), [])
     })
   )
@@ -197,7 +197,9 @@ describe("package files", () => {
       assert.strictEqual(yield* codeOf({ size_bytes: 9 }), "entry_forbidden")
       assert.strictEqual(yield* codeOf({ path: "../x" }), "entry_forbidden")
       assert.strictEqual(yield* codeOf({ host_path: join(folder, "none") }), "StorageError")
-      yield* store.removeSpooled(packed.path)
+      yield* store.remove(order.id, false)
+      assert.lengthOf(readdirSync(join(state, "spool")), 1)
+      yield* store.remove(order.id, true)
       yield* store.removeSpooled(packed.path)
       assert.deepStrictEqual(readdirSync(join(state, "spool")), [])
       assert.strictEqual(
@@ -254,7 +256,7 @@ describe("package files", () => {
       assert.strictEqual(error._tag, "StorageError")
       if (error._tag === "StorageError") assert.match(error.reason, /the disk is full/)
       assert.deepStrictEqual(readdirSync(join(mount, "state/packages", order.id)), ["payload.age"])
-      yield* store.remove(order.id)
+      yield* store.remove(order.id, false)
       const tooLarge = yield* Effect.flip(
         store
           .download(order, 0, Stream.fromIterable(pieces(new Uint8Array(200_000), 1000)), noProgress)

@@ -126,7 +126,11 @@ export const simulatedPackages = (host: SimulatedHost) =>
         return { bytes, digest: digestOf(engine, bytes) }
       }),
     scratch: () => Effect.succeed("/scratch"),
-    remove: (order) => Effect.sync(() => void host.files.delete(order)),
+    remove: (order, spooled) =>
+      Effect.sync(() => {
+        host.files.delete(order)
+        if (spooled) host.spool.delete(`/spool/${order}.age`)
+      }),
     sweep: (keep, keepSpooled) =>
       Effect.sync(() => {
         for (const order of host.files.keys()) if (!keep.includes(order)) host.files.delete(order)
