@@ -32,6 +32,17 @@ const planFlaw = (order: WorkOrder, { device, plan }: PlannedOrder): string | nu
   return asPlanned ? null : `the order is not as the rollout ${plan.id} plans it`
 }
 
+/** Why an order of good operators is none for this device now, or null. */
+const orderFlaw = (
+  order: WorkOrder,
+  facts: { readonly device: DeviceId; readonly rootVersion: number; readonly nowMs: number }
+): string | null => {
+  if (order.device !== facts.device) return `the order is for ${order.device}`
+  if (order.root_version > facts.rootVersion)
+    return `the order names root ${order.root_version}, the server holds ${facts.rootVersion}`
+  return order.expires_at_ms <= facts.nowMs ? "the order has expired" : null
+}
+
 export const makeOrders = (device: DeviceId) =>
   Effect.gen(function* () {
     const store = yield* FleetStore
@@ -51,13 +62,6 @@ export const makeOrders = (device: DeviceId) =>
           })
     })
 
-    const orderFlaw = (order: WorkOrder, rootVersion: number, nowMs: number): string | null => {
-      if (order.device !== device) return `the order is for ${order.device}`
-      if (order.root_version > rootVersion)
-        return `the order names root ${order.root_version}, the server holds ${rootVersion}`
-      return order.expires_at_ms <= nowMs ? "the order has expired" : null
-    }
-
     return {
       submit: Effect.fnUntraced(function* (envelope: DsseEnvelope, actor: string) {
         const root = trust.current()
@@ -67,7 +71,7 @@ export const makeOrders = (device: DeviceId) =>
         if (Result.isFailure(verified)) return yield* refusalOf(verified.failure, envelope, root)
         const { digest, document: order } = verified.success
         const nowMs = yield* Clock.currentTimeMillis
-        const flaw = orderFlaw(order, root.root.version, nowMs)
+        const flaw = orderFlaw(order, { device, rootVersion: root.root.version, nowMs })
         if (flaw !== null) return yield* new Refused({ message: flaw })
         const planned = yield* rollouts.plannedOrder(order.id)
         const unplanned = planned && planFlaw(order, planned)

@@ -68,6 +68,18 @@ const makeTokens = Effect.gen(function* () {
   }
 })
 
+/** Who lags behind the newest root. */
+const makeLaggards = Effect.gen(function* () {
+  const store = yield* FleetStore
+  const trust = yield* FleetTrust
+  return Effect.fnUntraced(function* (limit: number) {
+    const version = trust.current()?.root.version ?? null
+    if (version === null) return { root_version: null, count: 0, devices: [] }
+    const { count, devices } = yield* orUnavailable(store.laggards(version, limit))
+    return { root_version: version, count, devices: devices.map(laggardView) }
+  })
+})
+
 export const ServerHandlers = (options: ManagementOptions) =>
   HttpApiBuilder.group(ManagementApi, "server", (handlers) =>
     Effect.gen(function* () {
@@ -77,6 +89,7 @@ export const ServerHandlers = (options: ManagementOptions) =>
       const registrar = options.actors.registrar
       const retention = yield* RetentionStore
       const tokens = yield* makeTokens
+      const laggards = yield* makeLaggards
       return handlers.handleAll({
         status: Effect.fnUntraced(function* () {
           const counts = yield* orUnavailable(store.counts)
@@ -102,13 +115,7 @@ export const ServerHandlers = (options: ManagementOptions) =>
           yield* orUnavailable(registrar.ask("PublishRoot", { envelope: payload, actor }))
           return { ok: true } as const
         }),
-        laggards: Effect.fnUntraced(function* ({ query }) {
-          const version = trust.current()?.root.version ?? null
-          if (version === null) return { root_version: null, count: 0, devices: [] }
-          const limit = pageSize(query.limit)
-          const { count, devices } = yield* orUnavailable(store.laggards(version, limit))
-          return { root_version: version, count, devices: devices.map(laggardView) }
-        }),
+        laggards: ({ query }) => laggards(pageSize(query.limit)),
         audit: Effect.fnUntraced(function* ({ query }) {
           const limit = pageSize(query.limit)
           const { action, actor, before, since_ms: sinceMs } = query
