@@ -5,7 +5,7 @@
  * runs under an unprivileged uid of its own slot; where it is not, under the client's uid, which the report says. Both ways
  * nothing in the jail is host root. What a run consists of: jail/Launch.ts.
  */
-import { closeSync, constants, openSync, readFileSync } from "node:fs"
+import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs"
 import { isAbsolute } from "node:path"
 import { Clock, Deferred, Effect, Layer, Option, Schema, type Scope } from "effect"
 import type { JailRequest, JailRun } from "../ports/Jail.ts"
@@ -17,7 +17,7 @@ import { type ArtifactList, collectArtifacts } from "./jail/Artifacts.ts"
 import { acquireEngine, type Engine } from "./jail/Engine.ts"
 import { checkJail } from "./jail/JailCheck.ts"
 import { type JailOptions, jailSetting } from "./jail/JailSetting.ts"
-import { type JobEnd, type JobHost, type KnownFolder, knownFolder, localJobHost } from "./jail/JobHost.ts"
+import { type JobEnd, type JobHost, type KnownFolder, localJobHost } from "./jail/JobHost.ts"
 import { type OutputReader, type OutputSummary, openOutput } from "./jail/Output.ts"
 import { lendPackage, openScratch, type ScratchError } from "./jail/Scratch.ts"
 import { signalOfExitCode } from "./jail/Signals.ts"
@@ -109,7 +109,8 @@ const openPackage = (folder: string | null): Effect.Effect<KnownFolder | null, J
   const open = Effect.try({
     try: () => {
       const descriptor = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
-      return { ...knownFolder(folder), descriptor }
+      const { dev: device, ino: inode } = fstatSync(descriptor, { bigint: true })
+      return { path: folder, descriptor, device, inode }
     },
     catch: (error) => new JailError({ reason: "package_unusable", detail: String(error) })
   })
