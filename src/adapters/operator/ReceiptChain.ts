@@ -43,8 +43,8 @@ const isOldCut = ({ belowNumber, nowMs }: ChainCut, receipt: Receipt): boolean =
   receipt.number === belowNumber && receipt.ended_at_ms <= nowMs - Limits.receiptDaysMinimum * dayMs
 
 /**
- * Follows the chain of a device from the last receipt the book knows, which must stand in the page again: a server that
- * lacks it forgot receipts. Receipts of another incarnation than the accepted one are passed over: they belong to a ledger
+ * Follows the chain of a device from the last receipt the book knows, which must stand in the page again, or be continued
+ * there: a server that shows neither forgot receipts. Receipts of another incarnation than the accepted one are passed over: they belong to a ledger
  * that no longer counts. Stops at the first that does not fit.
  */
 export const extendChain = (
@@ -80,6 +80,8 @@ export const extendChain = (
       receipts.push({ digest, document })
       continue
     }
+    // A server that was restored lacks what is known here, and all is well if the chain goes on from there.
+    isHeadShown ||= document.number === expected && document.previous === head?.digest
     if (!isHeadShown) break
     if (document.number > expected) {
       return stop(
