@@ -6,6 +6,7 @@
 import { Command } from "effect/cli"
 import { doctorCommand } from "../doctor/DoctorCommand.ts"
 import { auditCommand } from "./AuditCommand.ts"
+import { completionsCommand } from "./CompletionsCommand.ts"
 import { devicesCommand } from "./DevicesCommand.ts"
 import { historyCommand } from "./HistoryCommand.ts"
 import { inviteCommand } from "./InviteCommand.ts"
@@ -20,28 +21,35 @@ import { globalFlags } from "./Settings.ts"
 import { psCommand, statusCommand } from "./StatusCommand.ts"
 import { tokensCommand } from "./TokensCommand.ts"
 
+const commands = [
+  keysCommand,
+  loginCommand,
+  inviteCommand,
+  devicesCommand,
+  runCommand,
+  packageCommand,
+  jobsCommand,
+  rolloutsCommand,
+  tokensCommand,
+  auditCommand,
+  serverStateCommand,
+  statusCommand,
+  psCommand,
+  historyCommand,
+  doctorCommand
+] as const
+
+const tree = Command.make("postern").pipe(
+  Command.withSubcommands(commands),
+  Command.withGlobalFlags(globalFlags)
+)
+
 /** `postern` and everything below it. */
 export const posternCommand = Command.make("postern").pipe(
   Command.withDescription(
     "Gives signed, encrypted work to devices behind firewalls, and checks what they return. Keys and the device book stay with the operator; a server only carries."
   ),
-  Command.withSubcommands([
-    keysCommand,
-    loginCommand,
-    inviteCommand,
-    devicesCommand,
-    runCommand,
-    packageCommand,
-    jobsCommand,
-    rolloutsCommand,
-    tokensCommand,
-    auditCommand,
-    serverStateCommand,
-    statusCommand,
-    psCommand,
-    historyCommand,
-    doctorCommand
-  ]),
+  Command.withSubcommands([...commands, completionsCommand(tree)]),
   Command.withGlobalFlags(globalFlags),
   Command.withExamples([
     {
