@@ -22,7 +22,7 @@ import { failure, usage } from "./Failure.ts"
 import { durationFlag } from "./Flags.ts"
 import { signPreauthorisation } from "./PreauthoriseCommand.ts"
 import { out, outJson, say } from "./Screen.ts"
-import { chosenServer, Json, requireRoot, withClientOf, withHome } from "./Settings.ts"
+import { chosenServer, Json, requireRoot, withClientOf, withServer } from "./Settings.ts"
 import { showTime } from "./Text.ts"
 
 const secretBits = 160
@@ -132,7 +132,7 @@ export const inviteCommand = Command.make(
         : "Then accept it here: postern devices accept --waiting"
     )
     if (warning !== undefined) yield* say(`Warning: ${warning}`)
-  }, withHome)
+  }, withServer)
 ).pipe(
   Command.withDescription(
     "Print a command that lets a device ask to be let in, with proof that you invited it"
