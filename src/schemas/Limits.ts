@@ -137,6 +137,8 @@ export const Limits = {
 
   /** Management pages. */
   pageItems: 1_000,
+  /** Of one device; an envelope stays well below 16 KiB. A page with fewer is the last one. */
+  receiptsPerPage: 200,
   logFollowMs: 30 * SECOND,
   healthReports: 1_000,
   seriesPoints: 1_000,

@@ -36,8 +36,7 @@ export interface ManagementOptions {
   readonly stopping: Effect.Effect<void>
 }
 
-/** Receipts and chunks of one page; a receipt's envelope stays well below 16 KiB, a chunk below 110 in base64. */
-const receiptsPerPage = 200
+/** A chunk stays below 110 KiB in base64. */
 const chunksPerPage = 32
 /** Points of a series where nobody says how many. */
 const seriesPoints = 96
@@ -102,7 +101,7 @@ export const DeviceHandlers = (options: ManagementOptions) =>
         receipts: Effect.fnUntraced(function* ({ params, query }) {
           yield* find(params.device)
           const cut = yield* orUnavailable(retention.receiptCut(params.device))
-          const rows = yield* orUnavailable(store.receipts(params.device, query.from, receiptsPerPage))
+          const rows = yield* orUnavailable(store.receipts(params.device, query.from, Limits.receiptsPerPage))
           return {
             receipts: rows.map(({ digest, envelope, number }) => ({ number, digest, envelope })),
             pruned_below: cut?.belowNumber ?? null

@@ -6,12 +6,20 @@
 import { Effect, Result } from "effect"
 import type { Distrust, Opened } from "../../crypto/Documents.ts"
 import type { Engine } from "../../crypto/Engine.ts"
-import { verifyAdmission, verifyFirstRoot, verifyNextRoot, verifyOrder } from "../../crypto/Trust.ts"
+import {
+  verifyAdmission,
+  verifyFirstRoot,
+  verifyNextRoot,
+  verifyOrder,
+  verifyRollout,
+  verifyRolloutControl
+} from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import type { Admission } from "../../schemas/Enrolment.ts"
 import type { Digest } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
+import type { RolloutControl, RolloutPlan } from "../../schemas/Rollout.ts"
 import type { TrustRoot } from "../../schemas/TrustRoot.ts"
 import type { WorkOrder } from "../../schemas/WorkOrder.ts"
 import { HomeError, OperatorHome, readJson, writeJson } from "./OperatorHome.ts"
@@ -93,6 +101,22 @@ export const verifyPastAdmission = (
   envelope: unknown
 ): Result.Result<Opened<Admission>, Distrust> =>
   underPastRoots(trusted, (root) => verifyAdmission(engine, root, envelope))
+
+/** The same for a plan of a rollout, which may have been signed before the newest root. */
+export const verifyPastRollout = (
+  engine: Engine,
+  trusted: TrustedRoot,
+  envelope: unknown
+): Result.Result<Opened<RolloutPlan>, Distrust> =>
+  underPastRoots(trusted, (root) => verifyRollout(engine, root, envelope))
+
+/** The same for a word to a rollout. */
+export const verifyPastRolloutControl = (
+  engine: Engine,
+  trusted: TrustedRoot,
+  envelope: unknown
+): Result.Result<Opened<RolloutControl>, Distrust> =>
+  underPastRoots(trusted, (root) => verifyRolloutControl(engine, root, envelope))
 
 /** Keeps a root this operator made or verified: as its version, and as the newest. */
 export const keepRoot = (

@@ -8,7 +8,7 @@ import { Clock, Effect, Result } from "effect"
 import { deviceRecord } from "../../adapters/operator/DeviceBook.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { type RolloutRecord, rolloutRecord } from "../../adapters/operator/RolloutRecords.ts"
-import { verifyRollout, verifyRolloutControl } from "../../crypto/Trust.ts"
+import { verifyPastRollout, verifyPastRolloutControl } from "../../adapters/operator/TrustStore.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import type {
   DeviceOutcome,
@@ -111,8 +111,7 @@ export const earlyReleases = (
 const provedPlan = (detail: RolloutDetail, id: RolloutId, record: RolloutRecord | undefined) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
-    const { root } = yield* requireRoot
-    const verified = verifyRollout(engine, root, detail.plan)
+    const verified = verifyPastRollout(engine, yield* requireRoot, detail.plan)
     if (Result.isFailure(verified))
       return yield* failure(
         `ALARM: the rollout ${id} is not signed by an operator of your root (${verified.failure.message})`
@@ -129,10 +128,10 @@ const provedPlan = (detail: RolloutDetail, id: RolloutId, record: RolloutRecord 
 const waivedPhase = (detail: RolloutDetail) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
-    const { root } = yield* requireRoot
+    const trusted = yield* requireRoot
     let waived = -1
     for (const envelope of detail.controls) {
-      const verified = verifyRolloutControl(engine, root, envelope)
+      const verified = verifyPastRolloutControl(engine, trusted, envelope)
       if (Result.isFailure(verified)) continue
       const { action, phase, rollout } = verified.success.document
       if (rollout === detail.rollout.id && action === "resume") waived = Math.max(waived, phase)

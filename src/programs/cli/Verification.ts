@@ -9,12 +9,18 @@ import { changeDeviceRecord, deviceRecord } from "../../adapters/operator/Device
 import { overdueText, owedReceipts } from "../../adapters/operator/DeviceWord.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome, readJson, writeJson } from "../../adapters/operator/OperatorHome.ts"
-import { extendChain, judgeReceipt, type VerifiedReceipt } from "../../adapters/operator/ReceiptChain.ts"
+import {
+  type ChainExtension,
+  extendChain,
+  judgeReceipt,
+  type VerifiedReceipt
+} from "../../adapters/operator/ReceiptChain.ts"
 import { type DeviceRecord, SentOrder, sentOrderFile } from "../../adapters/operator/Records.ts"
 import { verifyPastOrder } from "../../adapters/operator/TrustStore.ts"
 import type { Opened } from "../../crypto/Documents.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import type { DeviceId } from "../../schemas/Ids.ts"
+import { Limits } from "../../schemas/Limits.ts"
 import type { JobView } from "../../schemas/ManagementApi.ts"
 import { isFinal, type WorkOrder } from "../../schemas/WorkOrder.ts"
 import { requireRoot } from "./Settings.ts"
@@ -99,6 +105,28 @@ export const judgeJob = (view: JobView) =>
     } satisfies JudgedJob
   })
 
+/** Writes a longer chain into the book, and each receipt of it beside its order; gives what does not fit. */
+const takeExtension = (device: DeviceId, record: DeviceRecord, extension: ChainExtension) =>
+  Effect.gen(function* () {
+    const alarms: Array<string> = []
+    if (extension.receipts.length === 0) return alarms
+    yield* changeDeviceRecord(device, (current) =>
+      current.incarnation === record.incarnation &&
+      (current.last_receipt?.number ?? 0) < (extension.head?.number ?? 0)
+        ? { ...current, last_receipt: extension.head }
+        : current
+    )
+    for (const receipt of extension.receipts) {
+      if (receipt.document.order === null) continue
+      const sent = yield* readJson(sentOrderFile(receipt.document.order), SentOrder)
+      if (sent !== undefined && sent.receipt !== null && sent.receipt.digest !== receipt.digest) {
+        alarms.push(`the device signed two different receipts for order ${sent.order}`)
+      }
+      yield* keepReceipt(sent, receipt)
+    }
+    return alarms
+  })
+
 /**
  * Follows a device's chain of receipts to its end, page by page, and moves the book's head along. Gives the alarms of what
  * does not fit.
@@ -124,30 +152,13 @@ export const syncReceipts = (device: DeviceId) =>
           ? null
           : { belowNumber: page.pruned_below, nowMs: yield* Clock.currentTimeMillis }
       )
-      if (extension.alarm !== null) alarms.push(extension.alarm)
-      if (extension.receipts.length === 0) {
-        if (extension.alarm === null) alarms.push(...owedReceipts(record, yield* Clock.currentTimeMillis))
-        return alarms
+      alarms.push(...(yield* home.alone(takeExtension(device, record, extension))))
+      if (extension.alarm !== null) return [...alarms, extension.alarm]
+      // What is not full is the last one; there may be none behind a full one either.
+      if (page.receipts.length < Limits.receiptsPerPage || extension.receipts.length === 0) {
+        const known = (yield* deviceRecord(device)) ?? record
+        return [...alarms, ...owedReceipts(known, yield* Clock.currentTimeMillis)]
       }
-      yield* home.alone(
-        Effect.gen(function* () {
-          yield* changeDeviceRecord(device, (current) =>
-            current.incarnation === record.incarnation &&
-            (current.last_receipt?.number ?? 0) < (extension.head?.number ?? 0)
-              ? { ...current, last_receipt: extension.head }
-              : current
-          )
-          for (const receipt of extension.receipts) {
-            if (receipt.document.order === null) continue
-            const sent = yield* readJson(sentOrderFile(receipt.document.order), SentOrder)
-            if (sent !== undefined && sent.receipt !== null && sent.receipt.digest !== receipt.digest) {
-              alarms.push(`the device signed two different receipts for order ${sent.order}`)
-            }
-            yield* keepReceipt(sent, receipt)
-          }
-        })
-      )
-      if (extension.alarm !== null) return alarms
     }
   })
 
