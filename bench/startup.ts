@@ -1,6 +1,6 @@
 /**
- * Start and size of the built programs beside bare Node: how long `--version` takes, and how much memory a device and a
- * server hold that have nothing to do. Memory is what the system counts as resident, with the database's thread.
+ * Start and size of the built programs beside bare Node: how long `--version` takes, and how much memory a device (its
+ * warden and its client) and a server hold that have nothing to do. Memory is what the system counts as resident, with the database's thread.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
@@ -53,7 +53,14 @@ const idleMemory = (short: boolean) =>
   withFleet(async ({ device, fleet }) => {
     const bare = await idleNode()
     try {
-      const pids = { client: device.program.pid, server: fleet.server.pid, "bare Node": bare.pid as number }
+      const client = device.clientPid()
+      if (client === undefined) throw new Error("the device's client does not run")
+      const pids = {
+        warden: device.program.pid,
+        client,
+        server: fleet.server.pid,
+        "bare Node": bare.pid as number
+      }
       const seen = await watchMemory(pids, short ? 3 : 20)
       return Object.fromEntries(Object.entries(seen).map(([name, values]) => [name, median(values)]))
     } finally {
@@ -72,17 +79,28 @@ export const run: Bench = async ({ short }) => {
     { warmUp: 2, rounds: short ? 10 : 40 }
   )
   const memory = await idleMemory(short)
-  const time = (name: string) =>
+  const time = (name: string, atMost?: number) =>
     compare(
       { name: `${name} --version`, unit: "ms", better: "lower" },
       { [name]: times[name] as number, "node -e 0": times["node -e 0"] as number },
-      name
+      name,
+      atMost === undefined ? {} : { "node -e 0": { atMost } }
     )
-  const resident = (name: string) =>
+  const bareMiB = memory["bare Node"] as number
+  /** The aim is a number of MiB beyond bare Node, here as the ratio that this makes. */
+  const resident = (name: string, moreMiB?: number) =>
     compare(
       { name: `${name}, idle`, unit: "MiB", better: "lower" },
-      { [name]: memory[name] as number, "bare Node": memory["bare Node"] as number },
-      name
+      { [name]: memory[name] as number, "bare Node": bareMiB },
+      name,
+      moreMiB === undefined ? {} : { "bare Node": { atMost: (bareMiB + moreMiB) / bareMiB } }
     )
-  return [time("client"), time("server"), time("postern"), resident("client"), resident("server")]
+  return [
+    time("client", 2.5),
+    time("server"),
+    time("postern"),
+    resident("warden", 8),
+    resident("client", 40),
+    resident("server")
+  ]
 }
