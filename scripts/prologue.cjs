@@ -25,4 +25,14 @@ if (typeof module !== "object") {
   self.filename = self.id
   self.paths = []
 }
+// A part of the program, which stands in a line of its own further down.
+function run(name) {
+  var text = process.getBuiltinModule("node:fs").readFileSync(self.filename, "latin1")
+  var start = text.indexOf("\n//" + name + " ") + name.length + 4
+  var end = text.indexOf("\n", start)
+  self._compile(JSON.parse(text.slice(start, end < 0 ? text.length : end)), self.filename)
+}
+function isMainThread() {
+  return process.getBuiltinModule("node:worker_threads").isMainThread
+}
 __START__

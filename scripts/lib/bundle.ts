@@ -10,6 +10,8 @@ export interface Program {
   readonly entry: string
   /** A module that is evaluated before; the rest is not even parsed where it exports `stays` as true. */
   readonly first?: string
+  /** A module that is evaluated in worker threads; again the rest is not parsed where it exports `stays` as true. */
+  readonly thread?: string
   /** True where the file is a command: it then begins with a shebang and may be executed. */
   readonly executable?: boolean
 }
@@ -54,13 +56,41 @@ const compile = async (entry: string) => {
   }
 }
 
-/** The first lines, then the program as a string that they compile, behind the part that may make it needless. */
-const withPrologue = (program: Program, code: string, first: string | undefined): string => {
-  const run = (text: string) => `self._compile(${JSON.stringify(text)}, self.filename)`
-  const start = first === undefined ? run(code) : `${run(first)}\nif (!self.exports.stays) ${run(code)}`
+/**
+ * Code in ASCII alone, since V8 holds a text with any other character in two bytes for each. What is not ASCII stands in
+ * texts and patterns, where an escape means the same.
+ */
+const ascii = (code: string): string => {
+  if (/\\[^\0-\x7f]/.test(code)) throw new Error("a character that is not ASCII stands behind a backslash")
+  return code.replace(
+    /[^\0-\x7f]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
+  )
+}
+
+interface Parts {
+  readonly main: string
+  readonly first?: string
+  readonly thread?: string
+}
+
+/**
+ * The first lines, then what they compile: the small part that may make the rest needless as a string, the others as
+ * comments, one line each, which are read from the file where they are wanted. So whoever needs no more than the small
+ * part holds no more.
+ */
+const withPrologue = (program: Program, { first, main, thread }: Parts): string => {
+  const unless = "if (!self.exports.stays) "
+  const start = [
+    ...(first === undefined ? [] : [`self._compile(${JSON.stringify(ascii(first))}, self.filename)`]),
+    ...(thread === undefined ? [] : [`${unless}if (!isMainThread()) run("thread")`]),
+    `${unless}run("main")`,
+    ...(thread === undefined ? [] : [`//thread ${JSON.stringify(ascii(thread))}`]),
+    `//main ${JSON.stringify(ascii(main))}`
+  ].join("\n")
   const prologue = readFileSync(prologuePath, "utf8")
     .split("\n")
-    .filter((line) => !line.startsWith("//"))
+    .filter((line) => !line.startsWith("// "))
     .join("\n")
     .replace("__NAME__", `postern ${program.name}`)
     .replace("__START__", () => start)
@@ -69,10 +99,17 @@ const withPrologue = (program: Program, code: string, first: string | undefined)
 
 /** Bundles a program into the text of one file that runs alone. Fails on anything that the bundler warns of. */
 export const bundle = async (root: string, program: Program): Promise<Bundle> => {
-  const chunk = await compile(join(root, program.entry))
-  const first = program.first === undefined ? undefined : await compile(join(root, program.first))
+  const part = async (entry: string | undefined) =>
+    entry === undefined ? undefined : await compile(join(root, entry))
+  const main = await compile(join(root, program.entry))
+  const [first, thread] = [await part(program.first), await part(program.thread)]
+  const parts = {
+    main: main.code,
+    ...(first === undefined ? {} : { first: first.code }),
+    ...(thread === undefined ? {} : { thread: thread.code })
+  }
   return {
-    text: withPrologue(program, chunk.code, first?.code),
-    modules: [...new Set([...chunk.moduleIds, ...(first?.moduleIds ?? [])])]
+    text: withPrologue(program, parts),
+    modules: [...new Set([main, first, thread].flatMap((chunk) => chunk?.moduleIds ?? []))]
   }
 }

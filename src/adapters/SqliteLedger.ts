@@ -16,9 +16,6 @@ import { hostInProcess, openInProcess } from "./sqlite/InProcessDatabase.ts"
 import { type LedgerMethods, ledgerDatabase } from "./sqlite/ledger/LedgerDatabase.ts"
 import { openInWorker } from "./sqlite/WorkerDatabase.ts"
 
-/** Every database a client's worker thread may be asked to serve. */
-export const clientDatabases = [ledgerDatabase]
-
 const incarnationBytes = 16
 
 const remedy = (error: SqliteError): string => {
@@ -83,7 +80,7 @@ const ledgerPath = (stateFolder: string): Effect.Effect<string, LedgerError> =>
 /** Production: a thread of its own, so that a slow card never holds up the device's loops. */
 export const SqliteLedger = (options: {
   readonly stateFolder: string
-  /** The program's entry, which must call `serveDatabase` with {@link clientDatabases} first. */
+  /** The program's entry, which must call `serveDatabase` with `clientDatabases` first. */
   readonly entry: URL
   readonly onTrouble?: (reason: string) => void
 }): Layer.Layer<Ledger, LedgerError, Entropy> =>

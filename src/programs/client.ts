@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { clientDatabases } from "../adapters/SqliteLedger.ts"
+import { clientDatabases } from "../adapters/sqlite/ClientDatabases.ts"
 import { clientCommand } from "./client/ClientCommand.ts"
 import { runService } from "./Service.ts"
 

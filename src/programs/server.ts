@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { serverDatabases } from "../adapters/sqlite/SqliteFleetStore.ts"
+import { serverDatabases } from "../adapters/sqlite/ServerDatabases.ts"
 import { runService } from "./Service.ts"
 import { serverCommand } from "./server/Commands.ts"
 

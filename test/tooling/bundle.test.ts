@@ -73,3 +73,32 @@ describe("a bundled program, copied alone", () => {
     })
   })
 })
+
+describe("a program with a part for its threads", () => {
+  const folder = mkdtempSync(join(tmpdir(), "postern-bundle-"))
+  const program = { name: "trial", entry: "test/tooling/fixtures/trial.ts" }
+  const thread = "test/tooling/fixtures/trialThread.ts"
+  const firstLineOf = async (parts: object): Promise<unknown> => {
+    const path = join(folder, "trial.js")
+    const { text } = await bundle(root, { ...program, ...parts })
+    expect(text).toMatch(/^[\0-\x7f]*$/)
+    writeFileSync(path, text)
+    const { code, stderr, stdout } = await run(process.execPath, [path])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
+    return stdout === "" ? undefined : JSON.parse(stdout)
+  }
+
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+  it("evaluates it in the thread, and the program itself in the main one", async () => {
+    expect(await firstLineOf({ thread })).toEqual({ ...answer, answer: "only the thread’s part … 😀" })
+  })
+
+  it("evaluates the program everywhere where neither part stays", async () => {
+    expect(await firstLineOf({ thread: "test/tooling/fixtures/never.ts" })).toEqual(answer)
+  })
+
+  it("evaluates nothing else where the first part stays", async () => {
+    expect(await firstLineOf({ first: "test/tooling/fixtures/always.ts", thread })).toBeUndefined()
+  })
+})

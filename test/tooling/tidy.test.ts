@@ -6,10 +6,8 @@ const root = join(import.meta.dirname, "../..")
 
 const entriesOf = (tree: ReadonlyMap<string, string>): ReadonlyArray<string> =>
   JSON.parse(tree.get("scripts/programs.json") ?? "[]").flatMap(
-    (program: { entry: string; first?: string }) => [
-      program.entry,
-      ...(program.first === undefined ? [] : [program.first])
-    ]
+    (program: { entry: string; first?: string; thread?: string }) =>
+      [program.entry, program.first, program.thread].filter((entry) => entry !== undefined)
   )
 
 /** A checkout without any breach, to which each case below adds one file. */

@@ -19,7 +19,8 @@ import { software } from "../../schemas/Version.ts"
 import { blobNamed } from "../blobs/BlobRules.ts"
 import { errorCode, errorText } from "../files/AtomicFile.ts"
 import { type DatabaseDefinition, type Methods, openDatabase } from "../sqlite/Database.ts"
-import { SqliteFleetStoreInProcess, serverDatabases } from "../sqlite/SqliteFleetStore.ts"
+import { serverDatabases } from "../sqlite/ServerDatabases.ts"
+import { SqliteFleetStoreInProcess } from "../sqlite/SqliteFleetStore.ts"
 import {
   type BackupFile,
   BackupManifest,

@@ -16,9 +16,6 @@ import { type SeriesMethods, seriesDatabase } from "./fleet/SeriesDatabase.ts"
 import { hostInProcess, openInProcess } from "./InProcessDatabase.ts"
 import { type DatabaseFigures, openInWorker } from "./WorkerDatabase.ts"
 
-/** Every database a server's worker thread may be asked to serve. */
-export const serverDatabases: ReadonlyArray<DatabaseDefinition<Methods>> = [fleetDatabase, seriesDatabase]
-
 /** How busy the databases' threads are. */
 export class StoreFigures extends Context.Service<
   StoreFigures,

@@ -1,0 +1,4 @@
+import { ledgerDatabase } from "./ledger/LedgerDatabase.ts"
+
+/** Every database a client's worker thread may be asked to serve. */
+export const clientDatabases = [ledgerDatabase]
