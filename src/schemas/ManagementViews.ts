@@ -110,7 +110,9 @@ export type OutputPage = typeof OutputPage.Type
 export const ReceiptPage = Schema.Struct({
   receipts: Schema.Array(Schema.Struct({ number: Count, digest: Digest, envelope: DsseEnvelope })),
   /** Receipts below this number are not kept any more; null while all are there. */
-  pruned_below: Schema.NullOr(Count)
+  pruned_below: Schema.NullOr(Count),
+  /** When the server was restored from a backup: what came between is missing. Null where it never was. */
+  restored_at_ms: Schema.NullOr(TimestampMs)
 })
 
 export const LaggardPage = Schema.Struct({

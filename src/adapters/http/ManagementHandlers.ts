@@ -101,10 +101,12 @@ export const DeviceHandlers = (options: ManagementOptions) =>
         receipts: Effect.fnUntraced(function* ({ params, query }) {
           yield* find(params.device)
           const cut = yield* orUnavailable(retention.receiptCut(params.device))
+          const restored = yield* orUnavailable(retention.restored)
           const rows = yield* orUnavailable(store.receipts(params.device, query.from, Limits.receiptsPerPage))
           return {
             receipts: rows.map(({ digest, envelope, number }) => ({ number, digest, envelope })),
-            pruned_below: cut?.belowNumber ?? null
+            pruned_below: cut?.belowNumber ?? null,
+            restored_at_ms: restored?.atMs ?? null
           }
         }),
         health: Effect.fnUntraced(function* ({ params, query }) {

@@ -27,11 +27,16 @@ export interface ChainExtension {
   readonly alarm: string | null
 }
 
-/** Where a server says that it keeps receipts from, and the time now. */
-export interface ChainCut {
-  readonly belowNumber: number
+/** What a server says for itself where it does not show all receipts. */
+export interface ServerExcuse {
+  /** It keeps receipts from this number on; null for all. */
+  readonly prunedBelow: number | null
+  /** It was restored from a backup, and lacks what came after that. */
+  readonly restored: boolean
   readonly nowMs: number
 }
+
+const noExcuse: ServerExcuse = { prunedBelow: null, restored: false, nowMs: 0 }
 
 const dayMs = 24 * 3_600_000
 
@@ -39,19 +44,20 @@ const dayMs = 24 * 3_600_000
  * Whether a chain may begin with this receipt: at the server's cut, and so old itself that what is missing before it was
  * dropped for its age. A server cannot hide anything newer under that name.
  */
-const isOldCut = ({ belowNumber, nowMs }: ChainCut, receipt: Receipt): boolean =>
-  receipt.number === belowNumber && receipt.ended_at_ms <= nowMs - Limits.receiptDaysMinimum * dayMs
+const isOldCut = ({ nowMs, prunedBelow }: ServerExcuse, receipt: Receipt): boolean =>
+  receipt.number === prunedBelow && receipt.ended_at_ms <= nowMs - Limits.receiptDaysMinimum * dayMs
 
 /**
- * Follows the chain of a device from the last receipt the book knows, which must stand in the page again, or be continued
- * there: a server that shows neither forgot receipts. Receipts of another incarnation than the accepted one are passed over: they belong to a ledger
- * that no longer counts. Stops at the first that does not fit.
+ * Follows the chain of a device from the last receipt the book knows, which must stand in the page again: a server that
+ * lacks it forgot receipts (one that was restored may, where the chain goes on from it). Receipts of another incarnation
+ * than the accepted one are passed over: they belong to a ledger that no longer counts. Stops at the first that does not
+ * fit.
  */
 export const extendChain = (
   engine: Engine,
   record: DeviceRecord,
   envelopes: ReadonlyArray<DsseEnvelope>,
-  cut: ChainCut | null = null
+  server: ServerExcuse = noExcuse
 ): ChainExtension => {
   let head = record.last_receipt
   const receipts: Array<VerifiedReceipt> = []
@@ -74,14 +80,14 @@ export const extendChain = (
       isHeadShown = true
       continue
     }
-    if (cut !== null && document.number > expected && isOldCut(cut, document)) {
+    if (document.number > expected && isOldCut(server, document)) {
       head = { number: document.number, digest }
       isHeadShown = true
       receipts.push({ digest, document })
       continue
     }
     // A server that was restored lacks what is known here, and all is well if the chain goes on from there.
-    isHeadShown ||= document.number === expected && document.previous === head?.digest
+    isHeadShown ||= server.restored && document.number === expected && document.previous === head?.digest
     if (!isHeadShown) break
     if (document.number > expected) {
       return stop(

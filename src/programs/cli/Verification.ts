@@ -148,9 +148,11 @@ export const syncReceipts = (device: DeviceId) =>
         engine,
         record,
         page.receipts.map((receipt) => receipt.envelope),
-        page.pruned_below === null
-          ? null
-          : { belowNumber: page.pruned_below, nowMs: yield* Clock.currentTimeMillis }
+        {
+          prunedBelow: page.pruned_below,
+          restored: page.restored_at_ms !== null,
+          nowMs: yield* Clock.currentTimeMillis
+        }
       )
       alarms.push(...(yield* home.alone(takeExtension(device, record, extension))))
       if (extension.alarm !== null) return [...alarms, extension.alarm]
