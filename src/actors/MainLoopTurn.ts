@@ -24,6 +24,7 @@ import { codesOf, condition } from "./DeviceConditions.ts"
 import {
   type IntakeEnvironment,
   type IntakeOutcome,
+  laneQueue,
   type RefusalCount,
   takeInterventions,
   takeOrders
@@ -58,9 +59,6 @@ export interface TurnState {
   readonly life: LifeId
   turns: number
 }
-
-/** Accepted orders that may wait on the device; beyond it the server keeps them. Both lanes count together. */
-export const laneQueue = 32
 
 const pruneEveryMs = 600_000
 /** The outbox must have room for one more job's results. */
@@ -100,8 +98,12 @@ const rootConditions = ({ root }: HeldRoot, nowMs: number): ReadonlyArray<Condit
   return [condition(warning.level === "expired" ? "root_expired" : "root_expiring", warning.text)]
 }
 
-/** Looks at jail, disk, outbox, root and clock. */
-const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvironment) {
+/** Looks at jail, disk, outbox, root and clock; `parts` is what the other parts know. */
+const look = Effect.fnUntraced(function* (
+  held: HeldRoot,
+  environment: TurnEnvironment,
+  parts: ReadonlyArray<Condition>
+) {
   const probe = yield* HostProbe
   const ledger = yield* Ledger
   const clock = yield* DeviceClock
@@ -126,7 +128,7 @@ const look = Effect.fnUntraced(function* (held: HeldRoot, environment: TurnEnvir
       ? [condition("disk_low", `${free.success} bytes are free, ${kept} are kept`)]
       : []),
     ...(found.outboxFull ? [condition("outbox_full", `${size.items} items, ${size.bytes} bytes`)] : []),
-    ...(yield* environment.conditions)
+    ...parts
   ]
   return { ...found, degraded }
 })
@@ -191,7 +193,8 @@ const makeRequest = Effect.fnUntraced(function* (
 const handOver = Effect.fnUntraced(function* (
   answer: Answer<PollAnswer>,
   state: TurnState,
-  environment: TurnEnvironment
+  environment: TurnEnvironment,
+  parts: ReadonlyArray<Condition>
 ) {
   const clock = yield* DeviceClock
   yield* clock.accept(answer.serverTimeMs)
@@ -207,7 +210,7 @@ const handOver = Effect.fnUntraced(function* (
     yield* Effect.ignore(environment.trust.tell("Refused", { code: "not_accepted" }))
   const held = view.held as HeldRoot
   yield* takeInterventions(body, held, environment)
-  const found = yield* look(held, environment)
+  const found = yield* look(held, environment, parts)
   // Orders are judged by the newest root there is: until it is here they stay with the server.
   const outdated = rootVersion !== null && rootVersion > held.root.version
   const outcome: IntakeOutcome = outdated
@@ -253,7 +256,8 @@ const pollOnce = Effect.fnUntraced(function* (
   environment: TurnEnvironment
 ) {
   const link = yield* ServerLink
-  const found = yield* look(held, environment)
+  const parts = yield* environment.conditions
+  const found = yield* look(held, environment, parts)
   const before = blockedBy(view, found)
   const request = yield* makeRequest(view, held, before, withObjection(view, found), state, environment)
   state.abortable = request.free_lanes.length === 0
@@ -283,7 +287,7 @@ const pollOnce = Effect.fnUntraced(function* (
     const ended = failed(before, refused !== null, refused?.retryAfterMs ?? null, linkProblem(error))
     return { ...ended, degraded: withObjection(view, found) }
   }
-  const { blocked, degraded, outcome } = yield* handOver(answer.success, state, environment)
+  const { blocked, degraded, outcome } = yield* handOver(answer.success, state, environment, parts)
   const polled: TurnEnd = {
     kind: "polled",
     blocked,

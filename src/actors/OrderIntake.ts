@@ -178,9 +178,12 @@ const judgeByLedger = Effect.fnUntraced(function* (
   })
 })
 
+/** Accepted orders that may wait on the device; beyond it the server keeps them. All lanes count together. */
+export const laneQueue = 32
+
 /** What became of one envelope. */
 type Taken =
-  | { readonly kind: "accepted" | "refused" | "known" }
+  | { readonly kind: "accepted" | "refused" | "known" | "full" }
   | { readonly kind: "later"; readonly code: BlockedCode }
 
 const refused: Taken = { kind: "refused" }
@@ -209,6 +212,8 @@ const takeAuthentic = Effect.fnUntraced(function* (
     case "accept": {
       const ledger = yield* Ledger
       const clock = yield* DeviceClock
+      // The poll said that no lane is free: a server that does not heed it must not fill the ledger.
+      if ((yield* ledger.unfinished()).length >= laneQueue) return { kind: "full" } satisfies Taken as Taken
       const accepted = yield* ledger.accept(order, envelope, digest, yield* clock.nowMs)
       if (accepted !== "accepted") return yield* reject(accepted, null)
       yield* Effect.logInfo("an order is accepted").pipe(
@@ -252,6 +257,7 @@ export const takeOrders = Effect.fnUntraced(function* (
   let refused = 0
   for (const envelope of envelopes.slice(0, Limits.pollOrders)) {
     const taken: Taken = yield* takeOne(envelope, facts, environment)
+    if (taken.kind === "full") break
     if (taken.kind === "later")
       return { accepted, refused, left: taken.code } satisfies IntakeOutcome as IntakeOutcome
     if (taken.kind === "accepted") accepted++

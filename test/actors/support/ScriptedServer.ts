@@ -65,6 +65,8 @@ export class ScriptedServer {
   readonly unacknowledged = new Set<number>()
   /** Offers go out even if the device says it is blocked or full. */
   rude = false
+  /** Offers go out, in their order, even if no lane is free. */
+  deaf = false
   private wakeUp = Deferred.makeUnsafe<void>()
 
   /** Something changed: polls that are held open look again. */
@@ -107,7 +109,7 @@ export class ScriptedServer {
   }
 
   private ordersFor(request: PollRequest): ReadonlyArray<DsseEnvelope> {
-    if (!this.rude && (request.blocked !== null || request.free_lanes.length === 0)) return []
+    if (!this.rude && !this.deaf && (request.blocked !== null || request.free_lanes.length === 0)) return []
     const settled = new Set(this.receipts.map((receipt) => receipt.order_digest))
     const mark = request.high_water
     return this.offers
