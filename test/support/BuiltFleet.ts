@@ -72,11 +72,12 @@ interface RunOptions {
 export class BuiltFleet {
   readonly folder: string
   readonly port: number
-  readonly server: Program
+  server: Program
   private readonly node: string
   private readonly programs: string
   private readonly started: Array<Program> = []
   private deviceCount = 0
+  private serverName = "server"
 
   private constructor(folder: string, port: number, options: FleetOptions) {
     this.folder = folder
@@ -117,7 +118,13 @@ export class BuiltFleet {
   }
 
   get serverFolder(): string {
-    return join(this.folder, "server")
+    return join(this.folder, this.serverName)
+  }
+
+  /** From now on the server is another one, with an empty state folder on the same port. */
+  moveServer(name: string): void {
+    this.serverName = name
+    this.server = this.program("server", "server", ["--state", this.serverFolder, "--port", `${this.port}`])
   }
 
   get operatorFolder(): string {

@@ -41,7 +41,7 @@ export class Program {
   private child: ChildProcess | undefined
   private readonly name: string
   private readonly command: ReadonlyArray<string>
-  private readonly environment: Readonly<Record<string, string>>
+  private variables: Readonly<Record<string, string>>
 
   constructor(
     name: string,
@@ -51,7 +51,7 @@ export class Program {
   ) {
     this.name = name
     this.command = command
-    this.environment = environment
+    this.variables = environment
     this.logFile = logFile
   }
 
@@ -60,8 +60,13 @@ export class Program {
     if (this.isRunning()) throw new Error(`${this.name} runs already`)
     const log = openSync(this.logFile, "a", 0o600)
     const [file, ...args] = this.command as [string, ...Array<string>]
-    this.child = spawn(file, args, { stdio: ["ignore", log, log], env: this.environment, detached: true })
+    this.child = spawn(file, args, { stdio: ["ignore", log, log], env: this.variables, detached: true })
     closeSync(log)
+  }
+
+  /** Adds to the environment of its next start. */
+  environment(more: Readonly<Record<string, string>>): void {
+    this.variables = { ...this.variables, ...more }
   }
 
   get pid(): number {
