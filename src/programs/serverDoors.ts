@@ -100,13 +100,19 @@ export const controlDoor = (options: {
   readonly stateFolder: string
   readonly inspect: Effect.Effect<SystemInspection>
   readonly actors: Effect.Effect<ServerActors>
+  /** Where the program listens; null before it does. */
+  readonly origin: Effect.Effect<string | null>
 }) =>
   ChildSpec.make({
     key: ControlGatewayKey,
     shutdownMs: 1_000,
     behaviour: controlGateway({
       stateFolder: options.stateFolder,
-      handlers: { inspect: options.inspect, sweep: sweep(options.actors) }
+      handlers: {
+        inspect: options.inspect,
+        sweep: sweep(options.actors),
+        doctor: Effect.map(options.origin, (origin) => ({ origin }))
+      }
     })
   })
 

@@ -11,13 +11,13 @@ import { out } from "./Screen.ts"
  * offered where the commands and flags have nothing to say.
  */
 const deviceNames = `
-_postern_devices()
+_postern__device_names()
 {
   local folder="\${POSTERN_HOME:-\${XDG_CONFIG_HOME:-$HOME/.config}/postern}/devices"
   sed -n 's/^ *"name": "\\([a-z0-9-]*\\)",*$/\\1/p' "$folder"/*.json 2>/dev/null
 }
 
-_postern_and_devices()
+_postern__complete()
 {
   _postern "$@"
   (( \${#COMPREPLY[@]} == 0 )) || return 0
@@ -25,10 +25,10 @@ _postern_and_devices()
   local before=" \${COMP_WORDS[*]:1:COMP_CWORD-1} "
   case "$before" in
     *" -- "*) ;;
-    *" run "*|*" devices "*|*" --device "*) COMPREPLY=( $(compgen -W "$(_postern_devices)" -- "$2") ) ;;
+    *" run "*|*" devices "*|*" --device "*) COMPREPLY=( $(compgen -W "$(_postern__device_names)" -- "$2") ) ;;
   esac
 }
-complete -F _postern_and_devices postern
+complete -F _postern__complete postern
 `
 
 /** The command, for a tree of commands that it is itself a part of. */

@@ -1,5 +1,5 @@
 /** What `postern doctor` looks at on a server's machine. */
-import { Clock, Effect, Result, Schema } from "effect"
+import { Clock, Effect, Option, Result, Schema } from "effect"
 import { checkGroup, requirement } from "../../adapters/doctor/Findings.ts"
 import { machineChecks } from "../../adapters/doctor/MachineChecks.ts"
 import { idOfState, type Patient, rowsOf } from "../../adapters/doctor/Patient.ts"
@@ -50,26 +50,32 @@ const tokens = (patient: Patient): Finding => {
     : is.degraded("there is none yet", "node server.js token create NAME --role admin")
 }
 
-const isAnyHost = (host: string): boolean => host === "0.0.0.0" || host === "::"
+const Word = Schema.Struct({ origin: Schema.NullOr(Schema.String) })
+const decodeWord = Schema.decodeUnknownOption(Word)
 
-/** Where it answers on this very machine. */
-const ownAddress = ({ host, port }: ServerConfig): string => {
-  const near = isAnyHost(host)
-    ? host === "::"
-      ? "[::1]"
-      : "127.0.0.1"
-    : host.includes(":")
-      ? `[${host}]`
-      : host
-  return `http://${near}:${port}`
+/** Where the running server listens, as it says itself; null where none runs, or it does not listen. */
+const originOf = ({ running }: Patient): URL | null => {
+  const word = decodeWord(running?.answer ?? null)
+  const origin = Option.isSome(word) ? word.value.origin : null
+  return origin === null || !URL.canParse(origin) ? null : new URL(origin)
 }
 
-const exposure = ({ addresses, host, port }: ServerConfig): Finding => {
+/** An address of this very machine that leads to where it listens. */
+const nearAddress = (origin: URL): string => {
+  const near = new URL(origin)
+  if (origin.hostname === "0.0.0.0") near.hostname = "127.0.0.1"
+  if (origin.hostname === "[::]") near.hostname = "[::1]"
+  return near.origin
+}
+
+const plannedOrigin = ({ host, port }: ServerConfig): string =>
+  `http://${host.includes(":") ? `[${host}]` : host}:${port}`
+
+const exposure = (origin: string, addresses: ReadonlyArray<string>): Finding => {
   const is = requirement("network.exposure", "a way in for devices, with TLS before it")
-  const isLocal = !isAnyHost(host) && isLoopback(`http://${host.includes(":") ? `[${host}]` : host}:${port}`)
-  if (!isLocal) {
+  if (!isLoopback(origin)) {
     return is.degraded(
-      `it listens on ${host}:${port} itself, without TLS: the network reads orders, receipts and health reports, but no packages or results`,
+      `it listens on ${origin} itself, without TLS: the network reads orders, receipts and health reports, but no packages or results`,
       "set host to 127.0.0.1 and put a proxy with TLS before it (docs/first-device.md)"
     )
   }
@@ -109,10 +115,10 @@ export const serverFindings = (patient: Patient, config: ServerConfig) =>
   Effect.gen(function* () {
     const held = yield* newestRoot(patient)
     const nowMs = yield* Clock.currentTimeMillis
-    const reach =
-      patient.running === null || config.port === 0
-        ? Effect.succeed([])
-        : reachChecks([ownAddress(config)], "systemctl restart postern-server; journalctl -u postern-server")
+    const origin = originOf(patient)
+    const restart = "systemctl restart postern-server; journalctl -u postern-server"
+    const reach = origin === null ? Effect.succeed([]) : reachChecks([nearAddress(origin)], restart)
+    const way = exposure(origin?.origin ?? plannedOrigin(config), config.addresses)
     const absent = "on the operator's machine: postern keys init --server URL"
     const groups = [
       checkGroup("machine", "the machine", machineChecks),
@@ -128,7 +134,7 @@ export const serverFindings = (patient: Patient, config: ServerConfig) =>
       ),
       checkGroup("server", "the server's answer", reach),
       Effect.succeed([
-        exposure(config),
+        way,
         rootFinding(held, nowMs, absent),
         ...rootAddresses(held, idOfState(patient.stateFolder))
       ]),

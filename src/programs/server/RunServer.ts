@@ -90,12 +90,16 @@ const served = (config: ServerConfig) =>
     const actors = Effect.map(running, serverActors)
     const pollSleepMs = config.poll_sleep_ms
     const manager = yield* ServiceManager
+    let bound: string | null = null
     const listening = (origin: string) =>
-      Effect.andThen(Effect.provideService(announce(id, origin), FleetTrust, trust), manager.ready)
+      Effect.suspend(() => {
+        bound = origin
+        return Effect.andThen(Effect.provideService(announce(id, origin), FleetTrust, trust), manager.ready)
+      })
     const system = yield* startServer(
       config,
       (inspect) => [
-        controlDoor({ stateFolder: config.state_folder, inspect, actors }),
+        controlDoor({ stateFolder: config.state_folder, inspect, actors, origin: Effect.sync(() => bound) }),
         httpDoor({
           config,
           startedAtMs,
