@@ -43,6 +43,17 @@ interface State {
   looking: boolean
 }
 
+const freshState = (nowMs: number): State => ({
+  link: { layer: "ok", detail: "", since_at_ms: nowMs, last_outage: null },
+  reached: null,
+  told: "",
+  failures: 0,
+  mendedAfter: -1,
+  found: null,
+  looks: 0,
+  looking: false
+})
+
 /** Whether a finding is of something broken below the server. */
 const isBelow = (layer: LinkFinding["layer"] | null): boolean =>
   layer !== null && layer !== "ok" && layer !== "server_unreachable"
@@ -102,16 +113,7 @@ export const connectivity = (options: ConnectivityOptions) =>
       const clock = yield* DeviceClock
       const port = yield* Connectivity
       const history = context.ref(HistorianKey)
-      const state: State = {
-        link: { layer: "ok", detail: "", since_at_ms: yield* clock.nowMs, last_outage: null },
-        reached: null,
-        told: "",
-        failures: 0,
-        mendedAfter: -1,
-        found: null,
-        looks: 0,
-        looking: false
-      }
+      const state = freshState(yield* clock.nowMs)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
 
       const begin = Effect.suspend(() => {

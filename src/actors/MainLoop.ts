@@ -4,7 +4,7 @@
  */
 import { Cause, Deferred, Effect, Exit } from "effect"
 import { base32Token } from "../crypto/Unguessable.ts"
-import { Behaviour } from "../kernel/index.ts"
+import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import { Entropy } from "../ports/Entropy.ts"
 import type { Condition } from "../schemas/Conditions.ts"
@@ -132,6 +132,21 @@ const account = Effect.fnUntraced(function* (state: State, ended: TurnEnd) {
 const untilNudged = ({ endedAt }: State): Effect.Effect<number> =>
   Effect.map(monotonicMs, (nowAt) => Math.max(endedAt + nudgeMs - nowAt, 0))
 
+/** Whom its turns talk to. */
+const environmentOf = (
+  context: Pick<ActorContext<never>, "ref">,
+  options: MainLoopOptions
+): TurnEnvironment => ({
+  longPollMs: options.longPollMs,
+  diskReserveBytes: options.diskReserveBytes,
+  conditions: gatherConditions(context, options.standing),
+  trust: context.ref(TrustKeeperKey),
+  jailGuard: context.ref(JailGuardKey),
+  notary: context.ref(NotaryKey),
+  outbox: context.ref(OutboxKey),
+  lanes: new Map(options.lanes.map((name) => [name, context.ref(LaneKeys[name])]))
+})
+
 /** The main loop's behaviour. */
 export const mainLoop = (options: MainLoopOptions) =>
   Behaviour.make(MainLoopProtocol, (context) =>
@@ -139,18 +154,9 @@ export const mainLoop = (options: MainLoopOptions) =>
       const entropy = yield* Entropy
       const state = freshState(LifeId.make(yield* base32Token(entropy, lifeBits)))
       const watchdog = context.ref(WatchdogKey)
-      const outbox = context.ref(OutboxKey)
       const connectivity = context.ref(ConnectivityKey)
-      const environment: TurnEnvironment = {
-        longPollMs: options.longPollMs,
-        diskReserveBytes: options.diskReserveBytes,
-        conditions: gatherConditions(context, options.standing),
-        trust: context.ref(TrustKeeperKey),
-        jailGuard: context.ref(JailGuardKey),
-        notary: context.ref(NotaryKey),
-        outbox,
-        lanes: new Map(options.lanes.map((name) => [name, context.ref(LaneKeys[name])]))
-      }
+      const environment = environmentOf(context, options)
+      const { outbox } = environment
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       const beat = (withinMs: number, done = false) =>
         Effect.andThen(

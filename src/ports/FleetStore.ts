@@ -7,17 +7,14 @@ import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { HighWater, Objection } from "../schemas/DeviceApi.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
-import type {
-  Admission,
-  EnrolmentRequest,
-  Preauthorisation,
-  PreauthorisedSubject
-} from "../schemas/Enrolment.ts"
-import type { HealthReport, HealthSample } from "../schemas/Health.ts"
+import type { Admission, EnrolmentRequest } from "../schemas/Enrolment.ts"
+import type { HealthReport } from "../schemas/Health.ts"
 import type { DeviceId, Digest, Incarnation, InvitationId, OrderId } from "../schemas/Ids.ts"
 import type { Role } from "../schemas/ManagementApi.ts"
 import type { Receipt } from "../schemas/Receipt.ts"
 import type { CancelOrder, LaneName, OrderProgress, OrderState, WorkOrder } from "../schemas/WorkOrder.ts"
+import type { EnrolmentMethods } from "./EnrolmentMethods.ts"
+import type { HealthSeries } from "./HealthSeries.ts"
 import type { PruneReason } from "./RetentionStore.ts"
 
 /** The store could not be read or written; nothing was changed. */
@@ -163,23 +160,9 @@ export interface AuditRow {
   readonly subject: string
 }
 
-/** How much of a device's health is kept. */
-export interface HealthRetention {
-  /** Whole reports, the newest. */
-  readonly reports: number
-  /** Figures, and reports at the latest. */
-  readonly days: number
-}
-
-/** Means of figures over steps of equal length, oldest first; steps without a report are left out. */
-export interface HealthSeries {
-  readonly stepMs: number
-  readonly samples: ReadonlyArray<HealthSample>
-}
-
 export class FleetStore extends Context.Service<
   FleetStore,
-  {
+  EnrolmentMethods & {
     /** Envelopes of roots from a version on, rising. */
     readonly roots: (from: number, maximum: number) => Effect.Effect<ReadonlyArray<DsseEnvelope>, StoreError>
     readonly addRoot: (
@@ -189,50 +172,6 @@ export class FleetStore extends Context.Service<
       atMs: number
     ) => Effect.Effect<"added" | "same" | "conflict", StoreError>
 
-    readonly addInvitation: (
-      id: InvitationId,
-      expiresAtMs: number,
-      actor: string,
-      atMs: number
-    ) => Effect.Effect<void, StoreError>
-    /** Whether the invitation exists and has not expired. */
-    readonly invitationValid: (id: InvitationId, nowMs: number) => Effect.Effect<boolean, StoreError>
-
-    /**
-     * A verified enrolment, its invitation proved. `full` when the fleet has its maximum, or too many wait on the same
-     * invitation; too many without one push out the one of them that was silent longest. An accepted device stays accepted.
-     */
-    readonly enrol: (
-      request: EnrolmentRequest,
-      envelope: DsseEnvelope,
-      atMs: number
-    ) => Effect.Effect<DeviceStatus | "full", StoreError>
-    /** A verified pre-authorisation; `used` when a device was let in by one for the subject, `stale` when a newer is there. */
-    readonly preauthorise: (
-      document: Preauthorisation,
-      envelope: DsseEnvelope,
-      actor: string,
-      atMs: number
-    ) => Effect.Effect<"done" | "same" | "used" | "stale", StoreError>
-    /** The one for a subject that was not used and has not expired, as it came. */
-    readonly preauthorisation: (
-      subject: PreauthorisedSubject,
-      nowMs: number
-    ) => Effect.Effect<DsseEnvelope | null, StoreError>
-    /** Accepts a device about which nothing was decided yet, and uses the pre-authorisation up. */
-    readonly admitBeforehand: (
-      admitted: Admission,
-      subject: PreauthorisedSubject,
-      envelope: DsseEnvelope,
-      atMs: number
-    ) => Effect.Effect<"done" | "used" | "name_taken", StoreError>
-    /** A verified admission; `stale` when its sequence is not above the last. A name in use elsewhere is `name_taken`. */
-    readonly admit: (
-      admission: Admission,
-      envelope: DsseEnvelope,
-      actor: string,
-      atMs: number
-    ) => Effect.Effect<"done" | "same" | "stale" | "unknown" | "name_taken", StoreError>
     readonly device: (device: DeviceId) => Effect.Effect<DeviceRow | null, StoreError>
     readonly devices: (filter: DeviceFilter) => Effect.Effect<ReadonlyArray<DeviceRow>, StoreError>
     /** What a poll told (`toldAtMs` by the device's clock); the caller leaves out what only repeats the last minute's. */

@@ -63,16 +63,9 @@ export interface ClientTreeOptions {
 /** A handler is short, and the program has seconds to stop. */
 const shutdownMs = 1_000
 
-/** Builds the tree. `extras` are optional children of the program's own; none of them can hurt the vital part. */
-export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonly []>(
-  options: ClientTreeOptions,
-  extras: Extras = [] as unknown as Extras
-) => {
-  const { config, configurationDigest, settingsDigest, standing } = options
-  const allowance = { grants: config.grants, limits: config.job_limits }
-  const download = { timeoutMs: config.download_timeout_ms, minimumRate: config.download_minimum_rate }
-  const laneOptions = { allowance, download, diskReserveBytes: config.disk_reserve_bytes }
-  const observers = Supervisor.spec({
+/** Those that look on and remember. */
+const observersOf = ({ config, configurationDigest, servers, settingsDigest, standing }: ClientTreeOptions) =>
+  Supervisor.spec({
     id: "observers",
     strategy: "one-for-one",
     optional: true,
@@ -86,7 +79,7 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
       ChildSpec.make({
         key: ConnectivityKey,
         shutdownMs,
-        behaviour: connectivity({ servers: options.servers })
+        behaviour: connectivity({ servers })
       }),
       ChildSpec.make({
         key: HealthLoopKey,
@@ -100,6 +93,17 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
       })
     ]
   })
+
+/** Builds the tree. `extras` are optional children of the program's own; none of them can hurt the vital part. */
+export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonly []>(
+  options: ClientTreeOptions,
+  extras: Extras = [] as unknown as Extras
+) => {
+  const { config, standing } = options
+  const allowance = { grants: config.grants, limits: config.job_limits }
+  const download = { timeoutMs: config.download_timeout_ms, minimumRate: config.download_minimum_rate }
+  const laneOptions = { allowance, download, diskReserveBytes: config.disk_reserve_bytes }
+  const observers = observersOf(options)
   const vital = Supervisor.spec({
     id: "vital",
     strategy: "one-for-one",

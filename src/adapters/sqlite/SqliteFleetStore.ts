@@ -4,7 +4,8 @@
  */
 import { join } from "node:path"
 import { Context, Effect, Layer } from "effect"
-import { FleetStore, type HealthRetention, StoreError } from "../../ports/FleetStore.ts"
+import { FleetStore, StoreError } from "../../ports/FleetStore.ts"
+import type { HealthRetention } from "../../ports/HealthSeries.ts"
 import { RetentionStore } from "../../ports/RetentionStore.ts"
 import { RolloutStore } from "../../ports/RolloutStore.ts"
 import type { DatabaseDefinition, DatabaseHost, DatabaseSync, Methods, SqliteError } from "./Database.ts"

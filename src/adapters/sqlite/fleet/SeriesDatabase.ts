@@ -2,7 +2,7 @@
  * The series database: health reports, and the figures of each device over time. Apart from the registry, so that they
  * never stand in the way of orders. Everything is counted by the time of arrival: a device's own clock may be anything.
  */
-import type { HealthRetention, HealthSeries } from "../../../ports/FleetStore.ts"
+import type { HealthRetention, HealthSeries } from "../../../ports/HealthSeries.ts"
 import {
   type HealthReport,
   type HealthSample,
