@@ -1,5 +1,5 @@
 /** The bundles copied alone, under the oldest Node that we support: the whole way of one job, and no stray word. */
-import { copyFileSync, mkdtempSync, rmSync } from "node:fs"
+import { chmodSync, copyFileSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
@@ -14,6 +14,8 @@ describeWith(["oldest-node", "jail"], "bundles alone under the oldest Node", () 
 
   beforeAll(async () => {
     programs = mkdtempSync(join(tmpdir(), "postern-bundles-"))
+    // A client that is started as root reads its program as another user.
+    chmodSync(programs, 0o755)
     for (const name of ["server.js", "client.js", "cli.js"])
       copyFileSync(join(dist, name), join(programs, name))
     fleet = await BuiltFleet.withServer({ node: runtimePath("oldest-node"), programs })

@@ -110,21 +110,19 @@ class HostedJob implements StartedJob {
   }
 
   async begin(seccomp: Uint8Array): Promise<void> {
-    const { limits } = this.request
+    const refused = (detail: string) => this.giveBack(() => this.listener.refused("start_failed", detail))
     try {
-      this.group = await makeControlGroup(this.setting.controlGroups, limits)
+      this.group = await makeControlGroup(this.setting.controlGroups, this.request.limits)
+      if (this.unwanted) return refused("it was killed before its start")
+      this.chain = new Chain(this.plan(), seccomp, {
+        ready: (viewer) => this.ready(viewer),
+        begun: () => this.begun(),
+        ended: (end) => this.ended(end)
+      })
     } catch (error) {
-      return this.giveBack(() => this.listener.refused("start_failed", String(error)))
+      // Such as a command line that is longer than the system takes.
+      refused(error instanceof Error ? error.message : String(error))
     }
-    if (this.unwanted) {
-      return this.giveBack(() => this.listener.refused("start_failed", "it was killed before its start"))
-    }
-    const chain = new Chain(this.plan(), seccomp, {
-      ready: (viewer) => this.ready(viewer),
-      begun: () => this.begun(),
-      ended: (end) => this.ended(end)
-    })
-    this.chain = chain
   }
 
   private plan(): LaunchPlan {

@@ -122,6 +122,8 @@ class Life {
 
 /** Runs the warden until its client is done; ends this process with the client's exit code. */
 export const runWarden = (options: WardenOptions): void => {
+  // Whoever read the log may be gone; that is no reason to die.
+  process.stderr.on("error", () => undefined)
   const notifier = new Notifier(options.environment, (problem) =>
     log("WARN", `systemd hears nothing of this program: ${problem}`)
   )

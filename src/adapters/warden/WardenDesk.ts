@@ -167,14 +167,18 @@ export class WardenDesk {
       privatePaths: policy.private_paths,
       ...(process.env["POSTERN_CONTROL_GROUP"] === "delegated" ? { delegatedControlGroup: true } : {})
     }
-    void jailSetting(options).then((setting) => {
-      const host = localJobHost(setting)
-      this.host = host
-      const isolation = host.separateUid ? "separate-uid" : "same-uid"
-      this.say({ type: "welcome", isolation, control_groups: host.controlGroups })
-      this.settling = false
-      this.take(Buffer.alloc(0))
-    })
+    void jailSetting(options).then(
+      (setting) => this.welcome(localJobHost(setting)),
+      (error) => this.break(`the machine cannot be looked at: ${String(error)}`)
+    )
+  }
+
+  private welcome(host: JobHost): void {
+    this.host = host
+    const isolation = host.separateUid ? "separate-uid" : "same-uid"
+    this.say({ type: "welcome", isolation, control_groups: host.controlGroups })
+    this.settling = false
+    this.take(Buffer.alloc(0))
   }
 
   private start(asked: Asked<"start">): void {

@@ -459,6 +459,14 @@ describe("a request that cannot be granted", () => {
     })
   )
 
+  live("is refused where the system does not take a command line as long as that", () =>
+    Effect.gen(function* () {
+      const command = ["true", ...Array.from({ length: 255 }, () => "x".repeat(8_192))]
+      const folder = yield* packageFolder
+      expect(yield* refusal({ command, packageFolder: folder })).toBe("start_failed")
+    })
+  )
+
   live("is refused where the package holds more than plain files, as root", () =>
     Effect.gen(function* () {
       if (!asRoot) return
