@@ -9,10 +9,10 @@ describe("a server that offers more than there is room for", () => {
     Effect.gen(function* () {
       const device = yield* deviceUnderTest()
       device.server.deaf = true
-      const last = laneQueue + 9
-      device.server.submit(1, { script: ["sleep:120000", "exit:0"] })
+      const last = laneQueue + 3
+      device.server.submit(1, { script: ["sleep:20000", "exit:0"] })
       for (let n = 2; n <= last; n++) device.server.submit(n, { script: ["exit:0"] })
-      yield* device.pass(60_000)
+      yield* device.pass(10_000)
       const ledger = device.ledger as NonNullable<typeof device.ledger>
       expect(yield* ledger.unfinished()).toHaveLength(laneQueue)
       yield* device.until(() => device.server.receiptOf(orderId(last)) !== undefined, "the last order")

@@ -82,6 +82,8 @@ describeWith(["jail"], "a rollout to a group", () => {
     await fleet.startServer()
     const followed = await fleet.postern(["rollouts", "follow", id], { timeoutMs: 180_000 })
     expect(followed.code, followed.stderr).toBe(0)
+    const listed = await fleet.ask<{ devices: ReadonlyArray<{ groups: unknown }> }>(["devices", "list"])
+    expect(listed.devices.map(({ groups }) => groups)).toEqual(names.map(() => ["cellars"]))
     for (const name of names) expect(followed.stdout).toMatch(new RegExp(`${name} +\\d +succeeded +verified`))
     const { counts, devices: rows } = await show(id)
     expect(counts).toMatchObject({ succeeded: 4, failed: 0, missing: 0, open: 0, waiting: 0 })

@@ -37,8 +37,8 @@ export const groups: Effect.Effect<ReadonlyArray<Group>, HomeError, OperatorHome
 )
 
 /** The names of the groups a device is in. */
-export const groupsOf = (all: ReadonlyArray<Group>, device: DeviceId): ReadonlyArray<Name> =>
-  all.filter(({ devices }) => devices.includes(device)).map(({ name }) => name)
+export const groupsOf = (all: ReadonlyArray<Group>, device: DeviceId | undefined): ReadonlyArray<Name> =>
+  all.flatMap(({ devices, name }) => (device !== undefined && devices.includes(device) ? [name] : []))
 
 const unknown = (message: string) => new UnknownDevice({ message })
 

@@ -6,6 +6,7 @@
 import { Clock, Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { chooseDevice, deviceRecord, deviceRecords } from "../../adapters/operator/DeviceBook.ts"
+import { addToGroup, groups, groupsOf } from "../../adapters/operator/Groups.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import type { DeviceRecord } from "../../adapters/operator/Records.ts"
 import { conditionLine } from "../../schemas/Conditions.ts"
@@ -103,13 +104,18 @@ const list = Command.make(
   Effect.fnUntraced(function* () {
     const nowMs = yield* Clock.currentTimeMillis
     const devices = yield* knownDevices
-    if (yield* Json) yield* outJson({ devices: devices.map(deviceJson) })
+    const all = yield* groups
+    const groupNames = ({ record, view }: KnownDevice) => groupsOf(all, record?.device ?? view?.device)
+    if (yield* Json)
+      yield* outJson({
+        devices: devices.map((device) => ({ ...deviceJson(device), groups: groupNames(device) }))
+      })
     else if (devices.length === 0) yield* out("No devices yet. Invite one: postern invite --name NAME\n")
     else
       yield* out(
         table(
-          deviceTableHeader,
-          devices.map((device) => deviceRow(device, nowMs))
+          [...deviceTableHeader, "GROUPS"],
+          devices.map((device) => [...deviceRow(device, nowMs), groupNames(device).join(", ")])
         )
       )
     yield* raise(devices.flatMap((device) => device.alarms))
@@ -155,6 +161,7 @@ const show = Command.make(
           ["status", view.status],
           ...(code === null ? [] : [["claim code", `${code}, if it is the device you think it is`] as const]),
           ["device book", known.record?.status ?? "not in it"],
+          ["groups", groupsOf(yield* groups, view.device).join(", ") || "none"],
           ["online", view.online ? "yes" : "no"],
           ["seen", view.last_seen_at_ms === null ? "never" : showAge(view.last_seen_at_ms, nowMs)],
           [
@@ -223,13 +230,20 @@ const accept = Command.make(
       Flag.withDescription("The code that the device shows, instead of being asked for it"),
       Flag.optional
     ),
+    group: Flag.String("group").pipe(
+      Flag.withMetavar("GROUP"),
+      Flag.withDescription("Put it into this group; may be given again"),
+      Flag.withSchema(Name),
+      Flag.atMost(16)
+    ),
     formerOperator: formerOperatorFlag,
     yes: yesFlag
   },
-  Effect.fnUntraced(function* ({ device, waiting, ...options }) {
+  Effect.fnUntraced(function* ({ device, group, waiting, ...options }) {
     if (Option.isSome(device) === waiting) return yield* usage("Name the device to accept, or say --waiting")
     const view = Option.isSome(device) ? yield* shownDevice(device.value) : yield* waitingDevice
     const { by, isNewLedger, record } = yield* acceptDevice(view, options)
+    for (const name of group) yield* addToGroup(name, [record.device])
     if (yield* Json)
       return yield* outJson({
         device: record.device,
