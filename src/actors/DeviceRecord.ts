@@ -55,29 +55,52 @@ const newerStatement = Effect.fnUntraced(function* (engine: Engine, row: DeviceR
   return row.statement
 })
 
+/** What only this life has heard of the device, beside the rows. */
+class Hearsay {
+  memory: Memory = { mark: null, rivalMs: null, lives: noLives }
+  private sequence = 0
+
+  /** The row was read. A new decision makes a new start: what was heard of another ledger before it counts no more. */
+  settle(row: DeviceRow | null): void {
+    const at = row?.highWater ?? null
+    const told = row?.toldAtMs ?? null
+    const decided = row?.admitted?.sequence ?? 0
+    const { lives, rivalMs } = this.memory
+    const mark = at === null || told === null ? null : { at, createdMs: told }
+    this.memory =
+      decided === this.sequence ? { rivalMs, lives, mark } : { rivalMs: null, lives: noLives, mark }
+    this.sequence = decided
+  }
+
+  /** A poll of the accepted ledger: by its life one copy of the device is told from another. */
+  hear(told: Heard): void {
+    this.memory = { ...this.memory, lives: livesAfter(this.memory.lives, told) }
+  }
+
+  /** A poll of another ledger than the accepted one. */
+  hearRival(createdMs: number): void {
+    this.memory = { ...this.memory, rivalMs: Math.max(this.memory.rivalMs ?? 0, createdMs) }
+  }
+
+  raise({ createdMs, request: { high_water: at } }: Heard): void {
+    if (at !== null && isHigher(at, this.memory.mark?.at ?? null))
+      this.memory = { ...this.memory, mark: { at, createdMs } }
+  }
+}
+
 export const makeRecord = (device: DeviceId) =>
   Effect.gen(function* () {
     const store = yield* FleetStore
     const engine = yield* CryptoEngine
+    const hearsay = new Hearsay()
     let row: DeviceRow | null | undefined
     let readAtMs = 0
-    let sequence = 0
     let standing: Standing | undefined
-    let memory: Memory = { mark: null, rivalMs: null, lives: noLives }
 
     const load = Effect.tap(store.device(device), (found) =>
       Effect.sync(() => {
         row = found
-        const at = found?.highWater ?? null
-        const told = found?.toldAtMs ?? null
-        const decided = found?.admitted?.sequence ?? 0
-        // A new decision makes a new start: what was heard of another ledger before it counts no more.
-        memory = {
-          rivalMs: decided === sequence ? memory.rivalMs : null,
-          lives: decided === sequence ? memory.lives : noLives,
-          mark: at === null || told === null ? null : { at, createdMs: told }
-        }
-        sequence = decided
+        hearsay.settle(found)
       })
     )
 
@@ -93,7 +116,7 @@ export const makeRecord = (device: DeviceId) =>
           ? Effect.tap(store.standing(device), (found) => Effect.sync(() => (standing = found)))
           : Effect.succeed(standing)
       ),
-      memory: () => memory,
+      memory: () => hearsay.memory,
       forgetRow: () => {
         row = undefined
         standing = undefined
@@ -102,14 +125,8 @@ export const makeRecord = (device: DeviceId) =>
       forgetStanding: () => {
         standing = undefined
       },
-      /** A poll of the accepted ledger was heard: by it one copy of the device is told from another. */
-      heardLife: (told: Heard) => {
-        memory = { ...memory, lives: livesAfter(memory.lives, told) }
-      },
-      /** A poll of another ledger than the accepted one was heard. */
-      heardRival: (createdMs: number) => {
-        memory = { ...memory, rivalMs: Math.max(memory.rivalMs ?? 0, createdMs) }
-      },
+      heardLife: (told: Heard) => hearsay.hear(told),
+      heardRival: (createdMs: number) => hearsay.hearRival(createdMs),
       object: (before: DeviceRow, objection: NonNullable<DeviceRow["objection"]>, atMs: number) =>
         Effect.tap(store.object(device, objection, atMs), () =>
           Effect.sync(() => {
@@ -120,9 +137,7 @@ export const makeRecord = (device: DeviceId) =>
       heard: Effect.fnUntraced(function* (before: DeviceRow, told: Heard, atMs: number) {
         const { createdMs, request } = told
         const { blocked, degraded, high_water: highWater, incarnation, last_receipt: lastReceipt } = request
-        if (highWater !== null && isHigher(highWater, memory.mark?.at ?? null)) {
-          memory = { ...memory, mark: { at: highWater, createdMs } }
-        }
+        hearsay.raise(told)
         if (isRepeat(before, told, atMs)) return
         const rootVersion = request.root_version
         const state = { incarnation, highWater, blocked, degraded, lastReceipt, rootVersion }

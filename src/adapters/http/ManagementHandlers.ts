@@ -10,7 +10,7 @@ import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetStore, type JobRow } from "../../ports/FleetStore.ts"
 import { RetentionStore } from "../../ports/RetentionStore.ts"
 import type { DsseEnvelope } from "../../schemas/Dsse.ts"
-import type { DeviceId, Digest, OrderId } from "../../schemas/Ids.ts"
+import type { DeviceId, Digest, InvitationId, OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { Conflict, ManagementApi, NotFound, Refused } from "../../schemas/ManagementApi.ts"
 import { Gone } from "../../schemas/ManagementErrors.ts"
@@ -43,6 +43,36 @@ const seriesPoints = 96
 
 const atMost = (asked: number, maximum: number): number => Math.min(Math.max(1, asked), maximum)
 
+/** What operators say of devices: the registrar judges it. */
+const decisions = (registrar: ServerActors["registrar"]) => ({
+  invite: Effect.fnUntraced(function* ({
+    payload
+  }: {
+    readonly payload: { readonly id: InvitationId; readonly expires_at_ms: number }
+  }) {
+    const actor = yield* callerName
+    yield* orUnavailable(registrar.ask("Invite", { ...payload, actor }))
+    return { ok: true } as const
+  }),
+  preauthorise: Effect.fnUntraced(function* ({ payload }: { readonly payload: DsseEnvelope }) {
+    const actor = yield* callerName
+    yield* orUnavailable(registrar.ask("Preauthorise", { envelope: payload, actor }))
+    return { ok: true } as const
+  }),
+  admit: Effect.fnUntraced(function* ({
+    params,
+    payload
+  }: {
+    readonly params: { readonly device: DeviceId }
+    readonly payload: DsseEnvelope
+  }) {
+    const actor = yield* callerName
+    const { device } = params
+    yield* orUnavailable(registrar.ask("Admit", { device, envelope: payload, actor }))
+    return { ok: true } as const
+  })
+})
+
 export const DeviceHandlers = (options: ManagementOptions) =>
   HttpApiBuilder.group(ManagementApi, "devices", (handlers) =>
     Effect.gen(function* () {
@@ -54,16 +84,7 @@ export const DeviceHandlers = (options: ManagementOptions) =>
         return row ?? (yield* new NotFound({ message: "no such device has enrolled" }))
       })
       return handlers.handleAll({
-        invite: Effect.fnUntraced(function* ({ payload }) {
-          const actor = yield* callerName
-          yield* orUnavailable(registrar.ask("Invite", { ...payload, actor }))
-          return { ok: true } as const
-        }),
-        preauthorise: Effect.fnUntraced(function* ({ payload }) {
-          const actor = yield* callerName
-          yield* orUnavailable(registrar.ask("Preauthorise", { envelope: payload, actor }))
-          return { ok: true } as const
-        }),
+        ...decisions(registrar),
         list: Effect.fnUntraced(function* ({ query }) {
           const nowMs = yield* Clock.currentTimeMillis
           const heardMs = nowMs - seenWithinMs(options.pollSleepMs)
@@ -86,12 +107,6 @@ export const DeviceHandlers = (options: ManagementOptions) =>
         }),
         show: Effect.fnUntraced(function* ({ params }) {
           return deviceView(yield* find(params.device), yield* Clock.currentTimeMillis, options.pollSleepMs)
-        }),
-        admit: Effect.fnUntraced(function* ({ params, payload }) {
-          const actor = yield* callerName
-          const { device } = params
-          yield* orUnavailable(registrar.ask("Admit", { device, envelope: payload, actor }))
-          return { ok: true } as const
         }),
         sequence: Effect.fnUntraced(function* ({ params }) {
           yield* find(params.device)
