@@ -23,6 +23,10 @@ export const delayList = ({ factor, firstMs, maximumMs }: Delays): ReadonlyArray
 export const jittered = (delayMs: number): Effect.Effect<number> =>
   Effect.map(Random.next, (chance) => Math.round(delayMs * (1 - jitter * chance)))
 
+/** Adds up to a third to a delay that must pass in any case. */
+export const spreadLater = (delayMs: number): Effect.Effect<number> =>
+  Effect.map(Random.next, (chance) => Math.round(delayMs * (1 + jitter * chance)))
+
 /** The delay before attempt `failures + 1`, with jitter; `failures` counts from 1. */
 export const delayAfter = (delays: Delays, failures: number): Effect.Effect<number> => {
   const list = delayList(delays)

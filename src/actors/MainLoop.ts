@@ -23,7 +23,7 @@ import {
   TrustKeeperKey,
   WatchdogKey
 } from "./ClientKeys.ts"
-import { delayAfter, jittered } from "./Delays.ts"
+import { delayAfter, jittered, spreadLater } from "./Delays.ts"
 import { gatherConditions } from "./DeviceConditions.ts"
 import { type TurnEnvironment, type TurnOptions, type TurnState, turn } from "./MainLoopTurn.ts"
 
@@ -95,7 +95,9 @@ const sleepAfter = Effect.fnUntraced(function* (ended: TurnEnd, failures: number
       { firstMs: sleepMinimumMs, factor: 2, maximumMs: sleepMaximumMs },
       failures
     )
-    return Math.min(Math.max(delayMs, ended.sleepMs ?? 0), sleepMaximumMs)
+    // Everybody was told the same time: whoever is put off comes back at a time of its own.
+    const patienceMs = yield* spreadLater(ended.sleepMs ?? 0)
+    return Math.min(Math.max(delayMs, patienceMs), sleepMaximumMs)
   }
   const asked = Math.min(Math.max(ended.sleepMs ?? 0, sleepMinimumMs), sleepMaximumMs)
   return asked > spreadAboveMs ? Math.max(yield* jittered(asked), sleepMinimumMs) : asked

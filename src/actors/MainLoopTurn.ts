@@ -284,7 +284,8 @@ const pollOnce = Effect.fnUntraced(function* (
       yield* Effect.ignore(environment.trust.tell("Refused", { code: refused.code }))
     }
     // A server that refuses was reached; what answers in its place was not it.
-    const ended = failed(before, refused !== null, refused?.retryAfterMs ?? null, linkProblem(error))
+    const patienceMs = error._tag === "ServerUntrusted" ? null : (error.retryAfterMs ?? null)
+    const ended = failed(before, refused !== null, patienceMs, linkProblem(error))
     return { ...ended, degraded: withObjection(view, found) }
   }
   const { blocked, degraded, outcome } = yield* handOver(answer.success, state, environment, parts)

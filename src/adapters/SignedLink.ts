@@ -35,6 +35,7 @@ import {
   decodeAnswer,
   type ExchangeTools,
   plainExchange,
+  retryAfterMs,
   type SignedAnswer,
   signedExchange
 } from "./http/SignedExchange.ts"
@@ -58,11 +59,6 @@ const slowestUploadBytes = 8_000
 /** A signed request for patience is honoured up to this. */
 const longestRetryAfterMs = 3_600_000
 const noBody = new Uint8Array(0)
-
-const retryAfterMs = (header: string | undefined): number | null =>
-  header !== undefined && /^[0-9]{1,6}$/.test(header)
-    ? Math.min(Number(header) * 1000, longestRetryAfterMs)
-    : null
 
 /** Whom to talk to and where; changes as roots come and addresses fail. */
 const makeWay = (bootstrap: ReadonlyArray<string>) => {
@@ -142,7 +138,7 @@ const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"
     return new ServerRefused({
       code: error,
       message,
-      retryAfterMs: retryAfterMs(answer.headers["retry-after"])
+      retryAfterMs: retryAfterMs(answer.headers["retry-after"], longestRetryAfterMs)
     })
   })
 

@@ -22,10 +22,14 @@ import type { HealthReport } from "../schemas/Health.ts"
 import type { Digest, OrderId, ServerId } from "../schemas/Ids.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 
-/** The server was not reached: no route, refused, timed out, cut off. Worth trying again later. */
+/**
+ * The server was not reached: no route, refused, timed out, cut off, or turned away by what stands before it. Worth trying
+ * again later; not before `retryAfterMs`, where whoever answered named a time (unsigned, so bounded).
+ */
 export class ServerUnreachable extends Schema.TaggedError<ServerUnreachable>()("ServerUnreachable", {
   address: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
     return `${this.address} was not reached: ${this.reason}`

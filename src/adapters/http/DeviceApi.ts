@@ -14,6 +14,7 @@ import type { ServerIdentity } from "../../schemas/Enrolment.ts"
 import type { DeviceId, Digest, Nonce, ServerId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { type Statement, statementHeader } from "../../schemas/Statement.ts"
+import { conditional } from "./Conditional.ts"
 import { type Claim, claimOf, makeAuthentication } from "./DeviceAuthentication.ts"
 import { type Answer, type DeviceEndpoints, makeEndpoints, type Proven } from "./DeviceEndpoints.ts"
 import { type DeviceRefusal, refuse, refusing, retryAfterSeconds, statusOf } from "./DeviceRefusal.ts"
@@ -192,7 +193,11 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
       if (route === undefined) return refusalResponse(refuse("not_found", "the device API has no such path"))
       const unsigned = open(route)
       if (unsigned !== undefined)
-        return yield* Effect.catch(unsigned, (refusal) => Effect.succeed(refusalResponse(refusal)))
+        return yield* Effect.match(unsigned, {
+          onFailure: refusalResponse,
+          // The same for everybody, so that mirrors and proxies need not fetch it again.
+          onSuccess: (response) => conditional(request, response)
+        })
       const claim = claimOf(request)
       if (Result.isFailure(claim)) return refusalResponse(claim.failure)
       const result = yield* Effect.result(proceed(request, route, claim.success))

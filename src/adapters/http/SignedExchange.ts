@@ -90,6 +90,13 @@ export const collectBody = (
 /** Statuses that a proxy or an overloaded gateway answers by itself, without our server's word. */
 const gatewayStatuses: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 504])
 
+/** An overloaded port answers without a signature; who else may be speaking can put us off no longer than this. */
+const unsignedPatienceMs = 60_000
+
+/** What a Retry-After header asks for, within a bound; null where it asks for nothing. */
+export const retryAfterMs = (header: string | undefined, maximumMs: number): number | null =>
+  header !== undefined && /^[0-9]{1,6}$/.test(header) ? Math.min(Number(header) * 1000, maximumMs) : null
+
 const envelopeIn = (header: string | undefined): Result.Result<unknown, string> => {
   if (header === undefined) return Result.fail("its answer is not signed")
   const bytes = header.length > statementCharacters ? undefined : decodeBase64(header)
@@ -179,9 +186,11 @@ export const signedExchange = Effect.fnUntraced(function* (
     Effect.mapError(unreachable(origin))
   )
   if (response.headers[statementHeader] === undefined && gatewayStatuses.has(response.status)) {
+    const patienceMs = retryAfterMs(response.headers["retry-after"], unsignedPatienceMs)
     return yield* new ServerUnreachable({
       address: origin,
-      reason: `a gateway answered ${response.status} for it`
+      reason: `a gateway answered ${response.status} for it`,
+      ...(patienceMs === null ? {} : { retryAfterMs: patienceMs })
     })
   }
   const isStreamed = ask.streamed !== null && isSuccess(response.status)
