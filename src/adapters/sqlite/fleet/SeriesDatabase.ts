@@ -108,7 +108,7 @@ const means = seriesFigures.map((name) => `sum(${name}_sum) / nullif(sum(${name}
 const reading = (database: DatabaseSync): SeriesMethods["series"] => {
   // Steps begin at whole multiples, so one more than was asked for may be touched.
   const list = database.prepare(`
-    SELECT begins_at_ms / ? * ? AS at_ms, ${means.join(", ")} FROM figures
+    SELECT begins_at_ms / CAST(? AS INTEGER) * CAST(? AS INTEGER) AS at_ms, ${means.join(", ")} FROM figures
     WHERE device = ? AND step_ms = ? AND begins_at_ms >= ? AND begins_at_ms < ?
     GROUP BY 1 ORDER BY 1 LIMIT ?`)
   return (device, fromMs, untilMs, points) => {
