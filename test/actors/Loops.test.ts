@@ -97,7 +97,7 @@ describe("the main loop", () => {
   it.effect("leaves orders with the server while many wait here, and takes them in order later", () =>
     Effect.gen(function* () {
       const device = yield* deviceUnderTest({ config: { long_poll_ms: 1_000 } })
-      for (let n = 1; n <= 60; n++) device.server.submit(n, { script: ["sleep:1000", "exit:0"] })
+      for (let n = 1; n <= 60; n++) device.server.submit(n, { script: ["sleep:4000", "exit:0"] })
       yield* device.until(
         () => device.server.polls.some((poll) => poll.free_lanes.length === 0),
         "a poll that takes none"
