@@ -44,7 +44,7 @@ const asRoot = process.getuid?.() === 0
 const runsAs = (pid: number, uid: number): boolean => {
   try {
     const line = /^Uid:\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))
-    return line !== null && line.slice(1).every((text) => Number(text) === uid)
+    return line?.slice(1).every((text) => Number(text) === uid) === true
   } catch {
     return false
   }

@@ -461,7 +461,7 @@ describe("a request that cannot be granted", () => {
 
   live("is refused where the system does not take a command line as long as that", () =>
     Effect.gen(function* () {
-      const command = ["true", ...Array.from({ length: 255 }, () => "x".repeat(8_192))]
+      const command = ["true", ...Array.from({ length: 255 }, () => "€".repeat(8_192))]
       const folder = yield* packageFolder
       expect(yield* refusal({ command, packageFolder: folder })).toBe("start_failed")
     })
