@@ -37,8 +37,8 @@ node=$(command -v node) || die "there is no node: install Node 22.19 or newer, h
 node=$(readlink -f "$node")
 "$node" -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 19) ? 0 : 1)' ||
   die "$node is $("$node" --version): install Node 22.19 or newer, https://nodejs.org/en/download"
-case $node in
-  /home/*|/root/*) die "$node lies in a home folder, which services do not see: install Node for the whole machine" ;;
+case $root:$node in
+  :/home/*|:/root/*) die "$node lies in a home folder, which services do not see: install Node for the whole machine" ;;
 esac
 
 install -d -m 0755 "$root/opt/postern" "$root/etc/postern" "$root/etc/systemd/system" "$root/usr/lib/sysusers.d"

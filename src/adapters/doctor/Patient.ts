@@ -84,6 +84,12 @@ export const patientAt = (kind: PatientKind, stateFolder: string): Effect.Effect
 export const ofProcess = ({ running }: Patient, file: string): string | null =>
   running?.pid === null || running === null ? null : readText(`/proc/${running.pid}/${file}`)
 
+/** The same of the process that started it: a client's warden, which systemd talks to. */
+export const ofWarden = (patient: Patient, file: string): string | null => {
+  const parent = /^PPid:\s+(\d+)$/m.exec(ofProcess(patient, "status") ?? "")?.[1]
+  return parent === undefined || parent === "0" ? null : readText(`/proc/${parent}/${file}`)
+}
+
 /**
  * Rows of one of the folder's databases; null where there is no such database. While the program runs, it is read beside
  * it, as SQLite's log allows; else as it lies, since opening it would make files that belong to whoever looks.

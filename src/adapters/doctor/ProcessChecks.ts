@@ -5,7 +5,7 @@
  */
 import type { Finding } from "../../schemas/Finding.ts"
 import { requirement } from "./Findings.ts"
-import { ofProcess, type Patient } from "./Patient.ts"
+import { ofProcess, ofWarden, type Patient } from "./Patient.ts"
 
 /** The unit that starts a program; deploy/ has it. */
 export const unitOf = (kind: Patient["kind"]): string =>
@@ -73,9 +73,9 @@ const serviceManager = (patient: Patient): Finding => {
   const mend = `install deploy/${unit}.service (docs/first-device.md says how)`
   const unitName = /\/([^/\n]+\.service)(?:\/|$)/m.exec(ofProcess(patient, "cgroup") ?? "")?.[1]
   if (unitName === undefined) return is.degraded("it was not started by systemd", mend)
-  const environment = ofProcess(patient, "environ")
-  if (environment === null) return is.ok(`started as ${unitName}`)
-  return environment.split("\0").some((entry) => entry.startsWith("WATCHDOG_USEC="))
+  const environments = [ofProcess(patient, "environ"), ofWarden(patient, "environ")]
+  if (environments.every((text) => text === null)) return is.ok(`started as ${unitName}`)
+  return environments.some((text) => /(^|\0)WATCHDOG_USEC=/.test(text ?? ""))
     ? is.ok(`started as ${unitName}, with a watchdog`)
     : is.degraded(`${unitName} has no watchdog`, mend)
 }

@@ -75,7 +75,7 @@ const enrolment = (patient: Patient) =>
           )
     }
     const code = word === null || word.claim_code === null ? "" : `; claim code ${word.claim_code}`
-    const detail = word === null ? "" : `: ${word.trust_detail}`
+    const detail = word === null || word.trust_detail === "" ? "" : `: ${word.trust_detail}`
     return is.degraded(`${phase.replace("_", " ")}${detail}${code}`, enrolmentMend[phase] ?? "")
   })
 
