@@ -133,6 +133,27 @@ const viaTemporary = (path: string, bytes: Uint8Array, place: (temporary: string
 export const createPrivateFile = (path: string, bytes: Uint8Array): void =>
   viaTemporary(path, bytes, (temporary) => linkSync(temporary, path))
 
+/**
+ * Creates a file to be carried away, perhaps on a stick whose file system knows neither links nor modes; 0600 where it
+ * does. Never replaces one (Node's `EEXIST`), and leaves none that is not whole.
+ */
+export const createCarriedFile = (path: string, bytes: Uint8Array): void => {
+  const handle = openSync(
+    path,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600
+  )
+  try {
+    writeAll(handle, bytes)
+    fsyncSync(handle)
+  } catch (error) {
+    rmSync(path, { force: true })
+    throw error
+  } finally {
+    closeSync(handle)
+  }
+}
+
 /** Writes a 0600 file with this content in the place of whatever stood there. */
 export const replacePrivateFile = (path: string, bytes: Uint8Array): void =>
   viaTemporary(path, bytes, (temporary) => renameSync(temporary, path))

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { readFileSync, writeFileSync } from "node:fs"
+import { readFileSync, renameSync, writeFileSync } from "node:fs"
 import { Effect, Result, Schema } from "effect"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import { errorText } from "../files/AtomicFile.ts"
@@ -54,8 +54,10 @@ export const writeDraft = (
   draft: RootDraft,
   replace: boolean
 ): Effect.Effect<void, DraftFileError> =>
-  attempt(path, () =>
-    writeFileSync(path, `${JSON.stringify(Schema.encodeSync(RootDraft)(draft), null, 2)}\n`, {
-      flag: replace ? "w" : "wx"
-    })
-  )
+  attempt(path, () => {
+    const text = `${JSON.stringify(Schema.encodeSync(RootDraft)(draft), null, 2)}\n`
+    if (!replace) return writeFileSync(path, text, { flag: "wx" })
+    // Signatures that others gave must not be lost in the middle of writing.
+    writeFileSync(`${path}.new`, text)
+    renameSync(`${path}.new`, path)
+  })

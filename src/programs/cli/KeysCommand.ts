@@ -6,7 +6,7 @@
 import { resolve } from "node:path"
 import { Clock, Effect, Option, type Redacted, Result } from "effect"
 import { Command, Flag } from "effect/cli"
-import { createPrivateFile, errorText } from "../../adapters/files/AtomicFile.ts"
+import { createCarriedFile, errorText } from "../../adapters/files/AtomicFile.ts"
 import { fetchServerIdentity, ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome, writeJson } from "../../adapters/operator/OperatorHome.ts"
 import {
@@ -137,7 +137,7 @@ const comparedIdentity = (flags: {
 
 const writeRecoveryKey = (path: string, bytes: Uint8Array) =>
   Effect.try({
-    try: () => createPrivateFile(path, bytes),
+    try: () => createCarriedFile(path, bytes),
     catch: (error) =>
       failure(`Could not write the recovery key to ${path}: ${errorText(error)}. Nothing was made`)
   })

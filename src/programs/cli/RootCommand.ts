@@ -6,7 +6,7 @@
  */
 import { Clock, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import { createPrivateFile, errorText } from "../../adapters/files/AtomicFile.ts"
+import { createCarriedFile, errorText } from "../../adapters/files/AtomicFile.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome } from "../../adapters/operator/OperatorHome.ts"
 import { cardOf, keyFileBytes, makeKeys } from "../../adapters/operator/OperatorKeys.ts"
@@ -258,7 +258,7 @@ const newKey = Command.make(
     const keys = yield* makeKeys("recovery", label, yield* Clock.currentTimeMillis)
     const bytes = yield* keyFileBytes(keys.stored, secret)
     yield* Effect.try({
-      try: () => createPrivateFile(path, bytes),
+      try: () => createCarriedFile(path, bytes),
       catch: (error) => failure(`Could not write the key to ${path}: ${errorText(error)}`)
     })
     const card = yield* cardOf(keys)
