@@ -121,6 +121,21 @@ describe("the signed link", () => {
     })
   )
 
+  it.effect("passes on for how long an overloaded port asks for patience, within a bound", () =>
+    Effect.gen(function* () {
+      const told = Effect.fnUntraced(function* (header: string | undefined) {
+        const headers: Record<string, string> = header === undefined ? {} : { "retry-after": header }
+        const { link } = yield* answering(() => ({ status: 503, headers, body: new Uint8Array(0) }))
+        const error = yield* Effect.flip(link.progress(report))
+        return error._tag === "ServerUnreachable" ? error.retryAfterMs : error._tag
+      })
+      assert.strictEqual(yield* told("7"), 7_000)
+      assert.strictEqual(yield* told("86400"), 60_000)
+      assert.isUndefined(yield* told(undefined))
+      assert.isUndefined(yield* told("tomorrow"))
+    })
+  )
+
   it.effect("puts a wrong clock right by the signed time, once, and keeps to it", () =>
     Effect.gen(function* () {
       for (const nowMs of [1_000_000, 9_000_000_000]) {

@@ -283,3 +283,31 @@ describe("unsigned questions", () => {
     })
   )
 })
+
+describe("what everybody asks", () => {
+  it.effect("has a tag, and is 304 for who has it already, until there is another root", () =>
+    Effect.gen(function* () {
+      const fleet = yield* rootedFleet
+      const ask = (path: string, query: string, tag: string) =>
+        exchange(fleet.device, {
+          method: "GET",
+          authority: "127.0.0.1:8470",
+          path: `/api/device/v1${path}`,
+          query,
+          headers: { "if-none-match": tag },
+          body: new Uint8Array(0)
+        })
+      for (const [path, query] of [
+        ["/roots", "?from=1"],
+        ["/identity", ""]
+      ] as const) {
+        const first = yield* ask(path, query, "")
+        const tag = first.headers["etag"] ?? "none"
+        assert.strictEqual(first.status, 200)
+        const again = yield* ask(path, query, tag)
+        assert.deepStrictEqual([again.status, again.octets.length], [304, 0])
+      }
+      assert.strictEqual((yield* ask("/roots", "?from=2", '"other"')).status, 200)
+    })
+  )
+})
