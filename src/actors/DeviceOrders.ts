@@ -76,7 +76,8 @@ export const makeOrders = (device: DeviceId) =>
         const planned = yield* rollouts.plannedOrder(order.id)
         const unplanned = planned && planFlaw(order, planned)
         if (unplanned !== null) return yield* new Refused({ message: unplanned })
-        if (planned?.ended === true) {
+        const isNew = (yield* store.job(order.id))?.digest !== digest
+        if (isNew && planned?.ended === true) {
           return yield* new Conflict({
             code: "rollout_ended",
             message: `the rollout ${planned.plan.id} has ended`

@@ -15,7 +15,7 @@ import { RolloutProtocol } from "../schemas/protocols/Rollout.ts"
 import { isEnded, type RolloutControl, type RolloutId } from "../schemas/Rollout.ts"
 import { nextStep, outcomeOf, type RolloutStep } from "../schemas/RolloutJudgement.ts"
 import { makeAlarm } from "./Alarm.ts"
-import { refusalOf } from "./OperatorWord.ts"
+import { refusalOf, requireGoodRoot } from "./OperatorWord.ts"
 import { DeviceKey } from "./ServerKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
 
@@ -93,9 +93,11 @@ const makeControl = (id: RolloutId) =>
       const opened = verifyRolloutControl(engine, root.root, envelope)
       if (Result.isFailure(opened)) return yield* refusalOf(opened.failure, envelope, root)
       const control = opened.success.document
-      return control.rollout === id
-        ? control
-        : yield* new Refused({ message: `the document is for ${control.rollout}` })
+      if (control.rollout !== id)
+        return yield* new Refused({ message: `the document is for ${control.rollout}` })
+      // Stopping is always allowed to those who may order; what begins work takes a root that is still good.
+      if (control.action === "resume") yield* requireGoodRoot(root)
+      return control
     })
     /** Whom a resume goes on without. */
     const excusedBy = Effect.fnUntraced(function* (control: RolloutControl, nowMs: number) {

@@ -231,6 +231,15 @@ describe("a rollout", () => {
       )
       const late = yield* world.steer(plan.id, "resume", 2, 0)
       assert.deepInclude(late.json, { code: "rollout_ended" })
+      const { order } = plan.phases[1]?.devices[0] ?? assert.fail("there is no second phase")
+      const there = yield* world.fleet().store.job(order)
+      assert.strictEqual(
+        (yield* world.post("/jobs", there?.envelope)).status,
+        200,
+        "sent again, it is the same"
+      )
+      const other = yield* world.submitOrder({ id: order, device: third.id, counter: 900_000 })
+      assert.deepInclude(other.json, { code: "rollout_ended" })
     })
   )
 
