@@ -5,15 +5,15 @@ import type { Aim, Peer, Result } from "./measure.ts"
 export const isMet = (ratio: number, aim: Aim): boolean =>
   "atLeast" in aim ? ratio >= aim.atLeast : ratio <= aim.atMost
 
-/** A peer's aim in words. */
-export const aimText = (aim: Aim): string =>
-  "atLeast" in aim ? `at least ${aim.atLeast}` : `at most ${aim.atMost}`
-
 /** Three digits for small figures, whole numbers for large ones. */
 const figure = (value: number): string =>
   Math.abs(value) < 1000
     ? value.toLocaleString("en", { maximumSignificantDigits: 3 })
     : Math.round(value).toLocaleString("en")
+
+/** A peer's aim in words. */
+export const aimText = (aim: Aim): string =>
+  "atLeast" in aim ? `at least ${figure(aim.atLeast)}` : `at most ${figure(aim.atMost)}`
 
 type Row = readonly [name: string, value: string, unit: string, note: string]
 

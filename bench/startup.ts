@@ -1,10 +1,13 @@
 /**
- * Start and size of the built programs beside bare Node: how long `--version` takes, and how much memory a device (its
- * warden and its client) and a server hold that have nothing to do. Memory is what the system counts as resident, with the database's thread.
+ * Start and size of the built programs beside bare Node: how long `--version` takes, how long a device's client takes from
+ * its start to its work (warden, client, checks, database, all actors), and how much memory a device (its warden and its
+ * client) and a server hold that have nothing to do. Memory is what the system counts as resident, with the database's
+ * thread.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
-import { readFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { withFleet } from "./fleet.ts"
 import { type Bench, compare, median, takeTurns } from "./measure.ts"
@@ -17,6 +20,46 @@ const ended = async (...args: ReadonlyArray<string>): Promise<void> => {
 }
 
 const version = (program: string) => () => ended(join(dist, `${program}.js`), "--version")
+
+/** How long a client takes from its start until it says that it runs, in a folder of its own and without a server. */
+const timeToWork = async (folder: string): Promise<number> => {
+  const config = join(folder, "client.toml")
+  writeFileSync(config, 'server = "http://127.0.0.1:9"\n')
+  const before = performance.now()
+  const child = spawn(
+    process.execPath,
+    [join(dist, "client.js"), "--config", config, "--state", join(folder, "state")],
+    { env: { PATH: process.env["PATH"] ?? "", HOME: folder }, stdio: ["ignore", "ignore", "pipe"] }
+  )
+  const ended = once(child, "exit")
+  let said = ""
+  await new Promise<void>((resolve, reject) => {
+    child.stderr.setEncoding("utf8").on("data", (text) => {
+      said += text
+      if (said.includes(" runs as ")) resolve()
+    })
+    child.once("exit", () => reject(new Error(`the client ended:\n${said}`)))
+  })
+  const ms = performance.now() - before
+  child.kill("SIGTERM")
+  await ended
+  return ms
+}
+
+/** The median of some starts, after the first. */
+const medianTimeToWork = async (rounds: number): Promise<number> => {
+  const folder = mkdtempSync(join(tmpdir(), "postern-bench-start-"))
+  try {
+    const times: Array<number> = []
+    for (let round = -1; round < rounds; round++) {
+      const ms = await timeToWork(folder)
+      if (round >= 0) times.push(ms)
+    }
+    return median(times)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
 
 /** Resident memory of a process in MiB. */
 const residentMiB = (pid: number): number => {
@@ -78,6 +121,7 @@ export const run: Bench = async ({ short }) => {
     },
     { warmUp: 2, rounds: short ? 10 : 40 }
   )
+  const toWork = await medianTimeToWork(short ? 5 : 15)
   const memory = await idleMemory(short)
   const time = (name: string, atMost?: number) =>
     compare(
@@ -97,6 +141,11 @@ export const run: Bench = async ({ short }) => {
     )
   return [
     time("client", 2.5),
+    compare(
+      { name: "client, from its start to its work", unit: "ms", better: "lower" },
+      { client: toWork, "node -e 0": times["node -e 0"] as number },
+      "client"
+    ),
     time("server"),
     time("postern"),
     resident("warden", 8),

@@ -140,8 +140,8 @@ export const run: Bench = async ({ short }) => {
   if (absent.length > 0) return { skipped: `there is no ${absent.join(" and no ")}` }
   const folder = mkdtempSync(join(tmpdir(), "postern-bench-pipeline-"))
   try {
-    const sizeMiB = short ? 64 : fullMiB
-    const { built, opened } = await measure(folder, sizeMiB, short ? 2 : 1)
+    const sizeMiB = short ? 48 : fullMiB
+    const { built, opened } = await measure(folder, sizeMiB, 1)
     return [
       ...resultsOf("build", sizeMiB, built, `tar | zstd -${packageLevel} | age`),
       ...resultsOf("open", sizeMiB, opened, "age -d | zstd -d | tar -x")

@@ -19,9 +19,9 @@ const waitMs = 60_000
 const together = 32
 const sizes = [100, 1_000, 10_000]
 /** How long the idle are watched. */
-const watchSeconds = 3
+const watchSeconds = 2
 /** Polls before the first measurement, so that what every program grows by when it begins to work is there. */
-const warmUpPolls = 1_500
+const warmUpPolls = 1_000
 
 interface Connected {
   readonly device: SimulatedDevice
