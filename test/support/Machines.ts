@@ -1,7 +1,6 @@
 /**
  * Two machines that are none: each a set of namespaces with its own processes, network, name, /etc and /var/lib, joined by
- * one cable. Needs root. A machine's first process ends when its test does, however that ends, and the kernel ends all
- * others of the machine with it.
+ * one cable. Needs root. A machine ends when its test does, however that ends.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs"
@@ -20,9 +19,13 @@ mkdir "$2/etc"
 cp -a /etc/. "$2/etc"
 mount --bind "$2/etc" /etc
 ip link set lo up
-echo ready
-exec cat
 `
+
+/** Ends the machine when nobody holds its input open any more: the kernel then ends all of its processes. */
+const guard = 'unshare "$@" </dev/null & echo "first $!"; cat >/dev/null; kill -9 $!; wait'
+
+/** What the first process becomes when the machine is as it should be. */
+const idle = "echo ready\nexec sleep infinity\n"
 
 const require0 = (what: string, ended: { readonly status: number | null; readonly stderr: string }): void => {
   if (ended.status !== 0) throw new Error(`${what}: ${ended.stderr}`)
@@ -35,7 +38,7 @@ export class Machine {
   private readonly first: ChildProcess
   private pid = 0
 
-  private constructor(name: string) {
+  private constructor(name: string, becomes: string) {
     this.folder = mkdtempSync(join(tmpdir(), "postern-machine-"))
     this.home = join(this.folder, "home")
     // The client, which is not root for long, must be able to read its own program.
@@ -52,15 +55,16 @@ export class Machine {
       "--uts",
       "--ipc"
     ]
-    this.first = spawn("unshare", [...namespaces, "sh", "-c", beginning, "sh", name, this.folder], {
+    const script = ["sh", "-c", `${beginning}${becomes}`, "sh", name, this.folder]
+    this.first = spawn("sh", ["-c", guard, "sh", ...namespaces, ...script], {
       env: { PATH: tools },
       stdio: ["pipe", "pipe", "inherit"]
     })
   }
 
-  /** A machine that is up. */
-  static async start(name: string): Promise<Machine> {
-    const machine = new Machine(name)
+  /** A machine that is up. `becomes` is what its first process does, after it has said `ready`. */
+  static async start(name: string, becomes = idle): Promise<Machine> {
+    const machine = new Machine(name, becomes)
     try {
       let said = ""
       machine.first.stdout?.on("data", (text: Buffer) => {
@@ -68,9 +72,9 @@ export class Machine {
       })
       await waitUntil(`the machine ${name}`, () => {
         if (machine.first.exitCode !== null) throw new Error(`the machine ${name} did not start`)
-        return said.includes("ready")
+        return /^ready$/m.test(said)
       })
-      const outer = machine.first.pid
+      const outer = /^first (\d+)$/m.exec(said)?.[1]
       machine.pid = Number(readFileSync(`/proc/${outer}/task/${outer}/children`, "utf8").trim())
       return machine
     } catch (error) {
@@ -138,7 +142,7 @@ export class Machine {
       if (this.first.exitCode !== null || this.first.signalCode !== null) resolve()
       else this.first.once("exit", () => resolve())
     })
-    this.first.kill("SIGKILL")
+    this.first.stdin?.end()
     await gone
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })
   }
