@@ -2,11 +2,17 @@
  * A program with the real warden and a client of a few lines, which does what its argument says. As a client it says
  * everything over the real pipe, with the real frames.
  */
-import { appendFileSync } from "node:fs"
+import { appendFileSync, openSync } from "node:fs"
 import { Socket } from "node:net"
-import { encodeFrame } from "../../../src/adapters/warden/Frames.ts"
-import { type ToWarden, wardenDescriptor, wardenVariable } from "../../../src/adapters/warden/Messages.ts"
+import { encodeFrame, FrameLimits, FrameReader } from "../../../src/adapters/warden/Frames.ts"
+import {
+  decodeToClient,
+  type ToWarden,
+  wardenDescriptor,
+  wardenVariable
+} from "../../../src/adapters/warden/Messages.ts"
 import { runWarden } from "../../../src/adapters/warden/Warden.ts"
+import { defaultJobLimits } from "../../../src/schemas/Manifest.ts"
 
 const [node, file, mode = "", lives = ""] = process.argv as [string, string, ...Array<string>]
 const asRoot = process.getuid?.() === 0
@@ -20,6 +26,47 @@ const policy = {
   private_paths: ["/var/lib/postern"],
   hung_after_ms: 1_500,
   respawn: mode !== "once"
+}
+
+/** A request to start something harmless, with what is told of it. */
+const start = (
+  folder: number | null,
+  grants: { readonly devices: ReadonlyArray<string>; readonly read_only: ReadonlyArray<string> } = {
+    devices: [],
+    read_only: []
+  }
+) => ({
+  command: ["true"],
+  environment: {},
+  package: folder,
+  limits: defaultJobLimits,
+  grants
+})
+
+/** Asks for all, prints the answers and goes. As root it gives that up first, but in the mode `root`. */
+const askAll = (
+  pipe: Socket,
+  say: (message: ToWarden) => void,
+  starts: ReadonlyArray<ReturnType<typeof start>>
+): void => {
+  const reader = new FrameReader(FrameLimits.toClient)
+  let left = starts.length
+  pipe.on("data", (bytes: Buffer) => {
+    for (const value of reader.take(bytes)) {
+      const answer = decodeToClient(value, "an answer")
+      process.stdout.write(`${JSON.stringify(answer)}\n`)
+      if (answer.type === "welcome") {
+        if (asRoot && mode !== "root") {
+          process.setgroups?.([63_999])
+          process.setgid?.(63_999)
+          process.setuid?.(63_999)
+        }
+        for (const [index, one] of starts.entries()) say({ type: "start", run: index + 1, ...one })
+      }
+      if (answer.type === "refused" || answer.type === "ended") left -= 1
+    }
+    if (left === 0) process.exit(0)
+  })
 }
 
 const client = () => {
@@ -46,23 +93,17 @@ const client = () => {
       say({ type: "hello", policy })
       return
     case "root":
-      // Still root: no job is started for it. The answer is written down, and the client goes.
-      say({
-        type: "start",
-        run: 1,
-        command: ["true"],
-        environment: {},
-        package: null,
-        limits: JSON.parse(process.env["LIMITS"] ?? "{}"),
-        grants: { devices: [], read_only: [] }
-      })
-      pipe.on("data", (bytes: Buffer) => {
-        const text = bytes.toString("latin1")
-        if (!text.includes("refused")) return
-        process.stdout.write(`${text}\n`)
-        process.exit(0)
-      })
-      return
+      // Still root: no job is started for it.
+      return askAll(pipe, say, [start(null)])
+    case "hostile":
+      return askAll(pipe, say, [
+        start(null, { devices: [], read_only: ["/etc"] }),
+        start(null, { devices: [], read_only: ["/srv"] }),
+        start(null, { devices: ["camera"], read_only: [] }),
+        start(999),
+        start(openSync("/etc/passwd", "r")),
+        start(wardenDescriptor)
+      ])
     case "once":
       setTimeout(() => process.exit(1), 300)
       return

@@ -4,7 +4,6 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
-import { defaultJobLimits } from "../../../src/schemas/Manifest.ts"
 import { waitUntil } from "../../support/Program.ts"
 import { describeWith } from "../../support/requires.ts"
 
@@ -120,9 +119,31 @@ describe("the warden", () => {
   })
 })
 
+describe("a client that asks for more than it may", () => {
+  it("is refused each time, and gets nothing started", async () => {
+    const warden = start("hostile")
+    expect(await warden.ended()).toBe(0)
+    const answers = warden.said.out
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+      .filter(({ type }) => type !== "welcome")
+      .sort((one, other) => one.run - other.run)
+    expect(answers.map(({ reason, type }) => `${type} ${reason}`)).toEqual([
+      "refused grant_refused",
+      "refused grant_refused",
+      "refused grant_refused",
+      "refused bad_request",
+      "refused bad_request",
+      "refused bad_request"
+    ])
+    expect(answers.map(({ detail }) => detail).join("\n")).toMatch(/does not list it[\s\S]*none of that name/)
+  })
+})
+
 describeWith(["root"], "a warden that is root", () => {
   it("starts no job for a client that is root still", async () => {
-    const warden = start("root", { LIMITS: JSON.stringify(defaultJobLimits) })
+    const warden = start("root")
     expect(await warden.ended()).toBe(0)
     expect(warden.said.out).toMatch(/still has root's rights/)
   })
