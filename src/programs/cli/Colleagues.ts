@@ -24,6 +24,7 @@ import type { Admission } from "../../schemas/Enrolment.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
 import type { TrustRoot } from "../../schemas/TrustRoot.ts"
 import { raise } from "./Alarms.ts"
+import { allDevices } from "./Lists.ts"
 import { say } from "./Screen.ts"
 import { visible } from "./Text.ts"
 
@@ -170,7 +171,7 @@ export const deviceToWork = (text: string) =>
       yield* raise((yield* takeDecisions([view])).get(device) ?? [])
       return yield* acceptedDevice(device)
     }
-    const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
+    const devices = yield* allDevices()
     const meant = yield* Effect.result(chooseDevice(text, devices))
     if (Result.isSuccess(meant)) {
       const { device } = meant.success

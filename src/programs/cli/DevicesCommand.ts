@@ -21,6 +21,7 @@ import { yesFlag } from "./Flags.ts"
 import { formerOperatorFlag } from "./FormerOperators.ts"
 import { groupCommand } from "./GroupsCommand.ts"
 import { healthLines, seriesLines } from "./HealthViews.ts"
+import { allDevices } from "./Lists.ts"
 import { preauthorise } from "./PreauthoriseCommand.ts"
 import { out, outJson } from "./Screen.ts"
 import { Json, withServer } from "./Settings.ts"
@@ -41,8 +42,7 @@ export const deviceArgument = Argument.String("device").pipe(
 
 /** Every device that server or device book know. */
 export const knownDevices = Effect.gen(function* () {
-  const client = yield* ManagementClient
-  const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
+  const devices = yield* allDevices()
   const words = yield* takeDecisions(devices)
   const records = yield* deviceRecords
   const missing = records.filter((record) => !devices.some((view) => view.device === record.device))
@@ -86,8 +86,7 @@ const join = (
 /** The device that a text means, among those the server knows. */
 export const shownDevice = (text: string) =>
   Effect.gen(function* () {
-    const client = yield* ManagementClient
-    const { devices } = yield* client.call("list the devices", (api) => api.devices.list({ query: {} }))
+    const devices = yield* allDevices()
     yield* takeDecisions(devices)
     const records = yield* deviceRecords
     const named = devices.map((view) => ({

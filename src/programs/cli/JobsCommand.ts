@@ -17,6 +17,7 @@ import { failure, silentExit, usage } from "./Failure.ts"
 import { currentJob, type Followed, followJob, readOutput } from "./Following.ts"
 import { jsonOutput, plainOutput } from "./JobOutput.ts"
 import { endingText, jobJson, jobLines, jobRow, jobTableHeader } from "./JobViews.ts"
+import { allJobs } from "./Lists.ts"
 import { fetchResults } from "./Results.ts"
 import { green, out, outJson, say } from "./Screen.ts"
 import { Json, requireRoot, withServer } from "./Settings.ts"
@@ -36,8 +37,7 @@ const shownJob = (text: string) =>
   Effect.gen(function* () {
     if (isOrderId(text)) return yield* currentJob(text)
     if (!/^[0-9a-f-]{6,35}$/.test(text)) return yield* usage(`${text} is no job's id, nor the end of one`)
-    const client = yield* ManagementClient
-    const { jobs } = yield* client.call("list the jobs", (api) => api.jobs.list({ query: {} }))
+    const jobs = yield* allJobs({})
     const meant = jobs.filter((job) => job.id.endsWith(text))
     if (meant.length === 1) return meant[0] as JobView
     return yield* failure(
@@ -69,7 +69,7 @@ const list = Command.make(
       ...(chosen === undefined ? {} : { device: chosen.device }),
       ...(open ? { open: "true" as const } : {})
     }
-    const { jobs } = yield* client.call("list the jobs", (api) => api.jobs.list({ query }))
+    const { jobs, next } = yield* client.call("list the jobs", (api) => api.jobs.list({ query }))
     const judged = yield* Effect.forEach(jobs, judgeJob)
     const devices = [
       ...new Set(judged.flatMap(({ record }) => (record === undefined ? [] : [record.device])))
@@ -85,6 +85,8 @@ const list = Command.make(
           judged.map((job) => jobRow(job, nowMs))
         )
       )
+    if (next !== null)
+      yield* say(`These are the newest ${jobs.length}; narrow the list with --device or --open.`)
     yield* raise(alarms)
   }, withServer)
 ).pipe(

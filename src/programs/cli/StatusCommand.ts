@@ -18,6 +18,7 @@ import { expiryWarning } from "../../schemas/RootExpiry.ts"
 import { raise } from "./Alarms.ts"
 import { knownDevices } from "./DevicesCommand.ts"
 import { failure } from "./Failure.ts"
+import { allJobs } from "./Lists.ts"
 import { laggards, laggardText } from "./RootViews.ts"
 import { out, outJson, say } from "./Screen.ts"
 import { chosenServer, Json, keepAbreast, withClientOf, withHome } from "./Settings.ts"
@@ -124,9 +125,7 @@ export const statusCommand = Command.make(
         const trusted = yield* trustedRoot
         const status = yield* client.call("ask for the server's status", (api) => api.server.status())
         const devices = trusted === undefined ? [] : yield* knownDevices
-        const { jobs } = yield* client.call("list the open jobs", (api) =>
-          api.jobs.list({ query: { open: "true" } })
-        )
+        const jobs = yield* allJobs({ open: "true" })
         const judged = trusted === undefined ? [] : yield* Effect.forEach(jobs, judgeJob)
         const accepted = devices.flatMap(({ record, view }) =>
           record?.status === "accepted" && view !== undefined ? [record.device] : []
