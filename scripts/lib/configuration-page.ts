@@ -15,7 +15,7 @@ Both programs work without any configuration. Each setting has one name everywhe
 |---|---|
 | flag | the few that have one; \`--help\` lists them |
 | environment | \`POSTERN_\` and the key in capitals, with \`_\` between a table and its key: \`POSTERN_JOB_LIMITS_TIMEOUT_MS\` |
-| file | TOML, named by \`--config FILE\` or \`$POSTERN_CONFIG\` |
+| file | TOML, named by \`--config FILE\` or \`$POSTERN_CONFIG\`; the client makes one where there is none, see [health.md](health.md) |
 
 A flag counts before the environment, the environment before the file, the file before the default. Texts stand in the
 environment as they are, everything else as in TOML (\`POSTERN_ADDRESSES='["https://postern.example"]'\`); an empty variable
