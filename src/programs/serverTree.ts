@@ -9,7 +9,8 @@
  *     ├─ vital                    one-for-one: gives up after too many crashes, and the program is respawned
  *     │  ├─ registrar             roots, invitations, enrolments, admissions
  *     │  ├─ job-watch             wakes those who wait for a job
- *     │  ├─ devices               one actor per device, put to sleep when idle
+ *     │  └─ devices               one actor per device, put to sleep when idle
+ *     ├─ campaigns                optional: without it nothing more is released, and all else goes on
  *     │  ├─ rollouts              one actor per open rollout: releases its phases
  *     │  └─ rollout-keeper        takes plans in, wakes the rollouts
  *     └─ gateways                 last up, first down
@@ -45,6 +46,29 @@ const shutdownMs = 1_000
 
 /** Longer than any poll is held. */
 const passivateAfterMs = 5 * 60_000
+
+const campaigns = () =>
+  Supervisor.spec({
+    id: "campaigns",
+    strategy: "one-for-one",
+    optional: true,
+    children: [
+      Supervisor.dynamic({
+        key: RolloutKey,
+        // Some that have just ended, and ids that never were.
+        maximum: 4 * Limits.openRollouts,
+        child: (id) =>
+          ChildSpec.make({
+            id,
+            shutdownMs,
+            restart: "transient",
+            mailbox: { capacity: 64 },
+            behaviour: rollout(id as RolloutId)
+          })
+      }),
+      ChildSpec.make({ key: RolloutsKey, shutdownMs, behaviour: rollouts })
+    ]
+  })
 
 /** Builds the tree from the configuration; its ports come from the context. Nothing here is shared between two trees. */
 export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
@@ -84,23 +108,13 @@ export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
             mailbox: { capacity: 64 },
             behaviour: device(id as DeviceId, { pollSleepMs: config.poll_sleep_ms })
           })
-      }),
-      Supervisor.dynamic({
-        key: RolloutKey,
-        // Some that have just ended, and ids that never were.
-        maximum: 4 * Limits.openRollouts,
-        child: (id) =>
-          ChildSpec.make({
-            id,
-            shutdownMs,
-            restart: "transient",
-            mailbox: { capacity: 64 },
-            behaviour: rollout(id as RolloutId)
-          })
-      }),
-      ChildSpec.make({ key: RolloutsKey, shutdownMs, behaviour: rollouts })
+      })
     ]
   })
   const doors = Supervisor.spec({ id: "gateways", strategy: "one-for-one", children: gateways })
-  return Supervisor.spec({ id: "server", strategy: "rest-for-one", children: [observers, vital, doors] })
+  return Supervisor.spec({
+    id: "server",
+    strategy: "rest-for-one",
+    children: [observers, vital, campaigns(), doors]
+  })
 }

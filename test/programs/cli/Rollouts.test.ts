@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Option, Result } from "effect"
 import fc from "fast-check"
 import type { DeviceRecord } from "../../../src/adapters/operator/Records.ts"
+import { rolloutBar } from "../../../src/programs/cli/RolloutFollowing.ts"
 import {
   parsePercent,
   parseTargets,
@@ -174,5 +175,10 @@ describe("a rollout in words", () => {
     assert.strictEqual(stateText({ ...view, settled_at_ms: 5 }), "phase 2 of 3 has succeeded, soaking")
     assert.include(stateText({ ...view, state: "paused", reason: "too_few_succeeded" }), "too few")
     assert.strictEqual(stateText({ ...view, state: "completed" }), "completed")
+    const counts = { absent: 0, waiting: 1, open: 1, succeeded: 2, failed: 0, missing: 0, withdrawn: 0 }
+    assert.strictEqual(
+      rolloutBar({ ...view, counts }),
+      "phase 2 of 3 [############............] 2 succeeded, 1 open, 1 waiting"
+    )
   })
 })
