@@ -54,7 +54,7 @@ const renewMs = 6 * 3_600_000
 /** How often the claim code is shown. */
 const showCodeEveryMs = 60_000
 /** A device with an invitation shows its claim code when it has asked so often in vain. */
-const showCodeAfterAsking = 8
+const showCodeAfterAsking = 40
 /** A step is some requests, each with its own time limit; the watchdog has more patience than all of them. */
 const stepWithinMs = 600_000
 

@@ -105,6 +105,62 @@ describe("enrolment by invitation", () => {
   })
 })
 
+/** Waits until the operator's own book has a device that nobody accepted by hand. */
+const comesIn = async (device: BuiltDevice): Promise<void> => {
+  await waitUntil(
+    `${device.name} to come in`,
+    async () => (await fleet.postern(["devices", "show", device.name])).code === 0,
+    60_000,
+    () => device.program.log()
+  )
+  await fleet.takesWork(device)
+}
+
+describe("enrolment beforehand", () => {
+  it("needs no further step; the device changes its key, and its name", async () => {
+    const { invitation } = await fleet.ask<{ invitation: string }>([
+      "invite",
+      "--name",
+      "pi-ahead",
+      "--preauthorise"
+    ])
+    const device = fleet.device("pi-ahead", invitation)
+    device.program.start()
+    await comesIn(device)
+    expect((await fleet.postern(["run", "pi-ahead", "--", "true"])).code).toBe(0)
+    const rotated = await fleet.run("client", ["--state", device.state, "keys", "rotate"])
+    expect(rotated.stdout).toMatch(/version 2 now: age1/)
+    await waitUntil(
+      "the new key in the device book",
+      async () =>
+        (await fleet.ask<{ key_version: number }>(["devices", "show", "pi-ahead"])).key_version === 2,
+      120_000,
+      () => device.program.log()
+    )
+    expect(await fleet.ask(["devices", "rename", "pi-ahead", "pi-aside"])).toMatchObject({ name: "pi-aside" })
+    expect((await fleet.postern(["run", "pi-aside", "--", "true"])).code).toBe(0)
+    await device.program.stop()
+  })
+
+  it("takes no device without a name, and no second one", async () => {
+    expect((await fleet.postern(["invite", "--preauthorise"])).code).toBe(2)
+    const { invitation } = await fleet.ask<{ invitation: string }>([
+      "invite",
+      "--name",
+      "pi-once",
+      "--preauthorise"
+    ])
+    const device = fleet.device("pi-once", invitation)
+    device.program.start()
+    await comesIn(device)
+    const second = fleet.device("pi-twice", invitation)
+    second.program.start()
+    await fleet.waiting(second)
+    await device.program.stop()
+    await second.program.stop()
+  })
+})
+
 describe("a device that is turned away", () => {
   it("gets no work and says why", async () => {
     const [device, id] = await started("pi-bad", null)

@@ -34,6 +34,7 @@ export const deviceJson = (device: KnownDevice) => ({
   blocked: device.view?.blocked ?? null,
   degraded: device.view?.degraded ?? [],
   high_water: device.view?.high_water ?? null,
+  key_version: device.record?.key_version ?? 1,
   last_receipt: device.view?.last_receipt ?? null,
   last_receipt_verified: device.record?.last_receipt?.number ?? null,
   alarms: device.alarms
