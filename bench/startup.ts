@@ -6,10 +6,10 @@
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { withFleet } from "./fleet.ts"
+import { withFolder } from "./folder.ts"
 import { type Bench, compare, median, takeTurns } from "./measure.ts"
 
 const dist = join(import.meta.dirname, "../dist")
@@ -32,6 +32,8 @@ const timeToWork = async (folder: string): Promise<number> => {
     { env: { PATH: process.env["PATH"] ?? "", HOME: folder }, stdio: ["ignore", "ignore", "pipe"] }
   )
   const ended = once(child, "exit")
+  const stop = () => child.kill("SIGTERM")
+  process.once("exit", stop)
   let said = ""
   await new Promise<void>((resolve, reject) => {
     child.stderr.setEncoding("utf8").on("data", (text) => {
@@ -41,24 +43,20 @@ const timeToWork = async (folder: string): Promise<number> => {
     child.once("exit", () => reject(new Error(`the client ended:\n${said}`)))
   })
   const ms = performance.now() - before
-  child.kill("SIGTERM")
+  stop()
   await ended
+  process.off("exit", stop)
   return ms
 }
 
 /** The median of some starts, after the first. */
-const medianTimeToWork = async (rounds: number): Promise<number> => {
-  const folder = mkdtempSync(join(tmpdir(), "postern-bench-start-"))
-  try {
-    const times: Array<number> = []
-    for (let round = -1; round < rounds; round++) {
-      const ms = await timeToWork(folder)
-      if (round >= 0) times.push(ms)
-    }
-    return median(times)
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
+const medianTimeToWork = async (folder: string, rounds: number): Promise<number> => {
+  const times: Array<number> = []
+  for (let round = -1; round < rounds; round++) {
+    const ms = await timeToWork(folder)
+    if (round >= 0) times.push(ms)
   }
+  return median(times)
 }
 
 /** Resident memory of a process in MiB. */
@@ -121,7 +119,7 @@ export const run: Bench = async ({ short }) => {
     },
     { warmUp: 2, rounds: short ? 10 : 40 }
   )
-  const toWork = await medianTimeToWork(short ? 5 : 15)
+  const toWork = await withFolder("start", (folder) => medianTimeToWork(folder, short ? 5 : 15))
   const memory = await idleMemory(short)
   const time = (name: string, atMost?: number) =>
     compare(

@@ -10,14 +10,14 @@
  */
 import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Redacted } from "effect"
 import { NativeCrypto } from "../../src/adapters/NativeCrypto.ts"
 import { packageLevel } from "../../src/adapters/packages/BuildPackage.ts"
 import { clientFlags } from "../../src/adapters/warden/Role.ts"
 import { formatIdentity, formatRecipient } from "../../src/crypto/AgeKeys.ts"
+import { withFolder } from "../folder.ts"
 import { type Bench, compare, median, type Result } from "../measure.ts"
 import { mebibyte, writeContent } from "./content.ts"
 import type { Done, Job } from "./packing.ts"
@@ -138,15 +138,10 @@ const fullMiB = 1_020
 export const run: Bench = async ({ short }) => {
   const absent = missing()
   if (absent.length > 0) return { skipped: `there is no ${absent.join(" and no ")}` }
-  const folder = mkdtempSync(join(tmpdir(), "postern-bench-pipeline-"))
-  try {
-    const sizeMiB = short ? 48 : fullMiB
-    const { built, opened } = await measure(folder, sizeMiB, 1)
-    return [
-      ...resultsOf("build", sizeMiB, built, `tar | zstd -${packageLevel} | age`),
-      ...resultsOf("open", sizeMiB, opened, "age -d | zstd -d | tar -x")
-    ]
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-  }
+  const sizeMiB = short ? 48 : fullMiB
+  const { built, opened } = await withFolder("pipeline", (folder) => measure(folder, sizeMiB, 1))
+  return [
+    ...resultsOf("build", sizeMiB, built, `tar | zstd -${packageLevel} | age`),
+    ...resultsOf("open", sizeMiB, opened, "age -d | zstd -d | tar -x")
+  ]
 }

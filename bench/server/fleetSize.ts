@@ -10,7 +10,7 @@ import { type Aim, type Bench, compare, median, type Result } from "../measure.t
 import { Line, loopbackAddress } from "./line.ts"
 import { holding } from "./peers.ts"
 import type { Probed, Usage } from "./probed.ts"
-import { type Listening, startPeer, startServer } from "./setting.ts"
+import { type Listening, withPeer, withServer } from "./setting.ts"
 import { type SimulatedDevice, signedPoll, simulatedDevices } from "./simulated.ts"
 
 /** As long as a server may hold a poll. */
@@ -123,67 +123,66 @@ const pollInTurns = async (
   return median(rounds)
 }
 
-const costOf = async (devices: ReadonlyArray<SimulatedDevice>, polls: number): Promise<Cost> => {
-  const server = await startServer(devices)
-  const open: Array<Connected> = []
-  const connectAll = async () => open.push(...(await connect(server.port, devices)))
+/** Connections that are closed in the end. */
+const withLines = async <A>(work: (open: Array<Line>, closeAll: () => void) => Promise<A>): Promise<A> => {
+  const open: Array<Line> = []
   const closeAll = () => {
-    for (const { line } of open.splice(0)) line.close()
+    for (const line of open.splice(0)) line.close()
   }
   try {
-    open.push(...(await connect(server.port, devices.slice(0, 1))))
-    await pollInTurns(server, open, warmUpPolls)
-    closeAll()
-    await settled(server.process)
-    const empty = await server.process.usage(true)
-    await connectAll()
-    await pollInTurns(server, open, 2 * devices.length)
-    const pollingKiB = perDeviceKiB(empty, await server.process.usage(true), devices.length)
-    const requests = open.map(
-      ({ device, line }) => [line, signedPoll(device, `127.0.0.1:${server.port}`, waitMs)] as const
-    )
-    const held = await holdAll(server.process, requests, empty)
-    closeAll()
-    await connectAll()
-    return { ...held, pollingKiB, pollMicroseconds: await pollInTurns(server, open, polls) }
+    return await work(open, closeAll)
   } finally {
     closeAll()
-    await server.end()
   }
 }
 
-/** As many answers held back by a bare server. */
-const bareCost = async (count: number): Promise<Held> => {
-  const server = await startPeer(holding)
-  const lines: Array<Line> = []
-  const closeAll = () => {
-    for (const line of lines.splice(0)) line.close()
-  }
-  const device = simulatedDevices(1)[0] as SimulatedDevice
-  const request = signedPoll(device, `127.0.0.1:${server.port}`, waitMs)
-  const openSome = async (some: number) => {
-    await forAll([...Array(some).keys()], async (index) => {
-      lines.push(await Line.open(server.port, loopbackAddress(index)))
-    })
-  }
-  try {
-    await openSome(200)
-    for (const line of lines) line.ask(request).catch(() => undefined)
-    await settled(server.process)
+const measureCost = (
+  server: Listening,
+  devices: ReadonlyArray<SimulatedDevice>,
+  polls: number
+): Promise<Cost> =>
+  withLines(async (open, closeAll) => {
+    const { port, process } = server
+    const connectAll = async (some: ReadonlyArray<SimulatedDevice>) => {
+      const connected = await connect(port, some)
+      open.push(...connected.map(({ line }) => line))
+      return connected
+    }
+    await pollInTurns(server, await connectAll(devices.slice(0, 1)), warmUpPolls)
     closeAll()
-    await settled(server.process)
-    const empty = await server.process.usage(true)
-    await openSome(count)
-    return await holdAll(
-      server.process,
-      lines.map((line) => [line, request] as const),
-      empty
+    await settled(process)
+    const empty = await process.usage(true)
+    const all = await connectAll(devices)
+    await pollInTurns(server, all, 2 * devices.length)
+    const pollingKiB = perDeviceKiB(empty, await process.usage(true), devices.length)
+    const requests = all.map(
+      ({ device, line }) => [line, signedPoll(device, `127.0.0.1:${port}`, waitMs)] as const
     )
-  } finally {
+    const held = await holdAll(process, requests, empty)
     closeAll()
-    await server.end()
-  }
-}
+    const pollMicroseconds = await pollInTurns(server, await connectAll(devices), polls)
+    return { ...held, pollingKiB, pollMicroseconds }
+  })
+
+/** As many answers held back by a bare server. */
+const measureBare = ({ port, process }: Listening, count: number): Promise<Held> =>
+  withLines(async (open, closeAll) => {
+    const [device] = simulatedDevices(1) as [SimulatedDevice]
+    const request = signedPoll(device, `127.0.0.1:${port}`, waitMs)
+    const connectSome = (some: number) =>
+      forAll([...Array(some).keys()], async (index) => {
+        open.push(await Line.open(port, loopbackAddress(index)))
+      })
+    await connectSome(200)
+    for (const line of open) line.ask(request).catch(() => undefined)
+    await settled(process)
+    closeAll()
+    await settled(process)
+    const empty = await process.usage(true)
+    await connectSome(count)
+    const requests = open.map((line) => [line, request] as const)
+    return holdAll(process, requests, empty)
+  })
 
 const flat: Aim = { atMost: 1.25 }
 const bareName = "an answer held by bare node:http"
@@ -221,9 +220,11 @@ export const run: Bench = async ({ short }) => {
   const results: Array<Result> = []
   let smallest: Cost | undefined
   for (const size of short ? sizes.slice(0, 2) : sizes) {
-    const cost = await costOf(simulatedDevices(size), short ? 1_000 : 20_000)
+    const devices = simulatedDevices(size)
+    const cost = await withServer(devices, (server) => measureCost(server, devices, short ? 1_000 : 20_000))
     smallest ??= cost
-    results.push(...resultsOf(size, cost, smallest, await bareCost(size)))
+    const bare = await withPeer(holding, (peer) => measureBare(peer, size))
+    results.push(...resultsOf(size, cost, smallest, bare))
   }
   return results
 }

@@ -11,7 +11,7 @@
 import { type Bench, compare, median } from "../measure.ts"
 import { Line } from "./line.ts"
 import { answering } from "./peers.ts"
-import { type Listening, startPeer, startServer } from "./setting.ts"
+import { type Listening, withPeer, withServer } from "./setting.ts"
 import { signedPoll, simulatedDevices } from "./simulated.ts"
 
 const connections = 32
@@ -66,18 +66,17 @@ const raceOnCpu = async (
 }
 
 export const run: Bench = async ({ short }) => {
-  const servers: Record<string, Listening> = {}
-  try {
-    servers["ours"] = await startServer(devices)
-    servers["bare node:http"] = await startPeer(answering(false))
-    servers["node:http, one verify and one sign"] = await startPeer(answering(true))
-    const rates = await raceOnCpu(servers, { count: short ? 1_000 : 4_000, rounds: short ? 5 : 11 })
-    return [
-      compare({ name: "polls answered by one core", unit: "/s", better: "higher" }, rates, "ours", {
-        "bare node:http": { atLeast: 0.1 }
-      })
-    ]
-  } finally {
-    for (const server of Object.values(servers)) await server.end()
-  }
+  const size = { count: short ? 1_000 : 4_000, rounds: short ? 5 : 11 }
+  const rates = await withServer(devices, (ours) =>
+    withPeer(answering(false), (bare) =>
+      withPeer(answering(true), (signing) =>
+        raceOnCpu({ ours, "bare node:http": bare, "node:http, one verify and one sign": signing }, size)
+      )
+    )
+  )
+  return [
+    compare({ name: "polls answered by one core", unit: "/s", better: "higher" }, rates, "ours", {
+      "bare node:http": { atLeast: 0.1 }
+    })
+  ]
 }

@@ -26,6 +26,8 @@ if (isMainThread) {
     const { external, heapUsed, rss } = process.memoryUsage()
     process.send({ cpuMs: (user + system) / 1000, heldBytes: heapUsed + external, residentBytes: rss })
   })
+  // Whoever measures is gone.
+  process.on("disconnect", () => process.exit(1))
   process.channel.unref()
 }
 `

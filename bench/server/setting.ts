@@ -1,10 +1,9 @@
 /** The built server with simulated devices in its database, started under measurement, in a temporary folder. */
-import { mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { ServerIdentity } from "../../src/schemas/Enrolment.ts"
 import { freePort, runToEnd, waitUntil } from "../../test/support/Program.ts"
+import { withFolder } from "../folder.ts"
 import { Probed } from "./probed.ts"
 import { acceptInto, type SimulatedDevice } from "./simulated.ts"
 
@@ -14,7 +13,6 @@ const program = join(import.meta.dirname, "../../dist/server.js")
 export interface Listening {
   readonly process: Probed
   readonly port: number
-  readonly end: () => Promise<void>
 }
 
 const isOpen = (port: number): Promise<boolean> =>
@@ -30,36 +28,32 @@ const opened = (process: Probed, port: number): Promise<true> =>
     return isOpen(port)
   })
 
-const listening = async (
-  args: ReadonlyArray<string>,
+/** Waits until a process listens, lends it, and ends it. */
+const lend = async <A>(
+  process: Probed,
   port: number,
-  clean: () => void
-): Promise<Listening> => {
-  const process = new Probed(args)
-  const end = async () => {
-    await process.end()
-    clean()
-  }
+  work: (listening: Listening) => Promise<A>
+): Promise<A> => {
   try {
     await opened(process, port)
-    return { process, port, end }
-  } catch (error) {
-    await end()
-    throw error
+    return await work({ process, port })
+  } finally {
+    await process.end()
   }
 }
 
-/** Starts a program given as text; it finds its port in `process.argv[1]`. */
-export const startPeer = async (text: string): Promise<Listening> => {
+/** Starts a program given as text, which finds its port in `process.argv[1]`, and lends it to `work`. */
+export const withPeer = async <A>(text: string, work: (peer: Listening) => Promise<A>): Promise<A> => {
   const port = await freePort()
-  return listening(["-e", text, String(port)], port, () => undefined)
+  return lend(new Probed(["-e", text, String(port)]), port, work)
 }
 
-/** Starts the built server over a fresh state folder in which these devices are accepted. */
-export const startServer = async (devices: ReadonlyArray<SimulatedDevice>): Promise<Listening> => {
-  const state = mkdtempSync(join(tmpdir(), "postern-bench-server-"))
-  const clean = () => rmSync(state, { recursive: true, force: true })
-  try {
+/** Starts the built server over a fresh state folder in which these devices are accepted, and lends it to `work`. */
+export const withServer = <A>(
+  devices: ReadonlyArray<SimulatedDevice>,
+  work: (server: Listening) => Promise<A>
+): Promise<A> =>
+  withFolder("server", async (state) => {
     const port = await freePort()
     const asked = await runToEnd([process.execPath, program, "identity", "--state", state], {
       cwd: state,
@@ -67,12 +61,9 @@ export const startServer = async (devices: ReadonlyArray<SimulatedDevice>): Prom
     })
     const identity = JSON.parse(asked.stdout) as ServerIdentity
     await acceptInto(state, identity, `http://127.0.0.1:${port}`, devices)
-    const started = await listening([program, "--state", state, "--port", String(port)], port, clean)
-    // What was signed in the second of the server's start is refused: another life may have seen it.
-    await new Promise((resolve) => setTimeout(resolve, 1_100))
-    return started
-  } catch (error) {
-    clean()
-    throw error
-  }
-}
+    return lend(new Probed([program, "--state", state, "--port", String(port)]), port, async (server) => {
+      // What was signed in the second of the server's start is refused: another life may have seen it.
+      await new Promise((resolve) => setTimeout(resolve, 1_100))
+      return work(server)
+    })
+  })
