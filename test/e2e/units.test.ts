@@ -90,8 +90,11 @@ describeWith(["root", "jail", "ip", "nsenter"], "the units under a real systemd"
     await waitUntil("the device to take work", takesWork, patienceMs)
     expect(await run("node cli.js run unit-pi -- id -u")).toContain("1000")
 
-    const doctor = JSON.parse(await run("node client.js doctor --json")).programs[0].findings
-    const found = (id: string) => doctor.find((finding: { readonly id: string }) => finding.id === id)
+    const doctor = async () => {
+      const { findings } = JSON.parse(await run("node client.js doctor --json")).programs[0]
+      return (id: string) => findings.find((finding: { readonly id: string }) => finding.id === id)
+    }
+    const found = await doctor()
     expect(found("jail.isolation")).toMatchObject({ state: "ok", reason: "isolation: separate-uid" })
     expect(found("service.systemd")).toMatchObject({
       state: "ok",
@@ -107,6 +110,15 @@ describeWith(["root", "jail", "ip", "nsenter"], "the units under a real systemd"
     await waitUntil("systemd to start the client again", isBack, patienceMs)
     await waitUntil("the device to take work again", takesWork, patienceMs, () => "")
     expect(await run("node cli.js run unit-pi -- id -u")).toContain("1000")
+    await run("systemctl stop postern-client")
+
+    // The same with no root at all, by the drop-in.
+    const dropIns = "/etc/systemd/system/postern-client.service.d"
+    await run(`mkdir -p ${dropIns} && cp ${repository}/deploy/postern-client-unprivileged.conf ${dropIns}/`)
+    await run("systemctl daemon-reload && systemctl start postern-client")
+    await waitUntil("the device without root to take work", takesWork, patienceMs)
+    expect(await run("node cli.js run unit-pi -- id -u")).toContain("1000")
+    expect((await doctor())("jail.isolation").reason).toContain("isolation: same-uid")
     await run("systemctl stop postern-client postern-server")
     expect(await status()).not.toMatch(/Active: (active|failed)/)
   })
