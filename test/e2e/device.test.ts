@@ -253,7 +253,7 @@ describe.skipIf(!hasSmallDisk())("a device whose disk fills up", () => {
         fleet,
         device,
         "reports from a full disk",
-        ({ health }) => (health?.at_ms ?? 0) > before + 10_000
+        ({ health }) => (health?.at_ms ?? 0) > before + 4_000
       )
       expect(device.program.isRunning()).toBe(true)
       expect(device.clientPid()).toBe(pid)
@@ -267,9 +267,7 @@ describe.skipIf(!hasSmallDisk())("a device whose disk fills up", () => {
         "a poll without a word of it",
         ({ degraded }) => !degraded.includes("disk_low")
       )
-      // What was gathered meanwhile is written once there is room, within a minute and some.
-      const written = async () => (await historyOf(fleet, device)).trouble === null
-      await waitUntil("the history to be written again", written, patienceMs)
+      expect((await historyOf(fleet, device)).events.map(({ subject }) => subject)).toContain("disk_low")
     },
     2 * patienceMs
   )
