@@ -116,10 +116,10 @@ describeWith(["jail"], "a rollout to a group", () => {
 
   it("cannot be cheated by a server unseen: orders released before their phase raise an alarm", async () => {
     const [canary] = devices as [BuiltDevice, ...Array<BuiltDevice>]
-    await canary.program.stop()
+    await canary.program.stop(60_000)
     const id = await submitted(await built("early", "echo early"), "--soak", "1s", "--phase-timeout", "1h")
     expect(await show(id)).toMatchObject({ state: "running", code: 0, alarms: [] })
-    await fleet.server.stop()
+    await fleet.server.stop(60_000)
     const database = new DatabaseSync(join(fleet.serverFolder, "fleet.db"))
     database.exec("UPDATE jobs SET held = 0")
     database.close()
