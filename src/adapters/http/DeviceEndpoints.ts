@@ -59,9 +59,12 @@ const pollEndpoint = (actors: ServerActors, stopping: Effect.Effect<void>, trust
   const waitFor = (device: DeviceId, ticket: Ticket<PollAnswer>, newRoot: Effect.Effect<void>) => {
     const ref = actors.device(device)
     const ends = [Effect.sleep(Duration.millis(ticket.waitMs)), stopping, newRoot]
-    const over = Effect.raceAllFirst(ends)
     const collect = Effect.suspend(() => ref.ask("Collect", { ticket: ticket.id }))
-    return Effect.raceFirst(Deferred.await(ticket.answer), Effect.as(over, null)).pipe(
+    // One race of all: thousands wait, and each race within another would cost a fiber of its own.
+    return Effect.raceAllFirst([
+      Deferred.await(ticket.answer),
+      ...ends.map((end) => Effect.as(end, null))
+    ]).pipe(
       Effect.flatMap((answer) => (answer === null ? collect : Effect.succeed(answer))),
       Effect.onInterrupt(() => Effect.ignore(ref.tell("Withdraw", { ticket: ticket.id })))
     )
