@@ -1,8 +1,9 @@
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { afterAll, beforeAll, expect, it } from "vitest"
 import { BuiltFleet } from "../support/BuiltFleet.ts"
 import { runToEnd } from "../support/Program.ts"
+import { describeWith } from "../support/requires.ts"
 
 /** Presses Tab behind the words given as arguments, in a shell that has read the script; prints what is offered. */
 const pressTab = `
@@ -14,7 +15,7 @@ function=$(complete -p postern | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
 printf '%s\\n' "\${COMPREPLY[@]}"
 `
 
-describe("completions", () => {
+describeWith(["bash"], "completions", () => {
   let fleet: BuiltFleet
 
   beforeAll(async () => {
