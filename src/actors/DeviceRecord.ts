@@ -1,5 +1,7 @@
 /** What a life of a device's actor knows: rows it read from the store, and what only it has heard. */
 import { Clock, Effect, Result } from "effect"
+import { decodeBase64 } from "../crypto/Base64.ts"
+import { fromUtf8 } from "../crypto/Bytes.ts"
 import type { Engine } from "../crypto/Engine.ts"
 import { verifyDeviceStatement } from "../crypto/Trust.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
@@ -22,6 +24,12 @@ export const knownObjection = (row: DeviceRow | null, request: PollRequest): Obj
       ? row.objection
       : (row.objection ?? "ledger_rolled_back")
 
+/** The key a statement names, without a look at who signed it: only whether it changed is asked. */
+const keyIn = (statement: DsseEnvelope | null): string | null => {
+  const bytes = statement === null ? undefined : decodeBase64(statement.payload)
+  return /"recipient":"(age1[0-9a-z]+)"/.exec(bytes === undefined ? "" : (fromUtf8(bytes) ?? ""))?.[1] ?? null
+}
+
 /** Whether a poll says nothing that was not written a moment ago. */
 const isRepeat = (before: DeviceRow, { request }: Heard, atMs: number): boolean =>
   before.lastSeenAtMs !== null &&
@@ -31,7 +39,8 @@ const isRepeat = (before: DeviceRow, { request }: Heard, atMs: number): boolean 
   JSON.stringify(before.degraded) === JSON.stringify(request.degraded) &&
   before.lastReceipt === request.last_receipt &&
   before.rootVersion === request.root_version &&
-  JSON.stringify(before.highWater) === JSON.stringify(request.high_water)
+  JSON.stringify(before.highWater) === JSON.stringify(request.high_water) &&
+  keyIn(before.statement) === keyIn(request.statement)
 
 const opened = (engine: Engine, row: DeviceRow, envelope: DsseEnvelope | null) => {
   if (envelope === null) return null
