@@ -27,8 +27,12 @@ const packages: Readonly<Record<(typeof launchTools)[number], string>> = {
   setpriv: "util-linux",
   prlimit: "util-linux",
   mount: "mount",
+  kill: "procps",
+  chmod: "coreutils",
+  chown: "coreutils",
+  mkdir: "coreutils",
   mkfifo: "coreutils",
-  kill: "procps"
+  sleep: "coreutils"
 }
 
 /** What of the settings decides what is needed. */

@@ -19,7 +19,11 @@ const versionMs = 5_000
 const packageOf: Readonly<Record<string, string>> = {
   mount: "mount",
   sh: "dash",
+  chmod: "coreutils",
+  chown: "coreutils",
+  mkdir: "coreutils",
   mkfifo: "coreutils",
+  sleep: "coreutils",
   kill: "procps"
 }
 

@@ -36,7 +36,10 @@ export const grantPlace = (index: number): string => `${LaunchFolder.scratch}/gr
 export const launchPath = "/usr/bin:/bin:/usr/sbin:/sbin"
 
 /** The tools the chain is made of; all but bubblewrap belong to every Debian. */
-export const launchTools = ["sh", "unshare", "setpriv", "prlimit", "mount", "mkfifo", "kill"] as const
+export const launchTools = [
+  ...["sh", "unshare", "setpriv", "prlimit", "mount", "kill"],
+  ...["chmod", "chown", "mkdir", "mkfifo", "sleep"]
+] as const
 
 /** Exit codes of the scripts, for failures before the engine starts. */
 export const launchFailures: Readonly<Record<number, string>> = {
