@@ -1,4 +1,5 @@
 /** Running a server for years, with the programs as they are shipped: backup, restore, tokens, retention, figures. */
+import { execFileSync } from "node:child_process"
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
 import { join } from "node:path"
@@ -43,6 +44,9 @@ describe("a server that is backed up while it works", () => {
     await Promise.race(orders)
     const made = await operate("backup", backup)
     expect(made).toMatchObject({ code: 0, stderr: "" })
+    // An operator who looks again only after the restore.
+    const colleague = { env: { POSTERN_HOME: join(fleet.folder, "colleague") } }
+    execFileSync("cp", ["-a", fleet.operatorFolder, colleague.env.POSTERN_HOME])
     for (const { job } of await busy) await fleet.finished(job, patienceMs)
     const after = await echo("after")
     await fleet.finished(after.job, patienceMs)
@@ -73,6 +77,11 @@ describe("a server that is backed up while it works", () => {
     expect(run.stdout).toContain("again")
     // The receipts that came after the backup are in the book, and the chain goes on from them.
     expect((await fleet.finished(before.job, patienceMs)).alarms).toEqual([])
+    const missed = await fleet.postern(["devices", "show", "kiosk"], colleague)
+    expect(missed.stderr).toContain("the server withholds receipt")
+    const accepted = await fleet.postern(["devices", "accept-loss", "kiosk", "--yes"], colleague)
+    expect(accepted).toMatchObject({ code: 0, stderr: "" })
+    expect((await fleet.postern(["devices", "show", "kiosk"], colleague)).stderr).toBe("")
     const lost = await fleet.postern(["jobs", "show", after.job])
     expect(lost.code).toBe(1)
     expect(lost.stderr).toContain("knows no such thing")

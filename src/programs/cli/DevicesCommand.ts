@@ -22,6 +22,7 @@ import { formerOperatorFlag } from "./FormerOperators.ts"
 import { groupCommand } from "./GroupsCommand.ts"
 import { healthLines, seriesLines } from "./HealthViews.ts"
 import { allDevices } from "./Lists.ts"
+import { acceptLoss } from "./LossCommand.ts"
 import { preauthorise } from "./PreauthoriseCommand.ts"
 import { out, outJson } from "./Screen.ts"
 import { Json, withServer } from "./Settings.ts"
@@ -337,5 +338,16 @@ const revoke = decisionCommand("revoke", "Take back an acceptance: the device ge
 
 export const devicesCommand = Command.make("devices").pipe(
   Command.withDescription("Devices that ask to be let in, and those that are"),
-  Command.withSubcommands([list, show, accept, preauthorise, reject, revoke, reEnrol, rename, groupCommand])
+  Command.withSubcommands([
+    list,
+    show,
+    accept,
+    preauthorise,
+    reject,
+    revoke,
+    reEnrol,
+    rename,
+    acceptLoss,
+    groupCommand
+  ])
 )
