@@ -37,20 +37,23 @@ const forAll = async <A>(all: ReadonlyArray<A>, work: (one: A) => Promise<void>)
   await Promise.all(Array.from({ length: together }, lane))
 }
 
+const pollOnce = async ({ device, line }: Connected, port: number): Promise<void> => {
+  const status = await line.ask(signedPoll(device, `127.0.0.1:${port}`, 0))
+  if (status !== 200) throw new Error(`a poll was answered with ${status}`)
+}
+
+/** Connects each device and lets it poll at once: a connection on which nothing comes is soon cut off. */
 const connect = async (
   port: number,
   devices: ReadonlyArray<SimulatedDevice>
 ): Promise<ReadonlyArray<Connected>> => {
   const connected: Array<Connected> = []
   await forAll([...devices.entries()], async ([index, device]) => {
-    connected.push({ device, line: await Line.open(port, loopbackAddress(index)) })
+    const one = { device, line: await Line.open(port, loopbackAddress(index)) }
+    connected.push(one)
+    await pollOnce(one, port)
   })
   return connected
-}
-
-const pollOnce = async ({ device, line }: Connected, port: number): Promise<void> => {
-  const status = await line.ask(signedPoll(device, `127.0.0.1:${port}`, 0))
-  if (status !== 200) throw new Error(`a poll was answered with ${status}`)
 }
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -153,7 +156,7 @@ const measureCost = (
     await settled(process)
     const empty = await process.usage(true)
     const all = await connectAll(devices)
-    await pollInTurns(server, all, 2 * devices.length)
+    await pollInTurns(server, all, devices.length)
     const pollingKiB = perDeviceKiB(empty, await process.usage(true), devices.length)
     const requests = all.map(
       ({ device, line }) => [line, signedPoll(device, `127.0.0.1:${port}`, waitMs)] as const
