@@ -42,6 +42,15 @@ describe("a device's chain of receipts", () => {
     assert.strictEqual(page.head?.number, 3)
   })
 
+  it("of a ledger that was set back and accepted again goes on from wherever it begins, and is whole from there", () => {
+    const restored = { ...deviceRecord, chain_open: true }
+    const page = extendChain(engine, restored, [second.envelope, third.envelope])
+    assert.isNull(page.alarm)
+    assert.deepStrictEqual(page.head, { number: 3, digest: third.digest })
+    const torn = extendChain(engine, restored, [first.envelope, third.envelope])
+    assert.match(torn.alarm ?? "", /withholds receipt 2/)
+  })
+
   const alarms: ReadonlyArray<readonly [string, Parameters<typeof extendChain>[2], RegExp]> = [
     ["a gap", [first.envelope, third.envelope], /withholds receipt 2/],
     ["a missing beginning", [second.envelope], /withholds receipt 1/],
@@ -61,6 +70,51 @@ describe("a device's chain of receipts", () => {
     const extension = extendChain(engine, deviceRecord, page)
     assert.match(extension.alarm ?? "", alarm)
     assert.strictEqual(extension.head?.number ?? 0, page.length === 2 ? 1 : 0)
+  })
+
+  describe("over what a server does not keep", () => {
+    const yearMs = 366 * 24 * 3_600_000
+    const endedAtMs = second.receipt.ended_at_ms
+    const cut = { prunedBelow: 2, restored: false, nowMs: endedAtMs + yearMs }
+
+    it("begins late at an old cut, for who knows nothing and for who knows what lies below", () => {
+      for (const last_receipt of [null, { number: 1, digest: someDigest("e") }]) {
+        const page = extendChain(
+          engine,
+          { ...deviceRecord, last_receipt },
+          [second.envelope, third.envelope],
+          cut
+        )
+        assert.isNull(page.alarm)
+        assert.deepStrictEqual(page.head, { number: 3, digest: third.digest })
+      }
+    })
+
+    it("does not begin late at a cut that is young, or elsewhere", () => {
+      for (const excuse of [
+        { ...cut, nowMs: endedAtMs + yearMs / 2 },
+        { ...cut, prunedBelow: 3 },
+        { ...cut, prunedBelow: null }
+      ]) {
+        const page = extendChain(engine, deviceRecord, [second.envelope, third.envelope], excuse)
+        assert.match(page.alarm ?? "", /withholds receipt 1/)
+      }
+    })
+
+    it("goes on over a restored server from the receipt that is known here alone, and nowhere else", () => {
+      const restored = { prunedBelow: null, restored: true, nowMs: endedAtMs }
+      const known = { ...deviceRecord, last_receipt: { number: 2, digest: second.digest } }
+      const page = extendChain(engine, known, [first.envelope, third.envelope], restored)
+      assert.isNull(page.alarm)
+      assert.deepStrictEqual(page.head, { number: 3, digest: third.digest })
+      assert.match(extendChain(engine, known, [first.envelope], restored).alarm ?? "", /forgot receipt 2/)
+      const other = { ...deviceRecord, last_receipt: { number: 2, digest: someDigest("d") } }
+      assert.match(extendChain(engine, other, [third.envelope], restored).alarm ?? "", /forgot receipt 2/)
+      assert.match(
+        extendChain(engine, deviceRecord, [first.envelope, third.envelope], restored).alarm ?? "",
+        /withholds receipt 2/
+      )
+    })
   })
 
   it("notices two receipts of one number", () => {
