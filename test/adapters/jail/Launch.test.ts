@@ -44,6 +44,24 @@ describe("the launch", () => {
     expect(asRoot.join("\n")).toContain("--reuid 64000 --regid 64000 --clear-groups")
   })
 
+  it("binds what was granted as arguments, and lets the client look through eyes of its own", () => {
+    const granted = [
+      { kind: "folder" as const, path: "/srv/data $(evil)" },
+      { kind: "device" as const, path: "/dev/ttyUSB0" }
+    ]
+    const lent = { ...plan, uid: 64_000, viewerUid: 63_999, granted, groups: [20] }
+    const [, args] = launchCommand(lent)
+    const guard = args.find((text) => text.includes("cgroup.procs")) ?? ""
+    expect(guard).not.toContain("evil")
+    expect(guard.match(/mount --bind -- "\$1" \/sys\/grant\d/g)).toHaveLength(2)
+    expect(guard).toContain("--reuid 63999 --regid 63999 --clear-groups")
+    expect(guard).toContain("--groups 20")
+    const options = new TextDecoder().decode(bubblewrapArguments(lent)).split("\0").join(" ")
+    expect(options).toContain("--ro-bind /sys/grant0 /srv/data $(evil)")
+    expect(options).toContain("--dev-bind /sys/grant1 /dev/ttyUSB0")
+    expect(launchCommand(plan)[1].join("\n")).not.toContain("sleep")
+  })
+
   it("limits each process only where no control group limits the whole", () => {
     expect(launchCommand(plan)[1].join("\n")).toContain(
       `--data=${testLimits.memory_bytes} --as=${testLimits.memory_bytes * 4}`
