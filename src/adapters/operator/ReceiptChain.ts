@@ -86,8 +86,9 @@ export const extendChain = (
       receipts.push({ digest, document })
       continue
     }
-    // A server that was restored lacks what is known here, and all is well if the chain goes on from there.
-    isHeadShown ||= server.restored && document.number === expected && document.previous === head?.digest
+    // A server that was restored, or dropped what is old, lacks what is known here: all is well if the chain goes on from it.
+    const isExcused = server.restored || isOldCut(server, document)
+    isHeadShown ||= isExcused && document.number === expected && document.previous === head?.digest
     if (!isHeadShown) break
     if (document.number > expected) {
       return stop(
