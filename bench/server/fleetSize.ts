@@ -91,10 +91,11 @@ const holdAll = async (
   }
   for (const [line, request] of requests) line.ask(request).then(count, count)
   await settled(process)
-  const waiting = await process.usage(true)
   const calm = await process.usage(false)
   await pause(watchSeconds * 1_000)
   const later = await process.usage(false)
+  // Last: the collector tidies up for some time after it was asked to collect.
+  const waiting = await process.usage(true)
   if (answered > 0)
     throw new Error(`${answered} of ${requests.length} requests were answered instead of held`)
   return {
