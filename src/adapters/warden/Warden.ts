@@ -43,9 +43,12 @@ const setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].find((path) => {
   }
 })
 
-/** Without new privileges, whatever set-uid program it may find. Without setpriv the client runs all the same. */
+/**
+ * Without new privileges, whatever set-uid program it may find; and killed with its warden even where its event loop stands
+ * still, until it gives up root, which clears that (then the end of the pipe ends it). Without setpriv it runs all the same.
+ */
 const clientCommand = (command: ReadonlyArray<string>): ReadonlyArray<string> =>
-  setpriv === undefined ? command : [setpriv, "--no-new-privs", "--", ...command]
+  setpriv === undefined ? command : [setpriv, "--no-new-privs", "--pdeathsig", "KILL", "--", ...command]
 
 const clientEnvironment = (environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   const { NOTIFY_SOCKET: _socket, WATCHDOG_PID: _pid, WATCHDOG_USEC: _usec, ...rest } = environment
