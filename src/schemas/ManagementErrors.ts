@@ -5,10 +5,18 @@
 import { Effect, Schema } from "effect"
 import { Count, TimestampMs } from "./Ids.ts"
 
+/** Filled in where it is made, and where a server did not say it. */
 const code = <const C extends string>(value: C) =>
-  Schema.Literal(value).pipe(Schema.withConstructorDefault(Effect.succeed(value)))
+  Schema.Literal(value).pipe(
+    Schema.withDecodingDefault(Effect.succeed(value)),
+    Schema.withConstructorDefault(Effect.succeed(value))
+  )
 
-const help = (text: string) => Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed(text)))
+const help = (text: string) =>
+  Schema.String.pipe(
+    Schema.withDecodingDefault(Effect.succeed(text)),
+    Schema.withConstructorDefault(Effect.succeed(text))
+  )
 
 /** The members that all refusals have. */
 const words = <const C extends string>(value: C, advice: string) => ({

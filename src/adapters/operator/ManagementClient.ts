@@ -148,7 +148,7 @@ export const toProblem = (address: string, what: string, error: unknown): Server
   if (isUnauthorized(error)) {
     return make(
       "unauthorized",
-      `${address} does not accept the token (${error.message}). Log in again: postern login --server ${address}`
+      `${address} does not accept the token. Log in again: postern login --server ${address} (it says: ${error.message})`
     )
   }
   if (isForbidden(error))
