@@ -9,6 +9,7 @@ import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
 import { reachChecks } from "../../adapters/doctor/ReachChecks.ts"
 import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
+import type { ConfigError, LoadedConfig } from "../../adapters/TomlConfig.ts"
 import { openUnverified } from "../../crypto/Documents.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Jail } from "../../ports/Jail.ts"
@@ -19,6 +20,7 @@ import type { Finding } from "../../schemas/Finding.ts"
 import type { JailVerdict } from "../../schemas/protocols/JailGuard.ts"
 import type { HeldRoot } from "../../schemas/protocols/TrustKeeper.ts"
 import { SelfReport } from "../../schemas/SelfReport.ts"
+import { examine } from "./Examination.ts"
 import { rootFinding } from "./rootFinding.ts"
 
 const decodeReport = Schema.decodeUnknownOption(SelfReport)
@@ -154,7 +156,7 @@ const jailFindings = ({ problem, report }: JailVerdict): ReadonlyArray<Finding> 
 }
 
 /** Everything about a device, in the order in which it is worth mending. */
-export const deviceFindings = (patient: Patient, config: ClientConfig) =>
+const deviceFindings = (patient: Patient, config: ClientConfig) =>
   Effect.gen(function* () {
     const held = yield* heldRoot(patient)
     const nowMs = yield* Clock.currentTimeMillis
@@ -186,3 +188,7 @@ export const deviceFindings = (patient: Patient, config: ClientConfig) =>
     ]
     return (yield* Effect.all(groups, { concurrency: 4 })).flat()
   })
+
+/** Looks at a device with the configuration that its client would run with. */
+export const examineDevice = (load: Effect.Effect<LoadedConfig<ClientConfig>, ConfigError>) =>
+  examine("device", load, deviceFindings)

@@ -7,6 +7,7 @@ import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
 import { reachChecks } from "../../adapters/doctor/ReachChecks.ts"
 import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
+import type { ConfigError, LoadedConfig } from "../../adapters/TomlConfig.ts"
 import { verifyFirstRoot } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
@@ -14,6 +15,7 @@ import type { Finding } from "../../schemas/Finding.ts"
 import { isLoopback } from "../../schemas/Loopback.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import type { TrustRoot } from "../../schemas/TrustRoot.ts"
+import { examine } from "./Examination.ts"
 import { rootFinding } from "./rootFinding.ts"
 
 /** Room that a server is better not without; it has no setting for it. */
@@ -111,7 +113,7 @@ const rootAddresses = (held: Held, id: string | null): ReadonlyArray<Finding> =>
 }
 
 /** Everything about a server, in the order in which it is worth mending. */
-export const serverFindings = (patient: Patient, config: ServerConfig) =>
+const serverFindings = (patient: Patient, config: ServerConfig) =>
   Effect.gen(function* () {
     const held = yield* newestRoot(patient)
     const nowMs = yield* Clock.currentTimeMillis
@@ -146,3 +148,7 @@ export const serverFindings = (patient: Patient, config: ServerConfig) =>
     ]
     return (yield* Effect.all(groups, { concurrency: 4 })).flat()
   })
+
+/** Looks at a server with the configuration that it would run with. */
+export const examineServer = (load: Effect.Effect<LoadedConfig<ServerConfig>, ConfigError>) =>
+  examine("server", load, serverFindings)
