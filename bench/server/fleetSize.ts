@@ -89,7 +89,11 @@ const holdAll = async (
   const count = () => {
     answered++
   }
-  for (const [line, request] of requests) line.ask(request).then(count, count)
+  for (const [index, [line, request]] of requests.entries()) {
+    line.ask(request).then(count, count)
+    // Not all in one moment: the server would turn away what it cannot take up within some seconds.
+    if (index % 200 === 199) await process.usage(false)
+  }
   await settled(process)
   const calm = await process.usage(false)
   await pause(watchSeconds * 1_000)
