@@ -5,6 +5,8 @@
  * Requests of one device overtake each other, so a poll is judged only by what the device told by its own clock some
  * seconds before it made the poll: that much its ledger must hold, whatever is still on its way.
  */
+import { decodeBase64 } from "../crypto/Base64.ts"
+import { fromUtf8 } from "../crypto/Bytes.ts"
 import type { DeviceObjection, DeviceRow, Standing } from "../ports/FleetStore.ts"
 import type { HighWater, PollRequest } from "../schemas/DeviceApi.ts"
 import type { LifeId } from "../schemas/Ids.ts"
@@ -16,6 +18,18 @@ const marginMs = 5_000
 export interface Heard {
   readonly request: PollRequest
   readonly createdMs: number
+}
+
+/**
+ * When the device looked at its ledger for a poll, by its own clock. A poll that did not get through under one address is
+ * signed again for the next one, maybe a minute later: what it says is as old as the statement in it. The request's own
+ * signature covers that.
+ */
+const lookedMs = ({ createdMs, request }: Heard): number => {
+  const bytes = decodeBase64(request.statement.payload)
+  const text = bytes === undefined ? undefined : fromUtf8(bytes)
+  const atMs = Number(/"at_ms":([0-9]{1,16})/.exec(text ?? "")?.[1] ?? createdMs)
+  return Math.min(createdMs, atMs)
 }
 
 /** What a life of the device's actor remembers beside the store. */
@@ -55,6 +69,8 @@ export const livesAfter = (lives: Lives, { createdMs, request: { life, turn } }:
   if (current === null) return { ...lives, current: { life, sinceMs: createdMs } }
   if (current.life === life) return lives
   const before = left.get(life)
+  // An earlier life that was never heard, and is heard late: it must not pass for the one that came after it.
+  if (before === undefined && createdMs < current.sinceMs) return lives
   if (before === undefined) {
     const kept = [...left, [current.life, { turn: -1, heard: 0 }] as const].slice(-livesKept)
     return { ...lives, current: { life, sinceMs: createdMs }, left: new Map(kept) }
@@ -82,8 +98,9 @@ export const isHigher = (next: HighWater, mark: HighWater | null): boolean =>
   isBelow(mark, { rootVersion: next.root_version, counter: next.counter })
 
 const fellBack = (heard: Heard, standing: Standing, memory: Memory): boolean => {
-  const { createdMs, request } = heard
-  const counts = (toldMs: number) => createdMs > toldMs + marginMs
+  const { request } = heard
+  const atMs = lookedMs(heard)
+  const counts = (toldMs: number) => atMs > toldMs + marginMs
   const { mark } = memory
   return (
     (standing.position !== null &&

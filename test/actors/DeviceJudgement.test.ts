@@ -13,6 +13,7 @@ import {
   type Sending,
   send,
   startFleet,
+  statementOf,
   submit
 } from "../support/fleet.ts"
 import { device, signedReceipt } from "../support/operators.ts"
@@ -109,6 +110,20 @@ describe("a ledger that fell back", () => {
       // Made before all that, held up on the way.
       const answer = yield* poll(fleet, { high_water: null, last_receipt: 0 }, { createdSeconds })
       assert.isNull(answer.objection)
+    })
+  )
+
+  it.effect("is not suspected of what an older poll says that is signed again for the next address", () =>
+    Effect.gen(function* () {
+      const fleet = yield* acceptedFleet
+      const statement = statementOf({ at_ms: yield* Clock.currentTimeMillis })
+      yield* TestClock.adjust("30 seconds")
+      const { mark } = yield* finished(fleet, 1)
+      yield* TestClock.adjust("30 seconds")
+      // The first address did not answer within a minute; meanwhile the receipt went by the second.
+      const old = { statement, high_water: null, last_receipt: 0 }
+      assert.isNull((yield* poll(fleet, old)).objection)
+      assert.isNull((yield* poll(fleet, { high_water: mark, last_receipt: 1 })).objection)
     })
   )
 

@@ -107,4 +107,13 @@ describe("a device that is started again and again", () => {
       assert.isNull(yield* poll(fleet, second, 1))
     })
   )
+  it.effect("is none where the only poll of the life it left comes after the first of the next one", () =>
+    Effect.gen(function* () {
+      const fleet = yield* acceptedFleet
+      const createdSeconds = Math.floor((yield* Clock.currentTimeMillis) / 1_000)
+      assert.isNull(yield* poll(fleet, second, 0))
+      assert.isNull(yield* poll(fleet, first, 0, { createdSeconds }))
+      for (const turn of [1, 2, 3]) assert.isNull(yield* poll(fleet, second, turn))
+    })
+  )
 })

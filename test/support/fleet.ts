@@ -120,6 +120,12 @@ export interface Sending {
 
 let nonces = 0
 
+/** The body, with the device's word of now where a poll does not bring one of its own. */
+const bodyOf = (body: unknown, atMs: number): unknown =>
+  (body as Partial<PollRequest>).statement === madeWhenSent
+    ? { ...(body as PollRequest), statement: statementOf({ at_ms: atMs }) }
+    : body
+
 /** A request as a device signs it. */
 export const signedRequest = (
   nowMs: number,
@@ -128,14 +134,18 @@ export const signedRequest = (
   sending: Sending = {}
 ): ApiRequest => {
   const { authority = "127.0.0.1:8470", by = parties.device, query = "", range } = sending
+  const createdSeconds = sending.createdSeconds ?? Math.floor(nowMs / 1_000)
   const body =
-    sending.octets ?? (sending.body === undefined ? new Uint8Array(0) : utf8(JSON.stringify(sending.body)))
+    sending.octets ??
+    (sending.body === undefined
+      ? new Uint8Array(0)
+      : utf8(JSON.stringify(bodyOf(sending.body, createdSeconds * 1_000))))
   const contentType = sending.octets === undefined ? "application/json" : "application/octet-stream"
   const parts = { method, authority, path: `${deviceApiPath}${path}`, query, contentType }
   const headers = signRequest(engine, parts, body, {
     keyId: sending.keyId ?? by.id,
     seed: Redacted.value(by.signingSeed),
-    createdSeconds: sending.createdSeconds ?? Math.floor(nowMs / 1_000),
+    createdSeconds,
     nonce: sending.nonce ?? nonceOf(nonces++)
   })
   const request: ApiRequest = {
@@ -297,11 +307,14 @@ export const statementOf = (
     [{ keyId: by.id, seed: Redacted.value(by.signingSeed) }]
   ).envelope
 
+/** Stands for a statement made just before its poll is sent. */
+const madeWhenSent = statementOf()
+
 export const pollBody = (changes: Partial<PollRequest> = {}): PollRequest => ({
   incarnation: parties.incarnation as Incarnation,
   life: "l".repeat(26) as LifeId,
   turn: 0,
-  statement: statementOf(),
+  statement: madeWhenSent,
   root_version: 1,
   admission_sequence: 1,
   high_water: null,
