@@ -13,6 +13,10 @@ const answered = ["--help", "-h", "--version", "-v", "--completions"]
 /** Flags whose value is the next argument, which is then no subcommand. */
 const valued = ["--config", "--state", "--server", "--invitation", "--name"]
 
+/** Whether the version is all that is asked for. With other arguments beside, the whole command line has its say. */
+export const asksVersion = (args: ReadonlyArray<string>): boolean =>
+  args.length === 1 && (args[0] === "--version" || args[0] === "-v")
+
 /** Whether these arguments ask for the client itself, and not for help or one of its subcommands. */
 export const runsClient = (args: ReadonlyArray<string>): boolean => {
   for (let index = 0; index < args.length; index++) {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import { CannotDrop, clientUser, handOverState } from "../../../src/adapters/warden/Privileges.ts"
-import { isWarden, runsClient } from "../../../src/adapters/warden/Role.ts"
+import { asksVersion, isWarden, runsClient } from "../../../src/adapters/warden/Role.ts"
 import { describeWith } from "../../support/requires.ts"
 
 let folder = ""
@@ -97,5 +97,12 @@ describe("the warden", () => {
     }
     expect(isWarden([], {})).toBe(true)
     expect(isWarden([], { POSTERN_WARDEN: "3" })).toBe(false)
+  })
+
+  it("is not asked for by who asks for the version alone", () => {
+    for (const args of [["--version"], ["-v"]]) expect(asksVersion(args), args.join(" ")).toBe(true)
+    for (const args of [[], ["--version", "--help"], ["--once", "-v"], ["--version=x"], ["-vh"]]) {
+      expect(asksVersion(args), args.join(" ")).toBe(false)
+    }
   })
 })
