@@ -1,6 +1,6 @@
 /** The newcomer's first minute: the demo as it is shipped. */
 import { spawn } from "node:child_process"
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
@@ -13,6 +13,8 @@ let folder = ""
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "postern-demo-test-"))
+  // As /tmp is: a client that root starts becomes another user, who must get to its state.
+  chmodSync(folder, 0o711)
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
@@ -24,8 +26,8 @@ const environment = (extra: Readonly<Record<string, string>> = {}) => ({
   ...extra
 })
 
-const run = (args: ReadonlyArray<string>, extra?: Readonly<Record<string, string>>) =>
-  runToEnd([process.execPath, demo, ...args], {
+const run = (args: ReadonlyArray<string>, extra?: Readonly<Record<string, string>>, program = demo) =>
+  runToEnd([process.execPath, program, ...args], {
     cwd: folder,
     environment: environment(extra),
     timeoutMs: 100_000
@@ -67,10 +69,13 @@ describeWith(["jail"], "the demo", () => {
     expect(left()).toEqual([])
   })
 
-  it("takes a series of one's own", async () => {
+  it("takes a series of one's own, and runs where no other user may enter the repository", async () => {
     const data = join(folder, "series.csv")
     writeFileSync(data, "1500914563,20.0\n1500914568,22.0\n1501000963,10\n")
-    const ended = await run(["--data", data])
+    const home = join(folder, "home")
+    cpSync(join(demo, ".."), home, { recursive: true })
+    chmodSync(home, 0o700)
+    const ended = await run(["--data", data], {}, join(home, "demo.js"))
     expect(ended.code, ended.stdout + ended.stderr).toBe(0)
     expect(ended.stdout).toContain(
       "2017-07-24,2,20.000,21.000,22.000,1.000\n2017-07-25,1,10.000,10.000,10.000,0.000\n"

@@ -4,7 +4,16 @@
  *
  * @module
  */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync
+} from "node:fs"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -40,8 +49,13 @@ const step = (number: number, title: string, text: string) =>
     yield* write(`\n${color ? `\u001b[1m${heading}\u001b[0m` : heading}\n${text.trim()}\n\n`)
   })
 
+/** Started as root, the client becomes another user, who must pass through the folder; what is secret in it stays closed. */
 const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "postern-demo-"))),
+  Effect.sync(() => {
+    const folder = mkdtempSync(join(tmpdir(), "postern-demo-"))
+    chmodSync(folder, 0o711)
+    return folder
+  }),
   (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }))
 )
 
@@ -184,6 +198,15 @@ const requireJail = Effect.gen(function* () {
   )
 })
 
+/** The client where every user can read it: this repository may lie in a home that is closed to others. */
+const copyTheClient = (stage: Stage): Effect.Effect<string> =>
+  Effect.sync(() => {
+    const file = folderOf(stage, "client.js")
+    copyFileSync(join(stage.programs, "client.js"), file)
+    chmodSync(file, 0o644)
+    return file
+  })
+
 const bringTheDevice = (stage: Stage) =>
   Effect.gen(function* () {
     yield* step(
@@ -194,9 +217,10 @@ the server is yours. It runs work in a jail: no network, nothing of this machine
     )
     yield* requireJail
     const { invitation } = yield* ask(stage, ["invite", "--name", "pi-demo"])
+    const client = yield* copyTheClient(stage)
     const device = yield* startService({
       name: "device",
-      command: [...program(stage, "client"), "--state", folderOf(stage, "device")],
+      command: [process.execPath, client, "--state", folderOf(stage, "device")],
       environment: { POSTERN_INVITATION: invitation as string },
       logFile: folderOf(stage, "device.log")
     })
