@@ -175,7 +175,6 @@ const submitPlanned = (keys: OperatorKeys, plan: RolloutPlan, planned: PlannedDe
   Effect.gen(function* () {
     const home = yield* OperatorHome
     const sent = yield* readJson(sentOrderFile(planned.order), SentOrder)
-    if (sent?.submitted === true) return
     if (sent !== undefined) {
       const result = yield* Effect.result(home.alone(sendOrder(sent, plan.root_version)))
       if (Result.isSuccess(result)) return
@@ -192,26 +191,39 @@ const resumable = (id: RolloutId) => (error: { readonly message: string }) =>
 
 const isVoid = ({ kind }: ServerProblem): boolean => kind === "conflict" || kind === "refused"
 
-/** Gives the plan to the server. One that it does not take is void: nobody has it. */
+/** Gives the plan to the server. */
 const openPlan = (record: RolloutRecord) =>
   Effect.flatMap(ManagementClient, (client) =>
     client.call("submit the rollout", (api) => api.rollouts.open({ payload: record.envelope }))
   ).pipe(
-    Effect.tapError((problem) => (isVoid(problem) ? removeRolloutRecord(record.id) : Effect.void)),
     Effect.mapError((problem) =>
       problem._tag === "ServerProblem" && isVoid(problem) ? problem : resumable(record.id)(problem)
     )
   )
 
-/** Gives the orders to the server; begun again, it goes on where it stopped. */
+/** The same for the first time. A plan that the server does not take is void then: nobody has it. */
+const openNewPlan = (record: RolloutRecord) =>
+  Effect.tapError(openPlan(record), (problem) =>
+    problem._tag === "ServerProblem" ? removeRolloutRecord(record.id) : Effect.void
+  )
+
+/**
+ * Gives the orders to the server; begun again, it goes on where it stopped. What the server has is the server's word, not
+ * this home's: one that was restored from a backup lacks orders it had taken.
+ */
 const submitOrders = (keys: OperatorKeys, plan: RolloutPlan, record: RolloutRecord) =>
   Effect.scoped(
     Effect.gen(function* () {
+      const client = yield* ManagementClient
       const show = yield* statusLine
       const devices = plan.phases.flatMap((phase) => phase.devices)
+      const { jobs } = yield* client.call("look at the rollout's orders", (api) =>
+        api.rollouts.jobs({ params: { id: plan.id } })
+      )
+      const there = new Set(jobs.map(({ id }) => id))
       for (const [index, planned] of devices.entries()) {
         yield* show(`signing and sending orders: ${index + 1} of ${devices.length}`)
-        yield* submitPlanned(keys, plan, planned, record.sealed)
+        if (!there.has(planned.order)) yield* submitPlanned(keys, plan, planned, record.sealed)
       }
       yield* writeRolloutRecord({ ...record, submitted: true })
       return plan
@@ -240,7 +252,7 @@ export const submitGroup = (
     yield* confirmRollout(proved, draft, flags, yes)
     yield* uploadPayload(file, proved.payload)
     const { plan, record } = yield* signPlan(keys, proved, draft, flags)
-    yield* openPlan(record)
+    yield* openNewPlan(record)
     return yield* submitOrders(keys, plan, record).pipe(Effect.mapError(resumable(plan.id)))
   })
 

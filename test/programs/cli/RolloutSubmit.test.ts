@@ -49,6 +49,8 @@ class FakeServer {
   left = Number.POSITIVE_INFINITY
   /** Places that somebody else took just before. */
   taken = 0
+  /** Why it does not take the plan. */
+  objection: ServerProblem | null = null
 
   readonly layer = Layer.succeed(ManagementClient, {
     address: "http://127.0.0.1:8470",
@@ -58,7 +60,12 @@ class FakeServer {
   private readonly api = {
     rollouts: {
       open: ({ payload: opened }: { readonly payload: DsseEnvelope }) =>
-        Effect.sync(() => void this.plans.push(opened))
+        Effect.suspend(() =>
+          this.objection === null
+            ? Effect.sync(() => void this.plans.push(opened))
+            : Effect.fail(this.objection)
+        ),
+      jobs: () => Effect.sync(() => ({ jobs: this.orders.map(({ id }) => ({ id })) }))
     },
     devices: {
       sequence: () => Effect.succeed({ next_counter: 7 + this.taken, previous: null, root_version: 1 })
@@ -112,62 +119,106 @@ const furnished = Effect.gen(function* () {
   })
 })
 
+/** Runs over a home and a server of its own. */
+const withHome = <E>(
+  work: (
+    made: FakeServer
+  ) => Effect.Effect<
+    void,
+    E,
+    OperatorHome | ManagementClient | Screen | CryptoEngine | Layer.Success<typeof SystemEntropy>
+  >
+) =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "postern-rollout-"))),
+    (folder) => {
+      const made = new FakeServer()
+      return Effect.andThen(furnished, work(made)).pipe(
+        Effect.provide(
+          Layer.mergeAll(
+            OperatorHomeAt(folder),
+            made.layer,
+            silent,
+            SystemEntropy,
+            Layer.succeed(CryptoEngine, engine)
+          )
+        )
+      )
+    },
+    (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+  )
+
 describe("a rollout whose submission was cut off", () => {
   it.effect("goes on with the same plan and the orders that are missing, under the ids of the plan", () =>
-    Effect.suspend(() => {
-      const made = new FakeServer()
-      return Effect.acquireUseRelease(
-        Effect.sync(() => mkdtempSync(join(tmpdir(), "postern-rollout-"))),
-        (folder) =>
-          Effect.gen(function* () {
-            yield* furnished
-            made.left = 2
-            yield* Effect.flip(resumeGroup(plan.id))
-            assert.isFalse((yield* rolloutRecord(plan.id))?.submitted)
-            assert.lengthOf(made.orders, 2)
+    withHome((made) =>
+      Effect.gen(function* () {
+        made.left = 2
+        yield* Effect.flip(resumeGroup(plan.id))
+        assert.isFalse((yield* rolloutRecord(plan.id))?.submitted)
+        assert.lengthOf(made.orders, 2)
 
-            // The third was signed; its place was taken meanwhile.
-            made.left = 1
-            made.taken = 3
-            yield* Effect.flip(resumeGroup(plan.id))
-            made.left = Number.POSITIVE_INFINITY
-            yield* resumeGroup(plan.id)
+        // The third was signed; its place was taken meanwhile.
+        made.left = 1
+        made.taken = 3
+        yield* Effect.flip(resumeGroup(plan.id))
+        made.left = Number.POSITIVE_INFINITY
+        yield* resumeGroup(plan.id)
 
-            const planned = plan.phases.flatMap((phase) => phase.devices)
-            assert.deepStrictEqual(
-              made.orders.map(({ device, id }) => ({ device, order: id })),
-              planned,
-              "each order once, and for the device of the plan"
-            )
-            assert.deepStrictEqual(
-              made.orders.map(({ counter }) => counter - Limits.rolloutReserve),
-              [7, 7, 10, 10]
-            )
-            for (const order of made.orders) {
-              assert.strictEqual(order.expires_at_ms, plan.expires_at_ms)
-              assert.strictEqual(order.payload.digest, payload.digest)
-              assert.deepStrictEqual(order.results_to as ReadonlyArray<string>, [
-                operator.recipient,
-                server.recipient
-              ])
-            }
-            assert.isTrue((yield* rolloutRecord(plan.id))?.submitted)
-            assert.isTrue(made.plans.every((opened) => opened.payload === envelope.payload))
-            const first = yield* recordOf((devices[0] as RolloutDevice).id)
-            assert.isNull(first?.last_order, "other orders go below it")
-          }).pipe(
-            Effect.provide(
-              Layer.mergeAll(
-                OperatorHomeAt(folder),
-                made.layer,
-                silent,
-                SystemEntropy,
-                Layer.succeed(CryptoEngine, engine)
-              )
-            )
-          ),
-        (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
-      )
-    })
+        const planned = plan.phases.flatMap((phase) => phase.devices)
+        assert.deepStrictEqual(
+          made.orders.map(({ device, id }) => ({ device, order: id })),
+          planned,
+          "each order once, and for the device of the plan"
+        )
+        assert.deepStrictEqual(
+          made.orders.map(({ counter }) => counter - Limits.rolloutReserve),
+          [7, 7, 10, 10]
+        )
+        for (const order of made.orders) {
+          assert.strictEqual(order.expires_at_ms, plan.expires_at_ms)
+          assert.strictEqual(order.payload.digest, payload.digest)
+          assert.deepStrictEqual(order.results_to as ReadonlyArray<string>, [
+            operator.recipient,
+            server.recipient
+          ])
+        }
+        assert.isTrue((yield* rolloutRecord(plan.id))?.submitted)
+        assert.isTrue(made.plans.every((opened) => opened.payload === envelope.payload))
+        const first = yield* recordOf((devices[0] as RolloutDevice).id)
+        assert.isNull(first?.last_order, "other orders go below it")
+      })
+    )
+  )
+
+  it.effect("is still known here when the server cannot take its plan again now", () =>
+    withHome((made) =>
+      Effect.gen(function* () {
+        made.left = 2
+        yield* Effect.flip(resumeGroup(plan.id))
+        for (const [kind, code] of [
+          ["conflict", "root_expired"],
+          ["refused", null]
+        ] as const) {
+          made.objection = problem(kind, code)
+          yield* Effect.flip(resumeGroup(plan.id))
+          assert.strictEqual((yield* rolloutRecord(plan.id))?.digest, digest)
+        }
+        made.objection = null
+        made.left = Number.POSITIVE_INFINITY
+        yield* resumeGroup(plan.id)
+        assert.lengthOf(made.orders, 4)
+      })
+    )
+  )
+
+  it.effect("gives a restored server the orders again that it lost", () =>
+    withHome((made) =>
+      Effect.gen(function* () {
+        yield* resumeGroup(plan.id)
+        const lost = made.orders.splice(1, 2)
+        yield* resumeGroup(plan.id)
+        assert.deepStrictEqual(made.orders.slice(2), lost, "the very same ones")
+      })
+    )
   )
 })
