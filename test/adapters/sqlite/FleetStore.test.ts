@@ -88,7 +88,7 @@ interface ModelJob {
 /** What the store should do, in the simplest words. */
 class Model {
   readonly jobs = new Map<number, ModelJob>()
-  readonly receipts = new Map<string, number>()
+  readonly receipts = new Map<string, string>()
   epoch = 1
   sequence = 1
 
@@ -124,13 +124,15 @@ class Model {
     job.state = state === "queued" ? "offered" : state
   }
 
-  receipt(counter: number, number: number): string {
+  receipt(counter: number, number: number, lane: LaneName): string {
     const place = `${this.epoch} ${number}`
+    // An order of the other lane is another order, with another receipt.
+    const about = `${counter} ${lane}`
     // The same receipt is known again even when the device was accepted anew in between.
-    const same = [...this.receipts].some(([key, of]) => key.endsWith(` ${number}`) && of === counter)
+    const same = [...this.receipts].some(([key, of]) => key.endsWith(` ${number}`) && of === about)
     if (same) return "same"
     if (this.receipts.has(place)) return "conflict"
-    this.receipts.set(place, counter)
+    this.receipts.set(place, about)
     const job = this.jobs.get(counter)
     if (job !== undefined && !job.receipt) Object.assign(job, { state: "succeeded", receipt: true })
     return "stored"
@@ -204,7 +206,7 @@ const apply = (store: FleetMethods, model: Model, step: Step): void => {
       const { digest, envelope, receipt } = signedReceipt(step.number, null, orderOf(step.counter, lane))
       assert.strictEqual(
         store.addReceipt(receipt, envelope, digest, nowMs),
-        model.receipt(step.counter, step.number)
+        model.receipt(step.counter, step.number, lane)
       )
       return
     }
