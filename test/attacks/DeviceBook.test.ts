@@ -3,20 +3,31 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Result } from "effect"
 import type { NodeKeyRing } from "../../src/adapters/NodeKeys.ts"
 import { deviceRecord, writeDeviceRecord } from "../../src/adapters/operator/DeviceBook.ts"
-import { OperatorHomeAt } from "../../src/adapters/operator/OperatorHome.ts"
-import type { DeviceRecord } from "../../src/adapters/operator/Records.ts"
+import { ManagementClient } from "../../src/adapters/operator/ManagementClient.ts"
+import { OperatorHome, OperatorHomeAt, writeJson } from "../../src/adapters/operator/OperatorHome.ts"
+import { keyFileBytes, profileOf } from "../../src/adapters/operator/OperatorKeys.ts"
+import {
+  type DeviceRecord,
+  OperatorProfile,
+  operatorFile,
+  operatorKeyFile
+} from "../../src/adapters/operator/Records.ts"
 import { keepRoot } from "../../src/adapters/operator/TrustStore.ts"
+import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
 import { invitationId, proveInvitation } from "../../src/crypto/Invitations.ts"
+import { verifyAdmission } from "../../src/crypto/Trust.ts"
 import { CryptoEngine } from "../../src/ports/CryptoEngine.ts"
+import { turnAway } from "../../src/programs/cli/Admission.ts"
 import { takeDecisions } from "../../src/programs/cli/Colleagues.ts"
 import { Screen } from "../../src/programs/cli/Screen.ts"
+import type { DsseEnvelope } from "../../src/schemas/Dsse.ts"
 import type { Preauthorisation } from "../../src/schemas/Enrolment.ts"
 import type { DeviceId, Name, ServerId } from "../../src/schemas/Ids.ts"
 import type { DeviceView } from "../../src/schemas/ManagementApi.ts"
-import { enrolment, statementOf } from "../support/fleet.ts"
+import { admission, enrolment, statementOf } from "../support/fleet.ts"
 import * as parties from "../support/operators.ts"
 
 const { device, engine, nowMs, otherDevice, server, trust } = parties
@@ -156,5 +167,91 @@ describe("the device book", () => {
       assert.match(taken.alarms, /another device called pi-cellar/)
       assert.isUndefined(taken.record)
     })
+  )
+})
+
+describe("what another operator decided about a device of the book", () => {
+  const known: DeviceRecord = {
+    ...parties.deviceRecord,
+    device: id,
+    name: "pi-cellar" as Name,
+    last_receipt: { number: 9, digest: parties.someDigest("9") },
+    last_word: { at_ms: nowMs, incarnation: parties.incarnation, high_water: null, last_receipt: 9 }
+  }
+  const decided = (changes: Parameters<typeof admission>[1]) =>
+    shown({
+      preauthorisation: null,
+      admission: admission(nowMs + 60_000, { name: known.name, sequence: 7, ...changes }).envelope
+    })
+
+  it.effect("does not accuse a device whose ledger was set back, once it was accepted again", () =>
+    Effect.gen(function* () {
+      const { alarms, record } = yield* afterwards([decided({})], [known])
+      assert.strictEqual(alarms, "", "its word says less than before, and may")
+      assert.deepInclude(record, {
+        admission_sequence: 7,
+        last_receipt: null,
+        chain_open: true,
+        anew_at_ms: nowMs + 60_000
+      })
+    })
+  )
+  it.effect("leaves its chain of receipts alone where it only gives another name", () =>
+    Effect.gen(function* () {
+      const { record } = yield* afterwards([decided({ name: "pi-roof" as Name })], [known])
+      assert.deepInclude(record, { name: "pi-roof" as Name, last_receipt: known.last_receipt })
+      assert.isUndefined(record?.chain_open)
+    })
+  )
+})
+
+describe("the number of an operator's decision", () => {
+  it.effect("follows from what operators signed, not from what a server shows", () =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => mkdtempSync(join(tmpdir(), "postern-number-"))),
+      (folder) => {
+        const sent: Array<DsseEnvelope> = []
+        const api = {
+          devices: {
+            admit: ({ payload }: { readonly payload: DsseEnvelope }) => Effect.sync(() => sent.push(payload))
+          }
+        }
+        const client = Layer.succeed(ManagementClient, {
+          address: "http://127.0.0.1:8470",
+          call: (_what, use) => use(api as never) as never
+        })
+        const highest = admission(nowMs, { sequence: Number.MAX_SAFE_INTEGER - 1 }).envelope
+        const numbers = Effect.gen(function* () {
+          const home = yield* OperatorHome
+          yield* writeJson(operatorFile, OperatorProfile, profileOf(parties.operator))
+          yield* home.createBytes(operatorKeyFile, yield* keyFileBytes(parties.operator.stored, null))
+          yield* keepRoot(1, trust.envelope)
+          yield* writeDeviceRecord({ ...parties.deviceRecord, device: id })
+          for (const envelope of [
+            { ...highest, signatures: [] },
+            admission(nowMs, { sequence: 40 }).envelope
+          ])
+            yield* turnAway(shown({ admission: envelope }), "revoke")
+          return sent.map((envelope) => {
+            const verified = verifyAdmission(engine, trust.root, envelope)
+            if (Result.isFailure(verified)) throw verified.failure
+            return verified.success.document.sequence
+          })
+        })
+        return Effect.provide(
+          Effect.map(numbers, (found) =>
+            assert.deepStrictEqual(found, [parties.deviceRecord.admission_sequence + 1, 41])
+          ),
+          Layer.mergeAll(
+            OperatorHomeAt(folder),
+            client,
+            SystemEntropy,
+            Layer.succeed(CryptoEngine, engine),
+            Layer.succeed(Screen, silent)
+          )
+        )
+      },
+      (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
+    )
   )
 })

@@ -8,11 +8,11 @@ import { deviceRecord, writeDeviceRecord } from "../../adapters/operator/DeviceB
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
 import { OperatorHome, readJson } from "../../adapters/operator/OperatorHome.ts"
 import { type DeviceRecord, InvitationRecord, invitationFile } from "../../adapters/operator/Records.ts"
-import { openUnverified } from "../../crypto/Documents.ts"
+import { verifyPastAdmission } from "../../adapters/operator/TrustStore.ts"
 import { claimCode } from "../../crypto/IdentityKeys.ts"
 import { verifyEnrolment } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
-import { Admission, type EnrolmentRequest } from "../../schemas/Enrolment.ts"
+import type { Admission, EnrolmentRequest } from "../../schemas/Enrolment.ts"
 import { Name } from "../../schemas/Ids.ts"
 import type { DeviceView } from "../../schemas/ManagementApi.ts"
 import { askLine, confirm } from "./Ask.ts"
@@ -94,13 +94,16 @@ const compareClaimCode = (request: EnrolmentRequest, given: Option.Option<string
     )
   })
 
-/** The sequence of the newest admission anybody showed for the device; ours must be above it. */
+/**
+ * The sequence of the newest decision about the device that any operator signed; ours must be above it. What nobody signed
+ * counts for nothing: a number that is high enough would let the device be revoked never again.
+ */
 const newestSequence = (view: DeviceView, record: DeviceRecord | undefined) =>
-  Effect.map(CryptoEngine, (engine) => {
-    const shown =
-      view.admission === null ? undefined : openUnverified(engine, "admission", Admission, view.admission)
-    const onServer = shown !== undefined && Result.isSuccess(shown) ? shown.success.document.sequence : 0
-    return Math.max(onServer, record?.admission_sequence ?? 0)
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const shown = verifyPastAdmission(engine, yield* requireRoot, view.admission)
+    const isOfIt = Result.isSuccess(shown) && shown.success.document.device === view.device
+    return Math.max(isOfIt ? shown.success.document.sequence : 0, record?.admission_sequence ?? 0)
   })
 
 const statusOf = { accept: "accepted", reject: "rejected", revoke: "revoked" } as const

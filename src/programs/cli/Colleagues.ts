@@ -30,9 +30,17 @@ import { visible } from "./Text.ts"
 
 const statusOf = { accept: "accepted", reject: "rejected", revoke: "revoked" } as const
 
+/**
+ * A device of the book that another operator accepted again, and not to give it another name. Where its ledger is the
+ * same, that ledger was set back: the chain of receipts goes on from an earlier one, and its word from less.
+ */
+const isAnew = (decision: Admission, known: DeviceRecord): boolean =>
+  known.incarnation !== decision.incarnation ||
+  (decision.decision === "accept" && known.status === "accepted" && known.name === decision.name)
+
 const recordOf = (decision: Admission, known: DeviceRecord | undefined): DeviceRecord => {
   const isSameLedger = known?.incarnation === decision.incarnation
-  return {
+  const record: DeviceRecord = {
     ...known,
     type: "postern/device-record/v1",
     device: decision.device,
@@ -46,9 +54,16 @@ const recordOf = (decision: Admission, known: DeviceRecord | undefined): DeviceR
     admission_sequence: decision.sequence,
     admitted_at_ms: decision.issued_at_ms,
     last_order: known?.last_order ?? null,
+    last_receipt: known?.last_receipt ?? null
+  }
+  if (known === undefined || !isAnew(decision, known)) return record
+  const { chain_open: _open, claimed: _claimed, last_word: _word, ...rest } = record
+  return {
+    ...rest,
     // Another ledger begins another chain of receipts.
-    last_receipt: isSameLedger ? known.last_receipt : null,
-    ...(known === undefined || isSameLedger ? {} : { anew_at_ms: decision.issued_at_ms })
+    last_receipt: null,
+    anew_at_ms: decision.issued_at_ms,
+    ...(isSameLedger ? { chain_open: true } : {})
   }
 }
 
