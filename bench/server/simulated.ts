@@ -13,7 +13,7 @@ import { FleetStore } from "../../src/ports/FleetStore.ts"
 import { deviceApiPath } from "../../src/schemas/DeviceApi.ts"
 import type { ServerIdentity } from "../../src/schemas/Enrolment.ts"
 import { type DeviceId, Name } from "../../src/schemas/Ids.ts"
-import { admission, enrolment, pollBody } from "../../test/support/fleet.ts"
+import { admission, enrolment, pollBody, statementOf } from "../../test/support/fleet.ts"
 import { operator, recovery } from "../../test/support/operators.ts"
 
 export type SimulatedDevice = NodeKeyRing
@@ -62,7 +62,8 @@ const path = `${deviceApiPath}/poll`
  * it.
  */
 export const signedPoll = (device: SimulatedDevice, authority: string, waitMs: number): Buffer => {
-  const body = utf8(JSON.stringify(pollBody({ wait_ms: waitMs })))
+  const statement = statementOf({ at_ms: Date.now() }, device)
+  const body = utf8(JSON.stringify(pollBody({ wait_ms: waitMs, statement })))
   const parts = { method: "POST", authority, path, query: "", contentType: "application/json" }
   const signed = signRequest(NativeCrypto, parts, body, {
     keyId: device.id as DeviceId,
