@@ -1,12 +1,14 @@
 /** The warden and its client as real processes: each killed, stopped or crippled in turn; nothing lost, nothing run twice. */
 import { spawnSync } from "node:child_process"
-import { lstatSync, readdirSync, readFileSync } from "node:fs"
+import { chmodSync, cpSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { type BuiltDevice, BuiltFleet } from "../support/BuiltFleet.ts"
 import { Program, waitUntil } from "../support/Program.ts"
 import { describeWith } from "../support/requires.ts"
 
+const dist = join(import.meta.dirname, "../../dist")
 const patienceMs = 120_000
 const nobody = 65_534
 /** All that the warden needs, as docs/jail.md says. */
@@ -165,6 +167,23 @@ describeWith(["jail"], "warden and client", () => {
       expect(await program.stop()).toMatchObject({ code: 0 })
     } finally {
       program.signalGroup("SIGKILL")
+    }
+  })
+})
+
+describeWith(["jail", "root"], "a program that only root can pass to", () => {
+  it("runs all the same: a copy in the state folder serves the client's user", async () => {
+    const programs = mkdtempSync(join(tmpdir(), "postern-closed-"))
+    cpSync(dist, programs, { recursive: true })
+    chmodSync(programs, 0o700)
+    const fleet = await BuiltFleet.withServer({ programs })
+    try {
+      await fleet.acceptedDevice("pi")
+      const { job } = await fleet.ask<{ job: string }>(["run", "pi", "--detach", "--", "echo", "works"])
+      expect((await fleet.finished(job, patienceMs)).receipt).toMatchObject({ isolation: "separate-uid" })
+    } finally {
+      await fleet.close()
+      rmSync(programs, { recursive: true, force: true })
     }
   })
 })

@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, lchownSync, lstatSync, readdirSync, readFileSync } from "node:fs"
 import { dirname, join, resolve } from "node:path"
-import { makeFolders } from "../files/AtomicFile.ts"
+import { makeFolders, replacePrivateFile } from "../files/AtomicFile.ts"
 
 /** Root's rights cannot be given up, or the client could not work without them. The message says what to do. */
 export class CannotDrop extends Error {
@@ -128,17 +128,28 @@ export const dropTo = (user: ClientUser): void => {
   process.umask(0o077)
 }
 
-/** Whether the user that this process became can reach what it needs; names what it cannot. */
-export const requireReach = (user: ClientUser, folder: string, program: string): void => {
-  const reach = (path: string, mode: number, what: string) => {
-    try {
-      accessSync(path, mode)
-    } catch {
-      throw new CannotDrop(
-        `the client runs as ${user.shown}, which cannot reach ${what} ${path}: let it pass through every folder above (chmod o+x ${dirname(path)} and those above), or name another place`
-      )
-    }
+/** Whether the user that this process became can use its state folder; throws {@link CannotDrop} where it cannot. */
+export const requireReach = (user: ClientUser, folder: string): void => {
+  try {
+    accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK)
+  } catch {
+    throw new CannotDrop(
+      `the client runs as ${user.shown}, which cannot reach the state folder ${folder}: let it pass through every folder above (chmod o+x ${dirname(folder)} and those above), or name another place`
+    )
   }
-  reach(folder, constants.R_OK | constants.W_OK | constants.X_OK, "the state folder")
-  reach(program, constants.R_OK, "the program")
+}
+
+/**
+ * The program's file as the client's user can read it: the file itself, or, where only root can pass to it (as in root's
+ * home), a copy in the state folder, fresh from `source`. The client's own threads are started from it, and nothing else.
+ */
+export const programFor = (program: string, source: Uint8Array, folder: string): string => {
+  try {
+    accessSync(program, constants.R_OK)
+    return program
+  } catch {
+    const copy = join(folder, "client.js")
+    replacePrivateFile(copy, source)
+    return copy
+  }
 }

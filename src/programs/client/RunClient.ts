@@ -247,13 +247,13 @@ export const runClient = (settings: ClientSettings, entry: URL, made: Configurat
   Effect.gen(function* () {
     const settled = yield* Effect.result(settleUnderWarden(settings, entry))
     const standing = yield* checkNeeds(settings, made, problemsOf(settled))
-    const surroundings = yield* Effect.fromResult(settled)
+    const { surroundings, entry: reached } = yield* Effect.fromResult(settled)
     yield* lockState(settings.config.state_folder).pipe(
       // The client of a warden that was killed is on its way out.
       Effect.retry({ while: ({ busy }) => busy, schedule: lockAgain }),
       Effect.mapError((error) => misconfigured(error.message))
     )
-    const local = yield* Layer.build(ClientServices(settings, entry, surroundings)).pipe(
+    const local = yield* Layer.build(ClientServices(settings, reached, surroundings)).pipe(
       Effect.mapError((error) =>
         misconfigured("message" in error && error.message !== "" ? error.message : String(error))
       )

@@ -2,13 +2,20 @@
  * What a client that a warden started does first: says what its configuration allows, and gives up root. After this the
  * process has no more rights than its user, whatever is done to it.
  */
+import { readFileSync } from "node:fs"
 import { resolve } from "node:path"
-import { fileURLToPath } from "node:url"
+import { fileURLToPath, pathToFileURL } from "node:url"
 import { Effect, Layer } from "effect"
 import { BubblewrapJail } from "../../adapters/BubblewrapJail.ts"
 import { SystemdNotify } from "../../adapters/SystemdNotify.ts"
 import type { Policy } from "../../adapters/warden/Messages.ts"
-import { clientUser, dropTo, handOverState, requireReach } from "../../adapters/warden/Privileges.ts"
+import {
+  clientUser,
+  dropTo,
+  handOverState,
+  programFor,
+  requireReach
+} from "../../adapters/warden/Privileges.ts"
 import { hasWarden, WardenLink } from "../../adapters/warden/WardenLink.ts"
 import type { Jail } from "../../ports/Jail.ts"
 import type { ServiceManager } from "../../ports/ServiceManager.ts"
@@ -68,25 +75,33 @@ const giveUpRoot = (settings: ClientSettings, entry: URL) =>
     if (takenOver)
       yield* Effect.logInfo(`the state in ${config.state_folder} was root's and is ${user.shown}'s now`)
     const { host, link } = yield* WardenLink.open(policyOf(settings, user.uid))
-    yield* Effect.try({
+    const reached = yield* Effect.try({
       try: () => {
+        const program = fileURLToPath(entry)
+        const source = readFileSync(program)
         dropTo(user)
-        requireReach(user, config.state_folder, fileURLToPath(entry))
+        requireReach(user, config.state_folder)
+        return pathToFileURL(programFor(program, source, config.state_folder))
       },
       catch: asMisconfigured
     })
-    return { host, link }
+    return { host, link, entry: reached }
   })
 
 /**
- * Finds out who does what for this process, and gives up root where it has it. Fails with what to mend where root cannot
- * be given up.
+ * Finds out who does what for this process, and from which file its threads start; gives up root where it has it. Fails
+ * with what to mend where root cannot be given up.
  */
 export const settleUnderWarden = (settings: ClientSettings, entry: URL) =>
   Effect.gen(function* () {
-    if (!hasWarden(process.env)) return alone(settings)
-    const { host, link } = yield* process.getuid?.() === 0
+    if (!hasWarden(process.env)) return { surroundings: alone(settings), entry }
+    const {
+      host,
+      link,
+      entry: reached
+    } = yield* process.getuid?.() === 0
       ? giveUpRoot(settings, entry)
-      : WardenLink.open(policyOf(settings, null))
-    return Layer.merge(BubblewrapJail.hosted(host, { bwrap: settings.config.bwrap }), link.serviceManager)
+      : Effect.map(WardenLink.open(policyOf(settings, null)), (opened) => ({ ...opened, entry }))
+    const jail = BubblewrapJail.hosted(host, { bwrap: settings.config.bwrap })
+    return { surroundings: Layer.merge(jail, link.serviceManager) as Surroundings, entry: reached }
   })
