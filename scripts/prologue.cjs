@@ -25,12 +25,16 @@ if (typeof module !== "object") {
   self.filename = self.id
   self.paths = []
 }
-// A part of the program, which stands in a line of its own further down.
+// A part of the program, which stands compressed in a line of its own further down.
 function run(name) {
   var text = process.getBuiltinModule("node:fs").readFileSync(self.filename, "latin1")
   var start = text.indexOf("\n//" + name + " ") + name.length + 4
   var end = text.indexOf("\n", start)
-  self._compile(JSON.parse(text.slice(start, end < 0 ? text.length : end)), self.filename)
+  var packed = Buffer.from(text.slice(start, end < 0 ? text.length : end), "base64")
+  self._compile(
+    process.getBuiltinModule("node:zlib").brotliDecompressSync(packed).toString("latin1"),
+    self.filename
+  )
 }
 function isMainThread() {
   return process.getBuiltinModule("node:worker_threads").isMainThread

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs"
 import { isBuiltin } from "node:module"
 import { join } from "node:path"
+import { brotliCompressSync } from "node:zlib"
 import { rolldown } from "rolldown"
 
 /** One program, as scripts/programs.json lists them. */
@@ -74,10 +75,12 @@ interface Parts {
   readonly thread?: string
 }
 
+const compressed = (code: string): string => brotliCompressSync(ascii(code)).toString("base64")
+
 /**
  * The first lines, then what they compile: the small part that may make the rest needless as a string, the others as
- * comments, one line each, which are read from the file where they are wanted. So whoever needs no more than the small
- * part holds no more.
+ * comments, one line each, which are read from the file where they are wanted. Every process and every thread holds the
+ * whole file for as long as it lives, so these comments are compressed.
  */
 const withPrologue = (program: Program, { first, main, thread }: Parts): string => {
   const unless = "if (!self.exports.stays) "
@@ -85,8 +88,8 @@ const withPrologue = (program: Program, { first, main, thread }: Parts): string 
     ...(first === undefined ? [] : [`self._compile(${JSON.stringify(ascii(first))}, self.filename)`]),
     ...(thread === undefined ? [] : [`${unless}if (!isMainThread()) run("thread")`]),
     `${unless}run("main")`,
-    ...(thread === undefined ? [] : [`//thread ${JSON.stringify(ascii(thread))}`]),
-    `//main ${JSON.stringify(ascii(main))}`
+    ...(thread === undefined ? [] : [`//thread ${compressed(thread)}`]),
+    `//main ${compressed(main)}`
   ].join("\n")
   const prologue = readFileSync(prologuePath, "utf8")
     .split("\n")
