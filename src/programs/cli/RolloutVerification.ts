@@ -44,6 +44,11 @@ export interface JudgedRollout {
   readonly plan: RolloutPlan
   readonly devices: ReadonlyArray<JudgedDevice>
   readonly alarms: ReadonlyArray<string>
+  /**
+   * The first phase, from 0, that the rollout cannot have left by the devices' own words and the operators': the server may
+   * say that a later one has begun.
+   */
+  readonly reachable: number
 }
 
 /** The rollout as the server shows it now. */
@@ -106,6 +111,19 @@ export const earlyReleases = (
           `${early.map(({ name }) => name).join(", ")} took the order before phase ${index + 1} had succeeded and soaked`
         ]
   })
+
+/** The first phase that has not succeeded by the devices' own words, and that no operator went on from; the last at most. */
+export const reachablePhase = (
+  plan: RolloutPlan,
+  witnesses: ReadonlyArray<PhaseWitness>,
+  waived: number
+): number => {
+  const open = plan.phases.findIndex((phase, index) => {
+    const own = witnesses.filter((witness) => witness.phase === index)
+    return index > waived && settledAtMs(phase, own) === null
+  })
+  return open < 0 ? plan.phases.length - 1 : open
+}
 
 /** The plan an operator signed, checked against the one kept here. */
 const provedPlan = (detail: RolloutDetail, id: RolloutId, record: RolloutRecord | undefined) =>
@@ -194,7 +212,9 @@ export const judgeRollout = (detail: RolloutDetail, id: RolloutId, chains: boole
         })
     )
     const waived = yield* waivedPhase(detail)
-    const early = earlyReleases(plan, devices.map(witnessOf), waived, nowMs)
+    const witnesses = devices.map(witnessOf)
+    const early = earlyReleases(plan, witnesses, waived, nowMs)
     const alarms = [...early, ...devices.flatMap((device) => deviceAlarms(device, plan))]
-    return { view: detail.rollout, plan, devices, alarms } satisfies JudgedRollout
+    const reachable = reachablePhase(plan, witnesses, waived)
+    return { view: detail.rollout, plan, devices, alarms, reachable } satisfies JudgedRollout
   })

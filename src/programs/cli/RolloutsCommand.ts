@@ -161,8 +161,27 @@ const follow = Command.make(
   Command.withExamples([{ command: "postern rollouts follow rol_abcd", description: "With a bar" }])
 )
 
+/**
+ * A resume waives what was signed for, up to its phase. Where the server names a later phase than the devices' receipts
+ * have reached, it would waive what has not happened yet: only for a person who knows why.
+ */
+const confirmPhase = ({ reachable, view: { id, phase } }: JudgedRollout, yes: boolean) =>
+  Effect.gen(function* () {
+    if (phase <= reachable) return
+    yield* say(
+      `ALARM: the server says that ${id} is in phase ${phase + 1}, but phase ${reachable + 1} has not succeeded by receipts that hold here. Look first: postern rollouts show ${id}`
+    )
+    const isSure =
+      yes ||
+      (yield* confirm(
+        `Sign that every phase up to ${phase + 1} may be gone on from?`,
+        "There is no terminal to ask. Say --yes"
+      ))
+    if (!isSure) return yield* failure("Nothing was signed")
+  })
+
 /** Signs a word to a rollout and gives it to the server. */
-const steer = (text: string, action: RolloutAction) =>
+const steer = (text: string, action: RolloutAction, yes = true) =>
   Effect.gen(function* () {
     const client = yield* ManagementClient
     const { root } = yield* requireRoot
@@ -170,6 +189,7 @@ const steer = (text: string, action: RolloutAction) =>
     const judged = yield* judgeRollout(yield* currentRollout(id), id, false)
     if (isEnded(judged.view.state))
       return yield* failure(`The rollout ${id} has ended already: ${judged.view.state}`)
+    if (action === "resume") yield* confirmPhase(judged, yes)
     const keys = yield* unlocked
     const control: RolloutControl = {
       type: "postern/rollout-control/v1",
@@ -214,9 +234,9 @@ const pause = Command.make(
 
 const resume = Command.make(
   "resume",
-  { rollout: rolloutArgument },
-  Effect.fnUntraced(function* ({ rollout }) {
-    const { judged, view } = yield* steer(rollout, "resume")
+  { rollout: rolloutArgument, yes: yesFlag },
+  Effect.fnUntraced(function* ({ rollout, yes }) {
+    const { judged, view } = yield* steer(rollout, "resume", yes)
     yield* said(view)
     yield* raise(judged.alarms)
   }, withServer)

@@ -11,7 +11,11 @@ import {
   type RolloutValues,
   requireLifetime
 } from "../../../src/programs/cli/RolloutPhases.ts"
-import { earlyReleases, type PhaseWitness } from "../../../src/programs/cli/RolloutVerification.ts"
+import {
+  earlyReleases,
+  type PhaseWitness,
+  reachablePhase
+} from "../../../src/programs/cli/RolloutVerification.ts"
 import { stateText } from "../../../src/programs/cli/RolloutViews.ts"
 import type { Digest, Name } from "../../../src/schemas/Ids.ts"
 import type { RolloutView } from "../../../src/schemas/Rollout.ts"
@@ -165,6 +169,18 @@ describe("a server that releases early", () => {
 
   it("is not blamed for what an operator decided", () => {
     assert.deepStrictEqual(early([witness(0, 1), witness(0, 2, false), witness(1, 10)], 0), [])
+  })
+})
+
+describe("the phase that a resume may be signed for", () => {
+  it("is the one that the devices' receipts have reached, whatever the server says", () => {
+    const reached = (witnesses: ReadonlyArray<PhaseWitness>, waived = -1) =>
+      reachablePhase(plan, witnesses, waived)
+    assert.strictEqual(reached([]), 0)
+    assert.strictEqual(reached([witness(0, 1), witness(0, 2, false)]), 0)
+    assert.strictEqual(reached([witness(0, 1), witness(0, 2)]), 1)
+    assert.strictEqual(reached([witness(0, 1), witness(0, 2, false)], 0), 1, "an operator went on")
+    assert.strictEqual(reached([0, 0, 1, 1, 1].map((phase) => witness(phase, 1))), 1, "there is no later one")
   })
 })
 
