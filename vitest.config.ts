@@ -8,7 +8,7 @@ const proof = process.env["POSTERN_PROOF"]
 
 const common = {
   exclude: [...configDefaults.exclude, "test/runtimes/**"],
-  testTimeout: { long: 1_800_000, short: 120_000 }[proof ?? ""] ?? 60_000,
+  testTimeout: { long: 1_800_000, short: 300_000 }[proof ?? ""] ?? 120_000,
   hookTimeout: 180_000
 }
 
@@ -20,12 +20,11 @@ const tests = {
   sequence: { groupOrder: 0 }
 }
 
-/** The built programs, one test file at a time and after all others: they start many processes. */
+/** The built programs, apart from all others: they start many processes. */
 const endToEnd = {
   ...common,
   name: "e2e",
   include: ["test/e2e/**/*.test.ts"],
-  fileParallelism: false,
   testTimeout: 240_000,
   sequence: { groupOrder: 1 }
 }

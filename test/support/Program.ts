@@ -1,5 +1,6 @@
 /** Built programs as real processes of a test: started, watched, stopped, killed. */
 import { type ChildProcess, spawn } from "node:child_process"
+import { randomInt } from "node:crypto"
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs"
 import { createServer } from "node:net"
 
@@ -23,16 +24,20 @@ export const waitUntil = async <A>(
   }
 }
 
-/** A port of loopback that is free now. */
+/** Below the ports that the system gives to outgoing connections, one of which could sit on it later. */
+const lowestPort = 20_000
+const highestPort = 32_000
+
+/** A port of loopback that is free now, and stays so unless another test draws the same. */
 export const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.once("error", reject)
-    probe.listen(0, "127.0.0.1", () => {
-      const address = probe.address()
-      const port = address !== null && typeof address === "object" ? address.port : 0
-      probe.close(() => resolve(port))
-    })
+    const attempt = (left: number): void => {
+      const port = randomInt(lowestPort, highestPort)
+      const probe = createServer()
+      probe.once("error", (error) => (left === 0 ? reject(error) : attempt(left - 1)))
+      probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(port)))
+    }
+    attempt(50)
   })
 
 /** A program that keeps running: server or client. All its lives write into one log. */
