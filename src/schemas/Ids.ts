@@ -5,9 +5,9 @@
 import { Schema } from "effect"
 
 /** `dev_` and 52 characters of base32 (RFC 4648, lower case): SHA-256 over tag, Ed25519 key and first X25519 key. */
-export const DeviceId = Schema.String.check(Schema.isPattern(/^dev_[a-z2-7]{52}$/)).pipe(
-  Schema.brand("DeviceId")
-)
+export const DeviceId = Schema.String.check(
+  Schema.isPattern(/^dev_[a-z2-7]{52}$/, { expected: "a device's whole id, dev_ and 52 characters" })
+).pipe(Schema.brand("DeviceId"))
 export type DeviceId = typeof DeviceId.Type
 
 /** Like {@link DeviceId}, for a server. */
@@ -50,7 +50,9 @@ export type Digest = typeof Digest.Type
 
 /** Name of a device, agent or operator. `broker-services` is reserved. */
 export const Name = Schema.String.check(
-  Schema.isPattern(/^(?!broker-services$)[a-z0-9][a-z0-9-]{0,62}$/)
+  Schema.isPattern(/^(?!broker-services$)[a-z0-9][a-z0-9-]{0,62}$/, {
+    expected: "1 to 63 small letters, digits and dashes, with no dash first"
+  })
 ).pipe(Schema.brand("Name"))
 export type Name = typeof Name.Type
 

@@ -99,7 +99,7 @@ const Http = FetchHttpClient.layer.pipe(Layer.provide(Layer.succeed(FetchHttpCli
 const conflictAdvice: Record<typeof Conflict.Type.code, string> = {
   sequence_taken: "Somebody else submitted for this device meanwhile; submit again.",
   id_taken: "Another order has this id; submit again.",
-  name_taken: "Another device has this name; choose one with --name.",
+  name_taken: "Choose another name.",
   unknown_device: "The server knows no such accepted device; see `postern devices list`.",
   payload_missing: "The server does not have the whole payload; submit again.",
   payload_conflict: "What the server has is not the beginning of this payload; submit again.",

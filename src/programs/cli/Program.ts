@@ -20,6 +20,9 @@ const formatter = (color: boolean): CliOutput.Formatter => ({
   formatVersion: (name, version) => `${name} ${version}`
 })
 
+/** What is wrong with a value, without a word of the schema that found it. */
+const plain = (message: string): string => message.replace(/Schema validation failed: (?:Expected )?/, "")
+
 /** Asked-for help and versions go to stdout; what is wrong with a command line goes to stderr, in few lines. */
 const presenter = (screen: Screen["Service"]): CliOutput.Presenter => {
   const format = formatter(screen.color)
@@ -35,7 +38,7 @@ const presenter = (screen: Screen["Service"]): CliOutput.Presenter => {
           )
         case "InvalidInvocation": {
           const path = event.commandPath.join(" ")
-          const lines = event.errors.map((error) => `${path}: ${visibleLines(error.message)}\n`)
+          const lines = event.errors.map((error) => `${path}: ${visibleLines(plain(error.message))}\n`)
           return screen.write("err", `${lines.join("")}See: ${path} --help\n`)
         }
       }

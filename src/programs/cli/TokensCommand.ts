@@ -50,7 +50,12 @@ const list = Command.make(
     ])
     yield* out(table(["NAME", "ROLE", "MADE", "USED", "EXPIRES"], rows))
   }, withServer)
-).pipe(Command.withDescription("List the tokens; none of them is shown"))
+).pipe(
+  Command.withDescription("List the tokens; none of them is shown"),
+  Command.withExamples([
+    { command: "postern tokens list", description: "Who may ask, since when, and until when" }
+  ])
+)
 
 const create = Command.make(
   "create",
@@ -83,7 +88,15 @@ const rotate = Command.make(
       yield* client.call("rotate the token", (api) => api.server.rotateToken({ params: { name }, payload }))
     )
   }, withServer)
-).pipe(Command.withDescription("Put a new token in the place of the old one, which counts no more"))
+).pipe(
+  Command.withDescription("Put a new token in the place of the old one, which counts no more"),
+  Command.withExamples([
+    {
+      command: "postern tokens rotate scraper",
+      description: "Before it expires, or when it got into wrong hands"
+    }
+  ])
+)
 
 const revoke = Command.make(
   "revoke",
@@ -94,7 +107,12 @@ const revoke = Command.make(
     if (yield* Json) yield* outJson({ name, revoked: true })
     else yield* out(`The token ${name} counts no more.\n`)
   }, withServer)
-).pipe(Command.withDescription("Revoke a token, at once"))
+).pipe(
+  Command.withDescription("Revoke a token, at once"),
+  Command.withExamples([
+    { command: "postern tokens revoke scraper", description: "When it is not needed any more" }
+  ])
+)
 
 export const tokensCommand = Command.make("tokens").pipe(
   Command.withDescription("API tokens of the server: who may ask what (role admin)"),

@@ -123,6 +123,11 @@ const sweep = Command.make(
     const words = Object.entries(dropped).flatMap(([what, count]) => (count > 0 ? [`${count} ${what}`] : []))
     yield* out(words.length === 0 ? "There was nothing to drop.\n" : `Dropped ${words.join(", ")}.\n`)
   })
-).pipe(Command.withDescription("Drop now what the running server's retention settings let go of"))
+).pipe(
+  Command.withDescription("Drop now what the running server's retention settings let go of"),
+  Command.withExamples([
+    { command: "server.js sweep", description: "Now, not at the next quarter of an hour" }
+  ])
+)
 
 export const stateCommands = [backup, restore, sweep] as const

@@ -83,6 +83,16 @@ describe("the command line", () => {
     })
   )
 
+  it.effect("says how a name and an id must be, in words", () =>
+    Effect.gen(function* () {
+      const named = yield* run("invite", "--name", "K\u00fcche")
+      assert.strictEqual(named.code, 2)
+      assert.include(named.err, "Expected: 1 to 63 small letters, digits and dashes, with no dash first\n")
+      const device = yield* run("devices", "preauthorise", "dev_q7rk", "--name", "pi")
+      assert.include(device.err, "Expected: a device's whole id, dev_ and 52 characters")
+    })
+  )
+
   it.effect("refuses values in the wrong unit", () =>
     Effect.map(run("run", "pi", "--timeout", "5 minutes", "--", "true"), ({ code, err }) => {
       assert.strictEqual(code, 2)
