@@ -99,14 +99,14 @@ const rootAddresses = (held: Held, id: string | null): ReadonlyArray<Finding> =>
     return [
       is.failed(
         `the trust root does not name this server (${id})`,
-        "node server.js identity > server.json, then postern keys root draft next.json --add-server server.json and postern keys root publish next.json"
+        "node server.js identity > server.json, then postern keys root draft next.json --add-server server.json, postern keys root sign next.json and postern keys root publish next.json"
       )
     ]
   return [
     addresses.every(isLoopback)
       ? is.degraded(
           `${addresses.join(", ")}: only this machine reaches that`,
-          "let it be reached from outside (docs/first-device.md), then postern keys root draft next.json --address URL and postern keys root publish next.json"
+          "let it be reached from outside (docs/first-device.md), then postern keys root draft next.json --address URL, postern keys root sign next.json and postern keys root publish next.json"
         )
       : is.ok(addresses.join(", "))
   ]
