@@ -143,6 +143,19 @@ describe("postern against a server", () => {
     expect(ended.stderr.split("\n")).toHaveLength(2)
   })
 
+  it("keeps the keys it made when the token is not good, and says how to go on", async () => {
+    const bad = join(fleet.folder, "bad-token-too")
+    writeFileSync(bad, `postern-token-v1.${"a".repeat(52)}\n`, { mode: 0o600 })
+    const ended = await fleet.postern(
+      ["keys", "init", "--server", fleet.address, "--yes", "--no-passphrase", "--token-file", bad],
+      { env: { POSTERN_HOME: home("erin") } }
+    )
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toContain("does not accept the token")
+    expect(ended.stderr).toContain("The keys and the trust root are made")
+    expect(ended.stderr).toMatch(/Next: postern login --server \S+, then postern keys publish$/m)
+  })
+
   it("takes a token from stdin, and says what its role may not do", async () => {
     const viewer = readFileSync(await fleet.token("victor", "viewer"), "utf8")
     const victor = { POSTERN_HOME: home("victor") }

@@ -31,7 +31,7 @@ import type { ServerIdentity } from "../../schemas/Enrolment.ts"
 import { labelUpTo } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { confirm } from "./Ask.ts"
-import { failure, usage } from "./Failure.ts"
+import { explain, failure, usage } from "./Failure.ts"
 import { durationFlag, yesFlag } from "./Flags.ts"
 import { defaultLabel } from "./Labels.ts"
 import { logIn, readToken, tokenFile } from "./LoginCommand.ts"
@@ -233,7 +233,12 @@ const init = Command.make(
       passphrase,
       lifetimeMs: flags.expires
     })
-    const isPublished = yield* publishIfPossible(address, flags.tokenFile)
+    const publishing = `postern login --server ${address ?? "URL"}, then postern keys publish`
+    const isPublished = yield* Effect.mapError(publishIfPossible(address, flags.tokenFile), (error) =>
+      failure(
+        `${explain(error)}\nThe keys and the trust root are made, in ${home.folder}, the recovery key in ${recoveryPath}; only the root is not published. Next: ${publishing}`
+      )
+    )
     const common = { recovery_key_file: recoveryPath, server: identity.server, addresses }
     if (yield* Json)
       return yield* outJson({ ...made, ...common, protected: passphrase !== null, published: isPublished })
@@ -250,7 +255,6 @@ const init = Command.make(
     if (passphrase === null) {
       yield* say("The private keys have no passphrase: whoever reads this folder can give your devices work.")
     }
-    const publishing = `postern login --server ${address ?? "URL"}, then postern keys publish`
     yield* out(
       isPublished
         ? "The root is published. Next: postern invite --name NAME\n"
