@@ -34,7 +34,8 @@ import {
   deviceName,
   deviceRow,
   deviceTableHeader,
-  type KnownDevice
+  type KnownDevice,
+  takesWork
 } from "./Views.ts"
 
 export const deviceArgument = Argument.String("device").pipe(
@@ -164,10 +165,7 @@ const show = Command.make(
           ["groups", groupsOf(yield* groups, view.device).join(", ") || "none"],
           ["online", view.online ? "yes" : "no"],
           ["seen", view.last_seen_at_ms === null ? "never" : showAge(view.last_seen_at_ms, nowMs)],
-          [
-            "takes work",
-            view.blocked === null ? (view.status === "accepted" ? "yes" : "no") : blockedText(view.blocked)
-          ],
+          ["takes work", view.blocked === null ? takesWork(view) : blockedText(view.blocked)],
           [
             "last order",
             known.record?.last_order === null || known.record === undefined

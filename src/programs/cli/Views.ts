@@ -55,6 +55,10 @@ export const deviceTableHeader = [
 export const degradedCodes = ({ view }: KnownDevice): ReadonlyArray<string> =>
   (view?.degraded ?? []).filter((code) => code !== view?.blocked)
 
+/** Whether a device that says nothing of being blocked takes work; one that was never heard has not said anything. */
+export const takesWork = (view: Pick<DeviceView, "status" | "last_seen_at_ms"> | undefined): string =>
+  view?.status !== "accepted" ? "no" : view.last_seen_at_ms === null ? "unknown" : "yes"
+
 export const deviceRow = (device: KnownDevice, nowMs: number): ReadonlyArray<string> => {
   const { record, view } = device
   const seen = view?.last_seen_at_ms
@@ -64,11 +68,7 @@ export const deviceRow = (device: KnownDevice, nowMs: number): ReadonlyArray<str
     view?.status ?? "missing",
     view?.online === true ? "yes" : "no",
     seen === null || seen === undefined ? "never" : showAge(seen, nowMs),
-    view?.blocked === null || view === undefined
-      ? view?.status === "accepted"
-        ? "yes"
-        : "no"
-      : visible(view.blocked),
+    view === undefined || view.blocked === null ? takesWork(view) : visible(view.blocked),
     `${record?.last_receipt?.number ?? 0}/${view?.last_receipt ?? 0}`,
     visible(degradedCodes(device).join(" ")) || "-"
   ]
