@@ -81,15 +81,19 @@ export const parsePercent = (text: string): number | undefined => {
  * rises and ends with everybody.
  */
 export const parseTargets = (text: string, total: number): ReadonlyArray<number> | undefined => {
-  const targets = text.split(",").map((part) => {
-    const match = /^([0-9]{1,6})(%?)$/.exec(part.trim())
+  const parts = text.split(",").map((part) => part.trim())
+  const targets = parts.map((part) => {
+    const match = /^([0-9]{1,6})(%?)$/.exec(part)
     if (match === null) return Number.NaN
     const value = Number(match[1])
     if (match[2] === "") return value <= total ? value : Number.NaN
     return value <= 100 ? requiredOf(total, value) : Number.NaN
   })
-  const isRising = targets.every((target, index) => target >= (targets[index - 1] ?? 0))
-  return isRising && targets.at(-1) === total ? targets : undefined
+  // In a small group shares round up to the same count, so that they are also held against each other as they stand.
+  const shares = parts.filter((part) => part.endsWith("%")).map((part) => Number.parseInt(part, 10))
+  const rises = (list: ReadonlyArray<number>) => list.every((value, index) => value >= (list[index - 1] ?? 0))
+  const isWhole = targets.at(-1) === total && (parts.at(-1)?.endsWith("%") !== true || shares.at(-1) === 100)
+  return rises(targets) && rises(shares) && isWhole ? targets : undefined
 }
 
 /** Sizes of the phases: canaries, then what each target adds; empty ones are left out. */

@@ -63,6 +63,10 @@ describe("the phases of a rollout", () => {
     assert.deepStrictEqual(sizesOf({ phases: Option.some("1,3,100%") }), [1, 2, 2])
     assert.include(sizesOf({ phases: Option.some("50%") }), "end with everybody")
     assert.include(sizesOf({ phases: Option.some("50%,20%,100%") }), "must rise")
+    for (const list of ["50%,20%,100%", "50%,20%", "50%", "100%,50%"]) {
+      assert.isUndefined(parseTargets(list, 1), list)
+    }
+    assert.deepStrictEqual(parseTargets("1", 1), [1])
     assert.include(sizesOf({ canary: Option.some(6) }), "between 0 and the group's 5 devices")
   })
 
