@@ -16,6 +16,7 @@ import { CryptoEngine } from "../../src/ports/CryptoEngine.ts"
 import { forgottenOrders, unseenOrders } from "../../src/programs/cli/Withheld.ts"
 import type { DeviceStatement } from "../../src/schemas/DeviceStatement.ts"
 import type { DeviceId } from "../../src/schemas/Ids.ts"
+import type { RolloutControl } from "../../src/schemas/Rollout.ts"
 import { statementOf } from "../support/fleet.ts"
 import {
   device,
@@ -23,10 +24,12 @@ import {
   engine,
   nowMs,
   otherDevice,
+  signAsOperator,
   signedOrder,
   someDigest,
   trust
 } from "../support/operators.ts"
+import { rolloutIdOf } from "../support/rollouts.ts"
 
 const minute = 60_000
 const { digest, envelope, order } = signedOrder(3)
@@ -157,6 +160,32 @@ describe("the operator's own records", () => {
         const alarms = yield* atHome(book, lying({ show }), unseenOrders(new Set()))
         assert.match(alarms.join(), alarm)
       })
+  )
+  it.effect("show nothing that was withdrawn, where an operator signed that its rollout ends", () =>
+    Effect.gen(function* () {
+      const id = rolloutIdOf(1)
+      const alarmsAfter = Effect.fnUntraced(function* (
+        action: RolloutControl["action"],
+        rollout: RolloutControl["rollout"]
+      ) {
+        const control = { action, rollout, phase: 0, sequence: 1, root_version: 1, issued_at_ms: nowMs }
+        const signed = signAsOperator("rolloutControl", { type: "postern/rollout-control/v1", ...control })
+        const jobs = { show: () => Effect.succeed({ receipt: null, state: "removed" }) }
+        const rollouts = {
+          show: () => Effect.succeed({ rollout: { id }, controls: [signed.envelope] })
+        }
+        const server = Layer.succeed(ManagementClient, {
+          address: "http://127.0.0.1:8470",
+          call: (_what, use) => use({ jobs, rollouts } as never) as never
+        })
+        const planned = writeJson(sentOrderFile(sent.order), SentOrder, { ...sent, rollout: id })
+        return yield* atHome(record, server, Effect.andThen(planned, unseenOrders(new Set())))
+      })
+      yield* past
+      assert.deepStrictEqual(yield* alarmsAfter("abort", id), [])
+      assert.lengthOf(yield* alarmsAfter("pause", id), 1, "nobody ended it")
+      assert.lengthOf(yield* alarmsAfter("abort", rolloutIdOf(2)), 1, "another one was ended")
+    })
   )
   it.effect("show nothing before the deadline, and nothing twice", () =>
     Effect.gen(function* () {

@@ -142,20 +142,30 @@ const provedPlan = (detail: RolloutDetail, id: RolloutId, record: RolloutRecord 
     return plan
   })
 
-/** The last phase that an operator's signed resume goes on from; -1 where there is none. */
-const waivedPhase = (detail: RolloutDetail) =>
+/** What operators said to the rollout, as far as they signed it. */
+const provedControls = (detail: RolloutDetail, id: RolloutId) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const trusted = yield* requireRoot
-    let waived = -1
-    for (const envelope of detail.controls) {
+    return detail.controls.flatMap((envelope) => {
       const verified = verifyPastRolloutControl(engine, trusted, envelope)
-      if (Result.isFailure(verified)) continue
-      const { action, phase, rollout } = verified.success.document
-      if (rollout === detail.rollout.id && action === "resume") waived = Math.max(waived, phase)
-    }
-    return waived
+      return Result.isSuccess(verified) && verified.success.document.rollout === id
+        ? [verified.success.document]
+        : []
+    })
   })
+
+/** The last phase that an operator's signed resume goes on from; -1 where there is none. */
+const waivedPhase = (detail: RolloutDetail) =>
+  Effect.map(provedControls(detail, detail.rollout.id), (controls) =>
+    Math.max(-1, ...controls.filter(({ action }) => action === "resume").map(({ phase }) => phase))
+  )
+
+/** Whether an operator's signed word ended the rollout: what was not handed out of it has no receipt to wait for. */
+export const isAborted = (id: RolloutId) =>
+  Effect.flatMap(currentRollout(id), (detail) =>
+    Effect.map(provedControls(detail, id), (controls) => controls.some(({ action }) => action === "abort"))
+  )
 
 const outcomeBy = (job: JudgedJob | null, shown: DeviceOutcome): DeviceOutcome => {
   if (job === null || job.receipt === null) return shown

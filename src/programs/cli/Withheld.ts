@@ -14,6 +14,7 @@ import { SentOrder } from "../../adapters/operator/Records.ts"
 import { verifyOrder } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import type { DeviceId, OrderId } from "../../schemas/Ids.ts"
+import { isAborted } from "./RolloutVerification.ts"
 import { requireRoot } from "./Settings.ts"
 
 /** An order that nobody heard of for so long after its deadline has been mourned enough. */
@@ -42,7 +43,12 @@ const judgeUnseen = (sent: SentOrder, nowMs: number) =>
     const { receipt, state } = shown.success
     const isOver = nowMs > sent.deadline_at_ms && receipt === null
     // A cancel that came before the device took the order leaves no receipt.
-    return isOver && state !== "canceled" ? [overdueText(record, order.success.document)] : []
+    if (!isOver || state === "canceled") return []
+    const isWithdrawn =
+      state === "removed" &&
+      sent.rollout !== undefined &&
+      (yield* Effect.orElseSucceed(isAborted(sent.rollout), () => false))
+    return isWithdrawn ? [] : [overdueText(record, order.success.document)]
   })
 
 /** Alarms over this home's own orders that are not among those already judged. */
