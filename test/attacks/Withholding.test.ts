@@ -208,6 +208,8 @@ describe("the operator's own records", () => {
       assert.match((yield* say(3, null)).join(), /forgot orders for pi-cellar/)
       assert.match((yield* say(4, someDigest("6"))).join(), /another order number 3/)
       assert.deepStrictEqual(forgottenBy(record, { nextCounter: 9, previous: someDigest("6") }), [])
+      const leap = yield* say(Number.MAX_SAFE_INTEGER, digest)
+      assert.match(leap.join(), /number 9007199254740991, far above the last one known here \(3\)/)
     })
   )
 })

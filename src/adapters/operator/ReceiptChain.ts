@@ -174,13 +174,21 @@ export interface ServerMemory {
   readonly previous: Digest | null
 }
 
+/** Rollouts leave gaps; ten thousand of them, unseen by this operator, leave no more than this. */
+const longestLeap = 10_000 * Limits.rolloutReserve
+
 /**
  * Whether the server forgot orders that this operator knows of. A server that was restored from a backup
- * looks like this, and so does one that hides work.
+ * looks like this, and so does one that hides work. One that names a place far above all others would use the device's
+ * places up: a device takes nothing below the last one.
  */
 export const forgottenBy = (record: DeviceRecord, server: ServerMemory): ReadonlyArray<string> => {
   const alarms: Array<string> = []
   const { last_order, name } = record
+  if (server.nextCounter - (last_order?.counter ?? 0) > longestLeap)
+    alarms.push(
+      `the server would give the next order of ${name} number ${server.nextCounter}, far above the last one known here (${last_order?.counter ?? "none"})`
+    )
   if (last_order !== null && server.nextCounter <= last_order.counter) {
     alarms.push(
       `the server forgot orders for ${name}: it would give the next one number ${server.nextCounter}, but ${last_order.counter} were signed`
