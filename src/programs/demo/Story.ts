@@ -52,6 +52,7 @@ const step = (number: number, title: string, text: string) =>
 /** Started as root, the client becomes another user, who must pass through the folder; what is secret in it stays closed. */
 const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync(() => {
+    process.umask(0o077)
     const folder = mkdtempSync(join(tmpdir(), "postern-demo-"))
     chmodSync(folder, 0o711)
     return folder
