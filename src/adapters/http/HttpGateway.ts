@@ -25,7 +25,10 @@ export class GatewayError extends Schema.TaggedError<GatewayError>()("GatewayErr
   reason: Schema.String
 }) {
   override get message(): string {
-    return `cannot listen on ${this.host}:${this.port}: ${this.reason}`
+    const mend = this.reason.includes("EADDRINUSE")
+      ? ". Another program listens there: stop it, or name another port with --port"
+      : ""
+    return `cannot listen on ${this.host}:${this.port}: ${this.reason}${mend}`
   }
 }
 
@@ -249,6 +252,19 @@ const listen = (server: Server, host: string, port: number): Effect.Effect<Addre
       server.off("error", failing)
       resume(Effect.succeed(server.address() as AddressInfo))
     })
+  })
+
+/**
+ * Tries once whether the port can be opened, so that a wrong one is said at the start and at once; the actor that holds the
+ * listener later would try again and again.
+ */
+export const requireFreePort = (host: string, port: number): Effect.Effect<void, GatewayError> =>
+  Effect.suspend(() => {
+    const probe = createServer()
+    const close = Effect.callback<void>((resume) => {
+      probe.close(() => resume(Effect.void))
+    })
+    return Effect.andThen(listen(probe, host, port), close)
   })
 
 const spareConnections = 256

@@ -4,6 +4,7 @@ import { FileBlobStore } from "../../adapters/blobs/FileBlobStore.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../adapters/FleetTrustCell.ts"
 import { errorText, requirePrivateFolder } from "../../adapters/files/AtomicFile.ts"
+import { requireFreePort } from "../../adapters/http/HttpGateway.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { lockState } from "../../adapters/StateLock.ts"
@@ -119,7 +120,9 @@ const served = (config: ServerConfig) =>
 
 /** Runs the server on its state folder, which no other program may use meanwhile. */
 export const runServer = (config: ServerConfig, entry: URL) =>
-  Effect.andThen(
-    lockState(config.state_folder),
-    Effect.provide(served(config), Layer.merge(ServerServices(config, entry), SystemdNotify(process.env)))
-  ).pipe(Effect.scoped, Effect.provide([programLog(logOptions(config)), tracing(config.otlp_endpoint)]))
+  Effect.gen(function* () {
+    yield* lockState(config.state_folder)
+    yield* requireFreePort(config.host, config.port)
+    const services = Layer.merge(ServerServices(config, entry), SystemdNotify(process.env))
+    yield* Effect.provide(served(config), services)
+  }).pipe(Effect.scoped, Effect.provide([programLog(logOptions(config)), tracing(config.otlp_endpoint)]))
