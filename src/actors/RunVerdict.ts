@@ -67,9 +67,10 @@ export const judgeRun = (manifest: Manifest, result: JailResult, stop: StopReaso
     case "Canceled":
       return stopped(stop ?? "device_stopped")
     case "EngineFailed":
-      return stop === null
-        ? verdict("failed", "jail_failed", { detail: `${outcome.reason}: ${outcome.detail}` })
-        : stopped(stop)
+      if (stop !== null) return stopped(stop)
+      return outcome.reason === "command_not_started"
+        ? verdict("failed", "command_not_started", { detail: outcome.detail })
+        : verdict("failed", "jail_failed", { detail: `${outcome.reason}: ${outcome.detail}` })
   }
 }
 

@@ -68,6 +68,7 @@ export const failureTexts = {
   artifact_missing: "The command ended well, but a file it promised is not in /work/out.",
   artifact_refused: "What stands in /work/out is too large, too many, or not plain files.",
   output_not_stored: "The device could not keep the output: its disk or outbox is full.",
+  command_not_started: "The device has no such program, or it may not be run.",
   jail_failed: "The jail itself failed; the command may not have begun."
 } as const
 export type FailureCode = keyof typeof failureTexts

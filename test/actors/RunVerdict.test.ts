@@ -56,6 +56,12 @@ describe("the verdict on a run", () => {
       { state: "failed", reason: "jail_failed", detail: "engine_killed: gone" }
     ],
     [
+      "a command that is not there",
+      { _tag: "EngineFailed", reason: "command_not_started", detail: "bwrap: execvp nonsense" },
+      null,
+      { state: "failed", reason: "command_not_started", detail: "bwrap: execvp nonsense" }
+    ],
+    [
       "an engine killed by the program's end",
       broken,
       "device_stopped",

@@ -1,6 +1,15 @@
 /** The warden and its client as real processes: each killed, stopped or crippled in turn; nothing lost, nothing run twice. */
 import { spawnSync } from "node:child_process"
-import { chmodSync, cpSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
@@ -171,11 +180,20 @@ describeWith(["jail"], "warden and client", () => {
   })
 })
 
+/** The built programs and Node, in a folder of their own with these rights, wherever the checkout lies. */
+const copiedPrograms = (mode: number): { readonly node: string; readonly programs: string } => {
+  const programs = mkdtempSync(join(tmpdir(), "postern-programs-"))
+  const node = join(programs, "node")
+  cpSync(dist, programs, { recursive: true })
+  copyFileSync(process.execPath, node)
+  chmodSync(node, 0o755)
+  chmodSync(programs, mode)
+  return { node, programs }
+}
+
 describeWith(["jail", "root"], "a program that only root can pass to", () => {
   it("runs all the same: a copy in the state folder serves the client's user", async () => {
-    const programs = mkdtempSync(join(tmpdir(), "postern-closed-"))
-    cpSync(dist, programs, { recursive: true })
-    chmodSync(programs, 0o700)
+    const { programs } = copiedPrograms(0o700)
     const fleet = await BuiltFleet.withServer({ programs })
     try {
       await fleet.acceptedDevice("pi")
@@ -189,15 +207,20 @@ describeWith(["jail", "root"], "a program that only root can pass to", () => {
 })
 
 describeWith(["jail", "root"], "a warden that is not root", () => {
+  let copied: ReturnType<typeof copiedPrograms> | undefined
   let fleet: BuiltFleet
   let device: BuiltDevice
 
   beforeAll(async () => {
-    fleet = await BuiltFleet.withServer()
+    copied = copiedPrograms(0o755)
+    fleet = await BuiltFleet.withServer(copied)
     const through = ["setpriv", "--reuid", `${nobody}`, "--regid", `${nobody}`, "--clear-groups", "--"]
     device = await fleet.acceptedDevice("pi", { through, uid: nobody, settings: ["hung_after_ms = 5000"] })
   })
-  afterAll(() => fleet?.close())
+  afterAll(async () => {
+    await fleet?.close()
+    if (copied !== undefined) rmSync(copied.programs, { recursive: true, force: true })
+  })
 
   it("says that jobs share its uid, and runs them", async () => {
     const { job } = await fleet.ask<{ job: string }>(["run", "pi", "--detach", "--", "echo", "works"])
