@@ -20,11 +20,12 @@ const tests = {
   sequence: { groupOrder: 0 }
 }
 
-/** The built programs, apart from all others: they start many processes. */
+/** The built programs, apart from all others: they start many processes, and mostly wait for them. */
 const endToEnd = {
   ...common,
   name: "e2e",
   include: ["test/e2e/**/*.test.ts"],
+  maxWorkers: 3,
   testTimeout: 240_000,
   sequence: { groupOrder: 1 }
 }

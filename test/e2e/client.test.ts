@@ -56,6 +56,11 @@ describe("the client's command line", () => {
       expect(ended.stderr).toContain("/proc/nowhere")
     }
   )
+  it("says that a key is changed by the running client alone", async () => {
+    const rotated = await fleet.run("client", ["--state", join(fleet.folder, "idle"), "keys", "rotate"])
+    expect(rotated).toMatchObject({ code: 1, stdout: "" })
+    expect(rotated.stderr).toMatch(/the encryption key was not changed: .*Start the client first/)
+  })
   it("does not share a state folder with another client", async () => {
     const device = fleet.device("pi-alone", null)
     device.program.start()

@@ -104,7 +104,7 @@ export const inviteCommand = Command.make(
   Effect.fnUntraced(function* ({ expires, name, preauthorise }) {
     if (preauthorise && Option.isNone(name))
       return yield* usage("--preauthorise needs --name: nobody is asked for the device's name later")
-    if (expires > Limits.invitationLifetimeMs) return yield* failure("An invitation lives at most 30d")
+    if (expires > Limits.invitationLifetimeMs) return yield* usage("An invitation lives at most 30d")
     const { id, invitation, text } = yield* makeInvitation({
       name: Option.getOrNull(name),
       lifetimeMs: expires

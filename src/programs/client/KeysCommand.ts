@@ -6,7 +6,7 @@ import { KeyRotation } from "../../adapters/NodeKeys.ts"
 import { DeviceClock } from "../../ports/DeviceClock.ts"
 import { Count, Recipient } from "../../schemas/Ids.ts"
 import { out } from "../cli/Screen.ts"
-import { type Misconfigured, misconfigured } from "./ClientSettings.ts"
+import type { Misconfigured } from "./ClientSettings.ts"
 
 /** What a running client answers to {@link rotateRequest}. */
 const RotationAnswer = Schema.Union([
@@ -49,8 +49,11 @@ export const keysCommand = <R>(stateFolder: Effect.Effect<string, Misconfigured,
     Effect.gen(function* () {
       const folder = yield* stateFolder
       const answer = yield* askControl({ stateFolder: folder, request: rotateRequest }).pipe(
-        Effect.mapError(({ message }) =>
-          misconfigured(`${message}. Start the client first: it changes the key itself, and tells the server`)
+        Effect.mapError(
+          ({ message }) =>
+            new NotRotated({
+              reason: `${message}. Start the client first: it changes the key itself, and tells the server`
+            })
         )
       )
       const decoded = decode(answer)
