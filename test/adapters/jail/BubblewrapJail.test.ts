@@ -19,10 +19,19 @@ const marked = (marker: string): ReadonlyArray<string> =>
     }
   })
 
-/** Waits until something holds; looks every few milliseconds, gives up after five seconds. */
+/** Kills a process that may have fallen with another one. */
+const killIfThere = (pid: number): void => {
+  try {
+    process.kill(pid, "SIGKILL")
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error
+  }
+}
+
+/** Waits until something holds; looks every few milliseconds, gives up after a minute. */
 const eventually = (holds: () => boolean) =>
   Effect.suspend(() => (holds() ? Effect.void : Effect.fail("not yet" as const))).pipe(
-    Effect.retry(Schedule.max([Schedule.spaced(5), Schedule.recurs(1_000)]))
+    Effect.retry(Schedule.max([Schedule.spaced(5), Schedule.recurs(12_000)]))
   )
 
 const openDescriptors = () => readdirSync("/proc/self/fd").length
@@ -52,9 +61,14 @@ describeWith(["jail", "perl"], "a job's end", () => {
   live("is a failure of the engine where somebody kills it from outside, and nothing is left", () =>
     Effect.gen(function* () {
       const marker = `marker-${randomUUID()}`
-      const run = yield* startJob({ command: shell(`sleep 100; : ${marker}`) })
-      yield* eventually(() => marked(marker).length > 0)
-      for (const pid of marked(marker)) process.kill(Number(pid), "SIGKILL")
+      let begun = false
+      const onOutput = () =>
+        Effect.sync(() => {
+          begun = true
+        })
+      const run = yield* startJob({ command: shell(`echo begun; sleep 100; : ${marker}`), onOutput })
+      yield* eventually(() => begun)
+      for (const pid of marked(marker)) killIfThere(Number(pid))
       expect((yield* run.result).outcome).toMatchObject({ _tag: "EngineFailed", reason: "engine_killed" })
       yield* eventually(() => marked(marker).length === 0)
     })
