@@ -3,7 +3,7 @@
  * itself once the server is reached, and nothing that has expired is run because a clock was set back.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { ledgerDeviceClock } from "../../src/adapters/LedgerDeviceClock.ts"
 import { SqliteLedgerOver } from "../../src/adapters/SqliteLedger.ts"
@@ -124,11 +124,8 @@ describe("what of time is kept", () => {
     Effect.gen(function* () {
       const clock = yield* Clock.Clock
       const wrong = { byMs: systemMs - clock.currentTimeMillisUnsafe() }
-      const device = yield* DeviceClock.pipe(
-        Effect.provide(ledgerDeviceClock(0)),
-        Effect.provide(SqliteLedgerOver(database)),
-        Effect.provide(SeededEntropy("test", "clock"))
-      )
+      const stored = SqliteLedgerOver(database).pipe(Layer.provide(SeededEntropy("test", "clock")))
+      const device = yield* Effect.provide(DeviceClock, Layer.provide(ledgerDeviceClock(0), stored))
       const at = <A>(effect: Effect.Effect<A>) =>
         Effect.provideService(effect, Clock.Clock, wrongClock(clock, wrong))
       return { now: at(device.nowMs), accept: (ms: number) => at(device.accept(ms)) }

@@ -4,12 +4,13 @@ import { delimiter, join } from "node:path"
 import { describe, it } from "vitest"
 
 /**
- * What a test needs of the machine: a command of scripts/system-packages.json or of the system, `root`,
- * or `jail` (bubblewrap can make a sandbox here, which needs user namespaces too).
+ * What a test needs of the machine: a command of scripts/system-packages.json or of the system, `root`, `jail`
+ * (bubblewrap can make a sandbox here, which needs user namespaces too), or `open-checkout` (other users can pass to it).
  */
 export type Part =
   | "root"
   | "jail"
+  | "open-checkout"
   | "bwrap"
   | "age"
   | "zstd"
@@ -70,7 +71,24 @@ const whyNoRuntime = (name: "oldest-node" | "ancient-node"): string | undefined 
     ? undefined
     : `${name} is not installed in test/runtimes (npm test does that)`
 
+const nobody = 65_534
+
+/** Started as root from a checkout in root's home, a test cannot run the sources as somebody else. */
+const whyClosedCheckout = (): string | undefined => {
+  if (process.getuid?.() !== 0) return undefined
+  const trial = spawnSync(process.execPath, ["--version"], {
+    cwd: "/",
+    uid: nobody,
+    gid: nobody,
+    timeout: 10_000
+  })
+  return trial.status === 0
+    ? undefined
+    : `other users cannot pass to this checkout (chmod o+x ${join(import.meta.dirname, "../..")} and the folders above)`
+}
+
 const probes: Record<string, () => string | undefined> = {
+  "open-checkout": whyClosedCheckout,
   root: () => (process.getuid?.() === 0 ? undefined : "it needs root"),
   jail: whyNoJail,
   "oldest-node": () => whyNoRuntime("oldest-node"),

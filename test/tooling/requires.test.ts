@@ -27,7 +27,7 @@ describe("requires", () => {
 })
 
 describe("scripts/system-packages.json", () => {
-  const probes = ["root", "jail", "oldest-node", "ancient-node"]
+  const probes = ["root", "jail", "open-checkout", "oldest-node", "ancient-node"]
   const listed: ReadonlyArray<string> = JSON.parse(
     readFileSync(join(import.meta.dirname, "../../scripts/system-packages.json"), "utf8")
   ).map((part: { command: string }) => part.command)

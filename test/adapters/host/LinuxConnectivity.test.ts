@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { targetOfHost, targetOfOrigin } from "../../../src/adapters/LinuxConnectivity.ts"
 import type { LinkFinding } from "../../../src/schemas/Connectivity.ts"
+import { waitUntil } from "../../support/Program.ts"
 import { describeWith } from "../../support/requires.ts"
 import { World } from "./World.ts"
 
@@ -36,6 +37,9 @@ describeWith(["root", "ip", "unshare", "mount"], "the network below a device", (
       expect(await look(reference, server)).toMatchObject({ layer: "no_link", detail: "v1 is down" })
 
       await world.device("ip link set v1 up")
+      // The system takes a moment until it sees the cable.
+      const carried = async () => (await look(reference, server)).layer !== "no_link"
+      await waitUntil("the link", carried, patienceMs)
       expect((await look(reference, server)).layer).toBe("no_address")
 
       await world.device("ip address add 10.9.0.2/24 dev v1")

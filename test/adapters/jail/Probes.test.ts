@@ -75,7 +75,7 @@ const pageRow = ({ expected, name }: Pick<Row, "name" | "expected">): string => 
   return `| ${name.replace(/, port \d+$/, "")} | ${shown === "" ? "nothing: it is stopped" : `\`${shown.replaceAll("|", "\\|")}\``} |`
 }
 
-describeWith(["jail", "perl"], "what a hostile job tries", () => {
+describeWith(["open-checkout", "jail", "perl"], "what a hostile job tries", () => {
   it("comes to nothing, whether the client is root or not", { timeout: 300_000 }, async () => {
     const own = await probe(null)
     const columns = asRoot && requires("root") ? [own, await probe(nobody)] : [own]
