@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, lchownSync, lstatSync, readdirSync, readFileSync } from "node:fs"
 import { dirname, join, resolve } from "node:path"
-import { makeFolders, replacePrivateFile } from "../files/AtomicFile.ts"
+import { errorCode, makeFolders, replacePrivateFile } from "../files/AtomicFile.ts"
 
 /** Root's rights cannot be given up, or the client could not work without them. The message says what to do. */
 export class CannotDrop extends Error {
@@ -96,10 +96,21 @@ export const handOverState = (folder: string, user: ClientUser): boolean => {
   return !fresh && names.length > 0
 }
 
+/** What the system says of a thread of ours; undefined where it has ended since the threads were listed. */
+const statusOfThread = (task: string): string | undefined => {
+  try {
+    return readFileSync(`/proc/self/task/${task}/status`, "latin1")
+  } catch (error) {
+    if (errorCode(error) === "ENOENT" || errorCode(error) === "ESRCH") return undefined
+    throw error
+  }
+}
+
 /** Whether every thread of this process runs as the user, with no capability left. */
 const isOnly = (user: ClientUser): boolean =>
   readdirSync("/proc/self/task").every((task) => {
-    const status = readFileSync(`/proc/self/task/${task}/status`, "latin1")
+    const status = statusOfThread(task)
+    if (status === undefined) return true
     const ids = (key: string) =>
       new RegExp(`^${key}:\\s+(.*)$`, "m").exec(status)?.[1]?.trim().split(/\s+/) ?? []
     const none = (key: string) => new RegExp(`^${key}:\\s+0+$`, "m").test(status)
