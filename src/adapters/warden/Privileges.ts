@@ -97,9 +97,9 @@ export const handOverState = (folder: string, user: ClientUser): boolean => {
 }
 
 /** What the system says of a thread of ours; undefined where it has ended since the threads were listed. */
-const statusOfThread = (task: string): string | undefined => {
+const statusOfThread = (path: string): string | undefined => {
   try {
-    return readFileSync(`/proc/self/task/${task}/status`, "latin1")
+    return readFileSync(path, "latin1")
   } catch (error) {
     if (errorCode(error) === "ENOENT" || errorCode(error) === "ESRCH") return undefined
     throw error
@@ -107,9 +107,9 @@ const statusOfThread = (task: string): string | undefined => {
 }
 
 /** Whether every thread of this process runs as the user, with no capability left. */
-const isOnly = (user: ClientUser): boolean =>
-  readdirSync("/proc/self/task").every((task) => {
-    const status = statusOfThread(task)
+export const isOnly = (user: ClientUser, threads = "/proc/self/task"): boolean =>
+  readdirSync(threads).every((task) => {
+    const status = statusOfThread(join(threads, task, "status"))
     if (status === undefined) return true
     const ids = (key: string) =>
       new RegExp(`^${key}:\\s+(.*)$`, "m").exec(status)?.[1]?.trim().split(/\s+/) ?? []

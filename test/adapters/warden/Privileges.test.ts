@@ -3,7 +3,7 @@ import { chownSync, lstatSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writ
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
-import { CannotDrop, clientUser, handOverState } from "../../../src/adapters/warden/Privileges.ts"
+import { CannotDrop, clientUser, handOverState, isOnly } from "../../../src/adapters/warden/Privileges.ts"
 import { asksVersion, isWarden, runsClient } from "../../../src/adapters/warden/Role.ts"
 import { describeWith } from "../../support/requires.ts"
 
@@ -35,6 +35,32 @@ describe("the user that the client becomes", () => {
   it("is never root, nor one that cannot be read", () => {
     expect(() => clientUser("root", 63_999, passwd())).toThrow(CannotDrop)
     expect(() => clientUser("odd", 63_999, passwd())).toThrow(CannotDrop)
+  })
+})
+
+describe("whether root is given up", () => {
+  const user = { uid: 990, gid: 991, shown: "postern" }
+  const thread = (id: string, uid: number, capabilities = "0000000000000000") => {
+    mkdirSync(join(folder, id))
+    const ids = (name: string, value: number) => `${name}:\t${Array(4).fill(value).join("\t")}\n`
+    const capable = `CapPrm:\t${capabilities}\nCapEff:\t${capabilities}\n`
+    writeFileSync(join(folder, id, "status"), `${ids("Uid", uid)}${ids("Gid", 991)}${capable}`)
+  }
+
+  it("is not doubted for a thread that has ended since the threads were listed", () => {
+    thread("7", 990)
+    // Listed, but without a word of itself any more.
+    mkdirSync(join(folder, "8"))
+    expect(isOnly(user, folder)).toBe(true)
+  })
+
+  it("is denied by one thread that is still root, or has a capability", () => {
+    thread("7", 990)
+    thread("8", 0)
+    expect(isOnly(user, folder)).toBe(false)
+    rmSync(join(folder, "8"), { recursive: true })
+    thread("9", 990, "0000000000000080")
+    expect(isOnly(user, folder)).toBe(false)
   })
 })
 
