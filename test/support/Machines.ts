@@ -114,6 +114,11 @@ export class Machine {
     return { PATH: `${join(this.folder, "bin")}:${tools}`, HOME: this.home, LANG: "C.UTF-8", NO_COLOR: "1" }
   }
 
+  /** The path of its network namespace, while it is up. */
+  get namespace(): string {
+    return `/proc/${this.pid}/ns/net`
+  }
+
   /** Runs a shell command to its end. */
   run(script: string, timeoutMs = 60_000): Promise<Ended> {
     return runToEnd(this.command(script), { environment: this.environment, cwd: this.home, timeoutMs })
