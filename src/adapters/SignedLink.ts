@@ -11,6 +11,7 @@ import { Entropy } from "../ports/Entropy.ts"
 import {
   type Answer,
   type LinkError,
+  type PayloadWay,
   ServerLink,
   ServerRefused,
   type ServerTrust,
@@ -227,10 +228,10 @@ const makeCalls = (
       inTurn(way, (origin) =>
         plainExchange(tools, origin, { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }, schema)
       ).pipe(Effect.scoped, within(callTimeoutMs)),
-    download: (path: string, rangeStart: number, streamed: Digest) =>
+    download: (path: string, rangeStart: number, streamed: Digest, way: PayloadWay) =>
       Stream.unwrap(
         Effect.map(
-          signed({ ...base, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed }),
+          signed({ ...base, ...way, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed }),
           (answer) => answer.stream ?? Stream.empty
         )
       )
@@ -250,7 +251,7 @@ const makeLink = (
     trust: (trust) => Effect.sync(() => way.setTrust(trust)),
     enrol: (request) => post("/enrolment", request, EnrolmentAnswer),
     poll: (request) => post("/poll", request, PollAnswer, request.wait_ms),
-    payload: (digest, offset) => download(`/payloads/${digest}`, offset, digest),
+    payload: (digest, offset, way = {}) => download(`/payloads/${digest}`, offset, digest, way),
     progress: (report) => post("/progress", report, Acknowledged),
     output: (order, sequence, chunk) => put(`/orders/${order}/output/${sequence}`, "", chunk, Acknowledged),
     artifacts: (order, offset, totalBytes, block) =>

@@ -72,6 +72,12 @@ export interface Answer<A> {
   readonly rootVersion: number | null
 }
 
+/** How a part of a payload comes. */
+export interface PayloadWay {
+  /** Requests with the same tag share a circuit through Tor; a new tag takes a fresh one. */
+  readonly circuit?: string
+}
+
 export class ServerLink extends Context.Service<
   ServerLink,
   {
@@ -84,7 +90,11 @@ export class ServerLink extends Context.Service<
     readonly enrol: (request: DsseEnvelope) => Effect.Effect<Answer<EnrolmentAnswer>, LinkError>
     readonly poll: (request: PollRequest) => Effect.Effect<Answer<PollAnswer>, LinkError>
     /** Ciphertext of a payload from `offset` on, as it comes. A server that lacks it answers `not_found`. */
-    readonly payload: (digest: Digest, offset: number) => Stream.Stream<Uint8Array, LinkError>
+    readonly payload: (
+      digest: Digest,
+      offset: number,
+      way?: PayloadWay
+    ) => Stream.Stream<Uint8Array, LinkError>
     readonly progress: (report: ProgressReport) => Effect.Effect<Answer<unknown>, LinkError>
     readonly output: (
       order: OrderId,

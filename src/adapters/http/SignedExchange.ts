@@ -39,6 +39,8 @@ export interface Ask {
    * proved by whoever stores it.
    */
   readonly streamed: Digest | null
+  /** Isolation tag of the circuit to take through Tor; the common one where it is absent. */
+  readonly circuit?: string | undefined
 }
 
 /** A verified answer. `stream` is there for a streamed body only; `body` is empty then. */
@@ -173,8 +175,9 @@ export const signedExchange = Effect.fnUntraced(function* (
 ): Effect.fn.Return<SignedAnswer, ServerUnreachable | ServerUntrusted, Scope.Scope> {
   const send = Effect.gen(function* () {
     const { authority, headers, nonce } = yield* sign(tools, origin, ask, createdSeconds)
-    const { body, method, path, query, responseTimeoutMs } = ask
-    const request = { origin, method, authority, path, query, headers, body, responseTimeoutMs }
+    const { body, circuit, method, path, query, responseTimeoutMs } = ask
+    const way = circuit === undefined ? {} : { circuit }
+    const request = { origin, method, authority, path, query, headers, body, responseTimeoutMs, ...way }
     return { nonce, response: yield* tools.transport.send(request) }
   })
   // Signed anew: whether the first one arrived is not known, and a nonce serves once.

@@ -19,6 +19,8 @@ export interface TransportRequest extends ApiRequest {
   readonly origin: string
   /** How long the answer's head may take to come. */
   readonly responseTimeoutMs: number
+  /** Isolation tag: through Tor, requests with the same tag share a circuit, and a new tag takes a fresh one. */
+  readonly circuit?: string
 }
 
 export interface TransportResponse {
