@@ -16,13 +16,20 @@ import {
 import { Limits } from "./Limits.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
+/**
+ * Where a newcomer reaches the server before it is accepted: asked for identity, roots and enrolment only, never polled.
+ * Absent where the server's other addresses serve for that too.
+ */
+const EnrolAddresses = Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses))
+
 /** A server's public half, as `postern keys init` takes it into the root. Its id is derived from the two keys. */
 export const ServerIdentity = Schema.Struct({
   type: Schema.Literal("postern/server-identity/v1"),
   server: ServerId,
   signing_key: SigningKey,
   recipient: Recipient,
-  addresses: Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses))
+  addresses: Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses)),
+  enrol_addresses: Schema.optionalKey(EnrolAddresses)
 })
 export type ServerIdentity = typeof ServerIdentity.Type
 
@@ -64,6 +71,7 @@ export const Invitation = Schema.Struct({
     Schema.isMinLength(1),
     Schema.isMaxLength(Limits.serverAddresses)
   ),
+  enrol_addresses: Schema.optionalKey(EnrolAddresses),
   root_digest: Digest,
   /** 160 bits, base32. */
   secret: Schema.String.check(Schema.isPattern(/^[a-z2-7]{32}$/)),
