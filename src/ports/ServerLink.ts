@@ -20,6 +20,7 @@ import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { ServerIdentity } from "../schemas/Enrolment.ts"
 import type { HealthReport } from "../schemas/Health.ts"
 import type { Digest, OrderId, ServerId } from "../schemas/Ids.ts"
+import { RouteFailure } from "../schemas/RouteFailure.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 
 /**
@@ -29,7 +30,9 @@ import type { TrustRoot } from "../schemas/TrustRoot.ts"
 export class ServerUnreachable extends Schema.TaggedError<ServerUnreachable>()("ServerUnreachable", {
   address: Schema.String,
   reason: Schema.String,
-  retryAfterMs: Schema.optionalKey(Schema.Finite)
+  retryAfterMs: Schema.optionalKey(Schema.Finite),
+  /** What failed on the way, where Tor or a proxy tells. */
+  code: Schema.optionalKey(RouteFailure)
 }) {
   override get message(): string {
     return `${this.address} was not reached: ${this.reason}`

@@ -63,7 +63,11 @@ const statementCharacters = 16 * 1024
 const nonceBytes = 16
 
 const unreachable = (origin: string) => (error: TransportError) =>
-  new ServerUnreachable({ address: origin, reason: error.reason })
+  new ServerUnreachable({
+    address: origin,
+    reason: error.reason,
+    ...(error.code === undefined ? {} : { code: error.code })
+  })
 
 const untrusted = (origin: string, reason: string): ServerUntrusted =>
   new ServerUntrusted({ address: origin, reason })
