@@ -31,6 +31,9 @@ export class CutShort extends Schema.TaggedError<CutShort>()("CutShort", {
 /** Over which time the rate is measured. */
 export const rateWindowMs = 30_000
 
+/** Until the first byte: a circuit may take minutes to stand, and the link has limits of its own. */
+const firstByteMs = 180_000
+
 /** A larger payload takes a way of its own, so that polls and cancels do not stand behind it. */
 export const ownWayBytes = 1024 * 1024
 
@@ -40,14 +43,15 @@ const barrenAttempts = 2
 const attemptDelays: Delays = { firstMs: 500, factor: 2, maximumMs: 30_000 }
 const worthwhileBytes = 64 * 1024
 
-/**
- * Fails when too little was added within a window; never succeeds. Begun with the first byte: how long a way may take to
- * stand is the link's to judge.
- */
-const watchRate = (doneBytes: () => number, minimumRate: number) =>
-  Effect.suspend(() => {
+/** Fails when the first byte is late, and when too little was added within a window after it; never succeeds. */
+const watchRate = (flows: Deferred.Deferred<void>, doneBytes: () => number, minimumRate: number) =>
+  Effect.gen(function* () {
+    yield* Effect.timeoutOrElse(Deferred.await(flows), {
+      duration: firstByteMs,
+      orElse: () => Effect.fail(new TooSlow({ detail: `nothing came within ${firstByteMs / 1_000} s` }))
+    })
     let before = doneBytes()
-    return Effect.forever(
+    return yield* Effect.forever(
       Effect.sleep(rateWindowMs).pipe(
         Effect.andThen(
           Effect.suspend(() => {
@@ -80,8 +84,10 @@ const attempt = Effect.fnUntraced(function* (
     Deferred.doneUnsafe(flows, Effect.void)
     return onProgress(bytes)
   })
-  const watch = watchRate(() => doneBytes, minimumRate)
-  yield* Effect.raceFirst(transfer, Effect.andThen(Deferred.await(flows), watch))
+  yield* Effect.raceFirst(
+    transfer,
+    watchRate(flows, () => doneBytes, minimumRate)
+  )
   const onDisk = yield* store.downloaded(order.id)
   if (onDisk < order.payload.size_bytes) return yield* new CutShort({ doneBytes: onDisk })
 })
