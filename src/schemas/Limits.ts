@@ -102,6 +102,14 @@ export const Limits = {
   referenceHosts: 8,
   requiredProcesses: 32,
 
+  /** What a configuration may hand on to tor: so many lines of a kind, so long. */
+  torLines: 64,
+  torLineLength: 1_024,
+  proxyAddressLength: 1_600,
+
+  /** How long newcomers still reach the server over Tor after enrolment closed: who was let in last takes the news. */
+  enrolmentLingerMs: 10 * MINUTE,
+
   /** Enrolment. */
   invitationLifetimeMs: 30 * DAY,
   pendingEnrolments: 1_000,
@@ -113,6 +121,11 @@ export const Limits = {
   /** A device's encryption key is kept so long after the next one was made: all that was sealed to it has expired. */
   retiredKeyMs: 180 * DAY,
   groups: 256,
+
+  /** The server's onion service for devices: keys in its list, and how they are shared out (docs/tor.md). */
+  onionKeys: 256,
+  onionGroupDevices: 32,
+  sharedOnionKeyLength: 1_024,
 
   /** Rollouts. Their devices and some operators are the recipients of one age file. */
   rolloutDevices: 256,

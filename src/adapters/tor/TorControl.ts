@@ -10,16 +10,9 @@ import { readFileSync, statSync } from "node:fs"
 import { connect, type Socket } from "node:net"
 import { Deferred, Duration, Effect, Schema, type Scope } from "effect"
 import type { Entropy } from "../../ports/Entropy.ts"
+import { endpointText, type TorEndpoint } from "../../schemas/TorSettings.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import { type ControlReply, controlQuoted, controlWords, makeReplyReader } from "./ControlReplies.ts"
-
-/** Where a tor listens for commands, or for SOCKS. */
-export type TorEndpoint = { readonly path: string } | { readonly host: string; readonly port: number }
-
-export const endpointText = (endpoint: TorEndpoint): string =>
-  "path" in endpoint
-    ? `unix:${endpoint.path}`
-    : `${endpoint.host.includes(":") ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`
 
 /**
  * - `unreachable`: nobody listens there, or does not let us
