@@ -127,18 +127,21 @@ const awaitConsensus = Effect.fnUntraced(function* (
   yield* waitForNode(authority, "a consensus of all relays", consensus, (text) => {
     return linesThatBegin(text, "r ") === listed
   })
-  yield* Effect.forEach(
-    relays,
-    (node) =>
-      Effect.andThen(
-        Effect.mapError(node.control.send("SIGNAL RELOAD"), (error) =>
-          labFailure(`The ${node.nickname}`, error)
-        ),
-        waitForNode(node, "the directory", "status/enough-dir-info", (value) => value === "1")
-      ),
-    { concurrency: "unbounded", discard: true }
-  )
+  yield* Effect.forEach(relays, awaitDirectory, { concurrency: "unbounded", discard: true })
 })
+
+/** A relay asks for the consensus at once when it is told to, and the next time only seconds later. */
+const reloadMs = 600
+
+const awaitDirectory = (node: LabNode): Effect.Effect<void, TorLabError> => {
+  const reload = Effect.mapError(node.control.send("SIGNAL RELOAD"), (error) =>
+    labFailure(`The ${node.nickname}`, error)
+  )
+  return Effect.raceFirst(
+    Effect.asVoid(waitForNode(node, "the directory", "status/enough-dir-info", (value) => value === "1")),
+    Effect.forever(Effect.andThen(reload, Effect.sleep(reloadMs)))
+  )
+}
 
 const readBridge = (
   node: LabNode,
