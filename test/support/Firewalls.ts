@@ -1,0 +1,306 @@
+/**
+ * Devices behind firewalls: a world with a server and an operator, and behind gates of their own, each with its rules,
+ * the devices. All of them are machines made of namespaces; nothing leaves these. Needs root and nftables.
+ */
+import { copyFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { type Link, type LinkSettings, startLink } from "./Link.ts"
+import { Machine } from "./Machines.ts"
+import { type Ended, waitUntil } from "./Program.ts"
+
+const dist = join(import.meta.dirname, "../../dist")
+
+/** Where the world's server is: TLS at 443, and plain HTTP at another port, which firewalls know nothing of. */
+export const worldAddress = "203.0.113.1"
+export const plainPort = 8470
+/** Where a gate's proxy listens, on its inner side. */
+export const proxyPort = 3128
+/** The addresses of every inner network: the gate's, the device's at first, one that it may get later. */
+export const inner = { gate: "10.0.0.1", device: "10.0.0.2", later: "10.0.0.77" }
+/** Who may use a gate's proxy. */
+export const proxyUser = { name: "warehouse", password: "roof-and-rain" }
+
+const patienceMs = 60_000
+
+/** Takes TLS connections to the server's own port. */
+const terminator = `
+const { readFileSync } = require("node:fs")
+const { connect } = require("node:net")
+const { createServer } = require("node:tls")
+createServer({ key: readFileSync("key.pem"), cert: readFileSync("certificate.pem") }, (outer) => {
+  const inner = connect(${plainPort}, "127.0.0.1")
+  for (const [from, to] of [[outer, inner], [inner, outer]]) {
+    from.on("error", () => to.destroy())
+    from.on("close", () => to.destroy())
+    from.pipe(to)
+  }
+}).listen(443, "${worldAddress}", () => console.log("listens"))
+`
+
+const certificate = [
+  "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2",
+  `-keyout key.pem -out certificate.pem -subj /CN=world -addext subjectAltName=IP:${worldAddress}`
+].join(" ")
+
+/** Tries to connect and says what came of it: `open`, `refused`, or nothing that ends before its patience does. */
+const knock = `
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3])).close()
+    print("open")
+except ConnectionRefusedError: print("refused")
+except OSError: print("silent")
+`
+
+/** How a gate stands between its device and the world. */
+export interface GateOptions {
+  /** What devices may open outwards, as a condition of nftables; everything ("") or nothing (null) else. */
+  readonly outgoing: string | null
+  /** Whether the gate runs an HTTP proxy that its devices may use, for CONNECT to these ports. */
+  readonly proxy?: ReadonlyArray<number>
+  /** How good the line from the gate to the world is; perfect without. */
+  readonly line?: LinkSettings
+}
+
+/** Packets of a gate by what its rules made of them. */
+export interface GateFigures {
+  /** Connections that a device opened to the world. */
+  readonly letOut: number
+  /** Packets of a device that were not let through. */
+  readonly keptIn: number
+  /** Packets of the world that were not let through. */
+  readonly keptOut: number
+  /** Connections of a device to the gate's proxy. */
+  readonly toProxy: number
+}
+
+const rules = ({ outgoing, proxy }: GateOptions): string => `
+table ip gate {
+  counter let_out {}
+  counter kept_in {}
+  counter kept_out {}
+  counter to_proxy {}
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+    ct state established,related accept
+    ${outgoing === null ? "" : `iifname "inside" oifname "outside" ${outgoing} counter name let_out accept`}
+    iifname "inside" counter name kept_in drop
+    iifname "outside" counter name kept_out drop
+  }
+  chain input {
+    type filter hook input priority filter; policy drop;
+    iifname "lo" accept
+    ct state established,related accept
+    ${proxy === undefined ? "" : `iifname "inside" tcp dport ${proxyPort} counter name to_proxy accept`}
+    iifname "inside" counter name kept_in drop
+    iifname "outside" counter name kept_out drop
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat;
+    oifname "outside" masquerade
+  }
+}
+`
+
+const proxySettings = (ports: ReadonlyArray<number>): string =>
+  [
+    `Port ${proxyPort}`,
+    `Listen ${inner.gate}`,
+    "Allow 10.0.0.0/24",
+    `BasicAuth ${proxyUser.name} ${proxyUser.password}`,
+    ...ports.map((port) => `ConnectPort ${port}`),
+    "LogLevel Connect",
+    ""
+  ].join("\n")
+
+const done = async (machine: Machine, script: string): Promise<string> => {
+  const ended = await machine.run(script)
+  if (ended.code !== 0) throw new Error(`${script}: ${ended.code}\n${ended.stdout}${ended.stderr}`)
+  return ended.stdout
+}
+
+/** A device and the gate it sits behind. */
+export class Behind {
+  readonly name: string
+  readonly gate: Machine
+  readonly device: Machine
+  /** Where the line to the world is a bad one. */
+  readonly link: Link | undefined
+  private readonly world: Machine
+
+  constructor(name: string, world: Machine, gate: Machine, device: Machine, link: Link | undefined) {
+    this.name = name
+    this.world = world
+    this.gate = gate
+    this.device = device
+    this.link = link
+  }
+
+  /** Lets the device in by an invitation and waits until it takes work. */
+  async enrol(settings: ReadonlyArray<string> = []): Promise<void> {
+    const invite = `node cli.js invite --name ${this.name} --preauthorise --json`
+    const { invitation } = JSON.parse(await done(this.world, invite))
+    const config = [`name = "${this.name}"`, "sleep_minimum_ms = 200", ...settings, ""].join("\n")
+    writeFileSync(join(this.device.home, "client.toml"), config)
+    const variables = `POSTERN_INVITATION=${invitation} NODE_EXTRA_CA_CERTS=/etc/world.pem`
+    await this.device.leaveRunning(`${variables} node client.js --config client.toml`, "client.log")
+    const takesWork = async () => {
+      const ended = await this.world.run(`node cli.js devices show ${this.name} --json`)
+      if (ended.code !== 0) return false
+      const shown = JSON.parse(ended.stdout)
+      return shown.blocked === null && shown.last_seen_at_ms !== null
+    }
+    await waitUntil(`${this.name} to take work`, takesWork, patienceMs, () => this.log())
+  }
+
+  /** What the device's client has said. */
+  log(): string {
+    return this.device.log("client.log").slice(-6_000)
+  }
+
+  /** A job that carries a payload of so many bytes, whose digest the device works out; ends when its receipt is verified. */
+  async run(payloadBytes: number, timeoutMs = patienceMs): Promise<{ readonly digestFits: boolean }> {
+    const file = `${this.name}.bin`
+    const expected = await done(
+      this.world,
+      `head -c ${payloadBytes} /dev/urandom >${file}; sha256sum <${file}`
+    )
+    const command = `node cli.js run ${this.name} --file ${file} -- sha256sum /package/${file}`
+    const ended: Ended = await this.world
+      .run(command, timeoutMs)
+      .catch((error: unknown) => Promise.reject(new Error(`${error}\n${this.log()}`)))
+    if (ended.code !== 0 || !/verified: succeeded on /.test(ended.stderr + ended.stdout))
+      throw new Error(`${command}: ${ended.code}\n${ended.stdout}${ended.stderr}\n${this.log()}`)
+    return { digestFits: ended.stdout.split(" ")[0] === expected.split(" ")[0] }
+  }
+
+  /** What the gate has done so far. */
+  async figures(): Promise<GateFigures> {
+    const { nftables } = JSON.parse(await done(this.gate, "nft -j list counters"))
+    const packets = (name: string): number =>
+      nftables.find((each: { counter?: { name: string } }) => each.counter?.name === name)?.counter.packets
+    return {
+      letOut: packets("let_out"),
+      keptIn: packets("kept_in"),
+      keptOut: packets("kept_out"),
+      toProxy: packets("to_proxy")
+    }
+  }
+
+  /** Tries a connection from the device. */
+  knock(host: string, port: number): Promise<"open" | "refused" | "silent"> {
+    return knockFrom(this.device, host, port)
+  }
+}
+
+/** Tries a connection: it is open, refused, or nothing is heard. */
+export const knockFrom = async (
+  machine: Machine,
+  host: string,
+  port: number,
+  patienceSeconds = 0.5
+): Promise<"open" | "refused" | "silent"> => {
+  writeFileSync(join(machine.home, "knock.py"), knock)
+  const heard = await done(machine, `python3 knock.py ${host} ${port} ${patienceSeconds}`)
+  return heard.trim() as "open" | "refused" | "silent"
+}
+
+/** The world, and what stands behind its gates. */
+export class Firewalls {
+  readonly world: Machine
+  private readonly machines: Array<Machine>
+  private readonly links: Array<Link> = []
+  private gates = 0
+
+  private constructor(world: Machine) {
+    this.world = world
+    this.machines = [world]
+  }
+
+  /** A world whose server runs and whose operator has keys. */
+  static async open(): Promise<Firewalls> {
+    const made = new Firewalls(await Machine.start("world"))
+    try {
+      await made.startServer()
+      return made
+    } catch (error) {
+      await made.close()
+      throw error
+    }
+  }
+
+  private async startServer(): Promise<void> {
+    const { world } = this
+    for (const name of ["server.js", "cli.js"]) copyFileSync(join(dist, name), join(world.home, name))
+    writeFileSync(join(world.home, "terminator.cjs"), terminator)
+    await done(world, `ip address add ${worldAddress}/32 dev lo; ${certificate} 2>/dev/null`)
+    await world.leaveRunning("node terminator.cjs", "terminator.log")
+    const addresses = `POSTERN_ADDRESSES='["https://${worldAddress}"]'`
+    const server = `node server.js --state server --host 0.0.0.0 --port ${plainPort}`
+    await world.leaveRunning(`${addresses} ${server}`, "server.log")
+    await this.says("server.log", /listens on http/)
+    await this.says("terminator.log", /listens/)
+    const here = `http://127.0.0.1:${plainPort}`
+    await done(
+      world,
+      [
+        "node server.js token create operator --role admin --state server >token",
+        "id=$(node server.js identity --state server | grep -o 'srv_[a-z2-7]*')",
+        `node cli.js keys init --server ${here} --server-id $id --no-passphrase --token-file token --json`
+      ].join(" && ")
+    )
+  }
+
+  private async says(log: string, words: RegExp): Promise<void> {
+    const { world } = this
+    await waitUntil(
+      log,
+      () => words.test(world.log(log)),
+      patienceMs,
+      () => world.log(log)
+    )
+  }
+
+  /** A device behind a gate. */
+  async behind(name: string, options: GateOptions): Promise<Behind> {
+    const { world } = this
+    const number = ++this.gates
+    const outside = [`198.18.${number}.1`, `198.18.${number}.2`] as const
+    const gate = await Machine.start(`${name}-gate`)
+    this.machines.push(gate)
+    const device = await Machine.start(name)
+    this.machines.push(device)
+    let link: Link | undefined
+    if (options.line === undefined)
+      Machine.connect(world, outside[0], gate, outside[1], [`gate${number}`, "outside"])
+    else {
+      const ends = [
+        { namespace: world.namespace, name: `gate${number}`, address: `${outside[0]}/24` },
+        { namespace: gate.namespace, name: "outside", address: `${outside[1]}/24` }
+      ]
+      link = await startLink({ ...options.line, ends })
+      this.links.push(link)
+    }
+    Machine.connect(gate, inner.gate, device, inner.device, ["inside", "eth0"])
+    writeFileSync(join(gate.home, "rules.nft"), rules(options))
+    await done(
+      gate,
+      `nft -f rules.nft && echo 1 >/proc/sys/net/ipv4/ip_forward && ip route add default via ${outside[0]}`
+    )
+    if (options.proxy !== undefined) {
+      writeFileSync(join(gate.home, "tinyproxy.conf"), proxySettings(options.proxy))
+      await gate.leaveRunning("tinyproxy -d -c tinyproxy.conf", "proxy.log")
+      await waitUntil("the proxy", async () => (await knockFrom(gate, inner.gate, proxyPort)) === "open")
+    }
+    copyFileSync(join(dist, "client.js"), join(device.home, "client.js"))
+    copyFileSync(join(world.home, "certificate.pem"), join(device.home, "world.pem"))
+    await done(device, `ip route add default via ${inner.gate} && install -m 0644 world.pem /etc/world.pem`)
+    return new Behind(name, world, gate, device, link)
+  }
+
+  /** Ends and removes everything. */
+  async close(): Promise<void> {
+    await Promise.all(this.links.map((link) => link.stop()))
+    await Promise.all(this.machines.map((machine) => machine.stop()))
+  }
+}
