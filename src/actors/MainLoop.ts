@@ -203,7 +203,11 @@ export const mainLoop = (options: MainLoopOptions) =>
           const reachedAgain = yield* account(state, payload)
           if (payload.reached !== null)
             yield* Effect.ignore(
-              connectivity.tell("Told", { reached: payload.reached, detail: payload.detail })
+              connectivity.tell("Told", {
+                reached: payload.reached,
+                detail: payload.detail,
+                code: payload.code
+              })
             )
           if (reachedAgain) {
             yield* Effect.ignore(outbox.tell("Reached"))
@@ -228,6 +232,7 @@ const brokenTurn = (cause: Cause.Cause<unknown>): TurnEnd => ({
   refused: 0,
   again: false,
   reached: null,
+  code: null,
   degraded: [],
   detail: `the turn broke off: ${Cause.pretty(cause).split("\n")[0] ?? ""}`
 })

@@ -31,7 +31,7 @@ import {
 } from "./OrderIntake.ts"
 import { resting } from "./Progress.ts"
 import { signStatement } from "./SignStatement.ts"
-import { linkProblem } from "./TrustSteps.ts"
+import { linkProblem, routeFailureOf } from "./TrustSteps.ts"
 
 export interface TurnOptions {
   readonly longPollMs: number
@@ -237,6 +237,7 @@ const waiting = (blocked: BlockedCode, detail: string): TurnEnd => ({
   refused: 0,
   again: false,
   reached: null,
+  code: null,
   degraded: [],
   detail
 })
@@ -286,7 +287,7 @@ const pollOnce = Effect.fnUntraced(function* (
     // A server that refuses was reached; what answers in its place was not it.
     const patienceMs = error._tag === "ServerUntrusted" ? null : (error.retryAfterMs ?? null)
     const ended = failed(before, refused !== null, patienceMs, linkProblem(error))
-    return { ...ended, degraded: withObjection(view, found) }
+    return { ...ended, code: routeFailureOf(error), degraded: withObjection(view, found) }
   }
   const { blocked, degraded, outcome } = yield* handOver(answer.success, state, environment, parts)
   const polled: TurnEnd = {
@@ -298,6 +299,7 @@ const pollOnce = Effect.fnUntraced(function* (
     // The first poll, not held open, took no orders or was too early for them; the server's sleep is for those who hold none.
     again: request.wait_ms < environment.longPollMs || (before === "clock_unproven" && blocked === null),
     reached: true,
+    code: null,
     degraded,
     detail: ""
   }

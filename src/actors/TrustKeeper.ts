@@ -23,7 +23,7 @@ import {
   type TrustView
 } from "../schemas/protocols/TrustKeeper.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
-import { MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
+import { ConnectivityKey, MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
 import {
   fitsPin,
@@ -236,11 +236,19 @@ const startStep = ({ context, options, phase, state }: Keeper) =>
     const before = { held: state.held, phase: phase(), enrol: state.enrol }
     return context.startTask(trustStep(options, before), (exit) => [
       "StepEnded",
-      Exit.isSuccess(exit)
-        ? exit.value
-        : { held: null, admission: null, status: null, failed: true, detail: "the step broke off" }
+      Exit.isSuccess(exit) ? exit.value : brokenStep
     ])
   })
+
+const brokenStep: TrustStep = {
+  held: null,
+  admission: null,
+  status: null,
+  failed: true,
+  reached: false,
+  code: null,
+  detail: "the step broke off"
+}
 
 /** Takes in what a step brought and says when the next is due. */
 const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) {
@@ -276,6 +284,7 @@ export const trustKeeper = (options: TrustOptions) =>
       const { state } = keeper
       const watchdog = context.ref(WatchdogKey)
       const mainLoop = context.ref(MainLoopKey)
+      const connectivity = context.ref(ConnectivityKey)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       const beat = (withinMs: number, done = false) =>
         Effect.andThen(
@@ -311,6 +320,11 @@ export const trustKeeper = (options: TrustOptions) =>
           const before = viewOf(keeper)
           yield* stepEnded(keeper, payload)
           const after = viewOf(keeper)
+          // Of an accepted device the main loop tells, which asks far more often.
+          if (after.phase !== "accepted") {
+            const { code, detail, reached } = payload
+            yield* Effect.ignore(connectivity.tell("Told", { reached, detail, code }))
+          }
           if (before.phase !== after.phase || before.held !== after.held)
             yield* Effect.ignore(mainLoop.tell("Nudge"))
           yield* waitFor(yield* pauseOf(keeper))

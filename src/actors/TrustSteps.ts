@@ -13,6 +13,7 @@ import type { EnrolmentRequest } from "../schemas/Enrolment.ts"
 import type { DeviceId, Digest, Name, ServerId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import type { HeldRoot, TrustPhase, TrustStep } from "../schemas/protocols/TrustKeeper.ts"
+import type { RouteFailure } from "../schemas/RouteFailure.ts"
 import { software } from "../schemas/Version.ts"
 import { checkServer, firstRoot, followRoots } from "./TrustState.ts"
 
@@ -40,8 +41,26 @@ export const linkProblem = (error: LinkError): string => {
   }
 }
 
-const nothing: TrustStep = { held: null, admission: null, status: null, failed: false, detail: "" }
+/** What failed on the way to the server, where that is known. */
+export const routeFailureOf = (error: LinkError): RouteFailure | null =>
+  error._tag === "ServerUnreachable" ? (error.code ?? null) : null
+
+const nothing: TrustStep = {
+  held: null,
+  admission: null,
+  status: null,
+  failed: false,
+  reached: true,
+  code: null,
+  detail: ""
+}
 const failed = (detail: string): TrustStep => ({ ...nothing, failed: true, detail })
+const failedWith = (error: LinkError): TrustStep => ({
+  ...failed(linkProblem(error)),
+  // What answers in its place is not it.
+  reached: error._tag === "ServerRefused",
+  code: routeFailureOf(error)
+})
 
 /** All roots after the held one that the server has, as far as they hold. */
 const follow = Effect.fnUntraced(function* (start: HeldRoot) {
@@ -125,5 +144,5 @@ export const trustStep = (
           admission: answer.success.admission ?? answer.success.preauthorisation,
           status: answer.success.status
         }
-      : { ...step, failed: true, detail: linkProblem(answer.failure) }
-  }).pipe(Effect.catch((error: LinkError) => Effect.succeed(failed(linkProblem(error)))))
+      : { ...failedWith(answer.failure), held: got }
+  }).pipe(Effect.catch((error: LinkError) => Effect.succeed(failedWith(error))))

@@ -4,6 +4,7 @@ import { Rpc, RpcGroup } from "effect/rpc"
 import { DeviceApiErrorCode, HighWater } from "../DeviceApi.ts"
 import { DsseEnvelope } from "../Dsse.ts"
 import { Count, Digest, Name, ServerId } from "../Ids.ts"
+import { RouteFailure } from "../RouteFailure.ts"
 import { TrustRoot } from "../TrustRoot.ts"
 
 /** Where the device stands with its operators. */
@@ -53,6 +54,10 @@ export const TrustStep = Schema.Struct({
   /** What the server says of this device, where it was asked. */
   status: Schema.NullOr(Schema.Literals(["pending", "accepted", "rejected", "revoked"])),
   failed: Schema.Boolean,
+  /** Whether the server answered, whatever it said. */
+  reached: Schema.Boolean,
+  /** What failed on the way to it, where Tor or a proxy told. */
+  code: Schema.NullOr(RouteFailure),
   detail: Schema.String
 })
 export type TrustStep = typeof TrustStep.Type

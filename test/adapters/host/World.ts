@@ -39,6 +39,10 @@ socket.bind(53, "10.9.0.1", () => console.log("listening"))
 const listener = (host: string, port: number) =>
   `require("node:net").createServer((socket) => socket.end()).listen(${port}, "${host}", () => console.log("listening"))`
 
+/** Answers every request the same way. */
+const webServer = (host: string, port: number, status: number, headers: Readonly<Record<string, string>>) =>
+  `require("node:http").createServer((_, answer) => answer.writeHead(${status}, ${JSON.stringify(headers)}).end()).listen(${port}, "${host}", () => console.log("listening"))`
+
 export class World {
   private readonly shell: ChildProcessWithoutNullStreams
   private readonly folder = mkdtempSync(join(tmpdir(), "postern-world-"))
@@ -105,6 +109,11 @@ export class World {
   /** Lets somebody listen in the world. */
   listen(host: string, port: number): Promise<void> {
     return this.serve(`listen-${host}-${port}`, listener(host, port))
+  }
+
+  /** Lets a web server answer every request with this head. */
+  web(host: string, port: number, status: number, headers: Readonly<Record<string, string>>): Promise<void> {
+    return this.serve(`web-${host}-${port}`, webServer(host, port, status, headers))
   }
 
   answerNames(): Promise<void> {
