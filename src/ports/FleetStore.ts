@@ -80,6 +80,8 @@ export interface JobRow {
   readonly reason: string | null
   readonly doneBytes: number | null
   readonly totalBytes: number | null
+  /** How fast bytes came lately; null where it is not known. */
+  readonly bytesPerSecond: number | null
   readonly submittedAtMs: number
   readonly submittedBy: string
   readonly changedAtMs: number

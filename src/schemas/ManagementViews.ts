@@ -1,5 +1,5 @@
 /** What the management API shows: devices, jobs, tokens, the server itself. */
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { HighWater } from "./DeviceApi.ts"
 import { Base64, DsseEnvelope } from "./Dsse.ts"
 import { HealthSample } from "./Health.ts"
@@ -36,6 +36,9 @@ export const DeviceView = Schema.Struct({
 })
 export type DeviceView = typeof DeviceView.Type
 
+/** How fast bytes came lately; null where it is not known. */
+const bytesPerSecond = Schema.NullOr(Count).pipe(Schema.withDecodingDefault(Effect.succeed(null)))
+
 export const JobView = Schema.Struct({
   id: OrderId,
   device: DeviceId,
@@ -47,6 +50,7 @@ export const JobView = Schema.Struct({
   reason: Schema.NullOr(Schema.String),
   done_bytes: Schema.NullOr(Count),
   total_bytes: Schema.NullOr(Count),
+  bytes_per_second: bytesPerSecond,
   submitted_at_ms: TimestampMs,
   submitted_by: Schema.String,
   changed_at_ms: TimestampMs,
@@ -103,7 +107,11 @@ export const SequenceView = Schema.Struct({
 export const OutputPage = Schema.Struct({
   chunks: Schema.Array(Schema.Struct({ sequence: Count, data: Base64 })),
   state: OrderState,
-  version: Count
+  version: Count,
+  /** As in {@link JobView}. */
+  done_bytes: Schema.NullOr(Count).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
+  total_bytes: Schema.NullOr(Count).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
+  bytes_per_second: bytesPerSecond
 })
 export type OutputPage = typeof OutputPage.Type
 

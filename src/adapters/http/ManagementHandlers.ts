@@ -266,15 +266,19 @@ export const JobHandlers = (options: ManagementOptions) =>
             jobView
           ),
         output: Effect.fnUntraced(function* ({ params, query }) {
-          const { from } = query
-          const isEnough = (job: JobRow) => job.outputChunks > from || isFinal(job.state)
+          const { after, from } = query
+          const isEnough = (job: JobRow) =>
+            job.outputChunks > from || isFinal(job.state) || (after !== undefined && job.version > after)
           const job = yield* waitFor(params.id, query.wait_ms ?? 0, isEnough)
           yield* requireResults(job)
           const chunks = yield* orUnavailable(store.output(params.id, from, chunksPerPage))
           return {
             chunks: chunks.map(({ bytes, sequence }) => ({ sequence, data: encodeBase64(bytes) })),
             state: job.state,
-            version: job.version
+            version: job.version,
+            done_bytes: job.doneBytes,
+            total_bytes: job.totalBytes,
+            bytes_per_second: job.bytesPerSecond
           }
         }),
         artifacts: Effect.fnUntraced(function* ({ params, query }) {

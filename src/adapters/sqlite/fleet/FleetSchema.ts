@@ -234,11 +234,19 @@ ALTER TABLE devices ADD COLUMN preauthorisation TEXT;
 ALTER TABLE devices ADD COLUMN statement TEXT;
 `
 
+/** How fast a download goes: bytes a second, and the report of bytes that the next one is held against. */
+const downloadRate = `
+ALTER TABLE jobs ADD COLUMN bytes_per_second INTEGER;
+ALTER TABLE jobs ADD COLUMN sampled_at_ms INTEGER;
+ALTER TABLE jobs ADD COLUMN sampled_bytes INTEGER;
+`
+
 export const fleetMigrations: ReadonlyArray<string> = [
   version1,
   retention,
   rootOfDevice,
   rollouts,
   degradedOfDevice,
-  beforehand
+  beforehand,
+  downloadRate
 ]
