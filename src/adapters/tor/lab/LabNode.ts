@@ -158,14 +158,11 @@ export const waitForNode = (
   isGood: (value: string) => boolean
 ): Effect.Effect<string, TorLabError> => {
   const ask = Effect.orElseSucceed(torInfo(node.control, key), () => "")
-  const look: Effect.Effect<string> = Effect.flatMap(ask, (value) =>
-    isGood(value)
-      ? Effect.succeed(value)
-      : Effect.delay(
-          Effect.suspend(() => look),
-          pollMs * 2
-        )
+  const later = Effect.delay(
+    Effect.suspend(() => look),
+    pollMs * 2
   )
+  const look: Effect.Effect<string> = Effect.filterOrElse(ask, isGood, () => later)
   const failed = Effect.flatMap(node.ended, (message) => Effect.fail(new TorLabError({ message })))
   return Effect.raceFirst(look, failed).pipe(
     Effect.timeoutOrElse({
