@@ -56,6 +56,7 @@ const problems: Readonly<Record<string, string>> = {
   ECONNRESET: "the connection was cut",
   EHOSTUNREACH: "there is no way to that host",
   ENETUNREACH: "there is no network",
+  ETIMEDOUT: "nothing was heard of it any more",
   HPE_HEADER_OVERFLOW: `the head of its answer is longer than ${headBytes} bytes`
 }
 

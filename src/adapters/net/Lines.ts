@@ -7,11 +7,12 @@
 import { randomBytes } from "node:crypto"
 import { type AgentOptions, Agent as HttpAgent, type RequestOptions } from "node:http"
 import { Agent as HttpsAgent } from "node:https"
-import { isIP, type Socket } from "node:net"
+import { isIP, Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import { type ConnectionOptions, connect as connectTls } from "node:tls"
 import { Semaphore } from "effect"
 import { endpointText } from "../../schemas/TorSettings.ts"
+import { type AddressWatch, makeAddressWatch } from "./AddressWatch.ts"
 import { type Circuits, dial } from "./Dial.ts"
 import { RouteError } from "./RouteError.ts"
 import type { Route } from "./Routes.ts"
@@ -52,6 +53,12 @@ export interface LineRequest extends RequestOptions {
 /** Idle lines above this number are closed, those unused for longest first. */
 const maximumLines = 64
 
+/**
+ * A connection that was silent for so long is probed, ten times in ten seconds, and cut where no probe is answered: its
+ * other end may be gone, or a gate in between have forgotten it. Often enough for such gates, and little on a paid line.
+ */
+const probeAfterMs = 10_000
+
 const routeKey = (route: OpenRoute): string => {
   if (route._tag === "Direct") return "direct"
   if (route._tag === "Tor") return `tor ${endpointText(route.endpoint)}`
@@ -79,7 +86,14 @@ const makeCircuits = (name: string) => {
   }
 }
 
-const makeLine = (key: string, way: string, name: string, route: OpenRoute, connections: number): Line => {
+const makeLine = (
+  key: string,
+  way: string,
+  name: string,
+  route: OpenRoute,
+  connections: number,
+  { watch }: AddressWatch
+): Line => {
   let users = 0
   const ended = new AbortController()
   const epochs = new Map<Duplex, number>()
@@ -93,6 +107,8 @@ const makeLine = (key: string, way: string, name: string, route: OpenRoute, conn
     opened: (socket, epoch) => {
       won(epoch)
       epochs.set(socket, epoch)
+      watch(socket)
+      if (socket instanceof Socket) socket.setKeepAlive(true, probeAfterMs)
       socket.once("close", () => epochs.delete(socket))
     },
     isCurrent: (socket) => {
@@ -188,14 +204,16 @@ export interface Lines {
   readonly close: () => void
 }
 
-/** Lines with at most so many connections each. `options` are the agents' own. */
-export const makeLines = (options: AgentOptions, connections: number): Lines => {
+/** Lines with at most so many connections each. `given` are the agents' own options. */
+export const makeLines = (given: AgentOptions, connections: number): Lines => {
+  const options = { ...given, keepAliveMsecs: probeAfterMs }
   const lineOf = new WeakMap<Duplex, Line>()
   const http = onLines(new HttpAgent(options), false, lineOf)
   const https = onLines(new HttpsAgent(options), true, lineOf)
   const idle = (): ReadonlyArray<Duplex> =>
     [http, https].flatMap(({ freeSockets }) => Object.values(freeSockets).flatMap((free) => free ?? []))
   const lines = new Map<string, Line>()
+  const addresses = makeAddressWatch()
   // So that nobody else who asks the same tor shares a circuit, and no life of this program takes up one of the last.
   const salt = randomBytes(8).toString("hex")
   let serial = 0
@@ -224,7 +242,7 @@ export const makeLines = (options: AgentOptions, connections: number): Lines => 
       const key = `${way} ${circuit ?? ""} ${origin}`
       const known = lines.get(key)
       if (known === undefined) makeRoom()
-      const line = known ?? makeLine(key, way, `${salt}-${++serial}`, route, connections)
+      const line = known ?? makeLine(key, way, `${salt}-${++serial}`, route, connections, addresses)
       lines.delete(key)
       lines.set(key, line)
       return line
@@ -238,6 +256,7 @@ export const makeLines = (options: AgentOptions, connections: number): Lines => 
       dropWhere(() => true)
       http.destroy()
       https.destroy()
+      addresses.stop()
     }
   }
 }
