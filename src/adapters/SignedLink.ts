@@ -45,8 +45,10 @@ import { NodeKeys } from "./NodeKeys.ts"
 
 export interface SignedLinkOptions {
   readonly transport: Transport
-  /** Origins to ask while no root is known: from the invitation, or the configuration. At least one. */
+  /** Origins from the invitation or the configuration: asked while no root names others, and after those. At least one. */
   readonly addresses: ReadonlyArray<string>
+  /** Origins for newcomers: asked first for identity, roots and enrolment until there is an acceptance; never for more. */
+  readonly enrolAddresses?: ReadonlyArray<string>
   /** How long the head of an ordinary answer may take. Default 30 s; a held poll gets what it waits on top. */
   readonly responseTimeoutMs?: number
   /** How long a whole call may take, all addresses and bodies included. Default 2 min (downloads have their own bounds). */
@@ -61,11 +63,46 @@ const slowestUploadBytes = 8_000
 const longestRetryAfterMs = 3_600_000
 const noBody = new Uint8Array(0)
 
+/** What a newcomer asks, what everybody asks, and what only an accepted device asks. */
+type Purpose = "enrolment" | "roots" | "work"
+
+/** The addresses in the order to try: those that failed come last, the one that did so longest ago first among them. */
+const makeOrder = () => {
+  const failures = new Map<string, number>()
+  let preferred: string | undefined
+  let count = 0
+  const rank = (address: string): number => failures.get(address) ?? (address === preferred ? -1 : 0)
+  return {
+    sorted: (addresses: ReadonlyArray<string>): ReadonlyArray<string> =>
+      [...new Set(addresses)].sort((left, right) => rank(left) - rank(right)),
+    worked: (address: string): void => {
+      preferred = address
+      failures.delete(address)
+    },
+    failed: (address: string): void => void failures.set(address, ++count),
+    preferred: () => preferred
+  }
+}
+
 /** Whom to talk to and where; changes as roots come and addresses fail. */
-const makeWay = (bootstrap: ReadonlyArray<string>) => {
+const makeWay = ({ addresses: bootstrap, enrolAddresses = [] }: SignedLinkOptions) => {
   let trust: ServerTrust | null = null
   let highestRoot = 0
-  let preferred: string | undefined
+  let isAccepted = false
+  const forEnrolment = enrolAddresses
+  const order = makeOrder()
+  let narrowed: ReadonlyArray<string> = []
+  /** The root's addresses for the server, then those it began with. */
+  const forWork = (): ReadonlyArray<string> => {
+    const known = trust?.root.servers.find((server) => server.id === trust?.server)?.addresses ?? []
+    const others = [...forEnrolment, ...narrowed]
+    return [...known, ...bootstrap.filter((address) => !others.includes(address))]
+  }
+  const addresses = (purpose: Purpose): ReadonlyArray<string> => {
+    const newcomers = [...forEnrolment, ...narrowed]
+    if (purpose === "work" || (purpose === "roots" && isAccepted)) return order.sorted(forWork())
+    return order.sorted(isAccepted ? [...forWork(), ...newcomers] : [...newcomers, ...forWork()])
+  }
   return {
     trust: () => trust,
     setTrust: (next: ServerTrust): void => {
@@ -82,35 +119,44 @@ const makeWay = (bootstrap: ReadonlyArray<string>) => {
       highestRoot = version
       return null
     },
-    /** The root's addresses for the server, or those it began with; the one that worked last comes first. */
-    addresses: (): ReadonlyArray<string> => {
-      const known = trust?.root.servers.find((server) => server.id === trust?.server)?.addresses ?? []
-      const all = known.length > 0 ? known : bootstrap
-      return preferred !== undefined && all.includes(preferred)
-        ? [preferred, ...all.filter((each) => each !== preferred)]
-        : all
+    addresses,
+    worked: order.worked,
+    failed: order.failed,
+    /** Whether there is an acceptance: then enrolment's own addresses have served. */
+    setAccepted: (accepted: boolean): void => {
+      isAccepted = accepted
     },
-    prefer: (address: string): void => {
-      preferred = address
+    /** What the server says of itself can show that an address given for more is for enrolment alone. */
+    narrow: (claimed: ReadonlyArray<string>): void => {
+      narrowed = bootstrap.filter((address) => claimed.includes(address))
     },
     /** Without trust, who answers first may be anybody: each new question who is there goes to the next address. */
     turn: (): void => {
-      if (trust !== null || preferred === undefined) return
-      preferred = bootstrap[(bootstrap.indexOf(preferred) + 1) % bootstrap.length]
+      const last = order.preferred()
+      if (trust === null && last !== undefined) order.failed(last)
     }
   }
 }
 type Way = ReturnType<typeof makeWay>
 
+/** Which address a call has come to. */
+interface Progress {
+  origin: string | undefined
+}
+
 /** Tries the addresses in turn; what the server itself says ends the search. A doubt outweighs a failure to reach. */
 const inTurn = Effect.fnUntraced(function* <A>(
   way: Way,
-  attempt: (origin: string) => Effect.Effect<A, LinkError, Scope.Scope>
+  purpose: Purpose,
+  attempt: (origin: string) => Effect.Effect<A, LinkError, Scope.Scope>,
+  progress: Progress = { origin: undefined }
 ): Effect.fn.Return<A, LinkError, Scope.Scope> {
   let worst: LinkError = new ServerUnreachable({ address: "(none)", reason: "the server has no address" })
-  for (const origin of way.addresses()) {
+  for (const origin of way.addresses(purpose)) {
+    progress.origin = origin
     const outcome = yield* Effect.result(attempt(origin))
-    if (Result.isSuccess(outcome) || outcome.failure._tag === "ServerRefused") way.prefer(origin)
+    if (Result.isSuccess(outcome) || outcome.failure._tag === "ServerRefused") way.worked(origin)
+    else way.failed(origin)
     if (Result.isSuccess(outcome)) return outcome.success
     if (outcome.failure._tag === "ServerRefused") return yield* outcome.failure
     if (worst._tag !== "ServerUntrusted") worst = outcome.failure
@@ -158,24 +204,43 @@ const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"
     return again === null ? second : yield* again
   })
 
-  return (ask: Ask): Effect.Effect<SignedAnswer & { readonly origin: string }, LinkError, Scope.Scope> =>
+  return (
+    ask: Ask,
+    purpose: Purpose,
+    progress?: Progress
+  ): Effect.Effect<SignedAnswer & { readonly origin: string }, LinkError, Scope.Scope> =>
     Effect.suspend(() => {
       const trust = way.trust()
       return trust === null
         ? Effect.fail(new ServerUntrusted({ address: "(none)", reason: "no trust root is known yet" }))
-        : inTurn(way, (origin) =>
-            Effect.map(exchange(trust, origin, ask), (answer) => ({ ...answer, origin }))
+        : inTurn(
+            way,
+            purpose,
+            (origin) => Effect.map(exchange(trust, origin, ask), (answer) => ({ ...answer, origin })),
+            progress
           )
     })
 }
 
-const within = (timeoutMs: number) =>
-  Effect.timeoutOrElse({
-    duration: Duration.millis(timeoutMs),
-    orElse: () =>
-      Effect.fail(
-        new ServerUnreachable({ address: "(all)", reason: `the call was not done within ${timeoutMs} ms` })
-      )
+/** Ends a call in time. The address it had come to counts as one that failed, so that the next call comes further. */
+const within = <A>(
+  way: Way,
+  timeoutMs: number,
+  call: (progress: Progress) => Effect.Effect<A, LinkError, Scope.Scope>
+): Effect.Effect<A, LinkError> =>
+  Effect.suspend(() => {
+    const progress: Progress = { origin: undefined }
+    return call(progress).pipe(
+      Effect.scoped,
+      Effect.timeoutOrElse({
+        duration: Duration.millis(timeoutMs),
+        orElse: () => {
+          if (progress.origin !== undefined) way.failed(progress.origin)
+          const reason = `the call was not done within ${timeoutMs} ms`
+          return Effect.fail(new ServerUnreachable({ address: progress.origin ?? "(none)", reason }))
+        }
+      })
+    )
   })
 
 /** The kinds of call the endpoints are made of. */
@@ -199,7 +264,8 @@ const makeCalls = (
 
   const call = <A>(
     ask: Partial<Ask> & Pick<Ask, "method" | "path">,
-    schema: Schema.Codec<A, unknown>
+    schema: Schema.Codec<A, unknown>,
+    purpose: Purpose = "work"
   ): Effect.Effect<Answer<A>, LinkError> => {
     const allowed = { ...base, ...ask }
     const uploadMs = Math.floor(allowed.body.length / slowestUploadBytes) * 1_000
@@ -208,30 +274,42 @@ const makeCalls = (
       path: `${deviceApiPath}${ask.path}`,
       responseTimeoutMs: allowed.responseTimeoutMs + uploadMs
     }
-    return Effect.gen(function* () {
-      const { body, origin, statement } = yield* signed(whole)
-      const decoded = yield* decodeAnswer(origin, schema, body)
-      return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
-    }).pipe(Effect.scoped, within(callTimeoutMs + whole.responseTimeoutMs - responseTimeoutMs))
+    return within(way, callTimeoutMs + whole.responseTimeoutMs - responseTimeoutMs, (progress) =>
+      Effect.gen(function* () {
+        const { body, origin, statement } = yield* signed(whole, purpose, progress)
+        const decoded = yield* decodeAnswer(origin, schema, body)
+        return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
+      })
+    )
   }
 
   return {
     put: <A>(path: string, query: string, body: Uint8Array, schema: Schema.Codec<A, unknown>) =>
       call({ method: "PUT", path, query, body }, schema),
     /** `waitMs`: how long the server may hold the request before it answers. */
-    post: <A>(path: string, value: unknown, schema: Schema.Codec<A, unknown>, waitMs = 0) => {
+    post: <A>(
+      path: string,
+      value: unknown,
+      schema: Schema.Codec<A, unknown>,
+      { purpose = "work" as Purpose, waitMs = 0 } = {}
+    ) => {
       const body = encodeJson(value)
       const patience = responseTimeoutMs + waitMs
-      return call({ method: "POST", path, contentType: jsonType, body, responseTimeoutMs: patience }, schema)
+      const ask = { method: "POST", path, contentType: jsonType, body, responseTimeoutMs: patience } as const
+      return call(ask, schema, purpose)
     },
-    plain: <A>(path: string, query: string, schema: Schema.Codec<A, unknown>) =>
-      inTurn(way, (origin) =>
-        plainExchange(tools, origin, { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }, schema)
-      ).pipe(Effect.scoped, within(callTimeoutMs)),
+    plain: <A>(path: string, query: string, schema: Schema.Codec<A, unknown>, purpose: Purpose) =>
+      within(way, callTimeoutMs, (progress) => {
+        const ask = { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }
+        return inTurn(way, purpose, (origin) => plainExchange(tools, origin, ask, schema), progress)
+      }),
     download: (path: string, rangeStart: number, streamed: Digest, way: PayloadWay) =>
       Stream.unwrap(
         Effect.map(
-          signed({ ...base, ...way, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed }),
+          signed(
+            { ...base, ...way, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed },
+            "work"
+          ),
           (answer) => answer.stream ?? Stream.empty
         )
       )
@@ -243,14 +321,23 @@ const makeLink = (
   clock: DeviceClock["Service"],
   options: SignedLinkOptions
 ): ServerLink["Service"] => {
-  const way = makeWay(options.addresses)
+  const way = makeWay(options)
   const { download, plain, post, put } = makeCalls(tools, way, clock, options)
   return {
-    identity: Effect.andThen(Effect.sync(way.turn), plain("/identity", "", ServerIdentity)),
-    roots: (from) => plain("/roots", `?from=${from}`, RootChain),
+    identity: Effect.sync(way.turn).pipe(
+      Effect.andThen(plain("/identity", "", ServerIdentity, "enrolment")),
+      Effect.tap((identity) => Effect.sync(() => way.narrow(identity.enrol_addresses ?? [])))
+    ),
+    roots: (from) => plain("/roots", `?from=${from}`, RootChain, "roots"),
     trust: (trust) => Effect.sync(() => way.setTrust(trust)),
-    enrol: (request) => post("/enrolment", request, EnrolmentAnswer),
-    poll: (request) => post("/poll", request, PollAnswer, request.wait_ms),
+    enrol: (request) =>
+      Effect.tap(post("/enrolment", request, EnrolmentAnswer, { purpose: "enrolment" }), ({ body }) =>
+        Effect.sync(() => way.setAccepted(body.status === "accepted"))
+      ),
+    poll: (request) =>
+      Effect.tap(post("/poll", request, PollAnswer, { waitMs: request.wait_ms }), () =>
+        Effect.sync(() => way.setAccepted(true))
+      ),
     payload: (digest, offset, way = {}) => download(`/payloads/${digest}`, offset, digest, way),
     progress: (report) => post("/progress", report, Acknowledged),
     output: (order, sequence, chunk) => put(`/orders/${order}/output/${sequence}`, "", chunk, Acknowledged),

@@ -5,9 +5,11 @@
  * @module
  */
 import { Effect } from "effect"
+import type { Tunnel } from "../../ports/Tunnel.ts"
 import { isOnionOrigin } from "../../schemas/Onion.ts"
 import type { RouteFailure } from "../../schemas/RouteFailure.ts"
 import { parseProxy, type TorEndpoint, type UpstreamProxy } from "../../schemas/TorSettings.ts"
+import type { TunnelState } from "../../schemas/TunnelState.ts"
 
 /** A way, or why there is none. */
 export type Route =
@@ -22,13 +24,8 @@ export interface Routes {
   readonly to: (origin: string) => Effect.Effect<Route>
 }
 
-/** What is known of this device's Tor. */
-export interface TorWay {
-  /** The SOCKS endpoint; null while there is none. Asking for it is what starts a tor that was not needed before. */
-  readonly endpoint: Effect.Effect<TorEndpoint | null>
-  /** How far it is, for people: "connecting to a relay (10 %)". */
-  readonly summary: Effect.Effect<string>
-}
+/** What routes need of the device's way through Tor. */
+export type TorWay = Pick<Tunnel["Service"], "endpoint" | "state" | "changed">
 
 export interface RouteOptions {
   /** `auto`: onion addresses through Tor. `always`: everything. `never`: onion addresses are not used. */
@@ -44,18 +41,35 @@ const direct: Route = { _tag: "Direct" }
 const isHere = (origin: string): boolean =>
   /^https?:\/\/(?:127(?:\.\d{1,3}){3}|localhost|\[::1\])(?::\d{1,5})?$/.test(origin)
 
-const throughTor = ({ endpoint, summary }: TorWay): Effect.Effect<Route> =>
-  Effect.flatMap(
-    endpoint,
-    (found): Effect.Effect<Route> =>
-      found === null
-        ? Effect.map(summary, (text) => ({
-            _tag: "Refused",
-            failure: "tunnel_not_ready",
-            reason: `it needs Tor, which is not ready: ${text}`
-          }))
-        : Effect.succeed({ _tag: "Tor", endpoint: found })
-  )
+/** A tor that is on its way is waited for a while: whoever asks would only ask again. */
+const patienceMs = 20_000
+
+const isOnItsWay = ({ phase, problem }: TunnelState): boolean =>
+  problem === null && phase !== "ready" && phase !== "lost"
+
+const untilSettled = Effect.fnUntraced(function* (tor: TorWay) {
+  let state = yield* tor.state
+  while (isOnItsWay(state)) state = yield* tor.changed(state)
+})
+
+const notReady = ({ phase, progress, reason, summary }: TunnelState): Route => {
+  const how = phase === "bootstrapping" ? `${progress} %, ${summary}` : summary
+  return {
+    _tag: "Refused",
+    failure: "tunnel_not_ready",
+    reason: `it needs Tor, which is not ready: ${how}${reason === null ? "" : ` (${reason})`}`
+  }
+}
+
+const throughTor = Effect.fnUntraced(function* (tor: TorWay, origin: string): Effect.fn.Return<Route> {
+  // Asked for first: that is what starts a tor which was not needed before.
+  yield* tor.endpoint(origin)
+  yield* Effect.timeoutOption(untilSettled(tor), patienceMs)
+  const state = yield* tor.state
+  const endpoint = yield* tor.endpoint(origin)
+  // One that has lost its circuits may need no more than to be asked for new ones.
+  return endpoint === null || isOnItsWay(state) ? notReady(state) : { _tag: "Tor", endpoint }
+})
 
 const notUsed: Route = {
   _tag: "Refused",
@@ -66,8 +80,8 @@ const notUsed: Route = {
 /** The device's routes. */
 export const makeRoutes = ({ mode, proxy, tor }: RouteOptions): Routes => ({
   to: (origin) => {
-    if (mode === "always") return throughTor(tor)
-    if (isOnionOrigin(origin)) return mode === "never" ? Effect.succeed(notUsed) : throughTor(tor)
+    if (mode === "always") return throughTor(tor, origin)
+    if (isOnionOrigin(origin)) return mode === "never" ? Effect.succeed(notUsed) : throughTor(tor, origin)
     return Effect.succeed(proxy === null || isHere(origin) ? direct : { _tag: "Upstream", proxy })
   }
 })
