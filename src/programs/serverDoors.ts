@@ -55,8 +55,7 @@ export const httpDoor = (options: HttpDoorOptions) => {
     key: HttpGatewayKey,
     shutdownMs: Limits.drainMs + 500,
     behaviour: httpGateway({
-      host: config.host,
-      port: config.port,
+      at: { host: config.host, port: config.port },
       maximumRequests: config.maximum_requests,
       figures,
       spans: config.otlp_endpoint !== null,

@@ -15,7 +15,7 @@ import type { DeviceId, Digest, Nonce, ServerId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { type Statement, statementHeader } from "../../schemas/Statement.ts"
 import { conditional } from "./Conditional.ts"
-import { type Claim, claimOf, makeAuthentication } from "./DeviceAuthentication.ts"
+import { type Claim, claimOf, type DoorHosts, makeAuthentication } from "./DeviceAuthentication.ts"
 import { type Answer, type DeviceEndpoints, makeEndpoints, type Proven } from "./DeviceEndpoints.ts"
 import { type DeviceRefusal, refuse, refusing, retryAfterSeconds, statusOf } from "./DeviceRefusal.ts"
 import { type DeviceRoute, maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
@@ -27,9 +27,20 @@ export interface DeviceApiOptions {
   readonly actors: ServerActors
   /** Origins for the identity that operators take into the root; asked at each request, since port 0 is known late. */
   readonly addresses: () => ReadonlyArray<string>
+  /** Those for enrolment alone; none by default. */
+  readonly enrolAddresses?: ReadonlyArray<string>
+  /** Where the API is served; by default whole, at the addresses that the root names. */
+  readonly door?: {
+    readonly hosts: DoorHosts
+    /** Of newcomers: what they may ask before they are accepted, and nothing else. */
+    readonly enrolmentOnly?: boolean
+  }
   /** Resolves when the API is about to stop: held polls are then answered with what there is. */
   readonly stopping: Effect.Effect<void>
 }
+
+/** What a device asks before it is accepted. */
+const newcomersRoutes: ReadonlySet<DeviceRoute["name"]> = new Set(["identity", "roots", "enrolment"])
 
 /** Requests of one device in work at once. */
 const requestsPerDevice = 16
@@ -96,6 +107,7 @@ const makeOpenRoutes = (options: DeviceApiOptions) =>
   Effect.gen(function* () {
     const identity = yield* Identity
     const store = yield* FleetStore
+    const enrolAddresses = options.enrolAddresses ?? []
     return (route: DeviceRoute): Effect.Effect<ApiResponse, DeviceRefusal> | undefined => {
       if (route.name === "identity") {
         const body: ServerIdentity = {
@@ -103,7 +115,8 @@ const makeOpenRoutes = (options: DeviceApiOptions) =>
           server: identity.id as ServerId,
           signing_key: identity.signingKey,
           recipient: identity.recipient,
-          addresses: options.addresses()
+          addresses: options.addresses(),
+          ...(enrolAddresses.length > 0 ? { enrol_addresses: enrolAddresses } : {})
         }
         return Effect.succeed(jsonResponse(200, body))
       }
@@ -165,7 +178,8 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
   Effect.gen(function* () {
     const identity = yield* Identity
     const trust = yield* FleetTrust
-    const authenticate = yield* makeAuthentication
+    const { enrolmentOnly = false, hosts = { but: new Set<string>() } } = options.door ?? {}
+    const authenticate = yield* makeAuthentication(hosts)
     const endpoints = yield* makeEndpoints(options.actors, options.stopping)
     const open = yield* makeOpenRoutes(options)
     const sign = yield* makeSigning
@@ -189,7 +203,9 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
     })
 
     const handle: ApiHandler = Effect.fnUntraced(function* (request: ApiRequest) {
-      const route = routeOf(request)
+      const asked = routeOf(request)
+      const route =
+        asked !== undefined && enrolmentOnly && !newcomersRoutes.has(asked.name) ? undefined : asked
       if (route === undefined) return refusalResponse(refuse("not_found", "the device API has no such path"))
       const unsigned = open(route)
       if (unsigned !== undefined)
