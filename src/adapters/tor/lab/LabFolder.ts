@@ -19,11 +19,9 @@ IFS= read -r folder || exit 0
 if IFS= read -r word; then exit 0; fi
 turn=0
 while [ -e "$folder" ] && [ "$turn" -lt 100 ]; do
-  for file in /proc/[0-9]*/cmdline; do
-    if grep -qF -- "$folder/" "$file" 2>/dev/null; then
-      pid=\${file#/proc/}
-      kill -9 "\${pid%/cmdline}" 2>/dev/null
-    fi
+  for file in $(grep -lF -e "$folder/" /proc/[0-9]*/cmdline 2>/dev/null); do
+    pid=\${file#/proc/}
+    kill -9 "\${pid%/cmdline}" 2>/dev/null
   done
   rm -rf -- "$folder" 2>/dev/null
   turn=$((turn + 1))
