@@ -6,6 +6,7 @@
  */
 import { Effect, Layer } from "effect"
 import { Connectivity, connectivityWithinMs } from "../ports/Connectivity.ts"
+import type { Tunnel } from "../ports/Tunnel.ts"
 import type { BrokenLayer, LinkFinding } from "../schemas/Connectivity.ts"
 import { isOnionOrigin } from "../schemas/Onion.ts"
 import {
@@ -26,16 +27,16 @@ import {
   targetOfHost,
   withLimit
 } from "./connectivity/Targets.ts"
+import { tunnelFinding } from "./connectivity/TunnelFinding.ts"
 import { label } from "./host/Reading.ts"
 
-/** How Tor is used, and what it says. */
+/** How Tor is used, and how it is. */
 export interface TorWay {
   /** As the key tor.mode. */
   readonly mode: "auto" | "always" | "never"
   /** `host:port` of those that Tor itself connects to first, as far as they are configured: bridges, a proxy. */
   readonly entries: ReadonlyArray<string>
-  /** What keeps Tor from carrying a request now; null where nothing does. */
-  readonly trouble: Effect.Effect<LinkFinding | null>
+  readonly tunnel: Pick<Tunnel["Service"], "state">
 }
 
 export interface LinuxConnectivityOptions {
@@ -51,7 +52,6 @@ export interface LinuxConnectivityOptions {
 }
 
 const maximumTargets = 8
-const noTor: TorWay = { mode: "never", entries: [], trouble: Effect.succeed(null) }
 
 const finding = (layer: BrokenLayer, detail: string): LinkFinding => ({ layer, detail: label(detail, 200) })
 
@@ -84,24 +84,30 @@ interface Scene {
 const targets = (texts: ReadonlyArray<string>): ReadonlyArray<Target> =>
   texts.flatMap((text) => targetOfHost(text) ?? []).slice(0, maximumTargets)
 
-const makeScene = (options: LinuxConnectivityOptions, tor: TorWay) => {
+const makeScene = (options: LinuxConnectivityOptions) => {
   const resolve = makeResolver()
-  const isAlways = tor.mode === "always"
+  const { tor } = options
+  const isAlways = tor?.mode === "always"
   const proxy = options.proxy ?? null
   const pageUrl = isAlways ? null : (options.captivePortalUrl ?? null)
   const pageTarget = pageUrl === null ? undefined : serverOfOrigin(pageUrl)
-  const entries = targets(tor.entries)
+  const entries = targets(tor?.entries ?? [])
   return async (origins: ReadonlyArray<string>): Promise<Scene> => {
-    const isHidden = (origin: string) => isAlways || isOnionOrigin(origin)
-    const throughTor = tor.mode !== "never" && origins.some(isHidden)
-    const plain = origins.filter((origin) => !isHidden(origin)).flatMap((one) => serverOfOrigin(one) ?? [])
+    const all = origins.flatMap((origin) => serverOfOrigin(origin) ?? [])
+    // This very machine is reached directly, always.
+    const isHidden = (one: ServerTarget) => isOnionOrigin(one.origin) || (isAlways && !isLocal(one))
+    const throughTor = tor !== undefined && tor.mode !== "never" && all.some(isHidden)
+    const plain = all.filter((one) => !isHidden(one))
+    // Through a proxy their names are the proxy's business.
+    const isDirect = (one: ServerTarget) => proxy === null || isLocal(one)
+    const direct = plain.filter(isDirect).slice(0, maximumTargets)
+    // Tor connects to its proxy by itself, and says how that went.
+    const behindProxy = proxy !== null && !plain.every(isDirect) ? targets([proxy]) : []
     // Asked for first, judged later: in a closed network a name may be all that tells of a way.
     const [servers, references, proxies, page] = await Promise.all([
-      // Through a proxy their names are the proxy's business.
-      Promise.all((proxy === null ? plain : []).slice(0, maximumTargets).map(resolve)),
+      Promise.all(direct.map(resolve)),
       Promise.all((isAlways ? [] : targets(options.referenceHosts)).map(resolve)),
-      // Tor connects to its proxy by itself, and says how that went.
-      Promise.all((proxy === null || plain.length === 0 ? [] : targets([proxy])).map(resolve)),
+      Promise.all(behindProxy.map(resolve)),
       pageTarget === undefined ? null : resolve(pageTarget)
     ])
     const first = throughTor ? entries : []
@@ -114,7 +120,7 @@ const makeScene = (options: LinuxConnectivityOptions, tor: TorWay) => {
         ...[...servers, ...references, ...proxies].flatMap(({ addresses }) => addresses),
         ...addressesIn(first)
       ],
-      isLocal: [...servers, ...proxies, ...first].some(isLocal),
+      isLocal: [...servers, ...first].some(isLocal),
       throughTor
     }
   }
@@ -164,8 +170,7 @@ const firstTrouble = async (steps: ReadonlyArray<Step>): Promise<LinkFinding | n
 }
 
 const makeLook = (options: LinuxConnectivityOptions) => {
-  const tor = options.tor ?? noTor
-  const sceneOf = makeScene(options, tor)
+  const sceneOf = makeScene(options)
   return async (origins: ReadonlyArray<string>): Promise<LinkFinding> => {
     const scene = await sceneOf(origins)
     const below = await firstTrouble(stepsBelow(scene, options.sys ?? "/sys"))
@@ -179,7 +184,8 @@ const makeLook = (options: LinuxConnectivityOptions) => {
     const good: LinkFinding = { layer: "ok", detail: origins.length === 0 ? "no server is known" : "" }
     if (isReached(scene, answer)) return good
     // What Tor has to say of an onion service comes with the failed request.
-    if (scene.throughTor) return (await Effect.runPromise(tor.trouble)) ?? good
+    if (scene.throughTor && options.tor !== undefined)
+      return tunnelFinding(await Effect.runPromise(options.tor.tunnel.state)) ?? good
     return answer._tag === "Good" ? good : finding("server_unreachable", answer.detail)
   }
 }

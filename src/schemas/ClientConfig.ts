@@ -20,6 +20,13 @@ const ReferenceHost = Schema.String.check(
   Schema.isPattern(/^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$/)
 )
 
+/** Over TLS nobody could answer in its place. */
+const PortalPage = Schema.String.check(
+  Schema.isMaxLength(Limits.addressLength),
+  Schema.isPattern(/^http:\/\/[A-Za-z0-9._[\]:-]+(?:\/[!-~]*)?$/),
+  Schema.makeFilter((text) => URL.canParse(text) || "it is no URL")
+)
+
 /** As the kernel names it: at most 15 characters. */
 const ProcessName = Schema.String.check(Schema.isPattern(/^[^\p{C}\p{Z}/]{1,15}$/u))
 
@@ -105,6 +112,13 @@ export const ClientConfig = configuration({
       "Hosts that are reached where the network beyond the gateway is good. They only help to tell what is broken; the device polls whatever they do. None by default: a closed network has none.",
     form: `at most ${Limits.referenceHosts} texts of host and port`,
     example: ["192.0.2.1:443"]
+  }),
+  captive_portal_url: unsetSetting(PortalPage, {
+    description:
+      "A page that answers with status 204 and nothing else, to tell a captive portal where the server's own address cannot (onion addresses). Asked directly, and only after a failed poll; never with tor.mode always. None by default: nobody but the server is asked.",
+    form: "an http:// URL",
+    fallback: "none",
+    example: "http://postern.example/empty"
   }),
   required_processes: setting(
     Schema.Array(ProcessName).check(Schema.isMaxLength(Limits.requiredProcesses)),

@@ -70,7 +70,10 @@ export const ClientServices = (
     ledgerDeviceClock(),
     surroundings,
     LinuxHost({ stateFolder, requiredProcesses: config.required_processes }),
-    LinuxConnectivity({ referenceHosts: config.reference_hosts }),
+    LinuxConnectivity({
+      referenceHosts: config.reference_hosts,
+      captivePortalUrl: config.captive_portal_url
+    }),
     SqliteHistory({ stateFolder })
   ).pipe(Layer.provideMerge(stored), Layer.provideMerge(identity))
 }
