@@ -2,27 +2,11 @@
  * The device's way through Tor. An actor opens it in its own life, so that restarting the actor starts Tor anew; everybody
  * else asks how it is, and where to send what is to go through it.
  */
-import { Context, Effect, Layer, type Redacted, Schema, type Scope } from "effect"
+import { Context, Effect, Layer, type Redacted, type Scope } from "effect"
 import type { OnionClientKey, OnionHost } from "../schemas/Onion.ts"
+import { TorError } from "../schemas/TorError.ts"
 import type { TorEndpoint } from "../schemas/TorSettings.ts"
 import type { TunnelState } from "../schemas/TunnelState.ts"
-
-/**
- * - `missing`: there is no such program
- * - `misconfigured`: tor does not take its configuration; `reason` has its own words
- * - `unreachable`: the tor that runs already is not there, or does not let us in
- * - `failed`: it ended, hangs, or does not do what it was told
- */
-export class TunnelTrouble extends Schema.TaggedError<TunnelTrouble>()("TunnelTrouble", {
-  code: Schema.Literals(["missing", "misconfigured", "unreachable", "failed"]),
-  reason: Schema.String,
-  /** What to do about it. */
-  mend: Schema.String
-}) {
-  override get message(): string {
-    return this.mend === "" ? this.reason : `${this.reason}: ${this.mend}`
-  }
-}
 
 /** Tor, running. */
 export interface OpenTunnel {
@@ -34,7 +18,7 @@ export class Tunnel extends Context.Service<
   Tunnel,
   {
     /** Starts tor, or attaches to one; it ends with the scope. Does not wait until Tor's network is reached. */
-    readonly open: Effect.Effect<OpenTunnel, TunnelTrouble, Scope.Scope>
+    readonly open: Effect.Effect<OpenTunnel, TorError, Scope.Scope>
     /** How it is now. */
     readonly state: Effect.Effect<TunnelState>
     /** Waits until the state is another than the one given, and gives it. */
@@ -50,7 +34,7 @@ export class Tunnel extends Context.Service<
      * The public key by which onion services may know this device. Made on first need, its secret half 0600 in the state
      * folder; null where this device never uses Tor.
      */
-    readonly clientKey: Effect.Effect<OnionClientKey | null, TunnelTrouble>
+    readonly clientKey: Effect.Effect<OnionClientKey | null, TorError>
     /**
      * Another secret (x25519, 32 bytes) for an onion service than the device's own; null goes back to that. Holds for as long
      * as the program lives, over every start of tor.
@@ -58,9 +42,9 @@ export class Tunnel extends Context.Service<
     readonly authorise: (
       host: OnionHost,
       secret: Redacted.Redacted<Uint8Array> | null
-    ) => Effect.Effect<void, TunnelTrouble>
+    ) => Effect.Effect<void, TorError>
     /** New circuits for what comes: those that are open, and what tor remembers of addresses, serve no more. */
-    readonly renew: Effect.Effect<void, TunnelTrouble>
+    readonly renew: Effect.Effect<void, TorError>
   }
 >()("postern/ports/Tunnel") {}
 
@@ -76,7 +60,7 @@ const off: TunnelState = {
 
 /** A device that never uses Tor: direct mode by choice, and simulation. */
 export const NoTunnel: Layer.Layer<Tunnel> = Layer.succeed(Tunnel, {
-  open: Effect.fail(new TunnelTrouble({ code: "failed", reason: "Tor is not used", mend: "set tor.mode" })),
+  open: Effect.fail(new TorError({ code: "failed", reason: "Tor is not used", mend: "set tor.mode" })),
   state: Effect.succeed(off),
   changed: () => Effect.never,
   wanted: Effect.never,
