@@ -14,13 +14,14 @@ const dist = join(import.meta.dirname, "../../dist")
 export const worldAddress = "203.0.113.1"
 export const plainPort = 8470
 /** Where a gate's proxy listens, on its inner side. */
-export const proxyPort = 3128
+const proxyPort = 3128
 /** The addresses of every inner network: the gate's, the device's at first, one that it may get later. */
 export const inner = { gate: "10.0.0.1", device: "10.0.0.2", later: "10.0.0.77" }
-/** Who may use a gate's proxy. */
-export const proxyUser = { name: "warehouse", password: "roof-and-rain" }
+const proxyUser = { name: "warehouse", password: "roof-and-rain" }
+/** A gate's proxy, as a device's configuration names it. */
+export const proxyUrl = `http://${proxyUser.name}:${proxyUser.password}@${inner.gate}:${proxyPort}`
 
-const patienceMs = 60_000
+const patienceMs = 90_000
 
 /** Takes TLS connections to the server's own port. */
 const terminator = `
@@ -124,19 +125,30 @@ export class Behind {
   readonly name: string
   readonly gate: Machine
   readonly device: Machine
-  /** Where the line to the world is a bad one. */
+  /** The only address of all this that the world sees. */
+  readonly outside: string
+  /** The line to the world, where it is not a perfect one. */
   readonly link: Link | undefined
   private readonly world: Machine
+  private bytes = 0
 
-  constructor(name: string, world: Machine, gate: Machine, device: Machine, link: Link | undefined) {
-    this.name = name
+  constructor(parts: Pick<Behind, "name" | "gate" | "device" | "outside" | "link">, world: Machine) {
+    this.name = parts.name
+    this.gate = parts.gate
+    this.device = parts.device
+    this.outside = parts.outside
+    this.link = parts.link
     this.world = world
-    this.gate = gate
-    this.device = device
-    this.link = link
   }
 
-  /** Lets the device in by an invitation and waits until it takes work. */
+  /** Bytes that the line has carried from the world so far. */
+  async came(): Promise<number> {
+    const [fromWorld] = (await this.link?.figures()) ?? []
+    this.bytes += fromWorld?.bytes ?? 0
+    return this.bytes
+  }
+
+  /** Starts the device with an invitation and waits until it is let in. `settings` are lines of its configuration. */
   async enrol(settings: ReadonlyArray<string> = []): Promise<void> {
     const invite = `node cli.js invite --name ${this.name} --preauthorise --json`
     const { invitation } = JSON.parse(await done(this.world, invite))
@@ -144,13 +156,8 @@ export class Behind {
     writeFileSync(join(this.device.home, "client.toml"), config)
     const variables = `POSTERN_INVITATION=${invitation} NODE_EXTRA_CA_CERTS=/etc/world.pem`
     await this.device.leaveRunning(`${variables} node client.js --config client.toml`, "client.log")
-    const takesWork = async () => {
-      const ended = await this.world.run(`node cli.js devices show ${this.name} --json`)
-      if (ended.code !== 0) return false
-      const shown = JSON.parse(ended.stdout)
-      return shown.blocked === null && shown.last_seen_at_ms !== null
-    }
-    await waitUntil(`${this.name} to take work`, takesWork, patienceMs, () => this.log())
+    const isLetIn = () => this.device.log("client.log").includes("an operator's decision: accept")
+    await waitUntil(`${this.name} to be let in`, isLetIn, patienceMs, () => this.log())
   }
 
   /** What the device's client has said. */
@@ -235,7 +242,8 @@ export class Firewalls {
     writeFileSync(join(world.home, "terminator.cjs"), terminator)
     await done(world, `ip address add ${worldAddress}/32 dev lo; ${certificate} 2>/dev/null`)
     await world.leaveRunning("node terminator.cjs", "terminator.log")
-    const addresses = `POSTERN_ADDRESSES='["https://${worldAddress}"]'`
+    const origins = [`https://${worldAddress}`, `http://${worldAddress}:${plainPort}`]
+    const addresses = `POSTERN_ADDRESSES='${JSON.stringify(origins)}'`
     const server = `node server.js --state server --host 0.0.0.0 --port ${plainPort}`
     await world.leaveRunning(`${addresses} ${server}`, "server.log")
     await this.says("server.log", /listens on http/)
@@ -295,7 +303,7 @@ export class Firewalls {
     copyFileSync(join(dist, "client.js"), join(device.home, "client.js"))
     copyFileSync(join(world.home, "certificate.pem"), join(device.home, "world.pem"))
     await done(device, `ip route add default via ${inner.gate} && install -m 0644 world.pem /etc/world.pem`)
-    return new Behind(name, world, gate, device, link)
+    return new Behind({ name, gate, device, outside: outside[1], link }, world)
   }
 
   /** Ends and removes everything. */
