@@ -3,6 +3,7 @@ import { ActorKey, DynamicKey } from "../kernel/index.ts"
 import { DeviceProtocol } from "../schemas/protocols/Device.ts"
 import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
+import { OnionKeeperProtocol } from "../schemas/protocols/OnionKeeper.ts"
 import { RecorderProtocol } from "../schemas/protocols/Recorder.ts"
 import { RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
 import { RetentionProtocol } from "../schemas/protocols/Retention.ts"
@@ -18,6 +19,8 @@ export const RetentionKey = ActorKey.make("retention", RetentionProtocol)
 export const HttpGatewayKey = ActorKey.make("http", GatewayProtocol)
 export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
 export const RolloutsKey = ActorKey.make("rollout-keeper", RolloutsProtocol)
+/** Bound only where the server has onion services. */
+export const OnionKeeperKey = ActorKey.make("onion-keeper", OnionKeeperProtocol)
 /** One actor per open rollout. */
 export const RolloutKey = DynamicKey.make("rollouts", RolloutProtocol)
 /** One actor per device id. */

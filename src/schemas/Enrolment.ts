@@ -14,6 +14,7 @@ import {
   TimestampMs
 } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
+import { OnionClientKey } from "./Onion.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
 /**
@@ -60,7 +61,9 @@ export const EnrolmentRequest = Schema.Struct({
   /** With an invitation: the proof. An enrolment whose proof does not hold is no enrolment. */
   invitation: Schema.NullOr(InvitationProof),
   software: labelUpTo(64),
-  issued_at_ms: TimestampMs
+  issued_at_ms: TimestampMs,
+  /** The key by which it may be let to the server's onion service; absent where it goes without Tor. */
+  onion_key: Schema.optionalKey(OnionClientKey)
 })
 export type EnrolmentRequest = typeof EnrolmentRequest.Type
 
