@@ -73,3 +73,16 @@ export const ownTorNetwork = async (
     throw error
   }
 }
+
+/** Lines of a server's configuration: onion services in that network. More keys of the table may follow. */
+export const onionSettings = (network: Pick<PrivateTorNetwork, "options">): ReadonlyArray<string> => [
+  "[onion]",
+  "enabled = true",
+  `options = ${JSON.stringify(network.options)}`
+]
+
+/** Lines of a device's configuration: Tor, but that network instead of the world's. More keys of the table may follow. */
+export const torSettings = (
+  network: Pick<PrivateTorNetwork, "options">,
+  mode: "auto" | "always" = "auto"
+): ReadonlyArray<string> => ["[tor]", `mode = "${mode}"`, `options = ${JSON.stringify(network.options)}`]
