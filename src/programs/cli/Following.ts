@@ -132,7 +132,7 @@ export const currentJob = (id: OrderId) =>
   })
 
 /** A page of output from a sequence on, held open while there is nothing and the job's version is not above `after`. */
-const outputPage = (id: OrderId, from: number, waitMs: number, after = -1) =>
+const outputPage = (id: OrderId, from: number, waitMs: number, after = 0) =>
   Effect.flatMap(ManagementClient, (client) =>
     client.call(
       "follow the output",
@@ -172,7 +172,9 @@ export const followJob = (id: OrderId, keys: OperatorKeys, sink: FollowSink) =>
     let endedMs: number | undefined
     for (;;) {
       const askedMs = yield* Clock.currentTimeMillis
-      const page = yield* patiently(outputPage(id, from, endedMs === undefined ? holdMs : 0, version), sink)
+      // The first page says at once how the job is; from then on the server is asked for what is new.
+      const holdNowMs = endedMs === undefined && version >= 0 ? holdMs : 0
+      const page = yield* patiently(outputPage(id, from, holdNowMs, version), sink)
       const hasMoved = page.version > version
       if (hasMoved) {
         version = page.version
