@@ -12,6 +12,7 @@ import {
   settingTable,
   unsetSetting
 } from "./Setting.ts"
+import { proxySetting, torSettings, torSocks } from "./TorSettings.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
 /** `host:port` or `[address]:port`. */
@@ -67,6 +68,21 @@ const grants = settingTable(
   {
     description:
       "What packages may be granted beyond the bare jail, where their signed manifest asks for it: nothing, unless it is named here."
+  }
+)
+
+const tor = settingTable(
+  {
+    mode: setting(Schema.Literals(["auto", "always", "never"]), "auto", {
+      description:
+        "What goes through Tor. `auto`: onion addresses, and nothing else; no Tor runs where no server has one. `always`: everything; no name is resolved here and nothing is connected to but Tor's network. `never`: nothing; onion addresses are not used."
+    }),
+    socks: torSocks,
+    ...torSettings
+  },
+  {
+    description:
+      "The way through Tor. Without further keys a Tor of the client's own is started when it is needed, in its state folder and with its rights; it is not the one that a package of the system may start."
   }
 )
 
@@ -138,6 +154,8 @@ export const ClientConfig = configuration({
   download_minimum_rate: setting(intBetween(1, 1_000_000_000), 100, {
     description: "A download must come at least at this rate, in bytes per second over 30 seconds."
   }),
+  proxy: proxySetting,
+  tor,
   grants,
   devices: setting(
     Schema.Record(

@@ -140,9 +140,16 @@ interface Found {
   readonly standing: ReadonlyArray<Condition>
 }
 
-/** The state folder tells machines apart, not settings. */
-const settingsDigest = (engine: Engine, { state_folder: _place, ...rest }: ClientConfig): string =>
-  digestOf(engine, canonicalBytes(rest))
+/**
+ * The state folder tells machines apart, not settings. Of secrets only whether there are any: the digest is sent, and a
+ * password that people made could be guessed from it.
+ */
+const settingsDigest = (engine: Engine, config: ClientConfig): string => {
+  const { proxy, state_folder: _place, tor, ...rest } = config
+  const { control_password: password, ...told } = tor
+  const secrets = { proxy: proxy !== null, control_password: password !== null }
+  return digestOf(engine, canonicalBytes({ ...rest, tor: told, secrets }))
+}
 
 /**
  * Looks through what the program needs: without what it needs to run and to reach a server it ends here, with one list;
