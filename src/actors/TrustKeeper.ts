@@ -113,7 +113,11 @@ const restore = (self: Self, { invitation }: TrustOptions) =>
   })
 
 /** The keeper of one life: its state and what it works with. */
-const makeKeeper = Effect.fnUntraced(function* (context: Context, options: TrustOptions) {
+const makeKeeper = Effect.fnUntraced(function* (
+  context: Context,
+  options: TrustOptions,
+  longestPauseMs: number
+) {
   const ledger = yield* Ledger
   const engine = yield* CryptoEngine
   const identity = yield* Identity
@@ -139,7 +143,7 @@ const makeKeeper = Effect.fnUntraced(function* (context: Context, options: Trust
   }
   if (state.held !== null) yield* link.trust({ root: state.held.root, server: state.held.server })
   const phase = (): TrustPhase => phaseOf(state.admission, self.incarnation)
-  return { context, options, ledger, engine, clock, self, state, phase }
+  return { context, options, longestPauseMs, ledger, engine, clock, self, state, phase }
 })
 
 type Keeper = Effect.Success<ReturnType<typeof makeKeeper>>
@@ -220,7 +224,13 @@ const showCode = Effect.fnUntraced(function* (keeper: Keeper) {
 })
 
 /** How long to wait for the next step. */
-const pauseOf = Effect.fnUntraced(function* ({ phase, state }: Keeper) {
+const pauseOf = Effect.fnUntraced(function* (keeper: Keeper) {
+  const pauseMs = yield* usualPause(keeper)
+  // Until it is accepted nobody else asks: the configured bound on silence is the keeper's to hold.
+  return keeper.phase() === "accepted" ? pauseMs : Math.min(pauseMs, keeper.longestPauseMs)
+})
+
+const usualPause = Effect.fnUntraced(function* ({ phase, state }: Keeper) {
   const clock = yield* DeviceClock
   if (state.failures > 0) return yield* delayAfter(failureDelays, state.failures)
   if (phase() === "not_enrolled" || state.enrol) return yield* delayAfter(pendingDelays, state.asked)
@@ -276,11 +286,15 @@ const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) 
   yield* showCode(keeper)
 })
 
-/** The trust keeper's behaviour. */
-export const trustKeeper = (options: TrustOptions) =>
+/**
+ * The trust keeper's behaviour.
+ *
+ * @param longestPauseMs the longest time between two questions of a device that is not accepted
+ */
+export const trustKeeper = (options: TrustOptions, longestPauseMs: number) =>
   Behaviour.make(TrustKeeperProtocol, (context) =>
     Effect.gen(function* () {
-      const keeper = yield* makeKeeper(context, options)
+      const keeper = yield* makeKeeper(context, options, longestPauseMs)
       const { state } = keeper
       const watchdog = context.ref(WatchdogKey)
       const mainLoop = context.ref(MainLoopKey)

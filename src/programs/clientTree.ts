@@ -126,7 +126,11 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
       }),
       ChildSpec.make({ key: NotaryKey, shutdownMs, behaviour: notary }),
       ChildSpec.make({ key: JailGuardKey, shutdownMs, behaviour: jailGuard }),
-      ChildSpec.make({ key: TrustKeeperKey, shutdownMs, behaviour: trustKeeper(options.trust) }),
+      ChildSpec.make({
+        key: TrustKeeperKey,
+        shutdownMs,
+        behaviour: trustKeeper(options.trust, config.sleep_maximum_ms)
+      }),
       ChildSpec.make({ key: OutboxKey, shutdownMs, behaviour: outbox }),
       ChildSpec.make({ key: LaneKeys.job, shutdownMs, behaviour: lane("job", laneOptions) }),
       ChildSpec.make({ key: LaneKeys.service, shutdownMs, behaviour: lane("service", laneOptions) }),
