@@ -64,7 +64,7 @@ export const OnionConfig = settingTable(
       description:
         "Whether operators reach the management API over Tor, by an onion address that serves for nothing else. Whoever knows it can try tokens."
     }),
-    maximum_clients: setting(intBetween(1, Limits.onionKeys), Limits.onionKeys / 2, {
+    maximum_clients: setting(intBetween(1, Limits.onionOwnKeys), Limits.onionKeys / 2, {
       description:
         "How many devices at the most are let to the onion service by keys of their own. Above it, they share keys in groups."
     }),
