@@ -71,11 +71,7 @@ describeWith(
       const cameBefore = await behind.came()
       const move = async () => {
         await waitUntil("half of the payload", async () => (await behind.came()) - cameBefore > 800_000)
-        const moved = await behind.device.run(
-          `ip address del ${inner.device}/24 dev eth0 && ip address add ${inner.later}/24 dev eth0 &&
-           ip route replace default via ${inner.gate}`
-        )
-        expect(moved).toMatchObject({ code: 0, stderr: "" })
+        await behind.move()
         await behind.link?.set({ rate: null })
       }
       const [ran] = await Promise.all([behind.run(1_600_000), move()])

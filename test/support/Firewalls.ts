@@ -15,7 +15,7 @@ export const worldAddress = "203.0.113.1"
 export const plainPort = 8470
 /** Where a gate's proxy listens, on its inner side. */
 const proxyPort = 3128
-/** The addresses of every inner network: the gate's, the device's at first, one that it may get later. */
+/** The addresses of every inner network: the gate's, the device's at first, the one it may move to. */
 export const inner = { gate: "10.0.0.1", device: "10.0.0.2", later: "10.0.0.77" }
 const proxyUser = { name: "warehouse", password: "roof-and-rain" }
 /** A gate's proxy, as a device's configuration names it. */
@@ -84,6 +84,7 @@ table ip gate {
   chain forward {
     type filter hook forward priority filter; policy drop;
     ct state established,related accept
+    ct state invalid drop
     ${outgoing === null ? "" : `iifname "inside" oifname "outside" ${outgoing} counter name let_out accept`}
     iifname "inside" counter name kept_in drop
     iifname "outside" counter name kept_out drop
@@ -192,6 +193,30 @@ export class Behind {
       keptOut: packets("kept_out"),
       toProxy: packets("to_proxy")
     }
+  }
+
+  /**
+   * The gate gets another address outside, as from a provider at night: it forgets all connections, and drops silently
+   * what still comes of them.
+   */
+  async renumber(): Promise<void> {
+    const other = this.outside.replace(/\.2$/, ".99")
+    const back = this.outside.replace(/\.2$/, ".1")
+    await done(
+      this.gate,
+      `echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose
+       ip address del ${this.outside}/24 dev outside && ip address add ${other}/24 dev outside
+       ip route replace default via ${back}`
+    )
+  }
+
+  /** The device gets another address, and loses the one it had. */
+  async move(): Promise<void> {
+    await done(
+      this.device,
+      `ip address del ${inner.device}/24 dev eth0 && ip address add ${inner.later}/24 dev eth0 &&
+       ip route replace default via ${inner.gate}`
+    )
   }
 
   /** Tries a connection from the device. */
