@@ -15,6 +15,7 @@ import {
   type TransportRequest,
   type TransportResponse
 } from "./http/Transport.ts"
+import { hedgesMs } from "./net/Dial.ts"
 import { type Line, type LineRequest, type Lines, makeLines, type OpenRoute } from "./net/Lines.ts"
 import { RouteError } from "./net/RouteError.ts"
 import { proxyRoutes, type Routes } from "./net/Routes.ts"
@@ -28,6 +29,8 @@ export interface HttpTransportOptions {
   readonly proxyTimeoutMs?: number
   /** The same through Tor, where several circuits are tried within it. Default 60 s. */
   readonly torTimeoutMs?: number
+  /** After which silences through Tor a second and a third circuit are tried beside. Default: {@link hedgesMs}. */
+  readonly hedgesMs?: ReadonlyArray<number>
   /** The longest silence within a body. Default 30 s. */
   readonly idleTimeoutMs?: number
   /** Connections to one origin at once. Default 8. */
@@ -38,6 +41,7 @@ const defaults = {
   connectTimeoutMs: 15_000,
   proxyTimeoutMs: 30_000,
   torTimeoutMs: 60_000,
+  hedgesMs,
   idleTimeoutMs: 30_000,
   connections: 8
 }
@@ -241,9 +245,7 @@ export const httpTransport = (
     const { routes = proxyRoutes(null), ...given } = options
     const limits = { ...defaults, ...given }
     const lines = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        makeLines({ keepAlive: true, maxFreeSockets: 4, scheduling: "lifo" }, limits.connections)
-      ),
+      Effect.sync(() => makeLines({ keepAlive: true, maxFreeSockets: 4, scheduling: "lifo" }, limits)),
       ({ close }) => Effect.sync(close)
     )
     return {

@@ -108,17 +108,13 @@ const hedged = <A>(
     start(0)
   })
 
-/**
- * Connects. Rejects with a {@link RouteError}, or with the signal's reason; leaves no connection behind then.
- *
- * @param delaysMs only for tests: the times of {@link hedgesMs}
- */
+/** Connects. Rejects with a {@link RouteError}, or with the signal's reason; leaves no connection behind then. */
 export const dial = async (
   route: Extract<Route, { _tag: "Tor" | "Upstream" }>,
   target: Target,
   circuits: Circuits,
   signal: AbortSignal,
-  delaysMs: ReadonlyArray<number> = hedgesMs
+  delaysMs: ReadonlyArray<number>
 ): Promise<Dialled> => {
   if (route._tag === "Upstream")
     return { socket: await throughUpstream(route.proxy, target, signal), epoch: circuits.current() }

@@ -27,6 +27,7 @@ export interface Line {
   readonly route: OpenRoute
   /** As many permits as connections may be open at once. */
   readonly gate: Semaphore.Semaphore
+  readonly hedgesMs: ReadonlyArray<number>
   readonly circuits: Circuits
   /** Takes note of a connection, and of the circuit it is on. */
   readonly opened: (socket: Duplex, epoch: number) => void
@@ -86,12 +87,18 @@ const makeCircuits = (name: string) => {
   }
 }
 
+/** What all lines of a transport have in common. */
+export interface LineLimits {
+  /** Connections of one line at once. */
+  readonly connections: number
+  /** See {@link dial}. */
+  readonly hedgesMs: ReadonlyArray<number>
+}
+
 const makeLine = (
-  key: string,
-  way: string,
+  { key, route, way }: Pick<Line, "key" | "way" | "route">,
   name: string,
-  route: OpenRoute,
-  connections: number,
+  { connections, hedgesMs }: LineLimits,
   { watch }: AddressWatch
 ): Line => {
   let users = 0
@@ -103,6 +110,7 @@ const makeLine = (
     way,
     route,
     gate: Semaphore.makeUnsafe(connections),
+    hedgesMs,
     circuits,
     opened: (socket, epoch) => {
       won(epoch)
@@ -138,7 +146,8 @@ const secured = (socket: Socket, options: ConnectionOptions, signal: AbortSignal
       ...(isIP(host) === 0 ? { servername: host } : {})
     })
     const giveUp = (): void => void secure.destroy(signal.reason)
-    signal.addEventListener("abort", giveUp, { once: true })
+    if (signal.aborted) giveUp()
+    else signal.addEventListener("abort", giveUp, { once: true })
     secure.once("secureConnect", () => {
       signal.removeEventListener("abort", giveUp)
       resolve(secure)
@@ -158,8 +167,12 @@ const openBehindProxy = async (
   if (line.route._tag === "Direct") throw new RouteError("a direct route is Node's own to open")
   const target = { host: host ?? "", port: Number(port) }
   const signal = AbortSignal.any([abort, line.closed])
-  const { epoch, socket } = await dial(line.route, target, line.circuits, signal)
+  const { epoch, socket } = await dial(line.route, target, line.circuits, signal, line.hedgesMs)
   const opened = isTls ? await secured(socket, { ...options, host: target.host }, signal) : socket
+  if (signal.aborted) {
+    opened.destroy()
+    throw signal.reason
+  }
   line.opened(opened, epoch)
   return opened
 }
@@ -204,8 +217,8 @@ export interface Lines {
   readonly close: () => void
 }
 
-/** Lines with at most so many connections each. `given` are the agents' own options. */
-export const makeLines = (given: AgentOptions, connections: number): Lines => {
+/** Lines within these limits. `given` are the agents' own options. */
+export const makeLines = (given: AgentOptions, limits: LineLimits): Lines => {
   const options = { ...given, keepAliveMsecs: probeAfterMs }
   const lineOf = new WeakMap<Duplex, Line>()
   const http = onLines(new HttpAgent(options), false, lineOf)
@@ -242,7 +255,7 @@ export const makeLines = (given: AgentOptions, connections: number): Lines => {
       const key = `${way} ${circuit ?? ""} ${origin}`
       const known = lines.get(key)
       if (known === undefined) makeRoom()
-      const line = known ?? makeLine(key, way, `${salt}-${++serial}`, route, connections, addresses)
+      const line = known ?? makeLine({ key, way, route }, `${salt}-${++serial}`, limits, addresses)
       lines.delete(key)
       lines.set(key, line)
       return line
