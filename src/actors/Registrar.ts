@@ -275,6 +275,8 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
     /** The list of keys to the onion service follows within seconds. Without a key there is nothing in it to change. */
     const keyChanged = (row: DeviceRow) =>
       row.onionKey === null ? Effect.void : Effect.ignore(context.ref(OnionKeeperKey).tell("ClientsChanged"))
+    /** Whom an invitation is for can come over Tor at once. That enrolment has closed is noticed without being told. */
+    const enrolmentChanged = Effect.ignore(context.ref(OnionKeeperKey).tell("EnrolmentChanged"))
     const enrol = yield* enrolments(keyChanged)
     const admit = yield* admissions(keyChanged)
     const preauthorise = yield* preauthorisations
@@ -297,7 +299,11 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
           Effect.tap(() => tellDevice(payload.device)),
           orUnavailable
         ),
-      Preauthorise: ({ payload }) => preauthorise(payload.envelope, payload.actor).pipe(orUnavailable),
+      Preauthorise: ({ payload }) =>
+        preauthorise(payload.envelope, payload.actor).pipe(
+          Effect.tap(() => enrolmentChanged),
+          orUnavailable
+        ),
       Invite: ({ payload }) =>
         Effect.gen(function* () {
           const nowMs = yield* Clock.currentTimeMillis
@@ -306,6 +312,7 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
             return yield* new Refused({ message: "an invitation expires in the future, within 30 days" })
           }
           yield* store.addInvitation(id, expires_at_ms, actor, nowMs)
+          yield* enrolmentChanged
         }).pipe(orUnavailable),
       PublishRoot: ({ payload }) => publish(payload.envelope, payload.actor).pipe(orUnavailable)
     })

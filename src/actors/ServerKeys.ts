@@ -18,6 +18,10 @@ export const RootWatchKey = ActorKey.make("root-watch", RootWatchProtocol)
 export const RetentionKey = ActorKey.make("retention", RetentionProtocol)
 export const HttpGatewayKey = ActorKey.make("http", GatewayProtocol)
 export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
+/** The doors of the onion services. */
+export const EnrolDoorKey = ActorKey.make("enrol-door", GatewayProtocol)
+export const DeviceDoorKey = ActorKey.make("device-door", GatewayProtocol)
+export const ManagementDoorKey = ActorKey.make("management-door", GatewayProtocol)
 export const RolloutsKey = ActorKey.make("rollout-keeper", RolloutsProtocol)
 /** Bound only where the server has onion services. */
 export const OnionKeeperKey = ActorKey.make("onion-keeper", OnionKeeperProtocol)

@@ -4,6 +4,7 @@ import { HighWater } from "./DeviceApi.ts"
 import { Base64, DsseEnvelope } from "./Dsse.ts"
 import { HealthSample } from "./Health.ts"
 import { Count, DeviceId, Digest, Incarnation, Name, OrderId, ServerId, TimestampMs } from "./Ids.ts"
+import { OnionStatus } from "./OnionStatus.ts"
 import { LaneName, OrderState } from "./WorkOrder.ts"
 
 /** viewer: read. operator: submit, cancel, admit. admin: also roots and invitations. Each includes the one before. */
@@ -93,6 +94,8 @@ export const ServerStatus = Schema.Struct({
   jobs: Schema.Record(Schema.String, Count),
   /** Null until the first look after a start. */
   storage: Schema.NullOr(StorageView),
+  /** How it is reached over Tor; null where it is not, or cannot tell. */
+  onion: Schema.NullOr(OnionStatus).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
   /** When this state was restored from a backup, and of when that is; null where it never was. */
   restored: Schema.NullOr(Schema.Struct({ at_ms: TimestampMs, backup_at_ms: TimestampMs }))
 })

@@ -15,6 +15,7 @@ import { Limits } from "../../schemas/Limits.ts"
 import { Conflict, ManagementApi, NotFound, Refused } from "../../schemas/ManagementApi.ts"
 import { Gone } from "../../schemas/ManagementErrors.ts"
 import type { JobQuery } from "../../schemas/ManagementViews.ts"
+import type { OnionStatus } from "../../schemas/OnionStatus.ts"
 import { isFinal, WorkOrder } from "../../schemas/WorkOrder.ts"
 import { callerName } from "./ManagementAccess.ts"
 import { orStorageFull, orUnavailable } from "./ManagementFailures.ts"
@@ -32,6 +33,8 @@ export interface ManagementOptions {
   readonly requestsPerMinute: number
   /** All figures in Prometheus' text format. */
   readonly metrics: Effect.Effect<string>
+  /** How the onion services are; by default there are none. */
+  readonly onion?: Effect.Effect<OnionStatus | null>
   /** Resolves when the API is about to stop: requests that wait are then answered with what there is. */
   readonly stopping: Effect.Effect<void>
 }

@@ -58,6 +58,7 @@ export const makeFleetStore = (
     addRoot: ask("addRoot"),
     addInvitation: ask("addInvitation"),
     invitationValid: ask("invitationValid"),
+    enrolmentOpen: ask("enrolmentOpen"),
     enrol: (request, envelope, atMs) => enrol(request, envelope, atMs, options.maximumDevices),
     preauthorise: ask("preauthorise"),
     preauthorisation: ask("preauthorisation"),

@@ -60,6 +60,7 @@ describe("the management client", () => {
           devices: {},
           jobs: {},
           storage: null,
+          onion: null,
           restored: null
         }
         const address = yield* answering((request, response) => {

@@ -115,7 +115,19 @@ const preauthorisation = (database: DatabaseSync, find: Find, audit: Audit) => {
   } satisfies Partial<FleetMethods>
 }
 
+/** Whether anybody is invited who did not come in yet. */
+const openness = (database: DatabaseSync): Pick<FleetMethods, "enrolmentOpen"> => {
+  const open = database.prepare(`
+    SELECT EXISTS (
+      SELECT 1 FROM invitations WHERE expires_at_ms > ? AND NOT EXISTS (
+        SELECT 1 FROM devices
+        WHERE status = 'accepted' AND json_extract(request, '$.invitation.id') = invitations.id)
+    ) OR EXISTS (SELECT 1 FROM preauthorisations WHERE used_by IS NULL AND expires_at_ms > ?) AS n`)
+  return { enrolmentOpen: (nowMs) => numberOf(open.get(nowMs, nowMs)) === 1 }
+}
+
 export const enrolmentMethods = (database: DatabaseSync, find: Find, audit: Audit) => ({
   enrol: enrolment(database, find),
+  ...openness(database),
   ...preauthorisation(database, find, audit)
 })

@@ -273,6 +273,12 @@ CREATE TRIGGER onion_member_dropped AFTER DELETE ON devices WHEN OLD.onion_group
 END;
 `
 
+/** Whom an invitation let in: then it invites nobody any more. */
+const invitedDevices = `
+CREATE INDEX devices_by_proof ON devices (json_extract(request, '$.invitation.id'))
+  WHERE status = 'accepted' AND json_extract(request, '$.invitation.id') IS NOT NULL;
+`
+
 export const fleetMigrations: ReadonlyArray<string> = [
   version1,
   retention,
@@ -281,5 +287,6 @@ export const fleetMigrations: ReadonlyArray<string> = [
   degradedOfDevice,
   beforehand,
   downloadRate,
-  onionKeys
+  onionKeys,
+  invitedDevices
 ]

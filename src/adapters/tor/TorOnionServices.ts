@@ -1,0 +1,250 @@
+/**
+ * The port `OnionServices` over a tor: one that is started, or one that runs already.
+ *
+ * @module
+ */
+import { join } from "node:path"
+import { Effect, Layer, Queue, type Scope, Semaphore } from "effect"
+import { x25519KeyBytes } from "../../crypto/Engine.ts"
+import { type OnionServiceKey, onionServiceKey } from "../../crypto/OnionAddress.ts"
+import { formatOnionKey } from "../../crypto/OnionKeys.ts"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import { Entropy } from "../../ports/Entropy.ts"
+import {
+  type OnionHosts,
+  OnionServices,
+  OnionTrouble,
+  type OpenOnionServices
+} from "../../ports/OnionServices.ts"
+import type { OnionClientKey } from "../../schemas/Onion.ts"
+import type { OnionServiceName, OnionServiceStatus, OnionStatus } from "../../schemas/OnionStatus.ts"
+import type { OnionConfig } from "../../schemas/ServerConfig.ts"
+import { NodeKeys } from "../NodeKeys.ts"
+import { type CircuitFigures, countCircuits, Descriptors } from "./OnionDescriptors.ts"
+import {
+  commandPublisher,
+  folderPublisher,
+  type Publisher,
+  troubled,
+  type WantedService
+} from "./OnionPublishing.ts"
+import type { TorBootstrap } from "./TorBootstrap.ts"
+import { type TorControl, torInfo } from "./TorControl.ts"
+import { openTor, type TorNode } from "./TorNode.ts"
+
+/** Below the state folder: tor's own files, the services' folders, and the doors' sockets. */
+export const onionPaths = (stateFolder: string) => {
+  const folder = join(stateFolder, "onion")
+  return { tor: join(folder, "tor"), services: join(folder, "services"), doors: join(folder, "doors") }
+}
+
+export interface OnionServicesOptions {
+  readonly stateFolder: string
+  readonly settings: Pick<OnionConfig, "management"> & Parameters<typeof openTor>[0]["settings"]
+  /** Where a service's door is open now: `unix:` and a path, or an origin; null while it is shut. */
+  readonly door: (service: OnionServiceName) => string | null
+}
+
+type Keys = Readonly<Record<OnionServiceName, OnionServiceKey>>
+
+/** What is to be published; the device service from the first list of clients on. */
+interface Wishes {
+  readonly clients: ReadonlyArray<OnionClientKey> | null
+  readonly enrolment: boolean
+}
+
+/** The names of the services, in the order in which they are shown. */
+const names = (settings: OnionServicesOptions["settings"]): ReadonlyArray<OnionServiceName> =>
+  settings.management ? ["device", "enrol", "management"] : ["device", "enrol"]
+
+const serviceStatus = (
+  service: OnionServiceName,
+  key: OnionServiceKey,
+  descriptors: Descriptors,
+  circuits: ReadonlyMap<string, CircuitFigures> | null,
+  wishes: Wishes
+): OnionServiceStatus => {
+  const { failures, state, uploadedAtMs, uploads } = descriptors.of(key.host)
+  const here = circuits === null ? null : (circuits.get(key.host) ?? { introductionPoints: 0, circuits: 0 })
+  return {
+    service,
+    address: `http://${key.host}`,
+    descriptor: state,
+    uploads,
+    failures,
+    uploaded_at_ms: uploadedAtMs,
+    introduction_points: here?.introductionPoints ?? null,
+    circuits: here?.circuits ?? null,
+    authorised: service === "device" ? (wishes.clients?.length ?? 0) : null
+  }
+}
+
+const plain = (text: string, length: number): string =>
+  text
+    .replace(/\p{C}+/gu, " ")
+    .slice(0, length)
+    .toWellFormed()
+
+const torStatus = (own: boolean, { progress, summary, warning }: TorBootstrap): OnionStatus["tor"] => ({
+  own,
+  progress,
+  summary: plain(summary, 300),
+  warning: warning === null ? null : plain(warning, 500)
+})
+
+/** Tells each time that tor was told to read its configuration anew: the services are not in it. */
+const onReload = Effect.fnUntraced(function* (control: TorControl, mend: Effect.Effect<void>) {
+  const reloaded = yield* Queue.sliding<void>(1)
+  yield* control.subscribe(["SIGNAL"], ({ text }) => {
+    if (text.startsWith("RELOAD")) Queue.offerUnsafe(reloaded, undefined)
+  })
+  yield* Effect.forkScoped(Effect.forever(Effect.andThen(Queue.take(reloaded), mend)))
+})
+
+const lost = "the services were not as they had been set, and are set again"
+
+/** The services over a tor that takes commands. */
+const over = Effect.fnUntraced(function* (
+  tor: TorNode & { readonly control: TorControl },
+  publisher: Publisher,
+  nobody: OnionClientKey,
+  keys: Keys,
+  options: OnionServicesOptions
+): Effect.fn.Return<OpenOnionServices, OnionTrouble, Scope.Scope> {
+  const { door, settings } = options
+  const shown = names(settings)
+  const descriptors = new Descriptors(
+    shown.map((service) => keys[service].host),
+    Date.now
+  )
+  const alone = (yield* Semaphore.make(1)).withPermits(1)
+  let wishes: Wishes = { clients: null, enrolment: false }
+  /** Whether tor may not have been told of the last wish. */
+  let isBehind = false
+
+  const clientsOf = (service: OnionServiceName) =>
+    service === "device" ? new Set([nobody, ...(wishes.clients ?? [])]) : null
+  const isWanted = (service: OnionServiceName): boolean =>
+    service === "management" || (service === "enrol" ? wishes.enrolment : wishes.clients !== null)
+
+  const wanted: Effect.Effect<ReadonlyArray<WantedService>, OnionTrouble> = Effect.forEach(
+    shown.filter(isWanted),
+    (service) => {
+      const place = door(service)
+      return place === null
+        ? Effect.fail(
+            new OnionTrouble({ operation: "publishing", reason: `the door of ${service} is not open yet` })
+          )
+        : Effect.succeed({ service, key: keys[service], clients: clientsOf(service), door: place })
+    }
+  )
+  const publish = Effect.gen(function* () {
+    isBehind = true
+    const all = yield* wanted
+    for (const service of shown) descriptors.wanted(keys[service].host, isWanted(service))
+    yield* publisher.publish(all)
+    isBehind = false
+  })
+  const wish = (next: Partial<Wishes>) =>
+    alone(
+      Effect.suspend(() => {
+        wishes = { ...wishes, ...next }
+        return publish
+      })
+    )
+  const check = alone(
+    Effect.gen(function* () {
+      if (isBehind) return yield* publish
+      if (yield* publisher.holds(yield* wanted)) return
+      yield* Effect.logWarning(lost)
+      yield* publish
+    })
+  )
+
+  yield* Effect.mapError(
+    tor.control.subscribe(["HS_DESC"], ({ text }) => descriptors.take(text)),
+    troubled("listening")
+  )
+  const mend = Effect.catch(check, (error) => Effect.logError(error.message))
+  yield* Effect.mapError(onReload(tor.control, mend), troubled("listening"))
+  return {
+    setClients: (clients) => wish({ clients }),
+    publishEnrolment: (isOpen) => wish({ enrolment: isOpen }),
+    check,
+    status: Effect.gen(function* () {
+      const circuits = yield* Effect.option(torInfo(tor.control, "circuit-status"))
+      const counted = circuits._tag === "None" ? null : countCircuits(circuits.value)
+      return {
+        tor: torStatus(tor.pid !== null, yield* tor.bootstrap),
+        services: shown.map((service) => serviceStatus(service, keys[service], descriptors, counted, wishes))
+      }
+    }),
+    ended: tor.ended
+  }
+})
+
+const closedStatus = (keys: Keys, { settings }: OnionServicesOptions): OnionStatus => {
+  const nothing = new Descriptors([], Date.now)
+  return {
+    tor: { own: settings.control === null, progress: 0, summary: "tor does not run", warning: null },
+    services: names(settings).map((service) => ({
+      ...serviceStatus(service, keys[service], nothing, null, { clients: null, enrolment: false }),
+      authorised: null
+    }))
+  }
+}
+
+/** A server's keys to its services. */
+const serviceKeys = Effect.gen(function* () {
+  const engine = yield* CryptoEngine
+  const { signingSeed } = yield* NodeKeys
+  const keys: Keys = {
+    enrol: onionServiceKey(engine, signingSeed, "enrol"),
+    device: onionServiceKey(engine, signingSeed, "device"),
+    management: onionServiceKey(engine, signingSeed, "management")
+  }
+  return keys
+})
+
+const hostsOf = (keys: Keys): OnionHosts => ({
+  enrol: keys.enrol.host,
+  device: keys.device.host,
+  management: keys.management.host
+})
+
+/** The hosts of the server whose keys are at hand; no tor is needed for that. */
+export const onionHosts: Effect.Effect<OnionHosts, never, CryptoEngine | NodeKeys> = Effect.map(
+  serviceKeys,
+  hostsOf
+)
+
+export const TorOnionServices = (
+  options: OnionServicesOptions
+): Layer.Layer<OnionServices, never, CryptoEngine | Entropy | NodeKeys> =>
+  Layer.effect(
+    OnionServices,
+    Effect.gen(function* () {
+      const engine = yield* CryptoEngine
+      const entropy = yield* Entropy
+      const keys = yield* serviceKeys
+      const { services, tor: folder } = onionPaths(options.stateFolder)
+      const open = Effect.gen(function* () {
+        // Whoever knows the secret of a listed key can come in. Nobody knows this one: it is forgotten here.
+        const nobody = formatOnionKey(engine.x25519.publicKey(yield* entropy.bytes(x25519KeyBytes)))
+        const tor = yield* openTor({
+          folder,
+          settings: options.settings,
+          proxy: null,
+          socks: false,
+          lines: [],
+          entropy
+        }).pipe(Effect.mapError(troubled("starting tor")))
+        const { control } = tor
+        if (control === null)
+          return yield* new OnionTrouble({ operation: "starting tor", reason: "it takes no commands" })
+        const publisher = tor.pid === null ? commandPublisher(control) : folderPublisher(control, services)
+        return yield* over({ ...tor, control }, publisher, nobody, keys, options)
+      })
+      return { hosts: hostsOf(keys), closed: closedStatus(keys, options), open }
+    })
+  )
