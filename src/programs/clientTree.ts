@@ -3,6 +3,7 @@
  *
  *     client                      rest-for-one
  *     ├─ observers                optional: it sees and tells, whatever becomes of the others
+ *     │  ├─ tunnel-keeper         keeps the way through Tor open, where one is needed; last down, since others use it
  *     │  ├─ historian             writes the device's own history
  *     │  ├─ connectivity          knows which layer of the network is broken
  *     │  └─ health-loop           looks at the machine, and reports
@@ -28,6 +29,7 @@ import {
   NotaryKey,
   OutboxKey,
   TrustKeeperKey,
+  TunnelKeeperKey,
   WatchdogKey
 } from "../actors/ClientKeys.ts"
 import { connectivity } from "../actors/Connectivity.ts"
@@ -39,6 +41,7 @@ import { mainLoop } from "../actors/MainLoop.ts"
 import { notary } from "../actors/Notary.ts"
 import { outbox } from "../actors/Outbox.ts"
 import { type TrustOptions, trustKeeper } from "../actors/TrustKeeper.ts"
+import { tunnelKeeper } from "../actors/TunnelKeeper.ts"
 import { watchdog } from "../actors/Watchdog.ts"
 import type { AnySpec } from "../kernel/index.ts"
 import { ChildSpec, Supervisor } from "../kernel/index.ts"
@@ -62,6 +65,8 @@ export interface ClientTreeOptions {
 
 /** A handler is short, and the program has seconds to stop. */
 const shutdownMs = 1_000
+/** tor is asked to end, and killed a second later. */
+const tunnelShutdownMs = 2_500
 
 /** Those that look on and remember. */
 const observersOf = ({ config, configurationDigest, servers, settingsDigest, standing }: ClientTreeOptions) =>
@@ -70,6 +75,7 @@ const observersOf = ({ config, configurationDigest, servers, settingsDigest, sta
     strategy: "one-for-one",
     optional: true,
     children: [
+      ChildSpec.make({ key: TunnelKeeperKey, shutdownMs: tunnelShutdownMs, behaviour: tunnelKeeper }),
       ChildSpec.make({
         key: HistorianKey,
         shutdownMs,

@@ -54,6 +54,10 @@ export const conditionTexts = {
     means: "Tor does not run on the device.",
     mend: "See the detail: install tor, or check the keys of the table tor."
   },
+  tor_unavailable: {
+    means: "Tor cannot be started or attached to, so addresses that need it are not used.",
+    mend: "See the detail: install tor, or check the keys of the table tor. postern doctor on the device looks closer."
+  },
   tor_bootstrapping: {
     means: "Tor has not found its way into the Tor network yet.",
     mend: "Wait a minute; where this network blocks Tor, configure bridges, a transport, or a proxy."

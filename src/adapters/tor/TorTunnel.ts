@@ -15,6 +15,7 @@ import type { OnionHost } from "../../schemas/Onion.ts"
 import { TorError } from "../../schemas/TorError.ts"
 import type { TorSettings } from "../../schemas/TorSettings.ts"
 import type { TunnelState } from "../../schemas/TunnelState.ts"
+import { label } from "../host/Reading.ts"
 import { loadOnionKey } from "./OnionClientKeyFile.ts"
 import type { TorBootstrap } from "./TorBootstrap.ts"
 import type { TorControl, TorControlError } from "./TorControl.ts"
@@ -41,12 +42,8 @@ const notNeeded: TunnelState = {
   clockSkewSeconds: null
 }
 
-/** A label of tor's words: bounded, on one line. */
-const label = (text: string): string =>
-  text
-    .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]+/gu, " ")
-    .trim()
-    .slice(0, 200)
+/** Tor's words, bounded, on one line. */
+const words = (text: string): string => label(text, 200)
 
 const stateKeys = Object.keys(notNeeded) as ReadonlyArray<keyof TunnelState>
 
@@ -86,11 +83,11 @@ const stateOf = (bootstrap: TorBootstrap, wasReady: boolean): TunnelState => {
   return {
     phase: isReady ? "ready" : wasReady ? "lost" : "bootstrapping",
     progress,
-    summary: label(summary),
+    summary: words(summary),
     reason:
       warning === null && reason === null
         ? null
-        : label([warning, reason].filter((part) => part !== null).join(", ")),
+        : words([warning, reason].filter((part) => part !== null).join(", ")),
     problem: null,
     clockSkewSeconds
   }
@@ -100,7 +97,7 @@ const lost = (reason: string, problem: TunnelState["problem"]): TunnelState => (
   ...notNeeded,
   phase: "lost",
   summary: problem === null ? "Tor does not run" : "Tor cannot run",
-  reason: label(reason),
+  reason: words(reason),
   problem
 })
 

@@ -6,9 +6,7 @@ import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
 import { controlGateway } from "../../adapters/ControlGateway.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
-import { httpTransport } from "../../adapters/HttpTransport.ts"
 import { ledgerDeviceClock } from "../../adapters/LedgerDeviceClock.ts"
-import { LinuxConnectivity } from "../../adapters/LinuxConnectivity.ts"
 import { LinuxHost } from "../../adapters/LinuxHost.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { PackageFiles } from "../../adapters/PackageFiles.ts"
@@ -37,6 +35,7 @@ import { untilTerminated } from "../Service.ts"
 import { type ClientSettings, Misconfigured, misconfigured } from "./ClientSettings.ts"
 import type { ConfigurationMade } from "./ConfigurationFile.ts"
 import { rotateKey, rotateRequest } from "./KeysCommand.ts"
+import { connectivityOf, transportOf, tunnelOf } from "./Reach.ts"
 import { selfReport } from "./selfReport.ts"
 import { alone, type Surroundings, settleUnderWarden } from "./UnderWarden.ts"
 
@@ -70,10 +69,7 @@ export const ClientServices = (
     ledgerDeviceClock(),
     surroundings,
     LinuxHost({ stateFolder, requiredProcesses: config.required_processes }),
-    LinuxConnectivity({
-      referenceHosts: config.reference_hosts,
-      captivePortalUrl: config.captive_portal_url
-    }),
+    connectivityOf(config).pipe(Layer.provideMerge(tunnelOf(config))),
     SqliteHistory({ stateFolder })
   ).pipe(Layer.provideMerge(stored), Layer.provideMerge(identity))
 }
@@ -270,10 +266,10 @@ export const runClient = (settings: ClientSettings, entry: URL, made: Configurat
     )
     yield* Effect.gen(function* () {
       const addresses = yield* bootstrapAddresses(settings)
-      const transport = yield* httpTransport()
+      const transport = yield* transportOf(settings.config)
       yield* Effect.provide(
         runTree(settings, { servers: addresses, standing }),
-        SignedLink({ transport, addresses })
+        SignedLink({ transport, addresses, enrolAddresses: settings.invitation?.enrol_addresses ?? [] })
       )
     }).pipe(Effect.provideContext(local))
   }).pipe(Effect.scoped, Effect.provide(programLog(logOptions(settings.config))))

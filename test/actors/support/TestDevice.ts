@@ -15,6 +15,7 @@ import type { DeviceClock } from "../../../src/ports/DeviceClock.ts"
 import type { Entropy } from "../../../src/ports/Entropy.ts"
 import { Ledger, type LedgerError } from "../../../src/ports/Ledger.ts"
 import { ServerLink } from "../../../src/ports/ServerLink.ts"
+import { NoTunnel, type Tunnel } from "../../../src/ports/Tunnel.ts"
 import { sweepLeftovers } from "../../../src/programs/clientSweep.ts"
 import { clientTree } from "../../../src/programs/clientTree.ts"
 import { ClientConfig } from "../../../src/schemas/ClientConfig.ts"
@@ -81,6 +82,8 @@ export interface DeviceOptions {
     alive: () => boolean
   ) => Layer.Layer<ServerLink, never, NodeKeys | CryptoEngine | Entropy | DeviceClock>
   readonly entropy?: Layer.Layer<Entropy>
+  /** A way through Tor; default none. */
+  readonly tunnel?: Layer.Layer<Tunnel>
   /** Of the jitter; the same in every run, so that a test does not depend on the day's luck. */
   readonly seed?: number
   /** Hears of everything that happens, besides {@link TestDevice.trace}. */
@@ -156,6 +159,7 @@ export class TestDevice {
       IdentityOfNodeKeys,
       ledgerDeviceClock(0),
       SimulatedHostLayer(this.host),
+      this.options.tunnel ?? NoTunnel,
       SqliteHistoryOver(this.memories)
     ).pipe(Layer.provideMerge(stored))
     const link = this.options.link?.(alive) ?? Layer.succeed(ServerLink, this.server.link(alive))
