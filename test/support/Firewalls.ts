@@ -7,6 +7,7 @@ import { join } from "node:path"
 import { type Link, type LinkSettings, startLink } from "./Link.ts"
 import { Machine } from "./Machines.ts"
 import { type Ended, waitUntil } from "./Program.ts"
+import { onionSettings, ownTorNetwork, torSettings } from "./torNetwork.ts"
 
 const dist = join(import.meta.dirname, "../../dist")
 
@@ -15,6 +16,8 @@ export const worldAddress = "203.0.113.1"
 export const plainPort = 8470
 /** Where a gate's proxy listens, on its inner side. */
 const proxyPort = 3128
+/** Where the world's Tor relays are, all at port 443. */
+const relayAddresses = [11, 12, 13, 14].map((last) => `203.0.113.${last}`)
 /** The addresses of every inner network: the gate's, the device's at first, the one it may move to. */
 export const inner = { gate: "10.0.0.1", device: "10.0.0.2", later: "10.0.0.77" }
 const proxyUser = { name: "warehouse", password: "roof-and-rain" }
@@ -155,7 +158,8 @@ export class Behind {
     const { invitation } = JSON.parse(await done(this.world, invite))
     const config = [`name = "${this.name}"`, "sleep_minimum_ms = 200", ...settings, ""].join("\n")
     writeFileSync(join(this.device.home, "client.toml"), config)
-    const variables = `POSTERN_INVITATION=${invitation} NODE_EXTRA_CA_CERTS=/etc/world.pem`
+    const authority = await this.device.run("test -e /etc/world.pem")
+    const variables = `POSTERN_INVITATION=${invitation}${authority.code === 0 ? " NODE_EXTRA_CA_CERTS=/etc/world.pem" : ""}`
     await this.device.leaveRunning(`${variables} node client.js --config client.toml`, "client.log")
     const isLetIn = () => this.device.log("client.log").includes("an operator's decision: accept")
     await waitUntil(`${this.name} to be let in`, isLetIn, patienceMs, () => this.log())
@@ -237,11 +241,20 @@ export const knockFrom = async (
   return heard.trim() as "open" | "refused" | "silent"
 }
 
+/** What the world is like. */
+export interface WorldOptions {
+  /** Whether the server is an onion service alone, in a private Tor network; else it is reached directly alone. */
+  readonly tor?: boolean
+}
+
 /** The world, and what stands behind its gates. */
 export class Firewalls {
   readonly world: Machine
+  /** Lines of a device's configuration with which it takes the world's Tor network; none where there is no such network. */
+  viaTor: ReadonlyArray<string> = []
   private readonly machines: Array<Machine>
-  private readonly links: Array<Link> = []
+  /** Ends what is no machine. */
+  private readonly endings: Array<() => Promise<void>> = []
   private gates = 0
 
   private constructor(world: Machine) {
@@ -250,10 +263,10 @@ export class Firewalls {
   }
 
   /** A world whose server runs and whose operator has keys. */
-  static async open(): Promise<Firewalls> {
+  static async open(options: WorldOptions = {}): Promise<Firewalls> {
     const made = new Firewalls(await Machine.start("world"))
     try {
-      await made.startServer()
+      await (options.tor === true ? made.startHiddenServer() : made.startOpenServer())
       return made
     } catch (error) {
       await made.close()
@@ -261,25 +274,43 @@ export class Firewalls {
     }
   }
 
-  private async startServer(): Promise<void> {
+  /** A server with an address that everybody knows. */
+  private async startOpenServer(): Promise<void> {
     const { world } = this
-    for (const name of ["server.js", "cli.js"]) copyFileSync(join(dist, name), join(world.home, name))
     writeFileSync(join(world.home, "terminator.cjs"), terminator)
     await done(world, `ip address add ${worldAddress}/32 dev lo; ${certificate} 2>/dev/null`)
     await world.leaveRunning("node terminator.cjs", "terminator.log")
-    const origins = [`https://${worldAddress}`, `http://${worldAddress}:${plainPort}`]
-    const addresses = `POSTERN_ADDRESSES='${JSON.stringify(origins)}'`
-    const server = `node server.js --state server --host 0.0.0.0 --port ${plainPort}`
-    await world.leaveRunning(`${addresses} ${server}`, "server.log")
-    await this.says("server.log", /listens on http/)
     await this.says("terminator.log", /listens/)
-    const here = `http://127.0.0.1:${plainPort}`
+    const origins = [`https://${worldAddress}`, `http://${worldAddress}:${plainPort}`]
+    await this.startServer(['host = "0.0.0.0"', `addresses = ${JSON.stringify(origins)}`])
+  }
+
+  /** A server that listens to nobody outside, and relays that do. */
+  private async startHiddenServer(): Promise<void> {
+    const { world } = this
+    await done(world, relayAddresses.map((address) => `ip address add ${address}/32 dev lo`).join(" && "))
+    const { network, stop } = await ownTorNetwork({
+      addresses: relayAddresses,
+      orPort: 443,
+      via: ["nsenter", `--net=${world.namespace}`]
+    })
+    this.endings.push(stop)
+    this.viaTor = torSettings(network, "always")
+    await this.startServer(onionSettings(network))
+  }
+
+  private async startServer(settings: ReadonlyArray<string>): Promise<void> {
+    const { world } = this
+    for (const name of ["server.js", "cli.js"]) copyFileSync(join(dist, name), join(world.home, name))
+    writeFileSync(join(world.home, "server.toml"), [`port = ${plainPort}`, ...settings, ""].join("\n"))
+    await world.leaveRunning("node server.js --state server --config server.toml", "server.log")
+    await this.says("server.log", /listens on http/)
     await done(
       world,
       [
         "node server.js token create operator --role admin --state server >token",
         "id=$(node server.js identity --state server | grep -o 'srv_[a-z2-7]*')",
-        `node cli.js keys init --server ${here} --server-id $id --no-passphrase --token-file token --json`
+        `node cli.js keys init --server http://127.0.0.1:${plainPort} --server-id $id --no-passphrase --token-file token --json`
       ].join(" && ")
     )
   }
@@ -312,7 +343,7 @@ export class Firewalls {
         { namespace: gate.namespace, name: "outside", address: `${outside[1]}/24` }
       ]
       link = await startLink({ ...options.line, ends })
-      this.links.push(link)
+      this.endings.push(link.stop)
     }
     Machine.connect(gate, inner.gate, device, inner.device, ["inside", "eth0"])
     writeFileSync(join(gate.home, "rules.nft"), rules(options))
@@ -326,14 +357,18 @@ export class Firewalls {
       await waitUntil("the proxy", async () => (await knockFrom(gate, inner.gate, proxyPort)) === "open")
     }
     copyFileSync(join(dist, "client.js"), join(device.home, "client.js"))
-    copyFileSync(join(world.home, "certificate.pem"), join(device.home, "world.pem"))
-    await done(device, `ip route add default via ${inner.gate} && install -m 0644 world.pem /etc/world.pem`)
+    await done(device, `ip route add default via ${inner.gate}`)
+    if (this.viaTor.length === 0) {
+      // Where the user that the client becomes can read it.
+      copyFileSync(join(world.home, "certificate.pem"), join(device.home, "world.pem"))
+      await done(device, "install -m 0644 world.pem /etc/world.pem")
+    }
     return new Behind({ name, gate, device, outside: outside[1], link }, world)
   }
 
   /** Ends and removes everything. */
   async close(): Promise<void> {
-    await Promise.all(this.links.map((link) => link.stop()))
+    await Promise.all(this.endings.map((end) => end()))
     await Promise.all(this.machines.map((machine) => machine.stop()))
   }
 }
