@@ -184,7 +184,8 @@ const makeRequest = Effect.fnUntraced(function* (
     cancels_seen: cancels.slice(-Limits.pollCancels),
     blocked,
     degraded: codesOf(degraded),
-    wait_ms: blocked === "clock_unproven" || !view.heard ? atOnce : environment.longPollMs
+    wait_ms: blocked === "clock_unproven" || !view.heard ? atOnce : environment.longPollMs,
+    ...(view.onionHeld === null ? {} : { onion_held: view.onionHeld })
   }
   return request
 })
@@ -202,7 +203,8 @@ const handOver = Effect.fnUntraced(function* (
   const view = yield* environment.trust.ask("Heard", {
     rootVersion,
     admission: body.admission,
-    objection: body.objection === "not_enrolled" ? null : body.objection
+    objection: body.objection === "not_enrolled" ? null : body.objection,
+    onionShared: body.onion_shared ?? null
   })
   if (body.objection === "not_enrolled")
     yield* Effect.ignore(environment.trust.tell("Refused", { code: "unknown_device" }))
@@ -284,6 +286,8 @@ const pollOnce = Effect.fnUntraced(function* (
     ) {
       yield* Effect.ignore(environment.trust.tell("Refused", { code: refused.code }))
     }
+    if (routeFailureOf(error) === "onion_not_authorised")
+      yield* Effect.ignore(environment.trust.tell("NotAuthorised"))
     // A server that refuses was reached; what answers in its place was not it.
     const patienceMs = error._tag === "ServerUntrusted" ? null : (error.retryAfterMs ?? null)
     const ended = failed(before, refused !== null, patienceMs, linkProblem(error))

@@ -14,6 +14,7 @@ import { Ledger, type LedgerError } from "../ports/Ledger.ts"
 import { ServerLink } from "../ports/ServerLink.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
+import type { OnionClientKey } from "../schemas/Onion.ts"
 import {
   type HeldRoot,
   type LedgerObjection,
@@ -25,6 +26,7 @@ import {
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { ConnectivityKey, MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
+import { makeOnionStanding } from "./OnionStanding.ts"
 import {
   fitsPin,
   type HeldAdmission,
@@ -141,9 +143,13 @@ const makeKeeper = Effect.fnUntraced(function* (
     codeShownAt: null,
     detail: ""
   }
-  if (state.held !== null) yield* link.trust({ root: state.held.root, server: state.held.server })
+  const onion = yield* makeOnionStanding
+  if (state.held !== null) {
+    yield* link.trust({ root: state.held.root, server: state.held.server })
+    yield* onion.follow(state.held)
+  }
   const phase = (): TrustPhase => phaseOf(state.admission, self.incarnation)
-  return { context, options, longestPauseMs, ledger, engine, clock, self, state, phase }
+  return { context, options, longestPauseMs, ledger, engine, clock, onion, self, state, phase }
 })
 
 type Keeper = Effect.Success<ReturnType<typeof makeKeeper>>
@@ -157,7 +163,7 @@ const codeOf = ({ engine, phase, self, state }: Keeper): string | null =>
         server: state.held.server
       })
 
-const viewOf = (keeper: Keeper): TrustView => ({
+const viewOf = (keeper: Keeper, onionHeld: OnionClientKey | null): TrustView => ({
   phase: keeper.phase(),
   held: keeper.state.held,
   admissionSequence: keeper.state.admission?.admission.sequence ?? 0,
@@ -165,14 +171,18 @@ const viewOf = (keeper: Keeper): TrustView => ({
   claimCode: codeOf(keeper),
   objection: objectionOf(keeper.state.objection, keeper.state.admission),
   doubtful: keeper.state.objection?.mark ?? null,
+  onionHeld,
   heard: keeper.state.heard,
   detail: keeper.state.detail
 })
 
-const takeRoot = Effect.fnUntraced(function* ({ ledger, state }: Keeper, held: HeldRoot) {
+const view = (keeper: Keeper) => Effect.map(keeper.onion.held, (held) => viewOf(keeper, held))
+
+const takeRoot = Effect.fnUntraced(function* ({ ledger, onion, state }: Keeper, held: HeldRoot) {
   if (state.held !== null && held.root.version <= state.held.root.version) return
   yield* ledger.setNote("roots", storeRoot(held))
   state.held = held
+  yield* onion.follow(held)
   yield* Effect.logInfo(`trust root ${held.root.version} taken in`)
 }, notStored)
 
@@ -253,6 +263,7 @@ const startStep = ({ context, options, phase, state }: Keeper) =>
 const brokenStep: TrustStep = {
   held: null,
   admission: null,
+  onionShared: null,
   status: null,
   failed: true,
   reached: false,
@@ -271,6 +282,7 @@ const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) 
     state.announced = Math.min(state.announced, state.held?.root.version ?? 0)
   }
   if (step.admission !== null) yield* takeAdmission(keeper, step.admission)
+  if (step.onionShared !== null) yield* keeper.onion.take(step.onionShared)
   if (step.failed) {
     state.failures++
     if (news)
@@ -307,33 +319,40 @@ export const trustKeeper = (options: TrustOptions, longestPauseMs: number) =>
         )
       const waitFor = (delayMs: number, done = true) =>
         Effect.andThen(beat(delayMs + stepWithinMs, done), alarm.ringIn(delayMs))
+      const mustEnrol = (detail: string) =>
+        Effect.suspend(() => {
+          state.detail = detail
+          if (state.enrol) return Effect.void
+          state.enrol = true
+          state.asked = 0
+          return alarm.ringIn(0)
+        })
       yield* waitFor(0, false)
       return context.handlers({
-        View: () => Effect.sync(() => viewOf(keeper)),
+        View: () => view(keeper),
         Heard: Effect.fnUntraced(function* ({ payload }) {
           const before = keeper.phase()
           if (payload.admission !== null) yield* takeAdmission(keeper, payload.admission)
           if (payload.objection !== null) yield* takeObjection(keeper, payload.objection)
+          if (payload.onionShared !== null) yield* keeper.onion.take(payload.onionShared)
+          keeper.onion.admitted()
           state.heard = true
           if (keeper.phase() !== before) yield* waitFor(yield* pauseOf(keeper))
           if (payload.rootVersion !== null && payload.rootVersion > state.announced) {
             state.announced = payload.rootVersion
             yield* alarm.ringIn(0)
           }
-          return viewOf(keeper)
+          return yield* view(keeper)
         }),
-        Refused: ({ payload }) =>
-          Effect.suspend(() => {
-            state.detail = `the server refuses this device: ${payload.code}`
-            if (state.enrol) return Effect.void
-            state.enrol = true
-            state.asked = 0
-            return alarm.ringIn(0)
-          }),
+        Refused: ({ payload }) => mustEnrol(`the server refuses this device: ${payload.code}`),
+        NotAuthorised: () =>
+          Effect.flatMap(keeper.onion.refused, (isAll) =>
+            isAll ? mustEnrol("the server's onion service does not know this device's key") : Effect.void
+          ),
         StepEnded: Effect.fnUntraced(function* ({ payload }) {
-          const before = viewOf(keeper)
+          const before = { phase: keeper.phase(), held: state.held }
           yield* stepEnded(keeper, payload)
-          const after = viewOf(keeper)
+          const after = { phase: keeper.phase(), held: state.held }
           // Of an accepted device the main loop tells, which asks far more often.
           if (after.phase !== "accepted") {
             const { code, detail, reached } = payload

@@ -15,6 +15,7 @@ import { Limits } from "../schemas/Limits.ts"
 import type { HeldRoot, TrustPhase, TrustStep } from "../schemas/protocols/TrustKeeper.ts"
 import type { RouteFailure } from "../schemas/RouteFailure.ts"
 import { software } from "../schemas/Version.ts"
+import { onionKeyMember } from "./SignStatement.ts"
 import { checkServer, firstRoot, followRoots } from "./TrustState.ts"
 
 /** How this device is to be let in. */
@@ -48,6 +49,7 @@ export const routeFailureOf = (error: LinkError): RouteFailure | null =>
 const nothing: TrustStep = {
   held: null,
   admission: null,
+  onionShared: null,
   status: null,
   failed: false,
   reached: true,
@@ -79,6 +81,14 @@ const follow = Effect.fnUntraced(function* (start: HeldRoot) {
   }
   return held
 })
+
+/** The newest root. Who has to enrol goes on with the one at hand: it may reach the address for enrolment alone. */
+const renew = (held: HeldRoot, mustEnrol: boolean) =>
+  Effect.catchIf(
+    follow(held),
+    (error) => mustEnrol && error._tag === "ServerUnreachable",
+    () => Effect.succeed(held)
+  )
 
 /** The first root, or why there is none yet. */
 const acquire = Effect.fnUntraced(function* (options: TrustOptions) {
@@ -117,7 +127,8 @@ const enrol = Effect.fnUntraced(function* (options: TrustOptions, held: HeldRoot
     incarnation: ledger.incarnation,
     invitation: secret === null ? null : proveInvitation(engine, secret, bound),
     software,
-    issued_at_ms: yield* clock.nowMs
+    issued_at_ms: yield* clock.nowMs,
+    ...(yield* onionKeyMember)
   }
   const { envelope } = yield* identity.sign("enrolment", request)
   const answer = yield* link.enrol(envelope)
@@ -132,7 +143,7 @@ export const trustStep = (
 ) =>
   Effect.gen(function* () {
     const link = yield* ServerLink
-    const got = before.held === null ? yield* acquire(options) : yield* follow(before.held)
+    const got = before.held === null ? yield* acquire(options) : yield* renew(before.held, before.enrol)
     if (typeof got === "string") return failed(got)
     yield* link.trust({ root: got.root, server: got.server })
     const step: TrustStep = { ...nothing, held: got }
@@ -142,6 +153,7 @@ export const trustStep = (
       ? {
           ...step,
           admission: answer.success.admission ?? answer.success.preauthorisation,
+          onionShared: answer.success.onion_shared ?? null,
           status: answer.success.status
         }
       : { ...failedWith(answer.failure), held: got }

@@ -12,6 +12,7 @@ import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { PackageFiles } from "../../adapters/PackageFiles.ts"
 import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { findNeeds } from "../../adapters/Requirements.ts"
+import { SealedOnionAccess } from "../../adapters/SealedOnionAccess.ts"
 import { SignedLink } from "../../adapters/SignedLink.ts"
 import { SqliteHistory } from "../../adapters/SqliteHistory.ts"
 import { SqliteLedger } from "../../adapters/SqliteLedger.ts"
@@ -69,7 +70,7 @@ export const ClientServices = (
     ledgerDeviceClock(),
     surroundings,
     LinuxHost({ stateFolder, requiredProcesses: config.required_processes }),
-    connectivityOf(config).pipe(Layer.provideMerge(tunnelOf(config))),
+    Layer.merge(connectivityOf(config), SealedOnionAccess).pipe(Layer.provideMerge(tunnelOf(config))),
     SqliteHistory({ stateFolder })
   ).pipe(Layer.provideMerge(stored), Layer.provideMerge(identity))
 }

@@ -5,6 +5,7 @@ import type { TrustOptions } from "../../../src/actors/TrustKeeper.ts"
 import { IdentityOfNodeKeys } from "../../../src/adapters/FileIdentity.ts"
 import { ledgerDeviceClock } from "../../../src/adapters/LedgerDeviceClock.ts"
 import { NodeKeys } from "../../../src/adapters/NodeKeys.ts"
+import { SealedOnionAccess } from "../../../src/adapters/SealedOnionAccess.ts"
 import { SqliteHistoryOver } from "../../../src/adapters/SqliteHistory.ts"
 import { SqliteLedgerOver } from "../../../src/adapters/SqliteLedger.ts"
 import { type DatabaseSync, openDatabase } from "../../../src/adapters/sqlite/Database.ts"
@@ -159,7 +160,7 @@ export class TestDevice {
       IdentityOfNodeKeys,
       ledgerDeviceClock(0),
       SimulatedHostLayer(this.host),
-      this.options.tunnel ?? NoTunnel,
+      SealedOnionAccess.pipe(Layer.provideMerge(this.options.tunnel ?? NoTunnel)),
       SqliteHistoryOver(this.memories)
     ).pipe(Layer.provideMerge(stored))
     const link = this.options.link?.(alive) ?? Layer.succeed(ServerLink, this.server.link(alive))
