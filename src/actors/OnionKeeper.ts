@@ -7,16 +7,23 @@ import { Cause, Clock, Effect, Exit, Scope } from "effect"
 import { Behaviour } from "../kernel/index.ts"
 import { FleetStore } from "../ports/FleetStore.ts"
 import { OnionServices, type OpenOnionServices } from "../ports/OnionServices.ts"
+import type { DeviceId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
-import type { OnionClientKey } from "../schemas/Onion.ts"
 import type { OnionStatus } from "../schemas/OnionStatus.ts"
 import { OnionKeeperProtocol } from "../schemas/protocols/OnionKeeper.ts"
 import type { OnionConfig } from "../schemas/ServerConfig.ts"
-import { makeAlarm } from "./Alarm.ts"
+import { makeAccess } from "./Access.ts"
+import { makeAlarm, monotonicMs } from "./Alarm.ts"
+import { DeviceKey } from "./ServerKeys.ts"
 
 /** How often it is looked whether all is as it should be, and how soon again after a failure. */
 const everyMs = 10_000
 const againMs = 2_000
+/** Changes of devices are gathered for so long, and lists follow each other no faster than that. */
+const gatherMs = 200
+const apartMs = 3_000
+/** After so many looks the list is worked out again, whatever was said. */
+const looksPerList = 6
 
 const describeFailure = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
@@ -42,23 +49,59 @@ const makeEnrolment = (mode: OnionConfig["enrolment"]) =>
     })
   })
 
-/** The keys of devices that may come in. */
-const noClients: Effect.Effect<ReadonlyArray<OnionClientKey>> = Effect.succeed([])
+/** Tells a device's actor that its group has another key. */
+type Stir = (device: DeviceId) => Effect.Effect<void>
+
+/** Publishes the list of devices where it must be another, and gives how many can reach the enrol service alone. */
+const makeListing = (maximumClients: number, stir: Stir) =>
+  Effect.map(makeAccess(maximumClients), (access) =>
+    Effect.fnUntraced(function* (services: OpenOnionServices) {
+      const list = yield* access.current
+      // First, since it is told once: a key that is not published yet harms nobody.
+      yield* Effect.forEach(list.stirred, stir, { discard: true })
+      if (list.mustPublish) {
+        // Until it succeeds nobody knows which list counts.
+        access.published(null)
+        yield* services.setClients(list.keys)
+        access.published(list.keys)
+      }
+      return list.waiting.length
+    })
+  )
+
+/** Says that devices wait for the enrol service, once for each number of them. */
+const makeWaitingWords = (mode: OnionConfig["enrolment"]) => {
+  let said = 0
+  return (waiting: number): Effect.Effect<void> => {
+    const isNews = waiting > said
+    said = waiting
+    if (!isNews) return Effect.void
+    const text = `${waiting} devices do not have their group's key to the onion service, and there is no room for all their own`
+    return mode === "never"
+      ? Effect.logWarning(`${text}: publish the enrol service (onion.enrolment), or they stay outside`)
+      : Effect.logInfo(`${text}: they get it over the enrol service`)
+  }
+}
 
 /** Carries out what is due, and takes it off the list as it is done. */
-const makeRound = (config: Pick<OnionConfig, "enrolment">) =>
-  Effect.map(makeEnrolment(config.enrolment), (isEnrolmentOpen) => {
+const makeRound = (config: KeeperConfig, stir: Stir) =>
+  Effect.gen(function* () {
+    const isEnrolmentOpen = yield* makeEnrolment(config.enrolment)
+    const list = yield* makeListing(config.maximum_clients, stir)
+    const sayWaiting = makeWaitingWords(config.enrolment)
     let wasOpen: boolean | null = null
+    let waiting = 0
     return Effect.fnUntraced(function* (services: OpenOnionServices, due: Due) {
       if (due.clients) {
         due.clients = false
-        yield* Effect.tapError(services.setClients(yield* noClients), () =>
+        waiting = yield* Effect.tapError(list(services), () =>
           Effect.sync(() => {
             due.clients = true
           })
         )
+        yield* sayWaiting(waiting)
       }
-      const isOpen = yield* isEnrolmentOpen
+      const isOpen = (yield* isEnrolmentOpen) || (config.enrolment === "invited" && waiting > 0)
       if (isOpen !== wasOpen) {
         yield* services.publishEnrolment(isOpen)
         if (config.enrolment === "invited" && (isOpen || wasOpen === true))
@@ -72,16 +115,23 @@ const makeRound = (config: Pick<OnionConfig, "enrolment">) =>
     })
   })
 
-export const onionKeeper = (config: Pick<OnionConfig, "enrolment">) =>
+type KeeperConfig = Pick<OnionConfig, "enrolment" | "maximum_clients">
+
+export const onionKeeper = (config: KeeperConfig) =>
   Behaviour.make(OnionKeeperProtocol, (context) =>
     Effect.gen(function* () {
       const port = yield* OnionServices
       const scope = yield* Effect.scope
-      const round = yield* makeRound(config)
+      const stir: Stir = (device) => Effect.ignore(context.refOf(DeviceKey, device).tell("Changed"))
+      const round = yield* makeRound(config, stir)
       const due: Due = { clients: true, enrolment: true, check: false }
       let services: OpenOnionServices | null = null
       let isBusy = false
       const alarm = yield* makeAlarm(context.self.tell("Due"))
+      const gathering = yield* makeAlarm(context.self.tell("ClientsDue"))
+      let isGathering = false
+      let listedAt = Number.NEGATIVE_INFINITY
+      let looks = 0
 
       const work = Effect.suspend(() => {
         if (services === null || isBusy) return Effect.void
@@ -105,11 +155,17 @@ export const onionKeeper = (config: Pick<OnionConfig, "enrolment">) =>
       )
 
       return context.handlers({
-        ClientsChanged: () =>
-          Effect.suspend(() => {
-            due.clients = true
-            return work
-          }),
+        ClientsChanged: Effect.fnUntraced(function* () {
+          if (isGathering) return
+          isGathering = true
+          yield* gathering.ringIn(Math.max(gatherMs, listedAt + apartMs - (yield* monotonicMs)))
+        }),
+        ClientsDue: Effect.fnUntraced(function* () {
+          isGathering = false
+          due.clients = true
+          listedAt = yield* monotonicMs
+          yield* work
+        }),
         EnrolmentChanged: () =>
           Effect.suspend(() => {
             due.enrolment = true
@@ -128,6 +184,8 @@ export const onionKeeper = (config: Pick<OnionConfig, "enrolment">) =>
         Due: () =>
           Effect.suspend(() => {
             due.check = true
+            // A message may get lost, a change must not.
+            due.clients ||= ++looks % looksPerList === 0
             return Effect.andThen(alarm.ringIn(everyMs), work)
           }),
         Applied: ({ payload }) =>

@@ -12,6 +12,8 @@ export const OnionKeeperProtocol = RpcGroup.make(
   Rpc.make("Status", { success: OnionStatus }),
   /** The services are configured. To itself. */
   Rpc.make("Opened"),
+  /** Time to work the list of devices out: what changed until now goes into it together. To itself. */
+  Rpc.make("ClientsDue"),
   /** It is time to look whether all is as it should be. To itself. */
   Rpc.make("Due"),
   /** A piece of work has ended. To itself. */
