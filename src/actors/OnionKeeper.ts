@@ -115,6 +115,24 @@ const makeRound = (config: KeeperConfig, stir: Stir) =>
     })
   })
 
+/** Lets changes gather before a list is worked out, and keeps lists apart. */
+const makeGathering = <E>(ring: Effect.Effect<void, E>) =>
+  Effect.map(makeAlarm(ring), (alarm) => {
+    let isGathering = false
+    let lastAt = Number.NEGATIVE_INFINITY
+    return {
+      begin: Effect.flatMap(monotonicMs, (nowAt) => {
+        if (isGathering) return Effect.void
+        isGathering = true
+        return alarm.ringIn(Math.max(gatherMs, lastAt + apartMs - nowAt))
+      }),
+      end: Effect.map(monotonicMs, (nowAt) => {
+        isGathering = false
+        lastAt = nowAt
+      })
+    }
+  })
+
 type KeeperConfig = Pick<OnionConfig, "enrolment" | "maximum_clients">
 
 export const onionKeeper = (config: KeeperConfig) =>
@@ -128,9 +146,7 @@ export const onionKeeper = (config: KeeperConfig) =>
       let services: OpenOnionServices | null = null
       let isBusy = false
       const alarm = yield* makeAlarm(context.self.tell("Due"))
-      const gathering = yield* makeAlarm(context.self.tell("ClientsDue"))
-      let isGathering = false
-      let listedAt = Number.NEGATIVE_INFINITY
+      const gathering = yield* makeGathering(context.self.tell("ClientsDue"))
       let looks = 0
 
       const work = Effect.suspend(() => {
@@ -155,17 +171,12 @@ export const onionKeeper = (config: KeeperConfig) =>
       )
 
       return context.handlers({
-        ClientsChanged: Effect.fnUntraced(function* () {
-          if (isGathering) return
-          isGathering = true
-          yield* gathering.ringIn(Math.max(gatherMs, listedAt + apartMs - (yield* monotonicMs)))
-        }),
-        ClientsDue: Effect.fnUntraced(function* () {
-          isGathering = false
-          due.clients = true
-          listedAt = yield* monotonicMs
-          yield* work
-        }),
+        ClientsChanged: () => gathering.begin,
+        ClientsDue: () =>
+          Effect.suspend(() => {
+            due.clients = true
+            return Effect.andThen(gathering.end, work)
+          }),
         EnrolmentChanged: () =>
           Effect.suspend(() => {
             due.enrolment = true
