@@ -44,7 +44,7 @@ import { type TrustOptions, trustKeeper } from "../actors/TrustKeeper.ts"
 import { tunnelKeeper } from "../actors/TunnelKeeper.ts"
 import { watchdog } from "../actors/Watchdog.ts"
 import type { AnySpec } from "../kernel/index.ts"
-import { ChildSpec, Supervisor } from "../kernel/index.ts"
+import { Backoff, ChildSpec, Supervisor } from "../kernel/index.ts"
 import type { ClientConfig } from "../schemas/ClientConfig.ts"
 import type { Condition } from "../schemas/Conditions.ts"
 import { LaneName } from "../schemas/WorkOrder.ts"
@@ -74,8 +74,14 @@ const observersOf = ({ config, configurationDigest, servers, settingsDigest, sta
     id: "observers",
     strategy: "one-for-one",
     optional: true,
+    // Without its tunnel keeper a device may be silent: the configured bound holds here too.
+    degradedBackoff: { maximumMs: Math.min(Backoff.degraded.maximumMs, config.sleep_maximum_ms) },
     children: [
-      ChildSpec.make({ key: TunnelKeeperKey, shutdownMs: tunnelShutdownMs, behaviour: tunnelKeeper }),
+      ChildSpec.make({
+        key: TunnelKeeperKey,
+        shutdownMs: tunnelShutdownMs,
+        behaviour: tunnelKeeper({ longestPauseMs: config.sleep_maximum_ms })
+      }),
       ChildSpec.make({
         key: HistorianKey,
         shutdownMs,

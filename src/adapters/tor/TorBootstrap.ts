@@ -70,6 +70,8 @@ const clientStatus = (state: TorBootstrap, text: string): TorBootstrap => {
 
 const generalStatus = (state: TorBootstrap, text: string): TorBootstrap => {
   const { fields, words } = controlWords(text)
+  // The clock was set: what tor found wrong with it before counts no more.
+  if (words[1] === "CLOCK_JUMPED") return { ...state, clockSkewSeconds: null }
   if (words[1] !== "CLOCK_SKEW") return state
   const skew = Number(fields["SKEW"] ?? fields["MIN_SKEW"])
   return Number.isSafeInteger(skew) ? { ...state, clockSkewSeconds: skew } : state

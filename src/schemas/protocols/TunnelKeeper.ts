@@ -30,5 +30,7 @@ export const TunnelKeeperProtocol = RpcGroup.make(
   Rpc.make("Ended", { payload: TunnelEnd }),
   /** The state is another than it was. */
   Rpc.make("Changed", { payload: TunnelState }),
+  /** Tor stands still on its way into the network for too long. */
+  Rpc.make("Stalled"),
   Rpc.make("Due")
 )
