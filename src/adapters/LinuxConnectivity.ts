@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { isIP } from "node:net"
 import { Effect, Layer } from "effect"
 import { Connectivity, connectivityWithinMs } from "../ports/Connectivity.ts"
 import type { Tunnel } from "../ports/Tunnel.ts"
@@ -94,8 +95,9 @@ const makeScene = (options: LinuxConnectivityOptions) => {
   const entries = targets(tor?.entries ?? [])
   return async (origins: ReadonlyArray<string>): Promise<Scene> => {
     const all = origins.flatMap((origin) => serverOfOrigin(origin) ?? [])
-    // This very machine is reached directly, always.
-    const isHidden = (one: ServerTarget) => isOnionOrigin(one.origin) || (isAlways && !isLocal(one))
+    // This very machine is reached directly, always; its name is not looked up for that where all goes through Tor.
+    const isHidden = (one: ServerTarget) =>
+      isOnionOrigin(one.origin) || (isAlways && !(isLocal(one) && isIP(one.host) !== 0))
     const throughTor = tor !== undefined && tor.mode !== "never" && all.some(isHidden)
     const plain = all.filter((one) => !isHidden(one))
     // Through a proxy their names are the proxy's business.

@@ -28,7 +28,10 @@ export interface Routes {
 export type TorWay = Pick<Tunnel["Service"], "endpoint" | "state" | "changed">
 
 export interface RouteOptions {
-  /** `auto`: onion addresses through Tor. `always`: everything. `never`: onion addresses are not used. */
+  /**
+   * `auto`: onion addresses through Tor. `always`: everything that leaves this machine. `never`: onion addresses are not
+   * used.
+   */
   readonly mode: "auto" | "always" | "never"
   /** What everything outgoing that does not go through Tor has to go through; tor has it in its own configuration. */
   readonly proxy: UpstreamProxy | null
@@ -37,9 +40,9 @@ export interface RouteOptions {
 
 const direct: Route = { _tag: "Direct" }
 
-/** Names and addresses of this very machine, none of which is ever looked up anywhere else. */
+/** Addresses of this very machine: what goes there leaves no trace in any network, and no proxy gets there. */
 const isHere = (origin: string): boolean =>
-  /^https?:\/\/(?:127(?:\.\d{1,3}){3}|localhost|\[::1\])(?::\d{1,5})?$/.test(origin)
+  /^https?:\/\/(?:127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/.test(origin)
 
 /** A tor that is on its way is waited for a while: whoever asks would only ask again. */
 const patienceMs = 20_000
@@ -80,9 +83,10 @@ const notUsed: Route = {
 /** The device's routes. */
 export const makeRoutes = ({ mode, proxy, tor }: RouteOptions): Routes => ({
   to: (origin) => {
+    if (isHere(origin)) return Effect.succeed(direct)
     if (mode === "always") return throughTor(tor, origin)
     if (isOnionOrigin(origin)) return mode === "never" ? Effect.succeed(notUsed) : throughTor(tor, origin)
-    return Effect.succeed(proxy === null || isHere(origin) ? direct : { _tag: "Upstream", proxy })
+    return Effect.succeed(proxy === null ? direct : { _tag: "Upstream", proxy })
   }
 })
 

@@ -21,6 +21,9 @@ import type { TorBootstrap } from "./TorBootstrap.ts"
 import type { TorControl, TorControlError } from "./TorControl.ts"
 import { openTor, type TorNode } from "./TorNode.ts"
 
+/** Where a device's own tor has its files. */
+export const torFolder = (stateFolder: string): string => join(stateFolder, "tor")
+
 export interface TorTunnelOptions {
   readonly stateFolder: string
   readonly settings: TorSettings
@@ -158,7 +161,7 @@ const open = (shared: Shared): Effect.Effect<OpenTunnel, TorError, Scope.Scope> 
     let wasReady = false
     cell.set({ ...notNeeded, phase: "starting", summary: "Starting Tor" })
     const node = yield* openTor({
-      folder: join(options.stateFolder, "tor"),
+      folder: torFolder(options.stateFolder),
       settings: options.settings,
       proxy: options.proxy,
       socks: true,

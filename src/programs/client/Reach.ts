@@ -1,12 +1,15 @@
 /** By which ways this device reaches anything: directly, through a proxy, through Tor, as its settings say. */
+import { existsSync } from "node:fs"
 import { Effect, Layer, Redacted } from "effect"
 import { httpTransport } from "../../adapters/HttpTransport.ts"
 import { LinuxConnectivity } from "../../adapters/LinuxConnectivity.ts"
-import { makeRoutes } from "../../adapters/net/Routes.ts"
-import { TorTunnel } from "../../adapters/tor/TorTunnel.ts"
+import { makeRoutes, type Routes, type TorWay } from "../../adapters/net/Routes.ts"
+import { runningTor, torPaths } from "../../adapters/tor/Torrc.ts"
+import { TorTunnel, torFolder } from "../../adapters/tor/TorTunnel.ts"
 import { NoTunnel, Tunnel } from "../../ports/Tunnel.ts"
 import type { ClientConfig } from "../../schemas/ClientConfig.ts"
 import { endpointText, parseProxy, type UpstreamProxy } from "../../schemas/TorSettings.ts"
+import type { TunnelState } from "../../schemas/TunnelState.ts"
 
 const upstreamOf = ({ proxy }: ClientConfig): UpstreamProxy | null =>
   proxy === null ? null : (parseProxy(Redacted.value(proxy)) ?? null)
@@ -43,6 +46,34 @@ export const connectivityOf = (config: ClientConfig) =>
       })
     })
   )
+
+const running: TunnelState = {
+  phase: "ready",
+  progress: 100,
+  summary: "running",
+  reason: null,
+  problem: null,
+  clockSkewSeconds: null
+}
+
+/**
+ * By which ways `postern doctor` reaches a server beside the client: through the client's own Tor where that runs, and
+ * never otherwise than the client would.
+ */
+export const routesBeside = (config: ClientConfig): Routes => {
+  const own = torPaths(torFolder(config.state_folder)).socks
+  const configured = runningTor(config.tor)
+  const endpoint = configured.socks ?? (configured.control === null && existsSync(own) ? { path: own } : null)
+  const summary = "the client's Tor does not run, or is another program's whose SOCKS port is not known"
+  const tor: TorWay = {
+    endpoint: () => Effect.succeed(endpoint),
+    state: Effect.succeed(
+      endpoint === null ? { ...running, phase: "off", summary, problem: "failed" } : running
+    ),
+    changed: () => Effect.never
+  }
+  return makeRoutes({ mode: config.tor.mode, proxy: upstreamOf(config), tor })
+}
 
 /** What carries requests. */
 export const transportOf = (config: ClientConfig) =>

@@ -20,6 +20,7 @@ import type { Finding } from "../../schemas/Finding.ts"
 import type { JailVerdict } from "../../schemas/protocols/JailGuard.ts"
 import type { HeldRoot } from "../../schemas/protocols/TrustKeeper.ts"
 import { SelfReport } from "../../schemas/SelfReport.ts"
+import { routesBeside } from "../client/Reach.ts"
 import { examine } from "./Examination.ts"
 import { rootFinding } from "./rootFinding.ts"
 
@@ -90,7 +91,7 @@ const reach = (config: ClientConfig, held: Result.Result<HeldRoot, string> | nul
       ? (held.success.root.servers.find(({ id }) => id === held.success.server)?.addresses ?? [])
       : []
   const addresses = [...new Set([...known, ...(config.server === null ? [] : [config.server])])]
-  if (addresses.length > 0) return reachChecks(addresses, reachMend)
+  if (addresses.length > 0) return reachChecks(addresses, reachMend, routesBeside(config))
   const is = requirement("server.reached", "a server that answers")
   return Effect.succeed([
     is.failed(

@@ -50,7 +50,8 @@ describe("the routes of a device", () => {
         ["always", null, onion, "Tor"],
         ["always", null, clear, "Tor"],
         ["always", proxy, clear, "Tor"],
-        ["always", null, here, "Tor"],
+        ["always", null, here, "Direct"],
+        ["always", null, "http://localhost:8470", "Tor"],
         ["never", null, onion, "Refused"],
         ["never", proxy, onion, "Refused"],
         ["never", null, clear, "Direct"],
@@ -87,7 +88,8 @@ describe("the routes of a device", () => {
           const origin = `${scheme}://${name}${port === null ? "" : `:${port}`}`
           const tag = await Effect.runPromise(tagOf({ mode, proxy: upstream }, origin))
           if (/\.onion$/i.test(name)) assert.include(mode === "never" ? ["Refused"] : ["Tor"], tag)
-          if (mode === "always") assert.strictEqual(tag, "Tor")
+          const isHere = name === "[::1]" || /^127(\.\d+){3}$/.test(name)
+          if (mode === "always") assert.strictEqual(tag, isHere ? "Direct" : "Tor")
         }
       ),
       { numRuns: 500 }
