@@ -30,6 +30,8 @@ import {
 } from "../schemas/DeviceApi.ts"
 import { ServerIdentity } from "../schemas/Enrolment.ts"
 import type { Digest } from "../schemas/Ids.ts"
+import { isOnionOrigin } from "../schemas/Onion.ts"
+import { firstBytes } from "./http/FirstBytes.ts"
 import { encodeJson, jsonType, octetsType } from "./http/Json.ts"
 import {
   type Ask,
@@ -49,6 +51,8 @@ export interface SignedLinkOptions {
   readonly addresses: ReadonlyArray<string>
   /** Origins for newcomers: asked first for identity, roots and enrolment until there is an acceptance; never for more. */
   readonly enrolAddresses?: ReadonlyArray<string>
+  /** Whether an origin is reached through Tor. Default: onion addresses are. */
+  readonly isTunnelled?: (origin: string) => boolean
   /** How long the head of an ordinary answer may take. Default 30 s; a held poll gets what it waits on top. */
   readonly responseTimeoutMs?: number
   /** How long a whole call may take, all addresses and bodies included. Default 2 min (downloads have their own bounds). */
@@ -310,7 +314,12 @@ const makeCalls = (
             { ...base, ...way, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed },
             "work"
           ),
-          (answer) => answer.stream ?? Stream.empty
+          ({ stream }) =>
+            stream === null
+              ? Stream.empty
+              : way.until === undefined
+                ? stream
+                : firstBytes(stream, way.until - rangeStart)
         )
       )
   }
@@ -339,6 +348,10 @@ const makeLink = (
         Effect.sync(() => way.setAccepted(true))
       ),
     payload: (digest, offset, way = {}) => download(`/payloads/${digest}`, offset, digest, way),
+    hasCircuits: Effect.sync(() => {
+      const [first] = way.addresses("work")
+      return first !== undefined && (options.isTunnelled ?? isOnionOrigin)(first)
+    }),
     progress: (report) => post("/progress", report, Acknowledged),
     output: (order, sequence, chunk) => put(`/orders/${order}/output/${sequence}`, "", chunk, Acknowledged),
     artifacts: (order, offset, totalBytes, block) =>

@@ -77,6 +77,8 @@ export interface Answer<A> {
 
 /** How a part of a payload comes. */
 export interface PayloadWay {
+  /** Before which byte it ends; the payload's end where it is absent. A server may send more. */
+  readonly until?: number
   /** Requests with the same tag share a circuit through Tor; a new tag takes a fresh one. */
   readonly circuit?: string
 }
@@ -98,6 +100,11 @@ export class ServerLink extends Context.Service<
       offset: number,
       way?: PayloadWay
     ) => Stream.Stream<Uint8Array, LinkError>
+    /**
+     * Whether a request goes through Tor now, so that those with different circuits go different ways. Elsewhere a payload
+     * comes no faster in parts.
+     */
+    readonly hasCircuits: Effect.Effect<boolean>
     readonly progress: (report: ProgressReport) => Effect.Effect<Answer<unknown>, LinkError>
     readonly output: (
       order: OrderId,

@@ -113,7 +113,11 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
 ) => {
   const { config, standing } = options
   const allowance = { grants: config.grants, limits: config.job_limits }
-  const download = { timeoutMs: config.download_timeout_ms, minimumRate: config.download_minimum_rate }
+  const download = {
+    timeoutMs: config.download_timeout_ms,
+    minimumRate: config.download_minimum_rate,
+    circuits: config.download_circuits
+  }
   const laneOptions = { allowance, download, diskReserveBytes: config.disk_reserve_bytes }
   const observers = observersOf(options)
   const vital = Supervisor.spec({

@@ -149,10 +149,15 @@ export const ClientConfig = configuration({
     description: "With less free room than this, nothing is downloaded; polling goes on and says so."
   }),
   download_timeout_ms: setting(intBetween(1_000, 7 * 86_400_000), 6 * 3_600_000, {
-    description: "A download must be done within this time, with all that it resumes."
+    description:
+      "A download that takes longer, with all that it resumes, is put off, so that other orders get their turn."
   }),
   download_minimum_rate: setting(intBetween(1, 1_000_000_000), 100, {
     description: "A download must come at least at this rate, in bytes per second over 30 seconds."
+  }),
+  download_circuits: setting(intBetween(1, Limits.downloadCircuits), 4, {
+    description:
+      "Circuits that a large download takes at once where it goes through Tor. One is gentler, and slower."
   }),
   proxy: proxySetting,
   tor,

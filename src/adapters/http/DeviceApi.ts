@@ -66,11 +66,12 @@ const answerResponse = (answer: Answer): ApiResponse => {
   if (answer.kind === "json") return jsonResponse(200, answer.value)
   const { body, offset, sizeBytes } = answer
   const headers = { "content-type": octetsType, "accept-ranges": "bytes" }
-  return offset === 0
+  const last = offset + body.lengthBytes - 1
+  return body.lengthBytes === sizeBytes
     ? { status: 200, headers, body }
     : {
         status: 206,
-        headers: { ...headers, "content-range": `bytes ${offset}-${sizeBytes - 1}/${sizeBytes}` },
+        headers: { ...headers, "content-range": `bytes ${offset}-${last}/${sizeBytes}` },
         body
       }
 }
@@ -133,7 +134,7 @@ const run = (
 ): Effect.Effect<Answer, DeviceRefusal> => {
   switch (route.name) {
     case "payload":
-      return endpoints.payload(proven.device, route.digest, route.offset)
+      return endpoints.payload(proven.device, route.digest, route.offset, route.until)
     case "output":
       return endpoints.output(proven, route.order, route.sequence)
     case "artifacts":

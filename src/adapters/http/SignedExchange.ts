@@ -30,8 +30,10 @@ export interface Ask {
   readonly query: string
   readonly contentType: string
   readonly body: Uint8Array
-  /** Where a download goes on; 0 asks for the whole. */
+  /** Where a download goes on. */
   readonly rangeStart: number
+  /** Before which byte it is to end; its own end where it is absent. */
+  readonly until?: number | undefined
   /** How long the answer's head may take. */
   readonly responseTimeoutMs: number
   /**
@@ -141,9 +143,15 @@ const isSuccess = (status: number): boolean => status >= 200 && status < 300
 
 /** Whether a streamed answer begins where it was asked to. */
 const beginsAt = (response: TransportResponse, offset: number): boolean =>
-  offset === 0
-    ? response.status === 200
-    : response.status === 206 && (response.headers["content-range"] ?? "").startsWith(`bytes ${offset}-`)
+  response.status === 206
+    ? (response.headers["content-range"] ?? "").startsWith(`bytes ${offset}-`)
+    : response.status === 200 && offset === 0
+
+/** The Range header of a request; none for a whole body. */
+const rangeHeader = ({ rangeStart, until }: Ask): { readonly range?: string } =>
+  rangeStart === 0 && until === undefined
+    ? {}
+    : { range: `bytes=${rangeStart}-${until === undefined ? "" : until - 1}` }
 
 const sign = Effect.fnUntraced(function* (
   tools: ExchangeTools,
@@ -162,8 +170,7 @@ const sign = Effect.fnUntraced(function* (
     createdSeconds,
     nonce
   })
-  const range = ask.rangeStart > 0 ? { range: `bytes=${ask.rangeStart}-` } : {}
-  return { nonce, authority, headers: { ...signed, ...range, "user-agent": software } }
+  return { nonce, authority, headers: { ...signed, ...rangeHeader(ask), "user-agent": software } }
 })
 
 /**

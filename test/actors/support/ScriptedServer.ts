@@ -59,6 +59,8 @@ export class ScriptedServer {
   readonly progress: Array<OrderProgress> = []
   readonly health: Array<HealthReport> = []
   readonly enrolments: Array<DsseEnvelope> = []
+  /** Whether it is reached through Tor. */
+  hasCircuits = false
   /** How long each block of a payload takes. */
   blockMs = 0
   /** Answers these calls with a refusal, as long as the test says so. */
@@ -222,6 +224,7 @@ export class ScriptedServer {
             }
           )
         ),
+      hasCircuits: Effect.sync(() => this.hasCircuits),
       progress: (report) => answer(() => void this.progress.push(...report.events)),
       output: (order, sequence, chunk) =>
         answer(() => {
