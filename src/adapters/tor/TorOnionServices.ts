@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { Effect, Layer, Queue, type Scope, Semaphore } from "effect"
 import { x25519KeyBytes } from "../../crypto/Engine.ts"
 import { type OnionServiceKey, onionServiceKey } from "../../crypto/OnionAddress.ts"
@@ -32,9 +32,9 @@ import type { TorBootstrap } from "./TorBootstrap.ts"
 import { type TorControl, torInfo } from "./TorControl.ts"
 import { openTor, type TorNode } from "./TorNode.ts"
 
-/** Below the state folder: tor's own files, the services' folders, and the doors' sockets. */
+/** Below the state folder: tor's own files, the services' folders, and the doors' sockets. Absolute: tor runs elsewhere. */
 export const onionPaths = (stateFolder: string) => {
-  const folder = join(stateFolder, "onion")
+  const folder = resolve(stateFolder, "onion")
   return { tor: join(folder, "tor"), services: join(folder, "services"), doors: join(folder, "doors") }
 }
 
@@ -127,17 +127,15 @@ const over = Effect.fnUntraced(function* (
   const isWanted = (service: OnionServiceName): boolean =>
     service === "management" || (service === "enrol" ? wishes.enrolment : wishes.clients !== null)
 
-  const wanted: Effect.Effect<ReadonlyArray<WantedService>, OnionTrouble> = Effect.forEach(
-    shown.filter(isWanted),
-    (service) => {
-      const place = door(service)
-      return place === null
-        ? Effect.fail(
-            new OnionTrouble({ operation: "publishing", reason: `the door of ${service} is not open yet` })
-          )
-        : Effect.succeed({ service, key: keys[service], clients: clientsOf(service), door: place })
-    }
-  )
+  const wantedOf = (service: OnionServiceName): Effect.Effect<WantedService, OnionTrouble> => {
+    const place = door(service)
+    if (place !== null)
+      return Effect.succeed({ service, key: keys[service], clients: clientsOf(service), door: place })
+    return Effect.fail(
+      new OnionTrouble({ operation: "publishing", reason: `the door of ${service} is not open yet` })
+    )
+  }
+  const wanted = Effect.suspend(() => Effect.forEach(shown.filter(isWanted), wantedOf))
   const publish = Effect.gen(function* () {
     isBehind = true
     const all = yield* wanted

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path"
+import { resolve } from "node:path"
 import { Deferred, Effect, Layer, Redacted, Result, type Scope } from "effect"
 import { encodeBase64 } from "../../crypto/Base64.ts"
 import type { Engine } from "../../crypto/Engine.ts"
@@ -21,8 +21,8 @@ import type { TorBootstrap } from "./TorBootstrap.ts"
 import type { TorControl, TorControlError } from "./TorControl.ts"
 import { openTor, type TorNode } from "./TorNode.ts"
 
-/** Where a device's own tor has its files. */
-export const torFolder = (stateFolder: string): string => join(stateFolder, "tor")
+/** Where a device's own tor has its files: absolute, because tor runs in there. */
+export const torFolder = (stateFolder: string): string => resolve(stateFolder, "tor")
 
 export interface TorTunnelOptions {
   readonly stateFolder: string
