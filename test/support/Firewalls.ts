@@ -165,9 +165,10 @@ export class Behind {
     await waitUntil(`${this.name} to be let in`, isLetIn, patienceMs, () => this.log())
   }
 
-  /** What the device's client has said. */
+  /** What the device's client has said, and the server. */
   log(): string {
-    return this.device.log("client.log").slice(-6_000)
+    const [client, server] = [this.device.log("client.log"), this.world.log("server.log")]
+    return `${client.slice(-6_000)}\nThe server:\n${server.slice(-6_000)}`
   }
 
   /** A job that carries a payload of so many bytes, whose digest the device works out; ends when its receipt is verified. */
