@@ -41,6 +41,14 @@ const dropExpired = (nowMs: number) =>
     }
   })
 
+/** Where newcomers reach the server, beside the addresses in the root: its onion service for enrolment. */
+const askEnrolAddresses = Effect.gen(function* () {
+  const client = yield* ManagementClient
+  const { onion } = yield* client.call("ask for the server's status", (api) => api.server.status())
+  const services = onion?.services ?? []
+  return services.filter(({ service }) => service === "enrol").map(({ address }) => address)
+})
+
 /** Makes an invitation, tells the server its public id and when it ends, and keeps the secret here. */
 export const makeInvitation = (options: { readonly name: Name | null; readonly lifetimeMs: number }) =>
   Effect.gen(function* () {
@@ -52,10 +60,12 @@ export const makeInvitation = (options: { readonly name: Name | null; readonly l
       return yield* failure(`The server at ${entry.address} is not in your trust root`)
     const nowMs = yield* Clock.currentTimeMillis
     yield* dropExpired(nowMs)
+    const enrolAddresses = yield* withClientOf(entry)(askEnrolAddresses)
     const secret = yield* base32Token(yield* Entropy, secretBits)
     const invitation: Invitation = {
       server: server.id,
       addresses: server.addresses,
+      ...(enrolAddresses.length > 0 ? { enrol_addresses: enrolAddresses } : {}),
       root_digest: firstDigest,
       secret,
       expires_at_ms: nowMs + options.lifetimeMs
