@@ -17,72 +17,92 @@ export interface DescriptorFigures {
 }
 
 interface Track extends DescriptorFigures {
-  /** Uploads of which tor has not told the end. */
+  /** Uploads of which tor has not told the end, and how many of the same go were confirmed. */
   readonly open: number
+  readonly confirmed: number
 }
 
-const unpublished: Track = { state: "off", uploads: 0, failures: 0, uploadedAtMs: null, open: 0 }
+const unpublished: Track = {
+  state: "off",
+  uploads: 0,
+  failures: 0,
+  uploadedAtMs: null,
+  open: 0,
+  confirmed: 0
+}
 
-/** After an upload failed: nothing is lost while one stands, and nothing decided while another is under way. */
-const afterFailure = (track: Track): DescriptorState =>
-  track.state === "published" ? "published" : track.open > 1 ? "uploading" : "failed"
+/** A go ends with the last of its uploads: it failed when none was confirmed, whatever stands from an earlier one. */
+const afterEnd = (track: Track): Track =>
+  track.open > 0 ? track : { ...track, state: track.confirmed > 0 ? "published" : "failed" }
 
-const afterUpload = (track: Track, action: string, nowMs: number): Track => {
+const afterEvent = (track: Track, action: string, nowMs: number): Track => {
   if (track.state === "off") return track
+  const open = Math.max(0, track.open - 1)
   switch (action) {
     case "UPLOAD":
       return {
         ...track,
         open: track.open + 1,
+        confirmed: track.open === 0 ? 0 : track.confirmed,
         state: track.state === "published" ? "published" : "uploading"
       }
     case "UPLOADED":
       return {
-        open: Math.max(0, track.open - 1),
+        open,
+        confirmed: track.confirmed + 1,
         state: "published",
         uploads: track.uploads + 1,
         failures: track.failures,
         uploadedAtMs: nowMs
       }
     case "FAILED":
-      return {
-        ...track,
-        open: Math.max(0, track.open - 1),
-        state: afterFailure(track),
-        failures: track.failures + 1
-      }
+      return afterEnd({ ...track, open, failures: track.failures + 1 })
     default:
       return track
   }
 }
 
+/**
+ * A descriptor's revision counts seconds. Directories refuse a second one within the same second, and tor does not try that
+ * one again for an hour: so nothing is changed before this long after an upload has begun.
+ */
+const betweenUploadsMs = 1_500
+
 /** Follows the descriptors of the services with these hosts. */
 export class Descriptors {
   private readonly tracks = new Map<string, Track>()
-  private readonly nowMs: () => number
+  private uploadedAt = Number.NEGATIVE_INFINITY
 
-  constructor(hosts: ReadonlyArray<string>, nowMs: () => number) {
-    this.nowMs = nowMs
+  constructor(hosts: ReadonlyArray<string>) {
     for (const host of hosts) this.tracks.set(host, unpublished)
   }
 
-  /** The text of an HS_DESC event. Those of other services are not ours to count. */
-  take(text: string): void {
+  /** The text of an HS_DESC event. Those of other services are not ours to count. Gives the host whose go has failed. */
+  take(text: string): string | null {
     const [action = "", address = ""] = controlWords(text).words
     const host = `${address}.onion`
-    const track = this.tracks.get(host)
-    if (track !== undefined) this.tracks.set(host, afterUpload(track, action, this.nowMs()))
+    const before = this.tracks.get(host)
+    if (before === undefined) return null
+    if (action === "UPLOAD") this.uploadedAt = performance.now()
+    const track = afterEvent(before, action, Date.now())
+    this.tracks.set(host, track)
+    return action === "FAILED" && track.state === "failed" ? host : null
   }
 
   /** tor was told to publish a service, or not to. */
   wanted(host: string, isWanted: boolean): void {
     const track = this.tracks.get(host)
     if (track === undefined || (track.state !== "off") === isWanted) return
-    this.tracks.set(host, { ...track, open: 0, state: isWanted ? "waiting" : "off" })
+    this.tracks.set(host, { ...track, open: 0, confirmed: 0, state: isWanted ? "waiting" : "off" })
   }
 
   of(host: string): DescriptorFigures {
     return this.tracks.get(host) ?? unpublished
+  }
+
+  /** How long a change has to wait. */
+  get waitMs(): number {
+    return Math.max(0, this.uploadedAt + betweenUploadsMs - performance.now())
   }
 }
 

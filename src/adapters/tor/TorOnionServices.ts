@@ -45,6 +45,9 @@ export interface OnionServicesOptions {
   readonly door: (service: OnionServiceName) => string | null
 }
 
+/** Whoever asks how it is gets an answer soon, with less in it where tor is slow. */
+const askMs = 2_000
+
 type Keys = Readonly<Record<OnionServiceName, OnionServiceKey>>
 
 /** What is to be published; the device service from the first list of clients on. */
@@ -92,45 +95,38 @@ const torStatus = (own: boolean, { progress, summary, warning }: TorBootstrap): 
   warning: warning === null ? null : plain(warning, 500)
 })
 
-/** Tells each time that tor was told to read its configuration anew: the services are not in it. */
-const onReload = Effect.fnUntraced(function* (control: TorControl, mend: Effect.Effect<void>) {
-  const reloaded = yield* Queue.sliding<void>(1)
-  yield* control.subscribe(["SIGNAL"], ({ text }) => {
-    if (text.startsWith("RELOAD")) Queue.offerUnsafe(reloaded, undefined)
-  })
-  yield* Effect.forkScoped(Effect.forever(Effect.andThen(Queue.take(reloaded), mend)))
+/** Runs `mend` some time after each call of what it gives, once for many of them. */
+const makeMending = Effect.fnUntraced(function* (mend: Effect.Effect<void>) {
+  const calls = yield* Queue.sliding<void>(1)
+  yield* Effect.forkScoped(Effect.forever(Effect.andThen(Queue.take(calls), mend)))
+  return () => void Queue.offerUnsafe(calls, undefined)
 })
 
-const lost = "the services were not as they had been set, and are set again"
+/** After an upload that failed: how long until it is made anew, the first and the longest time. */
+const anewMs = { first: 1_000, last: 60_000 }
 
-/** The services over a tor that takes commands. */
-const over = Effect.fnUntraced(function* (
-  tor: TorNode & { readonly control: TorControl },
+/** What is to be published now, and how tor is told of it. */
+const makeWishes = Effect.fnUntraced(function* (
   publisher: Publisher,
-  nobody: OnionClientKey,
+  descriptors: Descriptors,
+  freshKey: Effect.Effect<OnionClientKey>,
   keys: Keys,
-  options: OnionServicesOptions
-): Effect.fn.Return<OpenOnionServices, OnionTrouble, Scope.Scope> {
-  const { door, settings } = options
+  { door, settings }: OnionServicesOptions
+) {
   const shown = names(settings)
-  const descriptors = new Descriptors(
-    shown.map((service) => keys[service].host),
-    Date.now
-  )
   const alone = (yield* Semaphore.make(1)).withPermits(1)
   let wishes: Wishes = { clients: null, enrolment: false }
+  /** Whoever knows the secret of a listed key can come in. Nobody knows this one: it was forgotten when it was made. */
+  let nobody = yield* freshKey
   /** Whether tor may not have been told of the last wish. */
   let isBehind = false
 
-  const clientsOf = (service: OnionServiceName) =>
-    service === "device" ? new Set([nobody, ...(wishes.clients ?? [])]) : null
   const isWanted = (service: OnionServiceName): boolean =>
     service === "management" || (service === "enrol" ? wishes.enrolment : wishes.clients !== null)
-
   const wantedOf = (service: OnionServiceName): Effect.Effect<WantedService, OnionTrouble> => {
     const place = door(service)
-    if (place !== null)
-      return Effect.succeed({ service, key: keys[service], clients: clientsOf(service), door: place })
+    const clients = service === "device" ? new Set([nobody, ...(wishes.clients ?? [])]) : null
+    if (place !== null) return Effect.succeed({ service, key: keys[service], clients, door: place })
     return Effect.fail(
       new OnionTrouble({ operation: "publishing", reason: `the door of ${service} is not open yet` })
     )
@@ -139,42 +135,94 @@ const over = Effect.fnUntraced(function* (
   const publish = Effect.gen(function* () {
     isBehind = true
     const all = yield* wanted
+    yield* Effect.sleep(descriptors.waitMs)
     for (const service of shown) descriptors.wanted(keys[service].host, isWanted(service))
     yield* publisher.publish(all)
     isBehind = false
   })
-  const wish = (next: Partial<Wishes>) =>
-    alone(
-      Effect.suspend(() => {
-        wishes = { ...wishes, ...next }
-        return publish
+  return {
+    current: () => wishes,
+    wish: (next: Partial<Wishes>) =>
+      alone(
+        Effect.suspend(() => {
+          wishes = { ...wishes, ...next }
+          return publish
+        })
+      ),
+    check: alone(
+      Effect.gen(function* () {
+        if (isBehind) return yield* publish
+        if (yield* publisher.holds(yield* wanted)) return
+        yield* Effect.logWarning("the onion services were not as they had been set, and are set again")
+        yield* publish
       })
-    )
-  const check = alone(
+    ),
+    /** tor makes descriptors anew only where something has changed: another key of nobody's, or the whole service. */
+    publishAnew: (service: OnionServiceName) =>
+      alone(
+        Effect.gen(function* () {
+          if (!isWanted(service)) return
+          if (service === "device") nobody = yield* freshKey
+          else yield* publisher.publish((yield* wanted).filter((each) => each.service !== service))
+          yield* publish
+        })
+      )
+  }
+})
+
+/** The services over a tor that takes commands. */
+const over = Effect.fnUntraced(function* (
+  tor: TorNode & { readonly control: TorControl },
+  publisher: Publisher,
+  freshKey: Effect.Effect<OnionClientKey>,
+  keys: Keys,
+  options: OnionServicesOptions
+): Effect.fn.Return<OpenOnionServices, OnionTrouble, Scope.Scope> {
+  const shown = names(options.settings)
+  const descriptors = new Descriptors(shown.map((service) => keys[service].host))
+  const { check, current, publishAnew, wish } = yield* makeWishes(
+    publisher,
+    descriptors,
+    freshKey,
+    keys,
+    options
+  )
+  const logged = <E extends Error>(effect: Effect.Effect<void, E>) =>
+    Effect.catch(effect, (error) => Effect.logError(error.message))
+
+  let delayMs = anewMs.first
+  const failedNow = () => shown.filter((service) => descriptors.of(keys[service].host).state === "failed")
+  const anew = yield* makeMending(
     Effect.gen(function* () {
-      if (isBehind) return yield* publish
-      if (yield* publisher.holds(yield* wanted)) return
-      yield* Effect.logWarning(lost)
-      yield* publish
+      yield* Effect.sleep(delayMs)
+      delayMs = Math.min(delayMs * 2, anewMs.last)
+      yield* Effect.forEach(failedNow(), (service) => logged(publishAnew(service)))
     })
   )
-
-  yield* Effect.mapError(
-    tor.control.subscribe(["HS_DESC"], ({ text }) => descriptors.take(text)),
-    troubled("listening")
-  )
-  const mend = Effect.catch(check, (error) => Effect.logError(error.message))
-  yield* Effect.mapError(onReload(tor.control, mend), troubled("listening"))
+  const onDescriptor = (text: string): void => {
+    if (descriptors.take(text) !== null) anew()
+    else if (failedNow().length === 0) delayMs = anewMs.first
+  }
+  // The configuration that tor reads anew knows nothing of the services.
+  const reloaded = yield* makeMending(logged(check))
+  yield* tor.control
+    .subscribe(["HS_DESC", "SIGNAL"], ({ name, text }) => {
+      if (name === "HS_DESC") onDescriptor(text)
+      else if (text.startsWith("RELOAD")) reloaded()
+    })
+    .pipe(Effect.mapError(troubled("listening")))
   return {
     setClients: (clients) => wish({ clients }),
     publishEnrolment: (isOpen) => wish({ enrolment: isOpen }),
     check,
     status: Effect.gen(function* () {
-      const circuits = yield* Effect.option(torInfo(tor.control, "circuit-status"))
+      const circuits = yield* Effect.option(torInfo(tor.control, "circuit-status", { timeoutMs: askMs }))
       const counted = circuits._tag === "None" ? null : countCircuits(circuits.value)
       return {
         tor: torStatus(tor.pid !== null, yield* tor.bootstrap),
-        services: shown.map((service) => serviceStatus(service, keys[service], descriptors, counted, wishes))
+        services: shown.map((service) =>
+          serviceStatus(service, keys[service], descriptors, counted, current())
+        )
       }
     }),
     ended: tor.ended
@@ -182,7 +230,7 @@ const over = Effect.fnUntraced(function* (
 })
 
 const closedStatus = (keys: Keys, { settings }: OnionServicesOptions): OnionStatus => {
-  const nothing = new Descriptors([], Date.now)
+  const nothing = new Descriptors([])
   return {
     tor: { own: settings.control === null, progress: 0, summary: "tor does not run", warning: null },
     services: names(settings).map((service) => ({
@@ -226,9 +274,10 @@ export const TorOnionServices = (
       const entropy = yield* Entropy
       const keys = yield* serviceKeys
       const { services, tor: folder } = onionPaths(options.stateFolder)
+      const freshKey = Effect.map(entropy.bytes(x25519KeyBytes), (secret) =>
+        formatOnionKey(engine.x25519.publicKey(secret))
+      )
       const open = Effect.gen(function* () {
-        // Whoever knows the secret of a listed key can come in. Nobody knows this one: it is forgotten here.
-        const nobody = formatOnionKey(engine.x25519.publicKey(yield* entropy.bytes(x25519KeyBytes)))
         const tor = yield* openTor({
           folder,
           settings: options.settings,
@@ -241,7 +290,7 @@ export const TorOnionServices = (
         if (control === null)
           return yield* new OnionTrouble({ operation: "starting tor", reason: "it takes no commands" })
         const publisher = tor.pid === null ? commandPublisher(control) : folderPublisher(control, services)
-        return yield* over({ ...tor, control }, publisher, nobody, keys, options)
+        return yield* over({ ...tor, control }, publisher, freshKey, keys, options)
       })
       return { hosts: hostsOf(keys), closed: closedStatus(keys, options), open }
     })
