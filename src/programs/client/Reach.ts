@@ -8,6 +8,7 @@ import { runningTor, torPaths } from "../../adapters/tor/Torrc.ts"
 import { TorTunnel, torFolder } from "../../adapters/tor/TorTunnel.ts"
 import { NoTunnel, Tunnel } from "../../ports/Tunnel.ts"
 import type { ClientConfig } from "../../schemas/ClientConfig.ts"
+import { isOnionOrigin } from "../../schemas/Onion.ts"
 import { endpointText, parseProxy, type UpstreamProxy } from "../../schemas/TorSettings.ts"
 import type { TunnelState } from "../../schemas/TunnelState.ts"
 
@@ -74,6 +75,12 @@ export const routesBeside = (config: ClientConfig): Routes => {
   }
   return makeRoutes({ mode: config.tor.mode, proxy: upstreamOf(config), tor })
 }
+
+/** Whether an origin is reached through Tor. */
+export const isTunnelledBy =
+  ({ tor }: ClientConfig) =>
+  (origin: string): boolean =>
+    tor.mode === "always" || (tor.mode === "auto" && isOnionOrigin(origin))
 
 /** What carries requests. */
 export const transportOf = (config: ClientConfig) =>

@@ -36,7 +36,7 @@ import { untilTerminated } from "../Service.ts"
 import { type ClientSettings, Misconfigured, misconfigured } from "./ClientSettings.ts"
 import type { ConfigurationMade } from "./ConfigurationFile.ts"
 import { rotateKey, rotateRequest } from "./KeysCommand.ts"
-import { connectivityOf, transportOf, tunnelOf } from "./Reach.ts"
+import { connectivityOf, isTunnelledBy, transportOf, tunnelOf } from "./Reach.ts"
 import { selfReport } from "./selfReport.ts"
 import { alone, type Surroundings, settleUnderWarden } from "./UnderWarden.ts"
 
@@ -270,7 +270,12 @@ export const runClient = (settings: ClientSettings, entry: URL, made: Configurat
       const transport = yield* transportOf(settings.config)
       yield* Effect.provide(
         runTree(settings, { servers: addresses, standing }),
-        SignedLink({ transport, addresses, enrolAddresses: settings.invitation?.enrol_addresses ?? [] })
+        SignedLink({
+          transport,
+          addresses,
+          enrolAddresses: settings.invitation?.enrol_addresses ?? [],
+          isTunnelled: isTunnelledBy(settings.config)
+        })
       )
     }).pipe(Effect.provideContext(local))
   }).pipe(Effect.scoped, Effect.provide(programLog(logOptions(settings.config))))
