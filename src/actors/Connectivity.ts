@@ -12,7 +12,7 @@ import type { LinkHealth } from "../schemas/Health.ts"
 import { ConnectivityProtocol } from "../schemas/protocols/Connectivity.ts"
 import type { RouteFailure } from "../schemas/RouteFailure.ts"
 import { makeAlarm } from "./Alarm.ts"
-import { HistorianKey, MainLoopKey, TrustKeeperKey } from "./ClientKeys.ts"
+import { HistorianKey, MainLoopKey, TrustKeeperKey, TunnelKeeperKey } from "./ClientKeys.ts"
 import { delayAfter, jittered } from "./Delays.ts"
 import { plainText } from "./PlainText.ts"
 
@@ -64,6 +64,16 @@ const toldByRequests: ReadonlySet<LinkFinding["layer"]> = new Set([
   "onion_not_authorised",
   "onion_intro_failed",
   "server_unreachable"
+])
+
+/**
+ * What Tor answers from memory: for a quarter of an hour it does not ask again who has not published, and it keeps for
+ * hours what was published before. So it is to forget that before the next attempt; it does so every ten seconds at most.
+ */
+const fromMemory: ReadonlySet<RouteFailure> = new Set([
+  "onion_not_found",
+  "onion_not_authorised",
+  "onion_intro_failed"
 ])
 
 /** Whether a finding is of something broken below the server that a look can see. */
@@ -165,6 +175,8 @@ export const connectivity = (options: ConnectivityOptions) =>
           state.code = payload.reached ? null : payload.code
           if (!payload.reached) {
             state.failures++
+            if (payload.code !== null && fromMemory.has(payload.code))
+              yield* Effect.ignore(context.ref(TunnelKeeperKey).tell("Renew"))
             return changed ? yield* begin : undefined
           }
           if (changed) {
