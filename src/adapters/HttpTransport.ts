@@ -50,8 +50,10 @@ const headBytes = 32 * 1024
 type Limits = Required<Omit<HttpTransportOptions, "routes">>
 
 /** How long a connection by this route may take to stand. */
-const connectLimitMs = (limits: Limits, { _tag }: OpenRoute): number =>
-  ({ Direct: limits.connectTimeoutMs, Upstream: limits.proxyTimeoutMs, Tor: limits.torTimeoutMs })[_tag]
+const connectLimitMs = (limits: Limits, { _tag }: OpenRoute, request: TransportRequest): number => {
+  const own = { Direct: limits.connectTimeoutMs, Upstream: limits.proxyTimeoutMs, Tor: limits.torTimeoutMs }
+  return Math.min(own[_tag], request.connectTimeoutMs ?? Number.POSITIVE_INFINITY)
+}
 
 const problems: Readonly<Record<string, string>> = {
   ENOTFOUND: "its name is not known",
@@ -179,7 +181,7 @@ const send = (
       giveUp.abort(error)
       sending.destroy(error)
     }
-    const connectMs = connectLimitMs(limits, line.route)
+    const connectMs = connectLimitMs(limits, line.route, request)
     const watch = stopwatch((reason) => end(new RouteError(reason)))
     // Looking up the name counts as connecting, and so does what a proxy is told.
     watch.start(connectMs, "no connection stood")
@@ -217,7 +219,7 @@ const takeLine = Effect.fnUntraced(function* (
     return yield* new TransportError({ reason: route.reason, stale: false, code: route.failure })
   }
   const line = lines.take(request.origin, request.circuit, route)
-  const connectMs = connectLimitMs(limits, route)
+  const connectMs = connectLimitMs(limits, route, request)
   yield* Effect.acquireRelease(
     Effect.sync(() => line.use(1)),
     () => Effect.sync(() => line.use(-1))

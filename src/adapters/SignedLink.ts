@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { Duration, Effect, Layer, Result, type Schema, type Scope, Stream } from "effect"
+import { Duration, Effect, Layer, type Schema, type Scope, Stream } from "effect"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import { Entropy } from "../ports/Entropy.ts"
@@ -33,6 +33,13 @@ import type { Digest } from "../schemas/Ids.ts"
 import { isOnionOrigin } from "../schemas/Onion.ts"
 import { firstBytes } from "./http/FirstBytes.ts"
 import { encodeJson, jsonType, octetsType } from "./http/Json.ts"
+import {
+  inTurn,
+  makeServerAddresses,
+  type Progress,
+  type Purpose,
+  type ServerAddresses
+} from "./http/ServerAddresses.ts"
 import {
   type Ask,
   decodeAnswer,
@@ -67,109 +74,8 @@ const slowestUploadBytes = 8_000
 const longestRetryAfterMs = 3_600_000
 const noBody = new Uint8Array(0)
 
-/** What a newcomer asks, what everybody asks, and what only an accepted device asks. */
-type Purpose = "enrolment" | "roots" | "work"
-
-/** The addresses in the order to try: those that failed come last, the one that did so longest ago first among them. */
-const makeOrder = () => {
-  const failures = new Map<string, number>()
-  let preferred: string | undefined
-  let count = 0
-  const rank = (address: string): number => failures.get(address) ?? (address === preferred ? -1 : 0)
-  return {
-    sorted: (addresses: ReadonlyArray<string>): ReadonlyArray<string> =>
-      [...new Set(addresses)].sort((left, right) => rank(left) - rank(right)),
-    worked: (address: string): void => {
-      preferred = address
-      failures.delete(address)
-    },
-    failed: (address: string): void => void failures.set(address, ++count),
-    preferred: () => preferred
-  }
-}
-
-/** Whom to talk to and where; changes as roots come and addresses fail. */
-const makeWay = ({ addresses: bootstrap, enrolAddresses = [] }: SignedLinkOptions) => {
-  let trust: ServerTrust | null = null
-  let highestRoot = 0
-  let isAccepted = false
-  const forEnrolment = enrolAddresses
-  const order = makeOrder()
-  let narrowed: ReadonlyArray<string> = []
-  /** The root's addresses for the server, then those it began with. */
-  const forWork = (): ReadonlyArray<string> => {
-    const known = trust?.root.servers.find((server) => server.id === trust?.server)?.addresses ?? []
-    const others = [...forEnrolment, ...narrowed]
-    return [...known, ...bootstrap.filter((address) => !others.includes(address))]
-  }
-  const addresses = (purpose: Purpose): ReadonlyArray<string> => {
-    const newcomers = [...forEnrolment, ...narrowed]
-    if (purpose === "work" || (purpose === "roots" && isAccepted)) return order.sorted(forWork())
-    return order.sorted(isAccepted ? [...forWork(), ...newcomers] : [...newcomers, ...forWork()])
-  }
-  return {
-    trust: () => trust,
-    setTrust: (next: ServerTrust): void => {
-      // A new root is the word of its own keys: whatever the server said before it counts no more.
-      const isSame = trust?.server === next.server && trust.root.version === next.root.version
-      highestRoot = isSame ? highestRoot : next.root.version
-      trust = next
-    },
-    /** Why a statement's root version is not believed; remembers the highest. */
-    fallenRoot: (version: number | null): string | null => {
-      if (version === null || version < highestRoot) {
-        return `it has root version ${version ?? "none"} after it had ${highestRoot}: it was set back, or is another`
-      }
-      highestRoot = version
-      return null
-    },
-    addresses,
-    worked: order.worked,
-    failed: order.failed,
-    /** Whether there is an acceptance: then enrolment's own addresses have served. */
-    setAccepted: (accepted: boolean): void => {
-      isAccepted = accepted
-    },
-    /** What the server says of itself can show that an address given for more is for enrolment alone. */
-    narrow: (claimed: ReadonlyArray<string>): void => {
-      narrowed = bootstrap.filter((address) => claimed.includes(address))
-    },
-    /** Without trust, who answers first may be anybody: each new question who is there goes to the next address. */
-    turn: (): void => {
-      const last = order.preferred()
-      if (trust === null && last !== undefined) order.failed(last)
-    }
-  }
-}
-type Way = ReturnType<typeof makeWay>
-
-/** Which address a call has come to. */
-interface Progress {
-  origin: string | undefined
-}
-
-/** Tries the addresses in turn; what the server itself says ends the search. A doubt outweighs a failure to reach. */
-const inTurn = Effect.fnUntraced(function* <A>(
-  way: Way,
-  purpose: Purpose,
-  attempt: (origin: string) => Effect.Effect<A, LinkError, Scope.Scope>,
-  progress: Progress = { origin: undefined }
-): Effect.fn.Return<A, LinkError, Scope.Scope> {
-  let worst: LinkError = new ServerUnreachable({ address: "(none)", reason: "the server has no address" })
-  for (const origin of way.addresses(purpose)) {
-    progress.origin = origin
-    const outcome = yield* Effect.result(attempt(origin))
-    if (Result.isSuccess(outcome) || outcome.failure._tag === "ServerRefused") way.worked(origin)
-    else way.failed(origin)
-    if (Result.isSuccess(outcome)) return outcome.success
-    if (outcome.failure._tag === "ServerRefused") return yield* outcome.failure
-    if (worst._tag !== "ServerUntrusted") worst = outcome.failure
-  }
-  return yield* worst
-})
-
 /** Signs with a time the server accepts, and verifies what the statement alone cannot show. */
-const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"]) => {
+const makeSigned = (tools: ExchangeTools, way: ServerAddresses, clock: DeviceClock["Service"]) => {
   let skewMs = 0
 
   const once = Effect.fnUntraced(function* (
@@ -220,7 +126,11 @@ const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"
         : inTurn(
             way,
             purpose,
-            (origin) => Effect.map(exchange(trust, origin, ask), (answer) => ({ ...answer, origin })),
+            (origin, connectTimeoutMs) =>
+              Effect.map(exchange(trust, origin, { ...ask, connectTimeoutMs }), (answer) => ({
+                ...answer,
+                origin
+              })),
             progress
           )
     })
@@ -228,7 +138,7 @@ const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"
 
 /** Ends a call in time. The address it had come to counts as one that failed, so that the next call comes further. */
 const within = <A>(
-  way: Way,
+  way: ServerAddresses,
   timeoutMs: number,
   call: (progress: Progress) => Effect.Effect<A, LinkError, Scope.Scope>
 ): Effect.Effect<A, LinkError> =>
@@ -250,7 +160,7 @@ const within = <A>(
 /** The kinds of call the endpoints are made of. */
 const makeCalls = (
   tools: ExchangeTools,
-  way: Way,
+  way: ServerAddresses,
   clock: DeviceClock["Service"],
   options: SignedLinkOptions
 ) => {
@@ -305,7 +215,12 @@ const makeCalls = (
     plain: <A>(path: string, query: string, schema: Schema.Codec<A, unknown>, purpose: Purpose) =>
       within(way, callTimeoutMs, (progress) => {
         const ask = { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }
-        return inTurn(way, purpose, (origin) => plainExchange(tools, origin, ask, schema), progress)
+        return inTurn(
+          way,
+          purpose,
+          (origin, connectTimeoutMs) => plainExchange(tools, origin, { ...ask, connectTimeoutMs }, schema),
+          progress
+        )
       }),
     download: (path: string, rangeStart: number, streamed: Digest, way: PayloadWay) =>
       Stream.unwrap(
@@ -330,7 +245,7 @@ const makeLink = (
   clock: DeviceClock["Service"],
   options: SignedLinkOptions
 ): ServerLink["Service"] => {
-  const way = makeWay(options)
+  const way = makeServerAddresses(options.addresses, options.enrolAddresses ?? [])
   const { download, plain, post, put } = makeCalls(tools, way, clock, options)
   return {
     identity: Effect.sync(way.turn).pipe(

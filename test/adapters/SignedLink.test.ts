@@ -391,12 +391,37 @@ describe("the addresses of a newcomer", () => {
     })
   )
 
-  it.effect("that fail tell what failed on the way", () =>
+  it.effect(
+    "get no more time to be connected to than leaves some to the others, and more after each failure",
+    () =>
+      Effect.gen(function* () {
+        const asked: Array<string> = []
+        const { link } = yield* linkOver({
+          send: ({ connectTimeoutMs, origin }) => {
+            asked.push(`${origin} ${connectTimeoutMs}`)
+            return Effect.fail(new TransportError({ reason: "silence", stale: false }))
+          }
+        })
+        for (let count = 0; count < 3; count++) yield* Effect.flip(link.progress(report))
+        const [first, second] = addresses
+        assert.deepStrictEqual(asked, [
+          ...[`${first} 15000`, `${second} 120000`],
+          ...[`${first} 30000`, `${second} 120000`],
+          ...[`${first} 60000`, `${second} 120000`]
+        ])
+      })
+  )
+
+  it.effect("that fail tell what failed on the way, even if another only keeps silent", () =>
     Effect.gen(function* () {
       const { link } = yield* linkOver({
-        send: () =>
+        send: ({ origin }) =>
           Effect.fail(
-            new TransportError({ reason: "no onion service", stale: false, code: "onion_not_found" })
+            new TransportError({
+              reason: "no onion service",
+              stale: false,
+              ...(origin === addresses[0] ? { code: "onion_not_found" } : {})
+            })
           )
       })
       assert.deepInclude(yield* Effect.flip(link.progress(report)), { code: "onion_not_found" })

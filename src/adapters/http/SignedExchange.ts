@@ -41,6 +41,8 @@ export interface Ask {
    * proved by whoever stores it.
    */
   readonly streamed: Digest | null
+  /** How long its connection may take to stand, where that is less than the transport's own limit. */
+  readonly connectTimeoutMs?: number
   /** Isolation tag of the circuit to take through Tor; the common one where it is absent. */
   readonly circuit?: string | undefined
 }
@@ -173,6 +175,12 @@ const sign = Effect.fnUntraced(function* (
   return { nonce, authority, headers: { ...signed, ...rangeHeader(ask), "user-agent": software } }
 })
 
+/** What an ask says of its way, and no more. */
+const wayOf = ({ circuit, connectTimeoutMs }: Pick<Ask, "circuit" | "connectTimeoutMs">) => ({
+  ...(circuit === undefined ? {} : { circuit }),
+  ...(connectTimeoutMs === undefined ? {} : { connectTimeoutMs })
+})
+
 /**
  * Signs, sends and verifies. What is not signed by our server is `ServerUntrusted`, unless it is plainly a gateway's own
  * refusal, which is `ServerUnreachable`. A signed refusal is an answer like any other: the caller looks at its status.
@@ -186,9 +194,18 @@ export const signedExchange = Effect.fnUntraced(function* (
 ): Effect.fn.Return<SignedAnswer, ServerUnreachable | ServerUntrusted, Scope.Scope> {
   const send = Effect.gen(function* () {
     const { authority, headers, nonce } = yield* sign(tools, origin, ask, createdSeconds)
-    const { body, circuit, method, path, query, responseTimeoutMs } = ask
-    const way = circuit === undefined ? {} : { circuit }
-    const request = { origin, method, authority, path, query, headers, body, responseTimeoutMs, ...way }
+    const { body, method, path, query, responseTimeoutMs } = ask
+    const request = {
+      origin,
+      method,
+      authority,
+      path,
+      query,
+      headers,
+      body,
+      responseTimeoutMs,
+      ...wayOf(ask)
+    }
     return { nonce, response: yield* tools.transport.send(request) }
   })
   // Signed anew: whether the first one arrived is not known, and a nonce serves once.
@@ -223,7 +240,7 @@ export const signedExchange = Effect.fnUntraced(function* (
 export const plainExchange = Effect.fnUntraced(function* <A>(
   tools: ExchangeTools,
   origin: string,
-  ask: Pick<Ask, "path" | "query" | "responseTimeoutMs">,
+  ask: Pick<Ask, "path" | "query" | "responseTimeoutMs" | "connectTimeoutMs">,
   schema: Schema.Codec<A, unknown>
 ): Effect.fn.Return<A, ServerUnreachable | ServerUntrusted, Scope.Scope> {
   const authority = new URL(origin).host
@@ -231,7 +248,7 @@ export const plainExchange = Effect.fnUntraced(function* <A>(
   const headers = { "user-agent": software }
   const body = new Uint8Array(0)
   const response = yield* tools.transport
-    .send({ origin, method: "GET", authority, path, query, headers, body, responseTimeoutMs })
+    .send({ origin, method: "GET", authority, path, query, headers, body, responseTimeoutMs, ...wayOf(ask) })
     .pipe(Effect.mapError(unreachable(origin)))
   if (gatewayStatuses.has(response.status)) {
     return yield* new ServerUnreachable({ address: origin, reason: `it answered ${response.status}` })

@@ -22,6 +22,8 @@ export interface TransportRequest extends ApiRequest {
   readonly origin: string
   /** How long the answer's head may take to come. */
   readonly responseTimeoutMs: number
+  /** How long the connection may take to stand, where that is less than the transport's own limit. */
+  readonly connectTimeoutMs?: number
   /** Isolation tag: through Tor, requests with the same tag share a circuit, and a new tag takes a fresh one. */
   readonly circuit?: string
 }
