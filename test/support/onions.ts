@@ -124,6 +124,8 @@ export class TestClient {
   private readonly scope = Scope.makeUnsafe()
   private readonly folder = mkdtempSync(join(tmpdir(), "onion-client-"))
   private circuit = 0
+  private readonly secrets = new Map<OnionHost, string>()
+  private isRenewed = false
   private tor!: TorNode
 
   async open(options: ReadonlyArray<string>): Promise<void> {
@@ -145,18 +147,28 @@ export class TestClient {
   /** Makes a key and, for this host, uses it. */
   async key(host: OnionHost): Promise<OnionClientKey> {
     const secret = randomBytes(32)
-    await this.command(`ONION_CLIENT_AUTH_ADD ${host.slice(0, 56)} x25519:${encodeBase64(secret)}`)
+    this.secrets.set(host, encodeBase64(secret))
+    await this.tell(host)
     return onionKeyOf(NativeCrypto, Redacted.make(secret))
+  }
+
+  private async tell(host: OnionHost): Promise<void> {
+    const secret = this.secrets.get(host)
+    if (secret !== undefined)
+      await this.command(`ONION_CLIENT_AUTH_ADD ${host.slice(0, 56)} x25519:${secret}`)
   }
 
   /** Forgets descriptors, circuits and the key for this host. */
   async forget(host: OnionHost): Promise<void> {
+    this.secrets.delete(host)
     await this.command(`ONION_CLIENT_AUTH_REMOVE ${host.slice(0, 56)}`)
     await this.renew()
   }
 
+  /** New circuits. tor forgets the keys it was told with them, so they are told again, until it has forgotten. */
   async renew(): Promise<void> {
     await this.command("SIGNAL NEWNYM")
+    this.isRenewed = true
   }
 
   async command(text: string): Promise<void> {
@@ -168,6 +180,8 @@ export class TestClient {
   /** One request on a circuit of its own: the body, or how Tor failed. */
   async get(host: OnionHost, path = "/", withinMs = 60_000): Promise<string> {
     const signal = AbortSignal.timeout(withinMs)
+    // The signal may take effect seconds after it was given.
+    if (this.isRenewed) await this.tell(host)
     const { socks } = this.tor
     if (socks === null) throw new Error("a client of one's own has a way in")
     const circuits = {

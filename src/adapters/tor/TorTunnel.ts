@@ -147,6 +147,19 @@ const takeKeysBack = ({ node: { control, pid }, told }: Held): Effect.Effect<voi
         }
       ).pipe(Effect.ignore)
 
+/**
+ * New circuits cost tor the keys it was told by command: they are told anew, when the signal takes effect, which may be
+ * seconds after it was given.
+ */
+const forgetWithTor = ({ node: { control }, told }: Held): Effect.Effect<void, TorError, Scope.Scope> =>
+  control === null
+    ? Effect.void
+    : control
+        .subscribe(["SIGNAL"], ({ text }) => {
+          if (text.startsWith("NEWNYM")) told.clear()
+        })
+        .pipe(Effect.mapError((error) => new TorError({ code: "failed", reason: error.message, mend: "" })))
+
 /** What the lives of a tunnel share. */
 interface Shared {
   readonly options: TorTunnelOptions
@@ -175,6 +188,7 @@ const open = (shared: Shared): Effect.Effect<OpenTunnel, TorError, Scope.Scope> 
       }
     }).pipe(Effect.tapError((error) => Effect.sync(() => cell.set(lost(error.message, error.code)))))
     const held: Held = { node, told: new Map() }
+    yield* forgetWithTor(held)
     const end = (reason: string) =>
       Effect.sync(() => {
         if (shared.held !== held) return
