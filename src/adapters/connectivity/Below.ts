@@ -45,20 +45,37 @@ export const addressTrouble = (): Trouble => {
     : `only addresses of the wire itself: ${outward.map(({ address, name }) => `${name} ${address}`).join(", ")}`
 }
 
-/** Why the kernel knows no way to an address; undefined where it does. */
-const routeTo = (address: string): Promise<Trouble> =>
+/** The address of this machine that a way begins at, or why the kernel knows none. */
+type Way = { readonly from: string } | { readonly trouble: string }
+
+const wayTo = (address: string): Promise<Way> =>
   new Promise((resolve) => {
     const socket = createSocket(isIP(address) === 6 ? "udp6" : "udp4")
-    const done = (trouble: Trouble) => {
+    const done = (way: Way) => {
       socket.removeAllListeners()
       socket.on("error", () => undefined)
       socket.close()
-      resolve(trouble)
+      resolve(way)
     }
-    socket.once("error", (error) => done(`${address}: ${error.message}`))
-    socket.once("connect", () => done(undefined))
+    socket.once("error", (error) => done({ trouble: `${address}: ${error.message}` }))
+    socket.once("connect", () => done({ from: socket.address().address }))
     socket.connect(9, address)
   })
+
+/** Why the kernel knows no way to an address; undefined where it does. */
+const routeTo = async (address: string): Promise<Trouble> => {
+  const way = await wayTo(address)
+  return "from" in way ? undefined : way.trouble
+}
+
+/**
+ * The address that this machine would reach the first of some others from, or else the world beyond the gateway; null
+ * where there is no way to any.
+ */
+export const outwardAddress = async (others: ReadonlyArray<string> = []): Promise<string | null> => {
+  const ways = await Promise.all([...others.slice(0, maximumRoutes), ...elsewhere].map(wayTo))
+  return ways.find((way) => "from" in way)?.from ?? null
+}
 
 /** A way to one of the addresses, or to the world beyond the gateway, is a way. */
 export const routeTrouble = async (addresses: ReadonlyArray<string>): Promise<Trouble> => {

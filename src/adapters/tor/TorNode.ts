@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { connect } from "node:net"
+import { connect, isIP } from "node:net"
 import { Deferred, Duration, Effect, Redacted, type Scope } from "effect"
 import type { Entropy } from "../../ports/Entropy.ts"
 import { TorError } from "../../schemas/TorError.ts"
@@ -17,6 +17,7 @@ import {
 } from "../../schemas/TorSettings.ts"
 import { noBootstrap, type TorBootstrap, watchBootstrap } from "./TorBootstrap.ts"
 import { connectControl, type TorControl, type TorControlError, torInfo } from "./TorControl.ts"
+import { reconnectOnMove } from "./TorMove.ts"
 import { startTorProcess, type TorProcess } from "./TorProcess.ts"
 import { runningTor, torPaths } from "./Torrc.ts"
 
@@ -123,6 +124,9 @@ const startOwn = Effect.fnUntraced(function* (options: TorNodeOptions) {
   const control = yield* awaitControl(tor, torPaths(folder).control)
   // From here on tor ends with this connection, whatever becomes of this program.
   yield* Effect.mapError(control.send("TAKEOWNERSHIP"), fromControl)
+  yield* Effect.forkScoped(
+    reconnectOnMove(control, { others: text !== undefined && isIP(text.host) !== 0 ? [text.host] : [] })
+  )
   const killed = (reason: string) => Effect.as(tor.kill, reason)
   const silent = Effect.flatMap(untilSilent(control, options.watchMs ?? defaultWatchMs), killed)
   // A tor that is ending closes the connection first, and then says why.
