@@ -80,7 +80,7 @@ export const makeAuthority = (
         makeFingerprint(folder, tor, data, place),
         makeCertificate(join(data, "keys"), `${place.address}:${dirPort}`)
       ])
-      return { ...place, dirPort, fingerprint, authorityFingerprint, emptyFile: join(folder, "empty") }
+      return { ...place, dirPort, fingerprint, authorityFingerprint }
     },
     catch: (error) => labFailure("The authority's keys could not be made", error)
   })

@@ -18,8 +18,6 @@ export interface RelayPlace {
 
 /** The one directory authority: what every tor of the network must know of it. */
 export interface Authority extends RelayPlace {
-  /** A file without content, in the network's folder. */
-  readonly emptyFile: string
   readonly dirPort: number
   /** Of its relay identity: 40 hexadecimal digits. */
   readonly fingerprint: string
@@ -40,10 +38,7 @@ const authorityLine = (authority: Authority): string =>
 export const memberLines = (authority: Authority): ReadonlyArray<string> => [
   "TestingTorNetwork 1",
   authorityLine(authority),
-  "Schedulers Vanilla",
-  // Reading which country has which address would take a third of the time that tor needs to start.
-  `GeoIPFile ${authority.emptyFile}`,
-  `GeoIPv6File ${authority.emptyFile}`
+  "Schedulers Vanilla"
 ]
 
 const relayLines = (place: RelayPlace, nameServers: string): ReadonlyArray<string> => [
