@@ -16,7 +16,7 @@ import {
   RolloutsKey
 } from "../actors/ServerKeys.ts"
 import { controlGateway } from "../adapters/ControlGateway.ts"
-import { makeDeviceApi } from "../adapters/http/DeviceApi.ts"
+import { makeDeviceApi, newcomersRoutes, openRoutes } from "../adapters/http/DeviceApi.ts"
 import { maximumBodyBytes } from "../adapters/http/DeviceRoutes.ts"
 import { type Addresses, httpGateway } from "../adapters/http/HttpGateway.ts"
 import type { ListenAt } from "../adapters/http/Listening.ts"
@@ -26,7 +26,7 @@ import type { ServerActors } from "../adapters/http/ServerActors.ts"
 import { ActorSystem, type AnySpec, ChildSpec, type SystemInspection } from "../kernel/index.ts"
 import type { OnionHosts } from "../ports/OnionServices.ts"
 import { Limits } from "../schemas/Limits.ts"
-import type { OnionServiceName } from "../schemas/OnionStatus.ts"
+import type { OnionServiceName, OnionStatus } from "../schemas/OnionStatus.ts"
 import type { ServerConfig } from "../schemas/ServerConfig.ts"
 import { serverTree } from "./serverTree.ts"
 
@@ -50,6 +50,8 @@ export interface DoorOptions {
   /** Where requests are counted, and all figures for Prometheus. */
   readonly figures: RequestFigures
   readonly metrics: Effect.Effect<string>
+  /** What is said of the onion services while tor does not run; null where there are none. */
+  readonly closedOnion: OnionStatus | null
 }
 
 export interface HttpDoorOptions extends DoorOptions {
@@ -88,34 +90,29 @@ export interface OnionDoor {
 /** Strangers get a small share of the server. */
 const strangersRequests = 256
 
+/** Whoever manages the server may ask there who it is; a device has nothing to do there. */
+const routesOf = { enrol: newcomersRoutes, device: undefined, management: openRoutes } as const
+
 const onionApis = (
   options: DoorOptions,
-  door: OnionDoor,
+  { hosts, service }: OnionDoor,
   context: Addresses,
   stopping: Effect.Effect<void>
-) => {
-  const { hosts, service } = door
-  if (service === "management")
-    return Effect.map(managementApi(options, context, stopping), (management) => ({
-      device: null,
-      management
-    }))
-  const enrolmentOnly = service === "enrol"
-  return Effect.map(
-    makeDeviceApi({
+) =>
+  Effect.gen(function* () {
+    const routes = routesOf[service]
+    const device = yield* makeDeviceApi({
       actors: serverActors(context),
       addresses: () => identityAddresses(options.config, hosts, null),
       enrolAddresses: enrolAddresses(options.config, hosts),
       stopping,
-      door: { hosts: { only: hosts[service] }, enrolmentOnly }
-    }),
-    (device) => ({
-      device,
-      management: null,
-      ...(enrolmentOnly ? { bodyBytes: maximumBodyBytes({ name: "enrolment" }) } : {})
+      door: { hosts: { only: hosts[service] }, ...(routes === undefined ? {} : { routes }) }
     })
-  )
-}
+    if (service === "management")
+      return { device, management: yield* managementApi(options, context, stopping) }
+    const bodies = service === "enrol" ? { bodyBytes: maximumBodyBytes({ name: "enrolment" }) } : {}
+    return { device, management: null, ...bodies }
+  })
 
 const doorKeys = { enrol: EnrolDoorKey, device: DeviceDoorKey, management: ManagementDoorKey } as const
 
@@ -137,9 +134,11 @@ export const onionDoor = (options: DoorOptions, door: OnionDoor) =>
     })
   })
 
-/** How the onion services are; null where there are none, or nobody can tell. */
-const onionStatus = (addresses: Addresses) =>
-  Effect.orElseSucceed(addresses.ref(OnionKeeperKey).ask("Status"), () => null)
+/** How the onion services are; while nobody can tell, what they are called. */
+export const onionStatus = ({ closedOnion }: Pick<DoorOptions, "closedOnion">, addresses: Addresses) =>
+  closedOnion === null
+    ? Effect.succeed(null)
+    : Effect.orElseSucceed(addresses.ref(OnionKeeperKey).ask("Status"), () => closedOnion)
 
 /** The management API of one life. */
 const managementApi = (options: DoorOptions, context: Addresses, stopping: Effect.Effect<void>) =>
@@ -151,7 +150,7 @@ const managementApi = (options: DoorOptions, context: Addresses, stopping: Effec
     stopping,
     requestsPerMinute: options.config.requests_per_minute,
     metrics: options.metrics,
-    onion: onionStatus(context)
+    onion: onionStatus(options, context)
   })
 
 /** Both APIs on one HTTP port. */

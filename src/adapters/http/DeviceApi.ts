@@ -32,15 +32,18 @@ export interface DeviceApiOptions {
   /** Where the API is served; by default whole, at the addresses that the root names. */
   readonly door?: {
     readonly hosts: DoorHosts
-    /** Of newcomers: what they may ask before they are accepted, and nothing else. */
-    readonly enrolmentOnly?: boolean
+    /** What is served; the whole by default. */
+    readonly routes?: ReadonlySet<DeviceRoute["name"]>
   }
   /** Resolves when the API is about to stop: held polls are then answered with what there is. */
   readonly stopping: Effect.Effect<void>
 }
 
+/** What says only who the server is. */
+export const openRoutes: ReadonlySet<DeviceRoute["name"]> = new Set(["identity", "roots"])
+
 /** What a device asks before it is accepted. */
-const newcomersRoutes: ReadonlySet<DeviceRoute["name"]> = new Set(["identity", "roots", "enrolment"])
+export const newcomersRoutes: ReadonlySet<DeviceRoute["name"]> = new Set([...openRoutes, "enrolment"])
 
 /** Requests of one device in work at once. */
 const requestsPerDevice = 16
@@ -179,7 +182,7 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
   Effect.gen(function* () {
     const identity = yield* Identity
     const trust = yield* FleetTrust
-    const { enrolmentOnly = false, hosts = { but: new Set<string>() } } = options.door ?? {}
+    const { hosts = { but: new Set<string>() }, routes } = options.door ?? {}
     const authenticate = yield* makeAuthentication(hosts)
     const endpoints = yield* makeEndpoints(options.actors, options.stopping)
     const open = yield* makeOpenRoutes(options)
@@ -205,8 +208,7 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
 
     const handle: ApiHandler = Effect.fnUntraced(function* (request: ApiRequest) {
       const asked = routeOf(request)
-      const route =
-        asked !== undefined && enrolmentOnly && !newcomersRoutes.has(asked.name) ? undefined : asked
+      const route = asked === undefined || routes?.has(asked.name) === false ? undefined : asked
       if (route === undefined) return refusalResponse(refuse("not_found", "the device API has no such path"))
       const unsigned = open(route)
       if (unsigned !== undefined)

@@ -40,7 +40,7 @@ export const onionPaths = (stateFolder: string) => {
 
 export interface OnionServicesOptions {
   readonly stateFolder: string
-  readonly settings: Pick<OnionConfig, "management"> & Parameters<typeof openTor>[0]["settings"]
+  readonly settings: Pick<OnionConfig, "enrolment" | "management"> & Parameters<typeof openTor>[0]["settings"]
   /** Where a service's door is open now: `unix:` and a path, or an origin; null while it is shut. */
   readonly door: (service: OnionServiceName) => string | null
 }
@@ -56,9 +56,14 @@ interface Wishes {
   readonly enrolment: boolean
 }
 
-/** The names of the services, in the order in which they are shown. */
-const names = (settings: OnionServicesOptions["settings"]): ReadonlyArray<OnionServiceName> =>
-  settings.management ? ["device", "enrol", "management"] : ["device", "enrol"]
+/** The services there are, in the order in which they are shown. */
+export const servicesOf = (
+  settings: Pick<OnionConfig, "enrolment" | "management">
+): ReadonlyArray<OnionServiceName> => [
+  "device",
+  ...(settings.enrolment === "never" ? [] : (["enrol"] as const)),
+  ...(settings.management ? (["management"] as const) : [])
+]
 
 const serviceStatus = (
   service: OnionServiceName,
@@ -113,7 +118,7 @@ const makeWishes = Effect.fnUntraced(function* (
   keys: Keys,
   { door, settings }: OnionServicesOptions
 ) {
-  const shown = names(settings)
+  const shown = servicesOf(settings)
   const alone = (yield* Semaphore.make(1)).withPermits(1)
   let wishes: Wishes = { clients: null, enrolment: false }
   /** Whoever knows the secret of a listed key can come in. Nobody knows this one: it was forgotten when it was made. */
@@ -178,7 +183,7 @@ const over = Effect.fnUntraced(function* (
   keys: Keys,
   options: OnionServicesOptions
 ): Effect.fn.Return<OpenOnionServices, OnionTrouble, Scope.Scope> {
-  const shown = names(options.settings)
+  const shown = servicesOf(options.settings)
   const descriptors = new Descriptors(shown.map((service) => keys[service].host))
   const { check, current, publishAnew, wish } = yield* makeWishes(
     publisher,
@@ -233,7 +238,7 @@ const closedStatus = (keys: Keys, { settings }: OnionServicesOptions): OnionStat
   const nothing = new Descriptors([])
   return {
     tor: { own: settings.control === null, progress: 0, summary: "tor does not run", warning: null },
-    services: names(settings).map((service) => ({
+    services: servicesOf(settings).map((service) => ({
       ...serviceStatus(service, keys[service], nothing, null, { clients: null, enrolment: false }),
       authorised: null
     }))

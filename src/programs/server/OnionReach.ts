@@ -4,8 +4,9 @@ import { Effect } from "effect"
 import { onionKeeper } from "../../actors/OnionKeeper.ts"
 import { OnionKeeperKey } from "../../actors/ServerKeys.ts"
 import type { ListenAt } from "../../adapters/http/Listening.ts"
-import { onionHosts, onionPaths, TorOnionServices } from "../../adapters/tor/TorOnionServices.ts"
+import { onionHosts, onionPaths, servicesOf, TorOnionServices } from "../../adapters/tor/TorOnionServices.ts"
 import { ChildSpec } from "../../kernel/index.ts"
+import { OnionServices } from "../../ports/OnionServices.ts"
 import type { OnionServiceName } from "../../schemas/OnionStatus.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { type DoorOptions, onionDoor } from "../serverDoors.ts"
@@ -22,13 +23,6 @@ const placeOf = ({ onion, state_folder }: ServerConfig, service: OnionServiceNam
   onion.control === null
     ? { path: join(onionPaths(state_folder).doors, `${service}.sock`) }
     : { host: "127.0.0.1", port: 0 }
-
-/** The services that have a door, those of devices first. */
-const servicesOf = ({ onion }: ServerConfig): ReadonlyArray<OnionServiceName> => [
-  "device",
-  ...(onion.enrolment === "never" ? [] : (["enrol"] as const)),
-  ...(onion.management ? (["management"] as const) : [])
-]
 
 /** The hosts that the server has over Tor; null where it is not reached so. */
 export const hostsIfEnabled = ({ onion }: Pick<ServerConfig, "onion">) =>
@@ -51,11 +45,13 @@ export const onionReach = (config: ServerConfig, open: OnionDoors) =>
     const hosts = yield* hostsIfEnabled(config)
     if (hosts === null) return null
     yield* prepareState(onionPaths(config.state_folder).doors)
+    const { closed } = yield* OnionServices
     return {
       hosts,
+      closed,
       /** The children of the tree, in start order. */
       children: (doors: DoorOptions) => [
-        ...servicesOf(config).map((service) =>
+        ...servicesOf(config.onion).map((service) =>
           onionDoor(doors, {
             service,
             hosts,

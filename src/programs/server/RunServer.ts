@@ -18,7 +18,14 @@ import { ServiceManager } from "../../ports/ServiceManager.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { software } from "../../schemas/Version.ts"
 import { untilTerminated } from "../Service.ts"
-import { controlDoor, type DoorOptions, httpDoor, serverActors, startServer } from "../serverDoors.ts"
+import {
+  controlDoor,
+  type DoorOptions,
+  httpDoor,
+  onionStatus,
+  serverActors,
+  startServer
+} from "../serverDoors.ts"
 import { OnionDoors, OnionServicesOf, onionReach } from "./OnionReach.ts"
 import { makeServerMetrics } from "./ServerMetrics.ts"
 import { tracing } from "./Tracing.ts"
@@ -86,12 +93,20 @@ const served = (config: ServerConfig, doors: OnionDoors) =>
           manager.ready
         )
       })
+    const closedOnion = onion?.closed ?? null
     const doorOptions = (inspect: DoorOptions["inspect"]): DoorOptions => ({
       config,
       startedAtMs,
       inspect,
+      closedOnion,
       figures: metrics.requests,
-      metrics: metrics.scrape({ system: running, actors, startedAtMs, pollSleepMs })
+      metrics: metrics.scrape({
+        system: running,
+        actors,
+        startedAtMs,
+        pollSleepMs,
+        onion: Effect.flatMap(running, (system) => onionStatus({ closedOnion }, system))
+      })
     })
     const system = yield* startServer(
       config,
