@@ -204,6 +204,8 @@ export const controlDoor = (options: {
   readonly actors: Effect.Effect<ServerActors>
   /** Where the program listens; null before it does. */
   readonly origin: Effect.Effect<string | null>
+  /** How the onion services are; null where there are none. */
+  readonly onion: Effect.Effect<OnionStatus | null>
 }) =>
   ChildSpec.make({
     key: ControlGatewayKey,
@@ -213,7 +215,7 @@ export const controlDoor = (options: {
       handlers: {
         inspect: options.inspect,
         sweep: sweep(options.actors),
-        doctor: Effect.map(options.origin, (origin) => ({ origin }))
+        doctor: Effect.all({ origin: options.origin, onion: options.onion })
       }
     })
   })

@@ -94,6 +94,7 @@ const served = (config: ServerConfig, doors: OnionDoors) =>
         )
       })
     const closedOnion = onion?.closed ?? null
+    const status = Effect.flatMap(running, (system) => onionStatus({ closedOnion }, system))
     const doorOptions = (inspect: DoorOptions["inspect"]): DoorOptions => ({
       config,
       startedAtMs,
@@ -105,13 +106,19 @@ const served = (config: ServerConfig, doors: OnionDoors) =>
         actors,
         startedAtMs,
         pollSleepMs,
-        onion: Effect.flatMap(running, (system) => onionStatus({ closedOnion }, system))
+        onion: status
       })
     })
     const system = yield* startServer(
       config,
       (inspect) => [
-        controlDoor({ stateFolder: config.state_folder, inspect, actors, origin: Effect.sync(() => bound) }),
+        controlDoor({
+          stateFolder: config.state_folder,
+          inspect,
+          actors,
+          origin: Effect.sync(() => bound),
+          onion: status
+        }),
         httpDoor({ ...doorOptions(inspect), onion: onion?.hosts ?? null, listening })
       ],
       {
