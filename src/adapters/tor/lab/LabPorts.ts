@@ -8,9 +8,9 @@ import { createServer } from "node:net"
 import { Effect } from "effect"
 import { TorLabError } from "./LabFailure.ts"
 
-/** Below the ports that the system gives to outgoing connections, one of which could sit on it later. */
-const lowestPort = 20_000
-const highestPort = 32_000
+/** Below the ports that the system gives to outgoing connections, and apart from those that tests draw elsewhere. */
+const lowestPort = 12_000
+const highestPort = 20_000
 const attempts = 50
 
 const isFree = (address: string, port: number): Effect.Effect<boolean> =>
