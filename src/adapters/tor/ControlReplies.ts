@@ -9,7 +9,7 @@
 export interface ControlReply {
   /** 250 and its like are good, 4xx and 5xx are not, 650 is an event. */
   readonly status: number
-  /** Without status and line ends; the data below a line is joined to it by line feeds. */
+  /** Without status and line ends; the data below a line is joined to it by line feeds, and to `key=` directly. */
   readonly lines: ReadonlyArray<string>
 }
 
@@ -56,7 +56,9 @@ export const makeReplyReader = (options: ReplyReaderOptions): ((bytes: Buffer) =
       data.lines.push(line.startsWith(".") ? line.slice(1) : line)
       return
     }
-    data.into.lines.push(data.head + data.lines.join("\n"))
+    const { head, into, lines } = data
+    // `250+key=` is completed by its data; the first line of an event stands by itself.
+    into.lines.push([head, lines.join("\n")].join(head.endsWith("=") ? "" : "\n"))
     data = undefined
   }
 
