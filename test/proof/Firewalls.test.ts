@@ -1,6 +1,6 @@
 /** The built client on lines that are worse, and for longer, than the usual tests have time for. */
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { type Behind, Firewalls } from "../support/Firewalls.ts"
+import { type Behind, Firewalls, plainPort, proxyUrl, worldAddress } from "../support/Firewalls.ts"
 import { waitUntil } from "../support/Program.ts"
 import { proofSize } from "../support/proof.ts"
 import { describeWith } from "../support/requires.ts"
@@ -8,7 +8,9 @@ import { describeWith } from "../support/requires.ts"
 const patienceMs = 280_000
 const isLong = proofSize === "long"
 
-describeWith(["root", "jail", "ip", "nsenter", "nft", "openssl", "python3"], "a device on a bad line", () => {
+const parts = ["root", "jail", "ip", "nsenter", "nft", "openssl", "python3", "tinyproxy"]
+
+describeWith(parts, "a device on a bad line", () => {
   let firewalls: Firewalls
 
   beforeAll(async () => {
@@ -76,5 +78,16 @@ describeWith(["root", "jail", "ip", "nsenter", "nft", "openssl", "python3"], "a 
     process.stdout.write(
       `interrupted: receipt ${((performance.now() - backMs) / 1000).toFixed(1)} s after the line was back\n`
     )
+  })
+
+  it.concurrent("takes the server's other address where a proxy refuses to connect to the first", async () => {
+    const behind = await firewalls.behind("plain", { outgoing: null, proxy: [plainPort] })
+    await behind.enrol([`proxy = "${proxyUrl}"`])
+    expect(await behind.run(1_000_000)).toEqual({ digestFits: true })
+    const { keptIn, letOut } = await behind.figures()
+    expect([keptIn, letOut]).toEqual([0, 0])
+    const log = behind.gate.log("proxy.log")
+    expect(log).toContain(`CONNECT ${worldAddress}:443`)
+    expect(log).toContain(`CONNECT ${worldAddress}:${plainPort}`)
   })
 })
