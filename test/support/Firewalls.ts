@@ -246,6 +246,8 @@ export const knockFrom = async (
 export interface WorldOptions {
   /** Whether the server is an onion service alone, in a private Tor network; else it is reached directly alone. */
   readonly tor?: boolean
+  /** With `tor`: further addresses that the server says it has, before the onion. */
+  readonly addresses?: ReadonlyArray<string>
 }
 
 /** The world, and what stands behind its gates. */
@@ -267,7 +269,7 @@ export class Firewalls {
   static async open(options: WorldOptions = {}): Promise<Firewalls> {
     const made = new Firewalls(await Machine.start("world"))
     try {
-      await (options.tor === true ? made.startHiddenServer() : made.startOpenServer())
+      await (options.tor === true ? made.startHiddenServer(options.addresses) : made.startOpenServer())
       return made
     } catch (error) {
       await made.close()
@@ -287,7 +289,7 @@ export class Firewalls {
   }
 
   /** A server that listens to nobody outside, and relays that do. */
-  private async startHiddenServer(): Promise<void> {
+  private async startHiddenServer(addresses: ReadonlyArray<string> = []): Promise<void> {
     const { world } = this
     await done(world, relayAddresses.map((address) => `ip address add ${address}/32 dev lo`).join(" && "))
     const { network, stop } = await ownTorNetwork({
@@ -297,7 +299,7 @@ export class Firewalls {
     })
     this.endings.push(stop)
     this.viaTor = torSettings(network, "always")
-    await this.startServer(onionSettings(network))
+    await this.startServer([`addresses = ${JSON.stringify(addresses)}`, ...onionSettings(network)])
   }
 
   private async startServer(settings: ReadonlyArray<string>): Promise<void> {

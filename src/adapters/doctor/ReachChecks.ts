@@ -20,7 +20,9 @@ import { requirement } from "./Findings.ts"
 const lookupMs = 5_000
 const answerMs = 10_000
 /** Until an answer through Tor is there, its circuits included. */
-const torAnswerMs = 75_000
+const torAnswerMs = 45_000
+/** How long these checks may take in all. */
+export const reachWithinMs = 60_000
 const toleratedMs = 60_000
 
 /** An address, and how it is reached. */

@@ -6,7 +6,7 @@ import { checkGroup, requirement } from "../../adapters/doctor/Findings.ts"
 import { jailChecks, machineChecks } from "../../adapters/doctor/MachineChecks.ts"
 import { type Patient, rowsOf } from "../../adapters/doctor/Patient.ts"
 import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
-import { reachChecks } from "../../adapters/doctor/ReachChecks.ts"
+import { reachChecks, reachWithinMs } from "../../adapters/doctor/ReachChecks.ts"
 import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
 import type { ConfigError, LoadedConfig } from "../../adapters/TomlConfig.ts"
@@ -173,7 +173,7 @@ const deviceFindings = (patient: Patient, config: ClientConfig) =>
         "the program",
         Effect.try(() => processChecks(patient))
       ),
-      checkGroup("server", "the server", reach(config, held)),
+      checkGroup("server", "the server", reach(config, held), reachWithinMs),
       Effect.succeed([rootFinding(held, nowMs, "it comes with the first answer of the server")]),
       checkGroup(
         "trust",
