@@ -144,7 +144,7 @@ describeWith(
   ["tor", "tor-gencert", "curl", "obfs4proxy"],
   "a private Tor network with an exit and a bridge",
   () => {
-    it("lets a client out that knows nothing but the bridge", async () => {
+    it("lets a client out that knows nothing but the bridge, and tells when a relay ends", async () => {
       const came = await withNetwork({ exit: true, bridge: true }, (network) =>
         Effect.gen(function* () {
           const { line, transport } = network.bridge as NonNullable<typeof network.bridge>
