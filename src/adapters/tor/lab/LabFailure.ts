@@ -5,6 +5,6 @@ export class TorLabError extends Schema.TaggedError<TorLabError>()("TorLabError"
   message: Schema.String
 }) {}
 
-/** Does not fail but with a `TorLabError` that says what was being done. */
+/** What was thrown, as a failure that says what was being done. */
 export const labFailure = (what: string, error: unknown): TorLabError =>
   new TorLabError({ message: `${what}: ${error instanceof Error ? error.message : String(error)}` })

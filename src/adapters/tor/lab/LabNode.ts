@@ -54,7 +54,7 @@ const stop = (child: ChildProcess): Effect.Effect<void> =>
   })
 
 /** Command line of a tor that reads nothing but its own torrc. */
-export const torArguments = (launch: LabLaunch, torrc: string): ReadonlyArray<string> => [
+const torArguments = (launch: LabLaunch, torrc: string): ReadonlyArray<string> => [
   ...launch.command,
   "--defaults-torrc",
   join(launch.folder, "empty"),
@@ -82,17 +82,21 @@ const launchProcess = (
   Effect.acquireRelease(
     Effect.try({
       try: () => {
-        const console = openSync(join(folder, "console"), "a", 0o600)
+        const words = openSync(join(folder, "console"), "a", 0o600)
         const [file, ...args] = torArguments(launch, join(folder, "torrc")) as [string, ...Array<string>]
-        const child = spawn(file, args, {
-          cwd: "/",
-          detached: true,
-          env: labEnvironment(),
-          stdio: ["ignore", console, console]
-        })
-        closeSync(console)
-        child.on("error", () => undefined)
-        return child
+        try {
+          const stdio = ["ignore", words, words] as const
+          const child = spawn(file, args, {
+            cwd: "/",
+            detached: true,
+            env: labEnvironment(),
+            stdio: [...stdio]
+          })
+          child.on("error", () => undefined)
+          return child
+        } finally {
+          closeSync(words)
+        }
       },
       catch: (error) => labFailure(`${launch.command.join(" ")} could not be started`, error)
     }),

@@ -143,7 +143,8 @@ const awaitDirectory = (node: LabNode): Effect.Effect<void, TorLabError> => {
   )
 }
 
-const readBridge = (
+/** What a client must know of a bridge that runs. */
+export const readBridge = (
   node: LabNode,
   place: RelayPlace,
   transport: BridgeTransport
