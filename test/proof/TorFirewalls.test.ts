@@ -3,8 +3,9 @@
  * relays of the private network listen at port 443, on addresses of their own.
  */
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { Firewalls, plainPort, proxyUrl } from "../support/Firewalls.ts"
+import { type Behind, Firewalls, plainPort, proxyUrl } from "../support/Firewalls.ts"
 import { waitUntil } from "../support/Program.ts"
+import { proofSize } from "../support/proof.ts"
 import { describeWith } from "../support/requires.ts"
 
 const relay = "203.0.113.12"
@@ -56,23 +57,29 @@ describeWith(
       expect((await behind.figures()).keptIn).toBeGreaterThan(0)
     })
 
-    it.concurrent("goes on with a download after its address has changed in the middle of it", async () => {
+    /** A download with Tor in the middle of which something happens; how long after that the receipt was there. */
+    const disturbed = async (name: string, disturb: (behind: Behind) => Promise<void>): Promise<void> => {
       const line = { rate: 400_000, queueBytes: 50_000 }
-      const behind = await firewalls.behind("moving", { outgoing: "", line })
+      const behind = await firewalls.behind(name, { outgoing: "", line })
       await behind.enrol(firewalls.viaTor)
       const before = await behind.came()
-      const move = async () => {
+      const happening = async () => {
         await waitUntil("half of the payload", async () => (await behind.came()) - before > 600_000)
-        await behind.move()
+        await disturb(behind)
         await behind.link?.set({ rate: null })
         return performance.now()
       }
-      const [ran, movedMs] = await Promise.all([behind.run(1_000_000, 280_000), move()])
+      const [ran, happenedMs] = await Promise.all([behind.run(1_000_000, 280_000), happening()])
       expect(ran).toEqual({ digestFits: true })
-      process.stdout.write(
-        `moved with Tor: receipt ${((performance.now() - movedMs) / 1000).toFixed(1)} s after it\n`
-      )
-    })
+      const seconds = ((performance.now() - happenedMs) / 1000).toFixed(1)
+      process.stdout.write(`${name} with Tor: receipt ${seconds} s after it\n`)
+    }
+
+    it.concurrent("goes on with a download after its address has changed in the middle of it", () =>
+      disturbed("moved", (behind) => behind.move()))
+
+    it.concurrent("goes on with a download after the gate forgot all connections", () =>
+      disturbed("renumbered", (behind) => behind.renumber()))
 
     it.concurrent("works over a line with a delay of 300 ms that loses 5 % of its packets", async () => {
       const behind = await firewalls.behind("far", { outgoing: "", line: { delayMs: 300, loss: 0.05 } })
