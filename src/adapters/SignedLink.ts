@@ -157,6 +157,42 @@ const within = <A>(
     )
   })
 
+/** What all asks have in common. */
+const baseAsk = (responseTimeoutMs: number): Omit<Ask, "method" | "path"> => ({
+  query: "",
+  contentType: octetsType,
+  body: noBody,
+  rangeStart: 0,
+  responseTimeoutMs,
+  streamed: null
+})
+
+/** A call with a whole answer; an upload may take as long as its size needs on top. */
+const makeCall =
+  (
+    signed: ReturnType<typeof makeSigned>,
+    way: ServerAddresses,
+    base: Omit<Ask, "method" | "path">,
+    callTimeoutMs: number
+  ) =>
+  <A>(
+    ask: Partial<Ask> & Pick<Ask, "method" | "path">,
+    schema: Schema.Codec<A, unknown>,
+    purpose: Purpose = "work"
+  ): Effect.Effect<Answer<A>, LinkError> => {
+    const allowed = { ...base, ...ask }
+    const uploadMs = Math.floor(allowed.body.length / slowestUploadBytes) * 1_000
+    const responseTimeoutMs = allowed.responseTimeoutMs + uploadMs
+    const whole = { ...allowed, path: `${deviceApiPath}${ask.path}`, responseTimeoutMs }
+    return within(way, callTimeoutMs + responseTimeoutMs - base.responseTimeoutMs, (progress) =>
+      Effect.gen(function* () {
+        const { body, origin, statement } = yield* signed(whole, purpose, progress)
+        const decoded = yield* decodeAnswer(origin, schema, body)
+        return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
+      })
+    )
+  }
+
 /** The kinds of call the endpoints are made of. */
 const makeCalls = (
   tools: ExchangeTools,
@@ -167,35 +203,8 @@ const makeCalls = (
   const signed = makeSigned(tools, way, clock)
   const responseTimeoutMs = options.responseTimeoutMs ?? defaultResponseTimeoutMs
   const callTimeoutMs = options.callTimeoutMs ?? defaultCallTimeoutMs
-  const base: Omit<Ask, "method" | "path"> = {
-    query: "",
-    contentType: octetsType,
-    body: noBody,
-    rangeStart: 0,
-    responseTimeoutMs,
-    streamed: null
-  }
-
-  const call = <A>(
-    ask: Partial<Ask> & Pick<Ask, "method" | "path">,
-    schema: Schema.Codec<A, unknown>,
-    purpose: Purpose = "work"
-  ): Effect.Effect<Answer<A>, LinkError> => {
-    const allowed = { ...base, ...ask }
-    const uploadMs = Math.floor(allowed.body.length / slowestUploadBytes) * 1_000
-    const whole = {
-      ...allowed,
-      path: `${deviceApiPath}${ask.path}`,
-      responseTimeoutMs: allowed.responseTimeoutMs + uploadMs
-    }
-    return within(way, callTimeoutMs + whole.responseTimeoutMs - responseTimeoutMs, (progress) =>
-      Effect.gen(function* () {
-        const { body, origin, statement } = yield* signed(whole, purpose, progress)
-        const decoded = yield* decodeAnswer(origin, schema, body)
-        return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
-      })
-    )
-  }
+  const base = baseAsk(responseTimeoutMs)
+  const call = makeCall(signed, way, base, callTimeoutMs)
 
   return {
     put: <A>(path: string, query: string, body: Uint8Array, schema: Schema.Codec<A, unknown>) =>
@@ -222,21 +231,22 @@ const makeCalls = (
           progress
         )
       }),
-    download: (path: string, rangeStart: number, streamed: Digest, way: PayloadWay) =>
-      Stream.unwrap(
-        Effect.map(
-          signed(
-            { ...base, ...way, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed },
-            "work"
-          ),
-          ({ stream }) =>
-            stream === null
-              ? Stream.empty
-              : way.until === undefined
-                ? stream
-                : firstBytes(stream, way.until - rangeStart)
-        )
+    download: (path: string, rangeStart: number, streamed: Digest, { until, circuit }: PayloadWay) => {
+      const ask: Ask = {
+        ...base,
+        method: "GET",
+        path: `${deviceApiPath}${path}`,
+        rangeStart,
+        streamed,
+        circuit
+      }
+      return Stream.unwrap(
+        Effect.map(signed(ask, "work"), ({ stream }) => {
+          if (stream === null) return Stream.empty
+          return until === undefined ? stream : firstBytes(stream, until - rangeStart)
+        })
       )
+    }
   }
 }
 
