@@ -4,7 +4,8 @@
  * message that was lost.
  */
 import { Cause, Clock, Effect, Exit, Scope } from "effect"
-import { Behaviour } from "../kernel/index.ts"
+import type { RpcGroup } from "effect/rpc"
+import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { FleetStore } from "../ports/FleetStore.ts"
 import { OnionServices, type OpenOnionServices } from "../ports/OnionServices.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
@@ -133,23 +134,74 @@ const makeGathering = <E>(ring: Effect.Effect<void, E>) =>
     }
   })
 
+/** How it is without tor, and why. */
+const closedBy = (closed: OnionStatus, reason: string | null): OnionStatus => ({
+  ...closed,
+  tor: {
+    ...closed.tor,
+    warning:
+      reason === null
+        ? null
+        : reason
+            .replace(/\p{C}+/gu, " ")
+            .slice(0, 500)
+            .toWellFormed()
+  }
+})
+
 type KeeperConfig = Pick<OnionConfig, "enrolment" | "maximum_clients">
 
-export const onionKeeper = (config: KeeperConfig) =>
+type Context = ActorContext<RpcGroup.Rpcs<typeof OnionKeeperProtocol>>
+
+/** What is known from one life to the next: why tor was lost, while there is none. */
+interface Memory {
+  loss: string | null
+}
+
+/** tor, in one life. */
+const makeTor = (context: Context, memory: Memory) =>
+  Effect.gen(function* () {
+    const port = yield* OnionServices
+    const scope = yield* Effect.scope
+    let services: OpenOnionServices | null = null
+    const opening = Effect.tap(Effect.provideService(port.open, Scope.Scope, scope), (opened) =>
+      Effect.sync(() => {
+        services = opened
+        memory.loss = null
+      })
+    )
+    yield* context.startTask(opening, (exit) =>
+      Exit.isSuccess(exit) ? ["Opened"] : ["Lost", { reason: describeFailure(exit.cause) }]
+    )
+    return {
+      services: () => services,
+      /** Sends the message that tor is lost, once it is. */
+      watch: Effect.suspend(() =>
+        context.startTask(services?.ended ?? Effect.succeed("tor is gone"), (exit) => [
+          "Lost",
+          { reason: Exit.isSuccess(exit) ? exit.value : describeFailure(exit.cause) }
+        ])
+      ),
+      status: Effect.suspend(() =>
+        services === null ? Effect.succeed(closedBy(port.closed, memory.loss)) : services.status
+      )
+    }
+  })
+
+const keeper = (config: KeeperConfig, memory: Memory) =>
   Behaviour.make(OnionKeeperProtocol, (context) =>
     Effect.gen(function* () {
-      const port = yield* OnionServices
-      const scope = yield* Effect.scope
       const stir: Stir = (device) => Effect.ignore(context.refOf(DeviceKey, device).tell("Changed"))
       const round = yield* makeRound(config, stir)
       const due: Due = { clients: true, enrolment: true, check: false }
-      let services: OpenOnionServices | null = null
       let isBusy = false
+      let looks = 0
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       const gathering = yield* makeGathering(context.self.tell("ClientsDue"))
-      let looks = 0
+      const tor = yield* makeTor(context, memory)
 
       const work = Effect.suspend(() => {
+        const services = tor.services()
         if (services === null || isBusy) return Effect.void
         isBusy = true
         due.enrolment = false
@@ -158,46 +210,23 @@ export const onionKeeper = (config: KeeperConfig) =>
           { failure: Exit.isSuccess(exit) ? null : describeFailure(exit.cause) }
         ])
       })
-      const opening = Effect.tap(port.open.pipe(Effect.provideService(Scope.Scope, scope)), (opened) =>
-        Effect.sync(() => {
-          services = opened
+      const workOn = (what: keyof Due) =>
+        Effect.suspend(() => {
+          due[what] = true
+          return work
         })
-      )
-      yield* context.startTask(opening, (exit) =>
-        Exit.isSuccess(exit) ? ["Opened"] : ["Lost", { reason: describeFailure(exit.cause) }]
-      )
-      const status: Effect.Effect<OnionStatus> = Effect.suspend(() =>
-        services === null ? Effect.succeed(port.closed) : services.status
-      )
 
       return context.handlers({
         ClientsChanged: () => gathering.begin,
-        ClientsDue: () =>
-          Effect.suspend(() => {
-            due.clients = true
-            return Effect.andThen(gathering.end, work)
-          }),
-        EnrolmentChanged: () =>
-          Effect.suspend(() => {
-            due.enrolment = true
-            return work
-          }),
-        Status: () => status,
-        Opened: Effect.fnUntraced(function* () {
-          const ended = services?.ended ?? Effect.succeed("tor is gone")
-          yield* context.startTask(ended, (exit) => [
-            "Lost",
-            { reason: Exit.isSuccess(exit) ? exit.value : describeFailure(exit.cause) }
-          ])
-          yield* alarm.ringIn(everyMs)
-          yield* work
-        }),
+        ClientsDue: () => Effect.andThen(gathering.end, workOn("clients")),
+        EnrolmentChanged: () => workOn("enrolment"),
+        Status: () => tor.status,
+        Opened: () => Effect.all([tor.watch, alarm.ringIn(everyMs), work], { discard: true }),
         Due: () =>
           Effect.suspend(() => {
-            due.check = true
             // A message may get lost, a change must not.
             due.clients ||= ++looks % looksPerList === 0
-            return Effect.andThen(alarm.ringIn(everyMs), work)
+            return Effect.andThen(alarm.ringIn(everyMs), workOn("check"))
           }),
         Applied: ({ payload }) =>
           Effect.gen(function* () {
@@ -210,10 +239,15 @@ export const onionKeeper = (config: KeeperConfig) =>
             if (due.clients || due.enrolment) yield* work
           }),
         Lost: ({ payload }) =>
-          Effect.andThen(
-            Effect.logError(`the server is not reached over Tor: ${payload.reason}`),
-            context.stopSelf
-          )
+          Effect.suspend(() => {
+            memory.loss = payload.reason
+            return Effect.andThen(
+              Effect.logError(`the server is not reached over Tor: ${payload.reason}`),
+              context.stopSelf
+            )
+          })
       })
     })
   )
+
+export const onionKeeper = (config: KeeperConfig) => keeper(config, { loss: null })
