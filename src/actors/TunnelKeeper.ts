@@ -45,9 +45,10 @@ const announce = (before: TunnelState["phase"], now: TunnelState): Effect.Effect
   if (now.phase === "ready" && before !== "ready") return Effect.logInfo("Tor is ready")
   if (now.phase === "lost" && before === "ready" && now.progress > 0)
     return Effect.logWarning(`Tor has no circuits any more${why}`)
-  return now.phase === "bootstrapping"
-    ? Effect.logInfo(`Tor is on its way: ${now.progress} %, ${now.summary}${why}`)
-    : Effect.void
+  if (now.phase !== "bootstrapping") return Effect.void
+  const text = `Tor is on its way: ${now.progress} %, ${now.summary}${why}`
+  // Of a way without trouble the begin and the end are worth a line.
+  return before === "bootstrapping" && now.reason === null ? Effect.logDebug(text) : Effect.logInfo(text)
 }
 
 /** The behaviour. */

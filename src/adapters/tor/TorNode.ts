@@ -110,22 +110,18 @@ const untilSilent = (control: TorControl, watchMs: number): Effect.Effect<string
     Effect.flip
   )
 
-const startOwn = Effect.fnUntraced(function* (options: TorNodeOptions) {
+const startOwn = Effect.fnUntraced(function* (options: TorNodeOptions, onComplaint: (text: string) => void) {
   const { folder, lines, settings, socks } = options
-  const text = options.proxy === null ? undefined : parseProxy(Redacted.value(options.proxy))
-  const tor = yield* startTorProcess({
-    folder,
-    lines,
-    settings,
-    socks,
-    proxy: text ?? null,
-    ownerPid: process.pid
-  })
+  const proxy = options.proxy === null ? null : (parseProxy(Redacted.value(options.proxy)) ?? null)
+  const tor = yield* startTorProcess(
+    { folder, lines, settings, socks, proxy, ownerPid: process.pid },
+    onComplaint
+  )
   const control = yield* awaitControl(tor, torPaths(folder).control)
   // From here on tor ends with this connection, whatever becomes of this program.
   yield* Effect.mapError(control.send("TAKEOWNERSHIP"), fromControl)
   yield* Effect.forkScoped(
-    reconnectOnMove(control, { others: text !== undefined && isIP(text.host) !== 0 ? [text.host] : [] })
+    reconnectOnMove(control, { others: proxy !== null && isIP(proxy.host) !== 0 ? [proxy.host] : [] })
   )
   const killed = (reason: string) => Effect.as(tor.kill, reason)
   const silent = Effect.flatMap(untilSilent(control, options.watchMs ?? defaultWatchMs), killed)
@@ -219,6 +215,26 @@ const unknownBootstrap: TorBootstrap = {
 }
 
 /**
+ * Completes what tor tells of its way by the last complaint in its log: of proxies and transports that refuse, for one, it
+ * tells nowhere else. What it complained of before it took commands was its configuration.
+ */
+const makeTelling = (onBootstrap: (state: TorBootstrap) => void) => {
+  let last: TorBootstrap | null = null
+  let complaint: string | null = null
+  const tell = (state: TorBootstrap): void => {
+    last = state
+    if (state.circuits) complaint = null
+    onBootstrap({ ...state, warning: state.warning ?? complaint })
+  }
+  const hear = (text: string): void => {
+    if (last === null || last.circuits) return
+    complaint = text
+    tell(last)
+  }
+  return { hear, tell }
+}
+
+/**
  * Starts tor, or attaches to the one that the settings name; ready as soon as it takes commands, long before it has
  * reached its network. What was started ends with the scope.
  */
@@ -227,9 +243,9 @@ export const openTor = Effect.fnUntraced(function* (
 ): Effect.fn.Return<TorNode, TorError, Scope.Scope> {
   const { control: wantsControl, socks: wantsSocks } = runningTor(options.settings)
   const isRunning = wantsControl !== null || (wantsSocks !== null && options.socks)
-  const found = yield* isRunning ? attach(options) : startOwn(options)
+  const { hear, tell } = makeTelling(options.onBootstrap ?? (() => undefined))
+  const found = yield* isRunning ? attach(options) : startOwn(options, hear)
   const { control, pid, socks } = found
-  const tell = options.onBootstrap ?? (() => undefined)
   if (control === null) tell(unknownBootstrap)
   const bootstrap =
     control === null

@@ -101,6 +101,7 @@ const parseLogLine = (line: string): { readonly level: string; readonly text: st
 const readLog = (
   child: ChildProcess,
   complaints: Array<string>,
+  onComplaint: (text: string) => void,
   log: (entry: Effect.Effect<void>) => void
 ) => {
   const told = new Map<string, number>()
@@ -111,6 +112,7 @@ const readLog = (
     if (!isComplaint) return log(Effect.logDebug(`tor: ${text}`))
     complaints.push(text)
     complaints.splice(0, complaints.length - keptComplaints)
+    onComplaint(text)
     const nowMs = performance.now()
     const isRepeated = nowMs - (told.get(text) ?? Number.NEGATIVE_INFINITY) < repeatMs
     if (!isRepeated) {
@@ -192,9 +194,10 @@ const endOf = (child: ChildProcess, complaints: ReadonlyArray<string>): string =
   return `tor ended ${how}${words === "" ? "" : `, saying: ${words}`}`
 }
 
-/** Starts tor. That it ends again at once shows in `ended` alone. */
+/** Starts tor. That it ends again at once shows in `ended` alone. `onComplaint` hears of each warning of its log. */
 export const startTorProcess = Effect.fnUntraced(function* (
-  options: TorrcOptions
+  options: TorrcOptions,
+  onComplaint: (text: string) => void
 ): Effect.fn.Return<TorProcess, TorError, Scope.Scope> {
   const { folder } = options
   const obstacle = folderObstacle(folder)
@@ -210,7 +213,7 @@ export const startTorProcess = Effect.fnUntraced(function* (
   const ended = yield* Deferred.make<string>()
   const complaints: Array<string> = []
   const child = yield* Effect.acquireRelease(spawnTor(options), (started) => stop(started, folder))
-  readLog(child, complaints, (entry) => void run(entry))
+  readLog(child, complaints, onComplaint, (entry) => void run(entry))
   const isOver = (): void => void Deferred.doneUnsafe(ended, Effect.succeed(endOf(child, complaints)))
   // When the log has been read to its end, where the last complaint says why; unless somebody else holds it open.
   child.once("close", isOver)
