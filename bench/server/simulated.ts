@@ -55,23 +55,26 @@ export const acceptInto = (
   )
 }
 
-const path = `${deviceApiPath}/poll`
+export const pollPath = `${deviceApiPath}/poll`
 
-/**
- * A poll as the device sends it, head and body, signed now and for this server. `waitMs` is how long the server may hold
- * it.
- */
-export const signedPoll = (device: SimulatedDevice, authority: string, waitMs: number): Buffer => {
+/** A poll's headers and body, signed now and for this server. `waitMs` is how long the server may hold it. */
+export const pollParts = (device: SimulatedDevice, authority: string, waitMs: number) => {
   const statement = statementOf({ at_ms: Date.now() }, device)
   const body = utf8(JSON.stringify(pollBody({ wait_ms: waitMs, statement })))
-  const parts = { method: "POST", authority, path, query: "", contentType: "application/json" }
+  const parts = { method: "POST", authority, path: pollPath, query: "", contentType: "application/json" }
   const signed = signRequest(NativeCrypto, parts, body, {
     keyId: device.id as DeviceId,
     seed: Redacted.value(device.signingSeed),
     createdSeconds: Math.floor(Date.now() / 1_000),
     nonce: encodeBase32(randomBytes(16))
   })
+  return { headers: { ...signed }, body }
+}
+
+/** A poll as the device sends it, head and body. */
+export const signedPoll = (device: SimulatedDevice, authority: string, waitMs: number): Buffer => {
+  const { body, headers: signed } = pollParts(device, authority, waitMs)
   const headers = { host: authority, ...signed, "content-length": String(body.length) }
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
-  return Buffer.concat([Buffer.from(`POST ${path} HTTP/1.1\r\n${lines.join("")}\r\n`), body])
+  return Buffer.concat([Buffer.from(`POST ${pollPath} HTTP/1.1\r\n${lines.join("")}\r\n`), body])
 }
