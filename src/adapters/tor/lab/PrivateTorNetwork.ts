@@ -9,7 +9,7 @@
 import { readFile, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Effect, type Scope } from "effect"
+import { Effect, Schedule, type Scope } from "effect"
 import { labFailure, TorLabError } from "./LabFailure.ts"
 import { openLabFolder } from "./LabFolder.ts"
 import { makeAuthority } from "./LabKeys.ts"
@@ -143,6 +143,20 @@ const awaitDirectory = (node: LabNode): Effect.Effect<void, TorLabError> => {
   )
 }
 
+const bridgePollMs = 50
+const bridgePolls = 1_200
+
+const readSecrets = (file: string) =>
+  Effect.tryPromise({
+    try: async () => {
+      const text = await readFile(file, "utf8")
+      const secrets = /(cert=\S+ iat-mode=\d)/.exec(text)?.[1]
+      if (secrets === undefined) throw new Error(`${file} holds no cert: ${text.trim()}`)
+      return secrets
+    },
+    catch: (error) => labFailure("The bridge's own line could not be read (does obfs4proxy run?)", error)
+  })
+
 /** What a client must know of a bridge that runs. */
 export const readBridge = (
   node: LabNode,
@@ -153,13 +167,11 @@ export const readBridge = (
     const fingerprint = yield* waitForNode(node, "its fingerprint", "fingerprint", (text) =>
       /^[0-9A-F]{40}$/.test(text)
     )
-    const text = yield* Effect.tryPromise({
-      try: () => readFile(join(node.folder, "pt_state", "obfs4_bridgeline.txt"), "utf8"),
-      catch: (error) => labFailure("The bridge's own line could not be read (does obfs4proxy run?)", error)
-    })
-    const secrets = /(cert=\S+ iat-mode=\d)/.exec(text)?.[1]
-    if (secrets === undefined)
-      return yield* new TorLabError({ message: `obfs4proxy wrote a line without cert: ${text.trim()}` })
+    const file = join(node.folder, "pt_state", "obfs4_bridgeline.txt")
+    const secrets = yield* readSecrets(file).pipe(
+      // The transport writes it when it has started, which tor does not wait for.
+      Effect.retry({ schedule: Schedule.spaced(bridgePollMs), times: bridgePolls })
+    )
     return {
       line: `obfs4 ${place.address}:${transport.port} ${fingerprint} ${secrets}`,
       transport: `obfs4 exec ${transport.program}`
