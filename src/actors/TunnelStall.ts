@@ -16,7 +16,10 @@ const isOnItsWay = ({ phase, problem }: TunnelState): boolean =>
 
 /** Whether a clock that tor found wrong was put right, while tor still waits because of it. */
 const isClockMended = (before: TunnelState, now: TunnelState): boolean =>
-  before.clockSkewSeconds !== null && now.clockSkewSeconds === null && isOnItsWay(now)
+  isClockWrong(before) && !isClockWrong(now) && isOnItsWay(now)
+
+const isClockWrong = ({ clockDoubt, clockSkewSeconds }: TunnelState): boolean =>
+  clockSkewSeconds !== null || clockDoubt !== null
 
 export interface TunnelStall {
   /** A life of tor begins. */

@@ -55,7 +55,8 @@ const off: TunnelState = {
   summary: "not used",
   reason: null,
   problem: null,
-  clockSkewSeconds: null
+  clockSkewSeconds: null,
+  clockDoubt: null
 }
 
 /** A device that never uses Tor: direct mode by choice, and simulation. */

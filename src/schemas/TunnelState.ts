@@ -23,6 +23,8 @@ export const TunnelState = Schema.Struct({
   /** What keeps tor from running at all; null where it runs, or only has to be tried again. */
   problem: Schema.NullOr(Schema.Literals(["missing", "misconfigured", "unreachable", "failed"])),
   /** How far tor found this machine's clock from the network's: above 0 it is ahead. Null where it found nothing. */
-  clockSkewSeconds: Schema.NullOr(Schema.Int)
+  clockSkewSeconds: Schema.NullOr(Schema.Int),
+  /** What makes the clock doubtful although tor names no time: certificates of relays that are over, or not begun. */
+  clockDoubt: Schema.NullOr(labelUpTo(200))
 })
 export type TunnelState = typeof TunnelState.Type

@@ -26,7 +26,7 @@ const because = (reason: string | null): string => (reason === null ? "" : `: ${
 
 /** The layer that keeps Tor from carrying a request; null where nothing does. */
 export const tunnelFinding = (state: TunnelState): LinkFinding | null => {
-  const { clockSkewSeconds: skew, phase, problem, progress, reason, summary } = state
+  const { clockDoubt, clockSkewSeconds: skew, phase, problem, progress, reason, summary } = state
   const found = (layer: BrokenLayer, detail: string) => ({ layer, detail: label(detail, 200) })
   if (phase === "ready") return null
   if (problem !== null) return found("tor_failed", reason ?? summary)
@@ -35,5 +35,6 @@ export const tunnelFinding = (state: TunnelState): LinkFinding | null => {
       "clock_wrong",
       `by Tor's reckoning the clock is ${lasting(Math.abs(skew))} ${skew > 0 ? "ahead" : "behind"}${because(reason)}`
     )
+  if (clockDoubt !== null) return found("clock_wrong", `or relays are impostors: ${clockDoubt}`)
   return found("tor_bootstrapping", `${progress} %, ${summary}${because(reason)}`)
 }

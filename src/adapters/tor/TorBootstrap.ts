@@ -25,6 +25,8 @@ export interface TorBootstrap {
   readonly live: boolean
   /** Seconds by which the machine's clock is ahead of the network's; null where tor found nothing to complain of. */
   readonly clockSkewSeconds: number | null
+  /** Tor's complaint of certificates that are not valid by this machine's clock; null without. */
+  readonly clockDoubt: string | null
 }
 
 export const noBootstrap: TorBootstrap = {
@@ -35,8 +37,11 @@ export const noBootstrap: TorBootstrap = {
   reason: null,
   circuits: false,
   live: true,
-  clockSkewSeconds: null
+  clockSkewSeconds: null,
+  clockDoubt: null
 }
+
+const clockGood = { clockSkewSeconds: null, clockDoubt: null } as const
 
 /** A percentage that may come from anybody. */
 const percent = (text: string | undefined): number | undefined => {
@@ -60,7 +65,7 @@ const clientStatus = (state: TorBootstrap, text: string): TorBootstrap => {
       return bootstrapped(state, fields)
     case "CIRCUIT_ESTABLISHED":
       // What stood in the way has passed.
-      return { ...state, circuits: true, live: true, warning: null, reason: null, clockSkewSeconds: null }
+      return { ...state, circuits: true, live: true, warning: null, reason: null, ...clockGood }
     case "CIRCUIT_NOT_ESTABLISHED":
       return { ...state, circuits: false, reason: fields["REASON"] ?? state.reason }
     default:
@@ -68,10 +73,16 @@ const clientStatus = (state: TorBootstrap, text: string): TorBootstrap => {
   }
 }
 
+/**
+ * A clock that is days ahead shows in nothing else: relays' certificates seem to have ended, so that nobody is believed
+ * who could tell the time.
+ */
+const certificateComplaint = /certificate.*(?:expired|not (?:yet )?valid|in the future)/i
+
 const generalStatus = (state: TorBootstrap, text: string): TorBootstrap => {
   const { fields, words } = controlWords(text)
   // The clock was set: what tor found wrong with it before counts no more.
-  if (words[1] === "CLOCK_JUMPED") return { ...state, clockSkewSeconds: null }
+  if (words[1] === "CLOCK_JUMPED") return { ...state, ...clockGood }
   if (words[1] !== "CLOCK_SKEW") return state
   const skew = Number(fields["SKEW"] ?? fields["MIN_SKEW"])
   return Number.isSafeInteger(skew) ? { ...state, clockSkewSeconds: skew } : state
@@ -84,6 +95,7 @@ export const afterEvent = (
 ): TorBootstrap => {
   if (name === "STATUS_CLIENT") return clientStatus(state, text)
   if (name === "STATUS_GENERAL") return generalStatus(state, text)
+  if (name === "WARN") return certificateComplaint.test(text) ? { ...state, clockDoubt: text } : state
   return name === "NETWORK_LIVENESS" ? { ...state, live: text.trim() === "UP" } : state
 }
 
@@ -97,7 +109,7 @@ export const watchBootstrap = Effect.fnUntraced(function* (
     state = next
     onChange(next)
   }
-  yield* control.subscribe(["STATUS_CLIENT", "STATUS_GENERAL", "NETWORK_LIVENESS"], (event) =>
+  yield* control.subscribe(["STATUS_CLIENT", "STATUS_GENERAL", "NETWORK_LIVENESS", "WARN"], (event) =>
     take(afterEvent(state, event))
   )
   // What was before the first event, and is told to nobody who comes late. An older tor may not know all of it.

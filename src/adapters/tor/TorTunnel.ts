@@ -42,7 +42,8 @@ const notNeeded: TunnelState = {
   summary: "not needed yet",
   reason: null,
   problem: null,
-  clockSkewSeconds: null
+  clockSkewSeconds: null,
+  clockDoubt: null
 }
 
 /** Tor's words, bounded, on one line. */
@@ -81,7 +82,7 @@ type Cell = ReturnType<typeof makeCell>
 
 /** How the tunnel is while tor runs. */
 const stateOf = (bootstrap: TorBootstrap, wasReady: boolean): TunnelState => {
-  const { circuits, clockSkewSeconds, live, progress, reason, summary, warning } = bootstrap
+  const { circuits, clockDoubt, clockSkewSeconds, live, progress, reason, summary, warning } = bootstrap
   const isReady = progress === 100 && circuits && (live || !wasReady)
   return {
     phase: isReady ? "ready" : wasReady ? "lost" : "bootstrapping",
@@ -92,7 +93,8 @@ const stateOf = (bootstrap: TorBootstrap, wasReady: boolean): TunnelState => {
         ? null
         : words([warning, reason].filter((part) => part !== null).join(", ")),
     problem: null,
-    clockSkewSeconds
+    clockSkewSeconds,
+    clockDoubt: clockDoubt === null ? null : words(clockDoubt)
   }
 }
 

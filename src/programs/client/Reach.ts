@@ -54,7 +54,8 @@ const running: TunnelState = {
   summary: "running",
   reason: null,
   problem: null,
-  clockSkewSeconds: null
+  clockSkewSeconds: null,
+  clockDoubt: null
 }
 
 /**

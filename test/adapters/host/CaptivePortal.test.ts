@@ -14,7 +14,8 @@ const ready: TunnelState = {
   summary: "Done",
   reason: null,
   problem: null,
-  clockSkewSeconds: null
+  clockSkewSeconds: null,
+  clockDoubt: null
 }
 
 /** Takes every connection to a port over, as the gateway of a hotel does. */

@@ -16,6 +16,7 @@ const state = (change: Partial<TunnelState>): TunnelState => ({
   reason: null,
   problem: null,
   clockSkewSeconds: null,
+  clockDoubt: null,
   ...change
 })
 
