@@ -6,6 +6,7 @@
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { destinations, watchCable } from "../support/Cable.ts"
 import { type Behind, Firewalls, inner } from "../support/Firewalls.ts"
 import type { Machine } from "../support/Machines.ts"
 import { waitUntil } from "../support/Program.ts"
@@ -20,21 +21,8 @@ const done = async (machine: Machine, script: string): Promise<string> => {
   return ended.stdout
 }
 
-/** Everything that the device has sent so far, but the wire's own housekeeping, as tcpdump tells it. */
-const sent = async (device: Machine): Promise<ReadonlyArray<string>> => {
-  // What lies in the kernel's buffer is written when there is something after it.
-  const filter = "not arp and not icmp6 and not igmp"
-  const text = await done(device, `tcpdump -nn -r cable.pcap '${filter}' 2>/dev/null`)
-  return text
-    .split("\n")
-    .filter((line) => line.includes(` ${inner.device}.`) && line.includes(`IP ${inner.device}.`))
-}
-
-/** Where a packet goes: `address.port`. */
-const destination = (line: string): string => / > ([0-9.]+)[: ]/.exec(line)?.[1] ?? line
-
-const strangers = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
-  lines.filter((line) => !relay.test(destination(line)))
+const strangers = (targets: ReadonlyArray<string>): ReadonlyArray<string> =>
+  targets.filter((target) => !relay.test(target))
 
 const settings = [
   'server = "https://203.0.113.98"',
@@ -57,8 +45,7 @@ describe.skipIf(!isPossible)("a device on which everything goes through Tor", ()
     const { device } = behind
     writeFileSync(join(device.home, "resolv.conf"), "nameserver 203.0.113.53\noptions timeout:1 attempts:1\n")
     await done(device, "cp resolv.conf /etc/resolv.conf")
-    await device.leaveRunning("tcpdump -i eth0 -n -U -Z root -w cable.pcap", "tcpdump.log")
-    await waitUntil("tcpdump", () => device.log("tcpdump.log").includes("listening on"))
+    await watchCable(device)
   })
   afterAll(() => firewalls?.close())
 
@@ -84,9 +71,9 @@ describe.skipIf(!isPossible)("a device on which everything goes through Tor", ()
     expect(doctor.stdout).toContain('"id":"server.reached"')
     expect(doctor.stdout).toContain("not needed: names go to Tor or to the proxy")
 
-    const lines = await sent(device)
-    expect(lines.length).toBeGreaterThan(50)
-    expect(strangers(lines)).toEqual([])
+    const targets = await destinations(device, inner.device)
+    expect(targets.length).toBeGreaterThan(50)
+    expect(strangers(targets)).toEqual([])
   }, 600_000)
 
   it("would have been seen to send anything else", async () => {
@@ -94,7 +81,7 @@ describe.skipIf(!isPossible)("a device on which everything goes through Tor", ()
     await device.run("python3 -c 'import socket; socket.getaddrinfo(\"clear.example\", 443)'")
     await behind.knock("203.0.113.99", 443)
     await waitUntil("the packets", async () => {
-      const seen = strangers(await sent(device)).map(destination)
+      const seen = strangers(await destinations(device, inner.device))
       return seen.includes("203.0.113.53.53") && seen.includes("203.0.113.99.443")
     })
   })
