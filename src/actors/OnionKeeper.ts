@@ -221,7 +221,7 @@ const keeper = (config: KeeperConfig, memory: Memory) =>
         ClientsDue: () => Effect.andThen(gathering.end, workOn("clients")),
         EnrolmentChanged: () => workOn("enrolment"),
         Status: () => tor.status,
-        Opened: () => Effect.all([tor.watch, alarm.ringIn(everyMs), work], { discard: true }),
+        Opened: () => Effect.all([tor.watch, alarm.ringIn(everyMs), gathering.end, work], { discard: true }),
         Due: () =>
           Effect.suspend(() => {
             // A message may get lost, a change must not.

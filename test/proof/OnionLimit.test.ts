@@ -68,7 +68,7 @@ describeWith(["tor", "tor-gencert"], "the list of an onion service", () => {
 
   it("is taken by directories up to some number of keys, which is well above ours", async () => {
     // The key nobody owns comes on top of each list.
-    let taken = Limits.onionKeys
+    let taken: number = Limits.onionKeys
     let refused = 2 * Limits.onionKeys
     expect(await isTaken(taken)).toBe(true)
     expect(await isTaken(refused)).toBe(false)

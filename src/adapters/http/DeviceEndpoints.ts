@@ -95,18 +95,24 @@ const requireAccepted = (actors: ServerActors, device: DeviceId) =>
     )
   )
 
-/** A transfer is looked at again after so many bytes. */
+/** A transfer is looked at again after so many bytes, and on a slow line after so long. */
 const lookAgainBytes = 512 * 1024
+const lookAgainMs = 1_000
 
 /** Cuts a transfer off once the device is turned away. */
 const whileAccepted = <E>(actors: ServerActors, device: DeviceId, bytes: Stream.Stream<Uint8Array, E>) => {
   let sentBytes = 0
-  return Stream.mapEffect(bytes, (part): Effect.Effect<Uint8Array, E | DeviceRefusal> => {
-    sentBytes += part.length
-    if (sentBytes < lookAgainBytes) return Effect.succeed(part)
-    sentBytes = 0
-    return Effect.as(requireAccepted(actors, device), part)
-  })
+  let lookedMs: number | null = null
+  return Stream.mapEffect(bytes, (part) =>
+    Effect.flatMap(Clock.currentTimeMillis, (nowMs): Effect.Effect<Uint8Array, E | DeviceRefusal> => {
+      sentBytes += part.length
+      lookedMs ??= nowMs
+      if (sentBytes < lookAgainBytes && Math.abs(nowMs - lookedMs) < lookAgainMs) return Effect.succeed(part)
+      sentBytes = 0
+      lookedMs = nowMs
+      return Effect.as(requireAccepted(actors, device), part)
+    })
+  )
 }
 
 const reportEndpoints = (actors: ServerActors) => ({
