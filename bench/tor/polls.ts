@@ -1,5 +1,5 @@
 /** Signed polls, one at a time, by a way of the bench's choice: directly, or through the tor of a device that runs. */
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Exit, Scope, Stream } from "effect"
 import { httpTransport } from "../../src/adapters/HttpTransport.ts"
@@ -34,7 +34,7 @@ export const keysOf = async (device: BuiltDevice): Promise<SimulatedDevice> => {
   const folder = join(stateFolder, "keys")
   mkdirSync(folder, { mode: 0o700 })
   for (const name of readdirSync(join(device.state, "keys")))
-    copyFileSync(join(device.state, "keys", name), join(folder, name))
+    writeFileSync(join(folder, name), readFileSync(join(device.state, "keys", name)), { mode: 0o600 })
   const keys = loadNodeKeys({ stateFolder, kind: "device" })
   return Effect.runPromise(Effect.provide(keys, [NativeCryptoEngine, SystemEntropy]))
 }
