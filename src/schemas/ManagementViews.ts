@@ -4,6 +4,7 @@ import { HighWater } from "./DeviceApi.ts"
 import { Base64, DsseEnvelope } from "./Dsse.ts"
 import { HealthSample } from "./Health.ts"
 import { Count, DeviceId, Digest, Incarnation, Name, OrderId, ServerId, TimestampMs } from "./Ids.ts"
+import { OnionClientKey } from "./Onion.ts"
 import { OnionStatus } from "./OnionStatus.ts"
 import { LaneName, OrderState } from "./WorkOrder.ts"
 
@@ -33,7 +34,10 @@ export const DeviceView = Schema.Struct({
   degraded: Schema.Array(Schema.String),
   last_receipt: Count,
   /** Version of the trust root it held at its last poll. */
-  root_version: Schema.NullOr(Count)
+  root_version: Schema.NullOr(Count),
+  /** Its own key to the onion service, and the group whose key it shares there; absent where it has none. */
+  onion_key: Schema.optionalKey(OnionClientKey),
+  onion_group: Schema.optionalKey(Count)
 })
 export type DeviceView = typeof DeviceView.Type
 

@@ -23,7 +23,9 @@ export const deviceView = (row: DeviceRow, nowMs: number, pollSleepMs: number): 
   blocked: row.objection ?? row.blocked,
   degraded: row.degraded,
   last_receipt: row.lastReceipt,
-  root_version: row.rootVersion
+  root_version: row.rootVersion,
+  ...(row.onionKey === null ? {} : { onion_key: row.onionKey }),
+  ...(row.onionGroup === null || row.onionGroup === 0 ? {} : { onion_group: row.onionGroup })
 })
 
 export const laggardView = (row: DeviceRow): LaggardPage["devices"][number] => ({
