@@ -99,7 +99,7 @@ describeWith(
       const detail = await waitUntil("the word that the clock is wrong", told, 120_000, () =>
         world.device.program.log().slice(-4_000)
       )
-      expect(detail).toMatch(/the clock is (?:10|1000) days behind|certificate expired/)
+      expect(detail).toMatch(/days behind|certificate/)
       world.setClock("+0")
     })
   }
