@@ -181,43 +181,53 @@ const resultEndpoints = (actors: ServerActors) =>
         yield* announce(order)
         const answer: BlockAnswer = { received_bytes: received }
         return json(answer)
-      }),
-      payload: Effect.fnUntraced(function* (
-        device: DeviceId,
-        digest: Digest,
-        offset: number,
-        until: number | null
-      ) {
-        yield* requireAccepted(actors, device)
-        const use = yield* refusing(store.payloadUse(device, digest))
-        if (use === "none") return yield* refuse("not_found", "no order of the device names this payload")
-        if (use === "finished") return yield* refuse("gone", "the orders with this payload have ended")
-        const blob = yield* blobs.read({ kind: "payload", digest }, offset).pipe(
-          Effect.catchTag("BlobMissing", () => Effect.fail(refuse("not_found", "the payload is not here"))),
-          refusing
-        )
-        const { bytes, sizeBytes } = blob
-        if (offset >= sizeBytes)
-          return yield* refuse("bad_request", `the payload has only ${sizeBytes} bytes`)
-        const lengthBytes = Math.min(until ?? sizeBytes, sizeBytes) - offset
-        return {
-          kind: "payload",
-          digest,
-          offset,
-          sizeBytes,
-          body: { lengthBytes, bytes: whileAccepted(actors, device, firstBytes(bytes, lengthBytes)) }
-        } as const
       })
     }
   })
 
+/** A payload, or a part of it, for a device with an unfinished order that names it. */
+const payloadEndpoint = (actors: ServerActors) =>
+  Effect.gen(function* () {
+    const store = yield* FleetStore
+    const blobs = yield* BlobStore
+    return Effect.fnUntraced(function* (
+      device: DeviceId,
+      digest: Digest,
+      offset: number,
+      until: number | null
+    ) {
+      yield* requireAccepted(actors, device)
+      const use = yield* refusing(store.payloadUse(device, digest))
+      if (use === "none") return yield* refuse("not_found", "no order of the device names this payload")
+      if (use === "finished") return yield* refuse("gone", "the orders with this payload have ended")
+      const blob = yield* blobs.read({ kind: "payload", digest }, offset).pipe(
+        Effect.catchTag("BlobMissing", () => Effect.fail(refuse("not_found", "the payload is not here"))),
+        refusing
+      )
+      const { bytes, sizeBytes } = blob
+      if (offset >= sizeBytes) return yield* refuse("bad_request", `the payload has only ${sizeBytes} bytes`)
+      const lengthBytes = Math.min(until ?? sizeBytes, sizeBytes) - offset
+      return {
+        kind: "payload",
+        digest,
+        offset,
+        sizeBytes,
+        body: { lengthBytes, bytes: whileAccepted(actors, device, firstBytes(bytes, lengthBytes)) }
+      } as const
+    })
+  })
+
 /** All signed endpoints. */
 export const makeEndpoints = (actors: ServerActors, stopping: Effect.Effect<void>) =>
-  Effect.map(Effect.all([resultEndpoints(actors), FleetTrust]), ([results, trust]) => ({
-    poll: pollEndpoint(actors, stopping, trust),
-    enrolment: enrolmentEndpoint(actors),
-    ...reportEndpoints(actors),
-    ...results
-  }))
+  Effect.map(
+    Effect.all([resultEndpoints(actors), payloadEndpoint(actors), FleetTrust]),
+    ([results, payload, trust]) => ({
+      payload,
+      poll: pollEndpoint(actors, stopping, trust),
+      enrolment: enrolmentEndpoint(actors),
+      ...reportEndpoints(actors),
+      ...results
+    })
+  )
 
 export type DeviceEndpoints = Effect.Success<ReturnType<typeof makeEndpoints>>
