@@ -3,7 +3,7 @@
  * that sends nothing but through Tor, and somebody who knows the addresses and no key.
  */
 import { createHash, randomBytes } from "node:crypto"
-import { mkdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Exit, Scope } from "effect"
 import { afterAll, beforeAll, expect, it } from "vitest"
@@ -153,6 +153,23 @@ describeWith(["tor", "tor-gencert", "jail"], "a fleet that meets through Tor", (
     expect(refused).toBeInstanceOf(TransportError)
     expect(refused).toMatchObject({ code: "onion_not_authorised" })
   })
+
+  it("works again by itself after kill -9 of either tor and of the server", async () => {
+    const torOf = (folder: string) => Number(readFileSync(torPaths(folder).pid, "utf8"))
+    const faults: Readonly<Record<string, () => Promise<void> | void>> = {
+      device: () => void process.kill(torOf(join(device.state, "tor")), "SIGKILL"),
+      service: () => void process.kill(torOf(join(fleet.serverFolder, "onion", "tor")), "SIGKILL"),
+      server: async () => {
+        await fleet.server.crash()
+        await fleet.startServer()
+      }
+    }
+    for (const [name, fault] of Object.entries(faults)) {
+      await fault()
+      const ended = await fleet.postern(["run", "pi-far", "--", "echo", name], { timeoutMs: 180_000 })
+      expect(ended.stdout, ended.stderr).toContain(name)
+    }
+  }, 400_000)
 })
 
 /** Closes all circuits that lead to the server; says how many. */
