@@ -384,6 +384,23 @@ describe("the fleet store", () => {
       assert.strictEqual(enrol(store, otherDevice, { invitation: proof }), "pending")
     }))
 
+  it("newcomers are expected while an invitation has let nobody in, or a pre-authorisation was not used", () =>
+    withStore((store, sql) => {
+      const invitation = `inv_${"a".repeat(52)}` as InvitationId
+      assert.isFalse(store.enrolmentOpen(nowMs))
+      store.addInvitation(invitation, nowMs + 1_000, "alice", nowMs)
+      assert.deepStrictEqual([store.enrolmentOpen(nowMs), store.enrolmentOpen(nowMs + 1_000)], [true, false])
+      enrol(store, device, { invitation: { id: invitation, key: device.signingKey, signature: "" } })
+      assert.isTrue(store.enrolmentOpen(nowMs))
+      sql("UPDATE devices SET status = 'accepted'")
+      assert.isFalse(store.enrolmentOpen(nowMs))
+      sql(`INSERT INTO preauthorisations (subject, envelope, issued_at_ms, expires_at_ms)
+        VALUES ('${otherDevice.id}', '{}', 0, ${nowMs + 1_000})`)
+      assert.deepStrictEqual([store.enrolmentOpen(nowMs), store.enrolmentOpen(nowMs + 1_000)], [true, false])
+      sql(`UPDATE preauthorisations SET used_by = '${otherDevice.id}'`)
+      assert.isFalse(store.enrolmentOpen(nowMs))
+    }))
+
   it("of too many without an invitation the one that was silent longest goes, and never one with", () =>
     withStore((store, sql) => {
       const invitation = `inv_${"a".repeat(52)}` as InvitationId
