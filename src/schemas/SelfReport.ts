@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { TimestampMs } from "./Ids.ts"
 import { JailVerdict } from "./protocols/JailGuard.ts"
 import { TrustPhase } from "./protocols/TrustKeeper.ts"
+import { TunnelState } from "./TunnelState.ts"
 
 export const SelfReport = Schema.Struct({
   phase: TrustPhase,
@@ -16,6 +17,7 @@ export const SelfReport = Schema.Struct({
   detail: Schema.String,
   /** When a poll was answered last; null before the first. */
   last_poll_at_ms: Schema.NullOr(TimestampMs),
-  jail: JailVerdict
+  jail: JailVerdict,
+  tunnel: TunnelState
 })
 export type SelfReport = typeof SelfReport.Type

@@ -102,6 +102,34 @@ const keywordOf = (command: string): string => /^\+?[A-Za-z_]+/.exec(command)?.[
 
 type Answer = Effect.Effect<ReadonlyArray<string>, TorControlError>
 
+/** Sends commands, each with its time limit. */
+const makeSend =
+  (
+    write: (command: string, resume: (answer: Answer) => void) => { resume: (answer: Answer) => void },
+    obstacle: (command: string) => TorControlError | undefined
+  ): TorControl["send"] =>
+  (command, options = {}) =>
+    Effect.callback<ReadonlyArray<string>, TorControlError>((resume) => {
+      const refused = obstacle(command)
+      if (refused !== undefined) return resume(Effect.fail(refused))
+      const timeoutMs = options.timeoutMs ?? commandMs
+      const finish = (answer: Answer): void => {
+        clearTimeout(timer)
+        // An answer that nobody waits for keeps its place, and is dropped when it comes.
+        place.resume = () => undefined
+        resume(answer)
+      }
+      // Not an Effect's time-out: that would wait where the caller cannot be interrupted.
+      const timer = setTimeout(() => {
+        finish(Effect.fail(fail("timed_out", command, `tor did not answer within ${timeoutMs} ms: it hangs`)))
+      }, timeoutMs)
+      const place = write(command, finish)
+      return Effect.sync(() => {
+        clearTimeout(timer)
+        place.resume = () => undefined
+      })
+    })
+
 /** Commands and their replies, which come in the same order. */
 const makeWire = (
   socket: Socket,
@@ -152,27 +180,7 @@ const makeWire = (
       : undefined
   }
 
-  const send: TorControl["send"] = (command, options = {}) =>
-    Effect.callback<ReadonlyArray<string>, TorControlError>((resume) => {
-      const refused = obstacle(command)
-      if (refused !== undefined) return resume(Effect.fail(refused))
-      const timeoutMs = options.timeoutMs ?? commandMs
-      const finish = (answer: Answer): void => {
-        clearTimeout(timer)
-        // An answer that nobody waits for keeps its place, and is dropped when it comes.
-        place.resume = () => undefined
-        resume(answer)
-      }
-      // Not an Effect's time-out: that would wait where the caller cannot be interrupted.
-      const timer = setTimeout(() => {
-        finish(Effect.fail(fail("timed_out", command, `tor did not answer within ${timeoutMs} ms: it hangs`)))
-      }, timeoutMs)
-      const place = write(command, finish)
-      return Effect.sync(() => {
-        clearTimeout(timer)
-        place.resume = () => undefined
-      })
-    })
+  const send = makeSend(write, obstacle)
 
   /** Sends what nobody waits for. */
   const tell = (command: string): void => {

@@ -8,6 +8,7 @@ import { type Patient, rowsOf } from "../../adapters/doctor/Patient.ts"
 import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
 import { reachChecks, reachWithinMs } from "../../adapters/doctor/ReachChecks.ts"
 import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
+import { torChecks } from "../../adapters/doctor/TorChecks.ts"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
 import type { ConfigError, LoadedConfig } from "../../adapters/TomlConfig.ts"
 import { openUnverified } from "../../crypto/Documents.ts"
@@ -17,9 +18,11 @@ import type { ClientConfig } from "../../schemas/ClientConfig.ts"
 import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import { Admission } from "../../schemas/Enrolment.ts"
 import type { Finding } from "../../schemas/Finding.ts"
+import { isOnionOrigin } from "../../schemas/Onion.ts"
 import type { JailVerdict } from "../../schemas/protocols/JailGuard.ts"
 import type { HeldRoot } from "../../schemas/protocols/TrustKeeper.ts"
 import { SelfReport } from "../../schemas/SelfReport.ts"
+import type { TunnelState } from "../../schemas/TunnelState.ts"
 import { routesBeside } from "../client/Reach.ts"
 import { examine } from "./Examination.ts"
 import { rootFinding } from "./rootFinding.ts"
@@ -85,12 +88,16 @@ const enrolment = (patient: Patient) =>
 const reachMend =
   "check the server (postern doctor there), its address in the trust root, and what filters between"
 
-const reach = (config: ClientConfig, held: Result.Result<HeldRoot, string> | null) => {
+/** The addresses of its server that a device knows. */
+const addressesOf = (config: ClientConfig, held: Result.Result<HeldRoot, string> | null) => {
   const known =
     held !== null && Result.isSuccess(held)
       ? (held.success.root.servers.find(({ id }) => id === held.success.server)?.addresses ?? [])
       : []
-  const addresses = [...new Set([...known, ...(config.server === null ? [] : [config.server])])]
+  return [...new Set([...known, ...(config.server === null ? [] : [config.server])])]
+}
+
+const reach = (config: ClientConfig, addresses: ReadonlyArray<string>) => {
   if (addresses.length > 0) return reachChecks(addresses, reachMend, routesBeside(config))
   const is = requirement("server.reached", "a server that answers")
   return Effect.succeed([
@@ -99,6 +106,16 @@ const reach = (config: ClientConfig, held: Result.Result<HeldRoot, string> | nul
       "start the client with an invitation (postern invite prints the command)"
     )
   ])
+}
+
+/** Nothing where nothing leads through Tor. */
+const tor = (
+  config: ClientConfig,
+  addresses: ReadonlyArray<string>,
+  state: TunnelState | undefined
+): Effect.Effect<ReadonlyArray<Finding>> => {
+  const isNeeded = config.tor.mode === "always" || addresses.some(isOnionOrigin)
+  return config.tor.mode === "never" || !isNeeded ? Effect.succeed([]) : torChecks(config.tor, state)
 }
 
 /** What the jail's own check found, made by the running client or, without one, by us as who we are. */
@@ -161,6 +178,7 @@ const deviceFindings = (patient: Patient, config: ClientConfig) =>
   Effect.gen(function* () {
     const held = yield* heldRoot(patient)
     const nowMs = yield* Clock.currentTimeMillis
+    const addresses = addressesOf(config, held)
     const groups = [
       checkGroup("machine", "the machine", machineChecks),
       checkGroup(
@@ -173,7 +191,8 @@ const deviceFindings = (patient: Patient, config: ClientConfig) =>
         "the program",
         Effect.try(() => processChecks(patient))
       ),
-      checkGroup("server", "the server", reach(config, held), reachWithinMs),
+      checkGroup("server", "the server", reach(config, addresses), reachWithinMs),
+      checkGroup("tor", "the way through Tor", tor(config, addresses, wordOf(patient)?.tunnel)),
       Effect.succeed([rootFinding(held, nowMs, "it comes with the first answer of the server")]),
       checkGroup(
         "trust",

@@ -6,6 +6,7 @@ import { idOfState, type Patient, rowsOf } from "../../adapters/doctor/Patient.t
 import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
 import { reachChecks } from "../../adapters/doctor/ReachChecks.ts"
 import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
+import { torChecks } from "../../adapters/doctor/TorChecks.ts"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
 import type { ConfigError, LoadedConfig } from "../../adapters/TomlConfig.ts"
 import { verifyFirstRoot } from "../../crypto/Trust.ts"
@@ -148,9 +149,10 @@ const serverFindings = (patient: Patient, config: ServerConfig) =>
       checkGroup(
         "onion",
         "the way over Tor",
-        Effect.try(() =>
-          onionFindings(config, patient.running?.answer, rootIn(held), idOfState(patient.stateFolder))
-        )
+        Effect.map(config.onion.enabled ? torChecks(config.onion) : Effect.succeed([]), (found) => [
+          ...found,
+          ...onionFindings(config, patient.running?.answer, rootIn(held), idOfState(patient.stateFolder))
+        ])
       ),
       checkGroup(
         "access",
