@@ -30,5 +30,6 @@ describe("the warning of an invitation", () => {
   })
   it("is silent where one address leads there from elsewhere", () => {
     expect(loopbackWarning(["http://127.0.0.1:8470", "https://postern.example"])).toBeUndefined()
+    expect(loopbackWarning([`http://${"a".repeat(55)}d.onion`])).toBeUndefined()
   })
 })

@@ -144,6 +144,11 @@ export class TestClient {
     )
   }
 
+  /** Where its tor takes commands. */
+  get controlSocket(): string {
+    return join(this.folder, "tor", "control")
+  }
+
   /** Makes a key and, for this host, uses it. */
   async key(host: OnionHost): Promise<OnionClientKey> {
     const secret = randomBytes(32)

@@ -90,4 +90,23 @@ describeWith(["tor", "tor-gencert"], "the server's onion services", () => {
     await friend.renew()
     await friend.until(device, "onion_not_authorised")
   })
+
+  it("are given to a tor that runs already too, under the same rules", async () => {
+    const { options } = await sharedTorNetwork()
+    const lender = new TestClient()
+    await lender.open(options)
+    const guest = new TestServices(onionConfig({ control: `unix:${lender.controlSocket}` }))
+    await guest.openDoors()
+    await guest.open()
+    const { device } = guest.hosts
+    await guest.setClients()
+    await guest.published("device")
+    expect(await stranger.get(device)).toBe("onion_not_authorised")
+    const { uploads } = await guest.statusOf("device")
+    await guest.setClients(await friend.key(device))
+    await guest.published("device", uploads)
+    await friend.until(device, "device")
+    await guest.stop()
+    await lender.stop()
+  })
 })
