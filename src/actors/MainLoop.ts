@@ -206,14 +206,8 @@ export const mainLoop = (options: MainLoopOptions) =>
         TurnEnded: Effect.fnUntraced(function* ({ payload }) {
           state.running = false
           const reachedAgain = yield* account(state, payload)
-          if (payload.reached !== null)
-            yield* Effect.ignore(
-              connectivity.tell("Told", {
-                reached: payload.reached,
-                detail: payload.detail,
-                code: payload.code
-              })
-            )
+          const { code, detail, reached } = payload
+          if (reached !== null) yield* Effect.ignore(connectivity.tell("Told", { reached, detail, code }))
           if (reachedAgain) {
             yield* Effect.ignore(outbox.tell("Reached"))
             for (const lane of environment.lanes.values()) yield* Effect.ignore(lane.tell("Reached"))
