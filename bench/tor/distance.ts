@@ -35,6 +35,9 @@ const sizes = {
   long: { roundTripsMs: [200, 500, 1_000], rounds: 7, mebibytes: 8 }
 } satisfies Record<string, Size>
 
+/** Tor learns how long circuits take to stand; here that changes under it. */
+const patientCircuits = ["LearnCircuitBuildTimeout 0", "CircuitBuildTimeout 60"]
+
 /** The devices of the bench. */
 interface Devices {
   readonly holding: BuiltDevice
@@ -81,38 +84,42 @@ const figuresAt = async (world: TorWorld, devices: Devices, poller: Poller, size
 }
 
 const measureIn = (scattered: Scattered, size: Size) =>
-  withTorWorld(scattered.options, async (world): Promise<ReadonlyArray<Result>> => {
-    const sleep = [`sleep_maximum_ms = ${sleepMs}`, "long_poll_ms = 0"]
-    const devices: Devices = {
-      holding: await world.torDevice("bench-holding"),
-      asking: await world.torDevice("bench-asking", sleep),
-      single: size.mebibytes === 0 ? null : await world.torDevice("bench-single", ["download_circuits = 1"])
-    }
-    // It polls in the name of a device that is stopped then: the others' orders are not to be held back.
-    const mute = await world.torDevice("bench-polls")
-    await mute.program.stop()
-    const poller = await openPoller(throughTorOf(devices.holding, world.onion), await keysOf(mute))
-    try {
-      const figures: Record<string, Figures> = {}
-      figures["without distance"] = await figuresAt(world, devices, poller, size)
-      for (const ms of size.roundTripsMs) {
-        await scattered.setRoundTrip(ms)
-        figures[`round trip of ${ms} ms`] = await figuresAt(world, devices, poller, size)
+  withTorWorld(
+    scattered.options,
+    async (world): Promise<ReadonlyArray<Result>> => {
+      const sleep = [`sleep_maximum_ms = ${sleepMs}`, "long_poll_ms = 0"]
+      const devices: Devices = {
+        holding: await world.torDevice("bench-holding"),
+        asking: await world.torDevice("bench-asking", sleep),
+        single: size.mebibytes === 0 ? null : await world.torDevice("bench-single", ["download_circuits = 1"])
       }
-      const far = `round trip of ${size.roundTripsMs.at(-1)} ms`
-      return Object.keys(figures["without distance"] ?? {}).map((name) =>
-        compare(
-          { name, unit: "ms", better: "lower" },
-          Object.fromEntries(
-            Object.entries(figures).map(([distance, all]) => [distance, all[name] as number])
-          ),
-          far
+      // It polls in the name of a device that is stopped then: the others' orders are not to be held back.
+      const mute = await world.torDevice("bench-polls")
+      await mute.program.stop()
+      const poller = await openPoller(throughTorOf(devices.holding, world.onion), await keysOf(mute))
+      try {
+        const figures: Record<string, Figures> = {}
+        figures["without distance"] = await figuresAt(world, devices, poller, size)
+        for (const ms of size.roundTripsMs) {
+          await scattered.setRoundTrip(ms)
+          figures[`round trip of ${ms} ms`] = await figuresAt(world, devices, poller, size)
+        }
+        const far = `round trip of ${size.roundTripsMs.at(-1)} ms`
+        return Object.keys(figures["without distance"] ?? {}).map((name) =>
+          compare(
+            { name, unit: "ms", better: "lower" },
+            Object.fromEntries(
+              Object.entries(figures).map(([distance, all]) => [distance, all[name] as number])
+            ),
+            far
+          )
         )
-      )
-    } finally {
-      await poller.close()
-    }
-  })
+      } finally {
+        await poller.close()
+      }
+    },
+    patientCircuits
+  )
 
 const isIsolated = "POSTERN_BENCH_ISOLATED"
 

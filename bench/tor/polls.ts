@@ -62,7 +62,12 @@ const send = (
       ({ body }) => Stream.runDrain(body)
     )
     if (status !== 200) throw new Error(`a poll was answered with ${status}`)
-  }).pipe(Effect.scoped, Effect.runPromise)
+  }).pipe(
+    Effect.scoped,
+    // As a device would: a way that failed is tried again, over a fresh circuit, and the time counts.
+    Effect.retry({ times: 2, while: ({ _tag }) => _tag === "TransportError" }),
+    Effect.runPromise
+  )
 
 export interface Poller {
   /** A poll over a connection that stands. */

@@ -64,16 +64,21 @@ const makeEnd = () => {
   }
 }
 
-/** Starts network, server and operator, lends them to `work`, and ends them. */
+/**
+ * Starts network, server and operator, lends them to `work`, and ends them. `further` are lines of torrc for the tors of
+ * server and devices.
+ */
 export const withTorWorld = async <A>(
   options: PrivateTorNetworkOptions,
-  work: (world: TorWorld) => Promise<A>
+  work: (world: TorWorld) => Promise<A>,
+  further: ReadonlyArray<string> = []
 ): Promise<A> => {
   const { defer, end } = makeEnd()
   try {
     const scope = Scope.makeUnsafe()
     defer(() => Effect.runPromise(Scope.close(scope, Exit.void)))
-    const network = await Effect.runPromise(Scope.provide(startPrivateTorNetwork(options), scope))
+    const started = await Effect.runPromise(Scope.provide(startPrivateTorNetwork(options), scope))
+    const network = { ...started, options: [...started.options, ...further] }
     const serverSettings = ["[onion]", "enabled = true", `options = ${toml(network.options)}`]
     const fleet = await BuiltFleet.withServer({ serverSettings })
     defer(() => fleet.close())
