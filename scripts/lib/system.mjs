@@ -1,6 +1,6 @@
 // Parts of the operating system that the tests and the demo use: found, installed where that is allowed, named.
 
-import { accessSync, constants, readFileSync } from "node:fs"
+import { accessSync, constants, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { delimiter, join } from "node:path"
 import { runQuiet } from "./exec.mjs"
 import { at } from "./paths.mjs"
@@ -38,6 +38,26 @@ const whyNotInstalled = () => {
   return undefined
 }
 
+/** What Debian's packages ask before they start a service: 101 says no. */
+const servicePolicy = "/usr/sbin/policy-rc.d"
+
+/** Keeps packages from starting services of their own (tor's would join the real network) while `work` is done. */
+const withoutServices = async (work) => {
+  let isOurs = false
+  try {
+    writeFileSync(servicePolicy, "#!/bin/sh\nexit 101\n", { mode: 0o755, flag: "wx" })
+    isOurs = true
+  } catch (error) {
+    // The machine has a policy of its own: it stands.
+    if (error.code !== "EEXIST") throw error
+  }
+  try {
+    return await work()
+  } finally {
+    if (isOurs) rmSync(servicePolicy, { force: true })
+  }
+}
+
 const aptInstall = async (packages) => {
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" }
   const install = ["install", "-y", "--no-install-recommends", ...packages]
@@ -59,7 +79,9 @@ export const ensureSystemParts = async (task, args = []) => {
   if (obstacle === undefined) {
     const packages = [...new Set(missing.map((part) => part.package))]
     try {
-      await step(`installing system packages with apt: ${packages.join(", ")}`, () => aptInstall(packages))
+      await step(`installing system packages with apt: ${packages.join(", ")}`, () =>
+        withoutServices(() => aptInstall(packages))
+      )
       return
     } catch (error) {
       say(`apt-get could not install them: ${error.message}`)
