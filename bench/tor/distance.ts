@@ -9,7 +9,7 @@
 import { spawn } from "node:child_process"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import type { BuiltDevice } from "../../test/support/BuiltFleet.ts"
+import type { BuiltDevice, BuiltFleet } from "../../test/support/BuiltFleet.ts"
 import { withFolder } from "../folder.ts"
 import { type Bench, compare, median, type Result, timed } from "../measure.ts"
 import { openOperator } from "../operator.ts"
@@ -26,13 +26,13 @@ const sleepMs = 5_000
 interface Size {
   readonly roundTripsMs: ReadonlyArray<number>
   readonly rounds: number
-  /** Size of a download; 0 for none. */
+  /** Size of a download; 0 for none, and no device that asks now and then. */
   readonly mebibytes: number
 }
 
 const sizes = {
-  short: { roundTripsMs: [600], rounds: 3, mebibytes: 0 },
-  long: { roundTripsMs: [200, 500, 1_000], rounds: 7, mebibytes: 8 }
+  short: { roundTripsMs: [600], rounds: 2, mebibytes: 0 },
+  long: { roundTripsMs: [200, 500, 1_000], rounds: 5, mebibytes: 8 }
 } satisfies Record<string, Size>
 
 /** Tor learns how long circuits take to stand; here that changes under it. */
@@ -41,8 +41,8 @@ const patientCircuits = ["LearnCircuitBuildTimeout 0", "CircuitBuildTimeout 60"]
 /** The devices of the bench. */
 interface Devices {
   readonly holding: BuiltDevice
-  readonly asking: BuiltDevice
-  readonly single: BuiltDevice | null
+  /** Null in a short run. */
+  readonly further: { readonly asking: BuiltDevice; readonly single: BuiltDevice } | null
 }
 
 type Figures = Record<string, number>
@@ -57,11 +57,15 @@ const oneAfterTheOther = async (poller: Poller): Promise<void> => {
   for (let count = 0; count < atOnce; count++) await poller.kept()
 }
 
+/** How long a download takes, in milliseconds. */
+const fetching = async (fleet: BuiltFleet, { name }: BuiltDevice, { mebibytes }: Size): Promise<number> =>
+  (mebibytes * 1_000) / (await downloadRate(fleet, name, mebibytes))
+
 /** Everything at one distance. */
 const figuresAt = async (world: TorWorld, devices: Devices, poller: Poller, size: Size): Promise<Figures> => {
   const { fleet } = world
   const holding = await openOperator({ fleet, device: devices.holding })
-  const asking = await openOperator({ fleet, device: devices.asking })
+  const asking = devices.further && (await openOperator({ fleet, device: devices.further.asking }))
   // The first of each kind opens connections, and circuits with them.
   await holding.submit()
   await poller.together(atOnce)
@@ -71,14 +75,19 @@ const figuresAt = async (world: TorWorld, devices: Devices, poller: Poller, size
     [`${atOnce} polls, one after the other`]: await medianOf(size.rounds, () => oneAfterTheOther(poller)),
     [`${atOnce} polls at once, one circuit`]: await medianOf(size.rounds, () => poller.together(atOnce)),
     "submit to receipt, long poll": await medianOf(size.rounds, holding.submit),
-    [`submit to receipt, a poll every ${sleepMs / 1_000} s`]: await medianOf(size.rounds, asking.submit),
-    ...(devices.single === null
+    ...(asking === null || devices.further === null
       ? {}
       : {
-          [`download of ${size.mebibytes} MiB, 1 circuit`]:
-            (size.mebibytes * 1_000) / (await downloadRate(fleet, devices.single.name, size.mebibytes)),
-          [`download of ${size.mebibytes} MiB, 4 circuits`]:
-            (size.mebibytes * 1_000) / (await downloadRate(fleet, devices.holding.name, size.mebibytes))
+          [`submit to receipt, a poll every ${sleepMs / 1_000} s`]: await medianOf(
+            size.rounds,
+            asking.submit
+          ),
+          [`download of ${size.mebibytes} MiB, 1 circuit`]: await fetching(
+            fleet,
+            devices.further.single,
+            size
+          ),
+          [`download of ${size.mebibytes} MiB, 4 circuits`]: await fetching(fleet, devices.holding, size)
         })
   }
 }
@@ -90,8 +99,13 @@ const measureIn = (scattered: Scattered, size: Size) =>
       const sleep = [`sleep_maximum_ms = ${sleepMs}`, "long_poll_ms = 0"]
       const devices: Devices = {
         holding: await world.torDevice("bench-holding"),
-        asking: await world.torDevice("bench-asking", sleep),
-        single: size.mebibytes === 0 ? null : await world.torDevice("bench-single", ["download_circuits = 1"])
+        further:
+          size.mebibytes === 0
+            ? null
+            : {
+                asking: await world.torDevice("bench-asking", sleep),
+                single: await world.torDevice("bench-single", ["download_circuits = 1"])
+              }
       }
       // It polls in the name of a device that is stopped then: the others' orders are not to be held back.
       const mute = await world.torDevice("bench-polls")

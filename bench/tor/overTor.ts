@@ -33,7 +33,7 @@ interface Size {
 }
 
 const sizes = {
-  short: { starts: 0, downloads: 1, mebibytes: 8, submissions: 8, polls: 40, circuits: 7 },
+  short: { starts: 0, downloads: 1, mebibytes: 4, submissions: 5, polls: 30, circuits: 5 },
   long: { starts: 4, downloads: 4, mebibytes: 64, submissions: 60, polls: 300, circuits: 40 }
 } satisfies Record<string, Size>
 
