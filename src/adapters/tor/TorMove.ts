@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Result } from "effect"
 import { outwardAddress } from "../connectivity/Below.ts"
 import type { TorControl } from "./TorControl.ts"
 
@@ -31,18 +31,24 @@ export const reconnectOnMove = Effect.fnUntraced(function* (
   const look = options.address ?? Effect.promise(() => outwardAddress(options.others))
   let known = yield* look
   let last = known
+  /** tor was told, and may be without its network: whatever the address is, it is told again until it has answered. */
+  let isOwed = false
   for (;;) {
     yield* Effect.sleep(Duration.millis(options.lookMs ?? lookMs))
     const now = yield* look
     const isSettled = now !== null && now === last
     last = now
-    if (!isSettled || now === known) continue
-    if (known !== null) {
-      yield* Effect.logInfo("this machine has another address now: Tor makes its connections anew")
-      yield* Effect.catch(reconnect(control), (error) =>
-        Effect.logWarning(`tor was not told to connect anew: ${error.message}`)
-      )
+    const hasMoved = isSettled && now !== known
+    if (hasMoved) {
+      if (known !== null)
+        yield* Effect.logInfo("this machine has another address now: Tor makes its connections anew")
+      isOwed ||= known !== null
+      known = now
     }
-    known = now
+    if (!isOwed) continue
+    const done = yield* Effect.result(reconnect(control))
+    isOwed = Result.isFailure(done)
+    if (Result.isFailure(done))
+      yield* Effect.logWarning(`tor was not told to connect anew: ${done.failure.message}`)
   }
 })

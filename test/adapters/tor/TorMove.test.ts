@@ -1,17 +1,21 @@
 import { expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import type { TorControl } from "../../../src/adapters/tor/TorControl.ts"
+import { type TorControl, TorControlError } from "../../../src/adapters/tor/TorControl.ts"
 import { reconnectOnMove } from "../../../src/adapters/tor/TorMove.ts"
 
 const anew = ["SETCONF DisableNetwork=1", "SETCONF DisableNetwork=0"]
 
-/** What tor is told while the machine has these addresses, one a second. */
-const told = (addresses: ReadonlyArray<string | null>) =>
+/** What tor is told while the machine has these addresses, one a second. `errors` are its first answers, null for a good one. */
+const told = (addresses: ReadonlyArray<string | null>, errors: ReadonlyArray<TorControlError | null> = []) =>
   Effect.gen(function* () {
     const commands: Array<string> = []
     const control: Pick<TorControl, "send"> = {
-      send: (command) => Effect.sync(() => [String(commands.push(command))])
+      send: (command) =>
+        Effect.suspend(() => {
+          const error = errors[commands.push(command) - 1] ?? null
+          return error === null ? Effect.succeed(["OK"]) : Effect.fail(error)
+        })
     }
     let turn = 0
     const address = Effect.sync(() => addresses[Math.min(turn++, addresses.length - 1)] ?? null)
@@ -36,5 +40,15 @@ it.effect("leaves tor alone while the machine stays, has no network, or wavers",
     expect(yield* told([one, null, null, one, one])).toEqual([])
     expect(yield* told([one, two, one, two, one])).toEqual([])
     expect(yield* told([null, null, one, one])).toEqual([])
+  })
+)
+
+it.effect("does not leave tor without a network where it is slow to take the commands", () =>
+  Effect.gen(function* () {
+    const late = (command: string) =>
+      new TorControlError({ code: "timed_out", command, status: null, reason: "tor did not answer" })
+    // Each command in turn is answered too late, though tor carries it out later.
+    expect(yield* told([one, one, two, two, two, two], [late("SETCONF")])).toEqual([anew[0], ...anew])
+    expect(yield* told([one, one, two, two, two, two], [null, late("SETCONF")])).toEqual([...anew, ...anew])
   })
 )
