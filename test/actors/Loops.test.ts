@@ -263,7 +263,7 @@ describe("an optional child that always fails", () => {
           child.children.map((grandchild) => grandchild.state)
         ])
         expect(parts).toMatchObject([
-          ["observers", Array.from({ length: 3 }, () => "running")],
+          ["observers", Array.from({ length: 4 }, () => "running")],
           ["vital", Array.from({ length: 8 }, () => "running")],
           ["extras", ["degraded"]]
         ])
