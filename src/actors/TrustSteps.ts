@@ -15,6 +15,7 @@ import { Limits } from "../schemas/Limits.ts"
 import type { HeldRoot, TrustPhase, TrustStep } from "../schemas/protocols/TrustKeeper.ts"
 import type { RouteFailure } from "../schemas/RouteFailure.ts"
 import { software } from "../schemas/Version.ts"
+import { keepEnrolAddresses } from "./EnrolAddresses.ts"
 import { onionKeyMember } from "./SignStatement.ts"
 import { checkServer, firstRoot, followRoots } from "./TrustState.ts"
 
@@ -102,7 +103,10 @@ const acquire = Effect.fnUntraced(function* (options: TrustOptions) {
   const taken = firstRoot(engine, identity, first, options.invitation)
   if (Result.isFailure(taken)) return taken.failure
   const held = yield* follow(taken.success)
-  return checkServer(engine, held, identity) ?? held
+  const flaw = checkServer(engine, held, identity)
+  if (flaw !== null) return flaw
+  yield* keepEnrolAddresses(identity)
+  return held
 })
 
 /** Asks to be let in, with the invitation's proof where there is one. */

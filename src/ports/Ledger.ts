@@ -100,6 +100,7 @@ export type NoteKey =
   | "server_root_version"
   | "objection"
   | "onion_shared"
+  | "enrol_addresses"
 
 export class Ledger extends Context.Service<
   Ledger,

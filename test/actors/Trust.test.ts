@@ -2,8 +2,10 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Redacted, Result } from "effect"
 import { TrustKeeperKey } from "../../src/actors/ClientKeys.ts"
+import { keptEnrolAddresses } from "../../src/actors/EnrolAddresses.ts"
 import { proveInvitation } from "../../src/crypto/Invitations.ts"
 import { verifyEnrolment } from "../../src/crypto/Trust.ts"
+import { Ledger } from "../../src/ports/Ledger.ts"
 import type { Digest } from "../../src/schemas/Ids.ts"
 import {
   admissionOf,
@@ -23,6 +25,7 @@ import {
 } from "./support/Parties.ts"
 import { deviceUnderTest, type TestDevice } from "./support/TestDevice.ts"
 
+const newcomers = `http://${"b".repeat(55)}d.onion`
 const good = { script: ["exit:0"] }
 const hour = 3_600_000
 
@@ -40,6 +43,22 @@ const enrolmentIn = (device: TestDevice, index = 0) => {
 }
 
 describe("enrolment", () => {
+  it.effect("leaves the device with the address for newcomers, whatever it is started with later", () =>
+    Effect.gen(function* () {
+      const device = yield* deviceUnderTest({ accepted: false, enrolAddresses: [newcomers] })
+      const ledger = Effect.sync(() => device.ledger as NonNullable<TestDevice["ledger"]>)
+      const kept = Effect.flatMap(ledger, (held) => Effect.provideService(keptEnrolAddresses, Ledger, held))
+      yield* device.until(() => device.server.enrolments.length > 0, "a request")
+      yield* device.crash
+      device.server.enrolAddresses = []
+      yield* device.start
+      expect(yield* kept).toEqual([newcomers])
+      const held = yield* ledger
+      yield* held.setNote("enrol_addresses", '["no address"]')
+      expect(yield* kept).toEqual([])
+    })
+  )
+
   it.effect("by claim code: shown until an operator accepts", () =>
     Effect.gen(function* () {
       const device = yield* deviceUnderTest({ accepted: false })

@@ -2,6 +2,7 @@
 import { Deferred, Effect, Layer, Redacted, Result, Schedule, Schema } from "effect"
 import { ControlGatewayKey, HealthLoopKey, HistorianKey, MainLoopKey } from "../../actors/ClientKeys.ts"
 import { condition } from "../../actors/DeviceConditions.ts"
+import { keptEnrolAddresses } from "../../actors/EnrolAddresses.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
 import { controlGateway } from "../../adapters/ControlGateway.ts"
@@ -273,7 +274,7 @@ export const runClient = (settings: ClientSettings, entry: URL, made: Configurat
         SignedLink({
           transport,
           addresses,
-          enrolAddresses: settings.invitation?.enrol_addresses ?? [],
+          enrolAddresses: settings.invitation?.enrol_addresses ?? (yield* keptEnrolAddresses),
           isTunnelled: isTunnelledBy(settings.config)
         })
       )

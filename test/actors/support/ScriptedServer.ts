@@ -59,6 +59,8 @@ export class ScriptedServer {
   readonly progress: Array<OrderProgress> = []
   readonly health: Array<HealthReport> = []
   readonly enrolments: Array<DsseEnvelope> = []
+  /** Where it says that newcomers reach it. */
+  enrolAddresses: ReadonlyArray<string> = []
   /** Whether it is reached through Tor. */
   hasCircuits = false
   /** How long each block of a payload takes. */
@@ -175,7 +177,8 @@ export class ScriptedServer {
           server,
           signing_key: serverKeys.signingKey,
           recipient: serverKeys.recipient,
-          addresses: ["http://127.0.0.1:8470"]
+          addresses: ["http://127.0.0.1:8470"],
+          enrol_addresses: this.enrolAddresses
         })
       ),
       roots: (from) => reach(Effect.sync(() => ({ roots: this.roots.slice(from - 1, from + 15) }))),

@@ -78,6 +78,8 @@ export interface DeviceOptions {
   readonly tap?: LedgerTap
   /** Accepted from the start; default true. */
   readonly accepted?: boolean
+  /** Where the server says that newcomers reach it. */
+  readonly enrolAddresses?: ReadonlyArray<string>
   /** The way to a server other than the scripted one. */
   readonly link?: (
     alive: () => boolean
@@ -115,6 +117,7 @@ export class TestDevice {
 
   constructor(options: DeviceOptions = {}) {
     this.options = options
+    this.server.enrolAddresses = options.enrolAddresses ?? []
     this.tap = options.tap ?? (() => Effect.void)
   }
 
