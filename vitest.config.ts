@@ -1,8 +1,8 @@
 import { configDefaults, defineConfig } from "vitest/config"
 
 /**
- * POSTERN_PROOF=long|short runs the proofs alone: test/proof, which runs nowhere else, and the property tests and
- * simulations, whose sizes follow from that variable (test/support/proof.ts). Without it everything else runs.
+ * POSTERN_PROOF=long|short runs the proofs alone: test/proof and test/tor/thorough, which run nowhere else, and the property
+ * tests and simulations, whose sizes follow from that variable (test/support/proof.ts). Without it everything else runs.
  */
 const proof = process.env["POSTERN_PROOF"]
 
@@ -30,11 +30,15 @@ const endToEnd = {
   sequence: { groupOrder: 1 }
 }
 
+/** What takes longest of it belongs to the proofs. */
+const thoroughTor = "test/tor/thorough/**/*.test.ts"
+
 /** What goes through a private Tor network, which starts with the first project and stands when this one's turn comes. */
 const throughTor = {
   ...endToEnd,
   name: "tor",
-  include: ["test/tor/**/*.test.ts"],
+  include: proof === undefined ? ["test/tor/**/*.test.ts"] : [thoroughTor],
+  exclude: proof === undefined ? [...common.exclude, thoroughTor] : common.exclude,
   globalSetup: "./test/tor/globalSetup.ts"
 }
 
@@ -47,6 +51,8 @@ const proofs = {
 export default defineConfig({
   test: {
     reporters: ["default", "./scripts/summary-reporter.ts"],
-    projects: (proof === undefined ? [tests, endToEnd, throughTor] : [proofs]).map((test) => ({ test }))
+    projects: (proof === undefined ? [tests, endToEnd, throughTor] : [proofs, throughTor]).map((test) => ({
+      test
+    }))
   }
 })

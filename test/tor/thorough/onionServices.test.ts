@@ -3,10 +3,10 @@ import { readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { onionConfig, TestClient, TestServices } from "../support/onions.ts"
-import { waitUntil } from "../support/Program.ts"
-import { describeWith } from "../support/requires.ts"
-import { sharedTorNetwork } from "../support/torNetwork.ts"
+import { onionConfig, TestClient, TestServices } from "../../support/onions.ts"
+import { waitUntil } from "../../support/Program.ts"
+import { describeWith } from "../../support/requires.ts"
+import { sharedTorNetwork } from "../../support/torNetwork.ts"
 
 describeWith(["tor", "tor-gencert"], "the server's onion services", () => {
   let server: TestServices

@@ -2,13 +2,13 @@
 import { readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { OnionHost } from "../../src/schemas/Onion.ts"
-import type { OnionStatus } from "../../src/schemas/OnionStatus.ts"
-import { BuiltFleet } from "../support/BuiltFleet.ts"
-import { TestClient } from "../support/onions.ts"
-import { waitUntil } from "../support/Program.ts"
-import { describeWith } from "../support/requires.ts"
-import { onionSettings, sharedTorNetwork } from "../support/torNetwork.ts"
+import { OnionHost } from "../../../src/schemas/Onion.ts"
+import type { OnionStatus } from "../../../src/schemas/OnionStatus.ts"
+import { BuiltFleet } from "../../support/BuiltFleet.ts"
+import { TestClient } from "../../support/onions.ts"
+import { waitUntil } from "../../support/Program.ts"
+import { describeWith } from "../../support/requires.ts"
+import { onionSettings, sharedTorNetwork } from "../../support/torNetwork.ts"
 
 interface Identity {
   readonly addresses: ReadonlyArray<string>
