@@ -88,6 +88,9 @@ const freshState = (life: LifeId): State => ({
   }
 })
 
+/** After so many turns in a row that broke off the next one comes as soon as after the first. */
+const soonAgain = 3
+
 /** How long to sleep after a turn: what the server asked for within our bounds, longer and longer after failures. */
 const sleepAfter = Effect.fnUntraced(function* (ended: TurnEnd, state: State, options: MainLoopOptions) {
   const { sleepMaximumMs, sleepMinimumMs } = options
@@ -96,8 +99,8 @@ const sleepAfter = Effect.fnUntraced(function* (ended: TurnEnd, state: State, op
   if (ended.kind === "failed") {
     const delayMs = yield* delayAfter(
       { firstMs: sleepMinimumMs, factor: 2, maximumMs: sleepMaximumMs },
-      // One that broke off asked nobody: it must not make the silence twice as long.
-      state.broken > 0 ? state.broken : state.failures
+      // One that broke off asked nobody: it must not make the silence twice as long, nor must a few in a row.
+      state.broken > 0 ? state.broken - soonAgain : state.failures
     )
     // Everybody was told the same time: whoever is put off comes back at a time of its own.
     const patienceMs = yield* spreadLater(ended.sleepMs ?? 0)

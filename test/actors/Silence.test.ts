@@ -171,6 +171,21 @@ const check = (accepted: boolean): Promise<void> =>
   )
 
 describe("a device without a way to its server", () => {
+  it.effect("is not silent for longer because several parts of it fail one after the other", () =>
+    Effect.gen(function* () {
+      const { silenceMs } = yield* silenceOf(
+        {
+          faults: [{ kind: "status", status: 200, retryAfter: "0" }],
+          sleepMaximumMs: 15_000,
+          longPollMs: 0,
+          seed: 0,
+          defects: ["highWater", "unfinished", "chainHead", "outboxSize"]
+        },
+        true
+      )
+      expect(silenceMs).toBeLessThanOrEqual(25_000)
+    })
+  )
   it("that was accepted is never silent for longer than sleep_maximum_ms", () => check(true))
   it("that nobody has let in yet is never silent for longer than sleep_maximum_ms", () => check(false))
 })
