@@ -98,7 +98,7 @@ export const readProxy = (text: string): NamedProxy => {
   const proxy = parseProxy(text.replace(/^socks5h:/i, "socks5:").replace(/\/$/, ""))
   return proxy === undefined
     ? {
-        problem: `${/:\/\/[^/]*@/.test(text) ? "what was given" : text} is no proxy. Write it as socks5h://127.0.0.1:9050 or http://HOST:PORT`
+        problem: `${text.includes("@") ? "what was given" : text} is no proxy. Write it as socks5h://127.0.0.1:9050 or http://HOST:PORT`
       }
     : { proxy }
 }

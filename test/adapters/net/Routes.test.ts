@@ -167,8 +167,14 @@ describe("the routes of an operator", () => {
     assert.deepStrictEqual(readProxy("socks5h://[::1]:9050"), {
       proxy: { kind: "socks5", host: "::1", port: 9050, credentials: null }
     })
-    const wrong = readProxy("ftp://me:secret@proxy.test:1")
-    assert.notInclude("problem" in wrong ? wrong.problem : "secret", "secret")
+    for (const text of [
+      "ftp://me:secret@proxy.test:1",
+      "me:secret@proxy.test:3128",
+      "http://me:a/secret@proxy.test:1"
+    ]) {
+      const wrong = readProxy(text)
+      assert.notInclude("problem" in wrong ? wrong.problem : "secret", "secret", text)
+    }
     assert.isTrue("problem" in readProxy("socks5h://127.0.0.1"))
   })
 })
