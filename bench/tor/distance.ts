@@ -32,7 +32,7 @@ interface Size {
 
 const sizes = {
   short: { roundTripsMs: [600], rounds: 2, mebibytes: 0 },
-  long: { roundTripsMs: [200, 500, 1_000], rounds: 5, mebibytes: 8 }
+  long: { roundTripsMs: [200, 500, 1_000], rounds: 5, mebibytes: 16 }
 } satisfies Record<string, Size>
 
 /** Tor learns how long circuits take to stand; here that changes under it. */

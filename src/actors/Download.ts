@@ -39,13 +39,16 @@ const firstByteMs = 180_000
 
 /**
  * A payload that lacks less comes the way of the polls: a circuit of its own would take longer to stand than the bytes to
- * come. Also what a further circuit must have to do.
+ * come.
  */
 export const ownWayBytes = 1024 * 1024
 
+/** A further circuit must have so much to do: it takes some round trips to stand, and more to come to its rate. */
+const bytesPerCircuit = 2 * 1024 * 1024
+
 /** Sizes of parts: small enough that no circuit is left to work alone for long, large enough that asking costs little. */
-const partBytes = { minimum: 512 * 1024, maximum: 4 * 1024 * 1024 }
-const partsPerCircuit = 4
+const partBytes = { minimum: 1024 * 1024, maximum: 8 * 1024 * 1024 }
+const partsPerCircuit = 2
 
 /** So many attempts in a row may come to nothing before it is put off: the first may have met a bad circuit. */
 const barrenAttempts = 2
@@ -168,7 +171,7 @@ export const partsOf = (missing: Spans, circuits: number): ReadonlyArray<Span> =
 
 /** Over how many circuits it is worth to fetch so much. */
 const circuitsFor = (missingBytes: number, most: number): number =>
-  Math.max(1, Math.min(most, Math.floor(missingBytes / ownWayBytes)))
+  Math.max(1, Math.min(most, Math.floor(missingBytes / bytesPerCircuit)))
 
 const fetchAll = Effect.fnUntraced(function* (
   order: WorkOrder,

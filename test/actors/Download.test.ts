@@ -231,7 +231,7 @@ describe("a download", () => {
   it.effect("asks every circuit for its share of the rate only", () =>
     Effect.gen(function* () {
       // 4 circuits of 6.4 KiB a second each.
-      const line = new Line(4 * mebibyte, () => ({ cutAfter: Number.POSITIVE_INFINITY, blockMs: 5_000 }))
+      const line = new Line(8 * mebibyte, () => ({ cutAfter: Number.POSITIVE_INFINITY, blockMs: 5_000 }))
       yield* ended(line.run({ minimumRate: 20_000 }))
       expect(line.isWhole).toBe(true)
     })

@@ -1,7 +1,10 @@
 /** Cutting a stream of bytes. */
 import { Stream } from "effect"
 
-/** The first `count` bytes of a stream, at least one; what follows is not asked for any more. */
+/**
+ * The first `count` bytes of a stream. It is cut only when more comes: one that ends by itself is read to its end, so that a
+ * connection it came over can serve again.
+ */
 export const firstBytes = <E, R>(
   bytes: Stream.Stream<Uint8Array, E, R>,
   count: number
@@ -11,10 +14,10 @@ export const firstBytes = <E, R>(
       () => count,
       (left, block: Uint8Array) =>
         [
-          left - block.length,
-          left <= 0 ? [] : [{ block: block.subarray(0, left), isLast: block.length >= left }]
+          Math.max(left - block.length, 0),
+          [{ block: block.subarray(0, left), isOver: block.length > left }]
         ] as const
     ),
-    Stream.takeUntil(({ isLast }) => isLast),
+    Stream.takeUntil(({ isOver }) => isOver),
     Stream.map(({ block }) => block)
   )
