@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { randomBytes } from "node:crypto"
 import { type AgentOptions, Agent as HttpAgent, type RequestOptions } from "node:http"
 import { Agent as HttpsAgent } from "node:https"
 import { isIP, Socket } from "node:net"
@@ -217,8 +216,11 @@ export interface Lines {
   readonly close: () => void
 }
 
-/** Lines within these limits. `given` are the agents' own options. */
-export const makeLines = (given: AgentOptions, limits: LineLimits): Lines => {
+/**
+ * Lines within these limits. `given` are the agents' own options. `salt` goes into the names of circuits, so that nobody
+ * else who asks the same tor shares one, and no life of this program takes up one of the last.
+ */
+export const makeLines = (given: AgentOptions, limits: LineLimits, salt: string): Lines => {
   const options = { ...given, keepAliveMsecs: probeAfterMs }
   const lineOf = new WeakMap<Duplex, Line>()
   const http = onLines(new HttpAgent(options), false, lineOf)
@@ -227,8 +229,6 @@ export const makeLines = (given: AgentOptions, limits: LineLimits): Lines => {
     [http, https].flatMap(({ freeSockets }) => Object.values(freeSockets).flatMap((free) => free ?? []))
   const lines = new Map<string, Line>()
   const addresses = makeAddressWatch()
-  // So that nobody else who asks the same tor shares a circuit, and no life of this program takes up one of the last.
-  const salt = randomBytes(8).toString("hex")
   let serial = 0
 
   const drop = (line: Line): void => {

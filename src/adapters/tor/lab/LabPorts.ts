@@ -3,9 +3,8 @@
  *
  * @module
  */
-import { randomInt } from "node:crypto"
 import { createServer } from "node:net"
-import { Effect } from "effect"
+import { Effect, Random } from "effect"
 import { TorLabError } from "./LabFailure.ts"
 
 /** Below the ports that the system gives to outgoing connections, and apart from those that tests draw elsewhere. */
@@ -31,7 +30,7 @@ export const drawPorts = Effect.fnUntraced(function* (count: number, address: st
       return yield* new TorLabError({
         message: `No ${count} free ports between ${lowestPort} and ${highestPort} were found on ${address}`
       })
-    const port = randomInt(lowestPort, highestPort)
+    const port = yield* Random.nextIntBetween(lowestPort, highestPort)
     if (!ports.has(port) && (!canTry || (yield* isFree(address, port)))) ports.add(port)
   }
   return [...ports]
