@@ -7,7 +7,7 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from "node:http"
 import { request as httpsRequest } from "node:https"
 import type { Socket } from "node:net"
-import { Effect, Random, type Scope, Stream } from "effect"
+import { Effect, type Scope, Stream } from "effect"
 import { errorCode, errorText } from "./files/AtomicFile.ts"
 import {
   type Transport,
@@ -246,8 +246,8 @@ export const httpTransport = (
   Effect.gen(function* () {
     const { routes = proxyRoutes(null), ...given } = options
     const limits = { ...defaults, ...given }
-    // To be another than the last time is enough: it is no secret.
-    const salt = (yield* Random.nextIntBetween(0, 2 ** 48)).toString(36)
+    // To be another than ever before on this machine is enough: it is no secret.
+    const salt = yield* Effect.sync(() => `${process.pid}-${process.hrtime.bigint().toString(36)}`)
     const lines = yield* Effect.acquireRelease(
       Effect.sync(() => makeLines({ keepAlive: true, maxFreeSockets: 4, scheduling: "lifo" }, limits, salt)),
       ({ close }) => Effect.sync(close)

@@ -4,13 +4,16 @@
  * @module
  */
 import { createServer } from "node:net"
-import { Effect, Random } from "effect"
+import { Effect } from "effect"
 import { TorLabError } from "./LabFailure.ts"
 
 /** Below the ports that the system gives to outgoing connections, and apart from those that tests draw elsewhere. */
 const lowestPort = 12_000
 const highestPort = 20_000
 const attempts = 50
+
+/** Any of them. The nanosecond of the draw is chance enough to keep networks that start together apart. */
+const drawn = (): number => lowestPort + Number(process.hrtime.bigint() % BigInt(highestPort - lowestPort))
 
 const isFree = (address: string, port: number): Effect.Effect<boolean> =>
   Effect.callback((resume) => {
@@ -30,7 +33,7 @@ export const drawPorts = Effect.fnUntraced(function* (count: number, address: st
       return yield* new TorLabError({
         message: `No ${count} free ports between ${lowestPort} and ${highestPort} were found on ${address}`
       })
-    const port = yield* Random.nextIntBetween(lowestPort, highestPort)
+    const port = drawn()
     if (!ports.has(port) && (!canTry || (yield* isFree(address, port)))) ports.add(port)
   }
   return [...ports]
