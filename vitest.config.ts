@@ -17,6 +17,8 @@ const tests = {
   name: "tests",
   include: ["test/**/*.test.ts"],
   exclude: [...common.exclude, "test/proof/**", "test/e2e/**", "test/tor/**"],
+  // One for each of two processors; left to itself, vitest would leave one of them idle.
+  maxWorkers: 2,
   sequence: { groupOrder: 0 }
 }
 
