@@ -15,8 +15,11 @@ import { makeTunnelStall } from "./TunnelStall.ts"
 
 /** Before the next start. The first is soon: most ends are of a kind that a new start mends. */
 const pauses: Delays = { firstMs: 150, factor: 6, maximumMs: 60_000 }
-/** A life that held so long was a good one: its end is the first of its kind. */
-const goodLifeMs = 60_000
+/**
+ * A life that held so long was a good one: its end is the first of its kind. Far longer than a tor takes that ends by
+ * itself at its start, and short enough that who kills it again and again finds it back each time.
+ */
+const goodLifeMs = 5_000
 
 export interface TunnelKeeperOptions {
   /** The configured bound on silence: no pause between two starts is longer. */

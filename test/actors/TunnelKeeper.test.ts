@@ -92,6 +92,13 @@ describe("the tunnel keeper", () => {
         yield* device.pass(20_000)
         expect(tunnel.opened).toBe(before)
         yield* device.until(() => tunnel.opened === before + 1, "the last opening", 60_000)
+        // One that held for a while is begun again at once, however often that comes.
+        for (let ends = 0; ends < 6; ends++) {
+          const opened = tunnel.opened
+          yield* device.pass(6_000)
+          tunnel.end("tor ended by SIGKILL")
+          yield* device.until(() => tunnel.opened === opened + 1, "an opening at once", 1_000, 50)
+        }
       })
   )
 
