@@ -36,10 +36,19 @@ const contentOf = (path: string): Uint8Array | undefined => {
   }
 }
 
+/** Whether a file has just this content. What cannot be read has not: to write it anew will say what is wrong. */
+const holds = (path: string, content: Uint8Array): boolean => {
+  try {
+    const there = contentOf(path)
+    return there !== undefined && equalBytes(there, content)
+  } catch {
+    return false
+  }
+}
+
 /** Puts a file in place, whole; gives whether it was not so before. */
 const put = (path: string, content: Uint8Array): boolean => {
-  const there = contentOf(path)
-  if (there !== undefined && equalBytes(there, content)) return false
+  if (holds(path, content)) return false
   writeFileSync(`${path}.new`, content, { mode: 0o600 })
   renameSync(`${path}.new`, path)
   return true
@@ -54,24 +63,30 @@ const putKey = (folder: string, key: OnionServiceKey): boolean => {
 }
 
 /**
- * Makes the list of clients what it must be: first those who come are written, then those who go are removed, so that it
- * is never empty meanwhile. Gives whether it was otherwise.
+ * Makes the list of clients what it must be. Those who go are removed before those who come are written, so that a full
+ * disk keeps nobody in; but one who stays must be there first, so that the list is never empty. Gives whether it was
+ * otherwise.
  */
 const putClients = (folder: string, clients: ReadonlySet<OnionClientKey>): boolean => {
   const list = join(folder, clientsFolder)
   requirePrivateFolder(list)
+  const wanted = [...clients].map((client) => ({
+    name: `${client.toLowerCase()}.auth`,
+    content: utf8(`descriptor:x25519:${client}\n`)
+  }))
+  const names = new Set(wanted.map(({ name }) => name))
   let isChanged = false
-  const names = new Set<string>()
-  for (const client of clients) {
-    const name = `${client.toLowerCase()}.auth`
-    names.add(name)
-    isChanged = put(join(list, name), utf8(`descriptor:x25519:${client}\n`)) || isChanged
+  const write = ({ content, name }: (typeof wanted)[number]): void => {
+    isChanged = put(join(list, name), content) || isChanged
   }
+  const staying = wanted.find(({ content, name }) => holds(join(list, name), content)) ?? wanted[0]
+  if (staying !== undefined) write(staying)
   for (const name of readdirSync(list)) {
     if (names.has(name)) continue
     rmSync(join(list, name), { recursive: true, force: true })
     isChanged = true
   }
+  for (const each of wanted) write(each)
   return isChanged
 }
 

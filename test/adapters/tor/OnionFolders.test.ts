@@ -54,6 +54,19 @@ describe("a service's folder", () => {
     }
   })
 
+  it("lets nobody stay who must go, where somebody new cannot be written", () => {
+    putService(folder, key, new Set([one, two]))
+    const newcomer = OnionClientKey.make(`${"C".repeat(51)}A`)
+    // As a full disk would: the file cannot be made.
+    mkdirSync(join(folder, "authorized_clients", `${newcomer.toLowerCase()}.auth.new`))
+    mkdirSync(join(folder, "authorized_clients", `${newcomer.toLowerCase()}.auth`, "in-the-way"), {
+      recursive: true
+    })
+    assert.throws(() => putService(folder, key, new Set([newcomer, one])))
+    assert.notInclude(listed(), `${two.toLowerCase()}.auth`)
+    assert.include(listed(), `${one.toLowerCase()}.auth`)
+  })
+
   it("is refused without anybody on the list, before anything is written", () => {
     assert.throws(() => putService(folder, key, new Set()))
     assert.throws(() => readdirSync(folder))
