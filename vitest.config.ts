@@ -12,11 +12,14 @@ const common = {
   hookTimeout: 180_000
 }
 
+/** Hostile jobs use up what the system gives to a user; all jails take the same ones. */
+const jails = "test/adapters/jail/**/*.test.ts"
+
 const tests = {
   ...common,
   name: "tests",
   include: ["test/**/*.test.ts"],
-  exclude: [...common.exclude, "test/proof/**", "test/e2e/**", "test/tor/**"],
+  exclude: [...common.exclude, "test/proof/**", "test/e2e/**", "test/tor/**", jails],
   // One for each of two processors; left to itself, vitest would leave one of them idle.
   maxWorkers: 2,
   sequence: { groupOrder: 0 }
@@ -31,6 +34,9 @@ const endToEnd = {
   testTimeout: 240_000,
   sequence: { groupOrder: 1 }
 }
+
+/** One after the other, and beside nothing else. */
+const inJail = { ...common, name: "jail", include: [jails], maxWorkers: 1, sequence: { groupOrder: 2 } }
 
 /** What takes longest of it belongs to the proofs. */
 const thoroughTor = "test/tor/thorough/**/*.test.ts"
@@ -53,8 +59,10 @@ const proofs = {
 export default defineConfig({
   test: {
     reporters: ["default", "./scripts/summary-reporter.ts"],
-    projects: (proof === undefined ? [tests, endToEnd, throughTor] : [proofs, throughTor]).map((test) => ({
-      test
-    }))
+    projects: (proof === undefined ? [tests, endToEnd, throughTor, inJail] : [proofs, throughTor]).map(
+      (test) => ({
+        test
+      })
+    )
   }
 })
