@@ -66,10 +66,7 @@ const labeledExpand = (
   lengthBytes: number
 ): Uint8Array =>
   engine
-    .hmacSha256(
-      key,
-      concatBytes(uint16(lengthBytes), version, suite, utf8(label), info, Uint8Array.of(1))
-    )
+    .hmacSha256(key, concatBytes(uint16(lengthBytes), version, suite, utf8(label), info, Uint8Array.of(1)))
     .subarray(0, lengthBytes)
 
 /** The KEM's shared secret from the raw agreement and both public keys (RFC 9180, 4.1). */

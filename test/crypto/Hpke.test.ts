@@ -77,17 +77,24 @@ for (const engine of engines) {
 describe("HPKE", () => {
   it("opens on either engine what either sealed, with the same bytes", () => {
     fc.assert(
-      fc.property(bytes(32), bytes(32), message, message, message, (secret, entropy, info, aad, plaintext) => {
-        const keys = { secret, public: NativeCrypto.x25519.publicKey(secret) }
-        const boxes = engines.map((engine) =>
-          sealHpke(engine, keys.public, { info, aad }, plaintext, entropy)
-        )
-        assert.deepStrictEqual(boxes[0], boxes[1])
-        const box = boxes[0] as NonNullable<(typeof boxes)[0]>
-        assert.strictEqual(box.ciphertext.length, plaintext.length + hpkeOverheadBytes)
-        for (const engine of engines)
-          assert.deepStrictEqual(openHpke(engine, keys, { info, aad }, box), plaintext)
-      }),
+      fc.property(
+        bytes(32),
+        bytes(32),
+        message,
+        message,
+        message,
+        (secret, entropy, info, aad, plaintext) => {
+          const keys = { secret, public: NativeCrypto.x25519.publicKey(secret) }
+          const boxes = engines.map((engine) =>
+            sealHpke(engine, keys.public, { info, aad }, plaintext, entropy)
+          )
+          assert.deepStrictEqual(boxes[0], boxes[1])
+          const box = boxes[0] as NonNullable<(typeof boxes)[0]>
+          assert.strictEqual(box.ciphertext.length, plaintext.length + hpkeOverheadBytes)
+          for (const engine of engines)
+            assert.deepStrictEqual(openHpke(engine, keys, { info, aad }, box), plaintext)
+        }
+      ),
       { numRuns: 40 }
     )
   })
