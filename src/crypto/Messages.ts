@@ -7,9 +7,10 @@
 import { Result, Schema } from "effect"
 import { Delivery, Message, MessageLimits, MessageRefusal, Sealed } from "../schemas/Message.ts"
 import { decodeBase64, encodeBase64 } from "./Base64.ts"
-import { canonicalBytes, parseCanonical } from "./CanonicalJson.ts"
+import { canonicalBytes } from "./CanonicalJson.ts"
 import type { Engine } from "./Engine.ts"
 import { type HpkeBinding, type HpkeKeyPair, openHpke, sealHpke } from "./Hpke.ts"
+import { isSignedByItsKey, type JsonSigner, readerOf, type SignedJson, signJson } from "./SignedJson.ts"
 
 /** A message was refused. `code` is counted; `detail` is for people, and may quote untrusted text. */
 export class RefusedMessage extends Schema.TaggedError<RefusedMessage>()("RefusedMessage", {
@@ -25,35 +26,8 @@ export type Judged<A> = Result.Result<A, RefusedMessage>
 
 const refuse = (code: MessageRefusal, detail: string) => Result.fail(new RefusedMessage({ code, detail }))
 
-/** Whose signature goes under a document: an Ed25519 seed and its public key in base64. */
-export interface MessageSigner {
-  readonly seed: Uint8Array
-  readonly signingKey: string
-}
-
-type Unsigned<A> = Omit<A, "signature" | "signing_key">
-type SignedDocument = Message | Sealed | Delivery
-
-/** Signs a document: Ed25519 over the canonical form of all members but the signature. */
-export const signMessage = <A extends SignedDocument>(
-  engine: Engine,
-  { seed, signingKey }: MessageSigner,
-  unsigned: Unsigned<A>
-): A => {
-  const document = { ...unsigned, signing_key: signingKey }
-  const signature = encodeBase64(engine.ed25519.sign(canonicalBytes(document), seed))
-  return { ...document, signature } as unknown as A
-}
-
-/** Whether a document carries a good signature by the very key it names. Whose key that is must be judged apart. */
-export const isSignedByItsKey = (engine: Engine, document: SignedDocument): boolean => {
-  const { signature, ...signed } = document
-  const [bytes, key] = [decodeBase64(signature), decodeBase64(document.signing_key)]
-  return bytes !== undefined && key !== undefined && engine.ed25519.verify(bytes, canonicalBytes(signed), key)
-}
-
 /** Checks that a document is signed, and by the key that its sender is known to have. */
-export const checkSigner = <A extends SignedDocument>(
+export const checkSigner = <A extends SignedJson>(
   engine: Engine,
   document: A,
   knownKey: string
@@ -79,17 +53,11 @@ export const checkTimes = (
 }
 
 const readAs = <A>(schema: Schema.Codec<A, unknown>) => {
-  const decode = Schema.decodeUnknownResult(schema, { onExcessProperty: "error" })
-  return (bytes: Uint8Array): Judged<A> => {
-    if (bytes.length > MessageLimits.wireBytes)
-      return refuse("too_large", `it has ${bytes.length} bytes, at most ${MessageLimits.wireBytes} are taken`)
-    const json = parseCanonical(bytes, { maximumBytes: MessageLimits.wireBytes })
-    if (Result.isFailure(json)) return refuse("malformed", json.failure.message)
-    return Result.mapError(
-      decode(json.success),
-      (error) => new RefusedMessage({ code: "malformed", detail: error.message.slice(0, 300) })
-    )
-  }
+  const read = readerOf(schema, MessageLimits.wireBytes)
+  return (bytes: Uint8Array): Judged<A> =>
+    bytes.length > MessageLimits.wireBytes
+      ? refuse("too_large", `it has ${bytes.length} bytes, at most ${MessageLimits.wireBytes} are taken`)
+      : Result.mapError(read(bytes), (detail) => new RefusedMessage({ code: "malformed", detail }))
 }
 
 /** Reads what is told to be signed; of its signature nothing is known yet. Never throws. */
@@ -109,7 +77,7 @@ export type SealHeader = Pick<Sealed, "id" | "level" | "from" | "to" | "issued_a
 /** Seals a document to a raw X25519 key (base64) and signs the outside. `entropy`: 32 fresh secret bytes. */
 export const sealMessage = (
   engine: Engine,
-  signer: MessageSigner,
+  signer: JsonSigner,
   header: SealHeader,
   document: unknown,
   recipientKey: string,
@@ -127,7 +95,7 @@ export const sealMessage = (
   if (box === undefined) return refuse("unknown_recipient", "the recipient's key is none to seal to")
   const { signing_key: _, ...unsigned } = open
   return Result.succeed(
-    signMessage<Sealed>(engine, signer, {
+    signJson<Sealed>(engine, signer, {
       ...unsigned,
       enc: encodeBase64(box.enc),
       ciphertext: encodeBase64(box.ciphertext)
@@ -158,4 +126,4 @@ export const openSealed = (
 export const bodyBytes = (body: Message["body"]): number => canonicalBytes(body).length
 
 /** The bytes that travel. */
-export const toWire = (document: SignedDocument): Uint8Array => canonicalBytes(document)
+export const toWire = (document: SignedJson): Uint8Array => canonicalBytes(document)

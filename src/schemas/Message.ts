@@ -38,8 +38,9 @@ export const MessageLimits = {
   futureMs: 60_000
 } as const
 
-const Signature = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{86}==$/))
-const AgreementKey = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{43}=$/))
+export const Signature = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{86}==$/))
+/** A raw X25519 public key, base64. */
+export const AgreementKey = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{43}=$/))
 
 const times = { issued_at_ms: TimestampMs, expires_at_ms: TimestampMs }
 

@@ -8,16 +8,15 @@ import type { Engine } from "../../src/crypto/Engine.ts"
 import {
   checkSigner,
   checkTimes,
-  isSignedByItsKey,
   openSealed,
   readDelivery,
   readMessage,
   readSealed,
   sealMessage,
-  signMessage,
   toWire
 } from "../../src/crypto/Messages.ts"
 import { NobleEngine } from "../../src/crypto/NobleEngine.ts"
+import { isSignedByItsKey, signJson } from "../../src/crypto/SignedJson.ts"
 import type { Name } from "../../src/schemas/Ids.ts"
 import { type Delivery, type Message, MessageLimits } from "../../src/schemas/Message.ts"
 import { flipBit } from "./vectors.ts"
@@ -49,7 +48,7 @@ const unsigned = (body: Message["body"]) =>
     subject: "",
     body
   }) as const
-const message = (body: Message["body"]) => signMessage<Message>(engine, alice, unsigned(body))
+const message = (body: Message["body"]) => signJson<Message>(engine, alice, unsigned(body))
 const sealed = (body: Message["body"], entropy = filled(9)) =>
   Result.getOrThrow(
     sealMessage(
@@ -94,7 +93,7 @@ describe("messages", () => {
           each,
           alice,
           { ...header, level: "private", to: name("bob") },
-          signMessage<Message>(each, alice, unsigned({ reading: 21.5 })),
+          signJson<Message>(each, alice, unsigned({ reading: 21.5 })),
           bobKey,
           filled(9)
         )
@@ -123,7 +122,7 @@ describe("messages", () => {
 
   it("do not open when they are signed anew by another, or under another name", () => {
     const { signature: _, signing_key: _key, ...taken } = sealed("secret")
-    const stolen = signMessage<ReturnType<typeof sealed>>(engine, mallory, taken)
+    const stolen = signJson<ReturnType<typeof sealed>>(engine, mallory, taken)
     assert.isTrue(isSignedByItsKey(engine, stolen))
     assert.strictEqual(codeOf(checkSigner(engine, stolen, alice.signingKey)), "bad_signature")
     assert.strictEqual(codeOf(openSealed(engine, keyFor, stolen)), "not_opened")
@@ -133,7 +132,7 @@ describe("messages", () => {
       { level: "end_to_end" as const },
       { expires_at_ms: 62_000 }
     ]) {
-      const renamed = signMessage<ReturnType<typeof sealed>>(engine, alice, { ...taken, ...bent })
+      const renamed = signJson<ReturnType<typeof sealed>>(engine, alice, { ...taken, ...bent })
       assert.strictEqual(codeOf(openSealed(engine, keyFor, renamed)), "not_opened")
     }
   })
@@ -179,7 +178,7 @@ describe("messages", () => {
   })
 
   it("are delivered with the word of who verified them, and keep their sender's own", () => {
-    const delivery = signMessage<Delivery>(engine, mallory, {
+    const delivery = signJson<Delivery>(engine, mallory, {
       type: "postern/delivery/v1",
       to: name("bob"),
       content: message("hello"),
