@@ -42,4 +42,47 @@ CREATE TABLE wills (
 ) STRICT, WITHOUT ROWID;
 `
 
-export const messagesMigrations: ReadonlyArray<string> = [version1]
+const version2 = `
+CREATE TABLE agents (
+  agent TEXT PRIMARY KEY,
+  device TEXT NOT NULL,
+  signing_key TEXT NOT NULL,
+  agreement_key TEXT NOT NULL,
+  agreement_version INTEGER NOT NULL,
+  visible INTEGER NOT NULL,
+  edge_devices TEXT NOT NULL,
+  session TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('C', 'DG', 'DU')),
+  status_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Ids of messages, until they expire.
+CREATE TABLE seen (
+  sender TEXT NOT NULL,
+  id TEXT NOT NULL,
+  expires_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (sender, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX seen_by_end ON seen (expires_at_ms);
+
+-- What was accepted and is not in its recipient's session yet.
+CREATE TABLE deliveries (
+  place INTEGER PRIMARY KEY AUTOINCREMENT,
+  recipient TEXT NOT NULL,
+  inbox TEXT NOT NULL CHECK (inbox IN ('protected', 'private')),
+  expires_at_ms INTEGER NOT NULL,
+  wire BLOB NOT NULL
+) STRICT;
+CREATE INDEX deliveries_by_recipient ON deliveries (recipient);
+CREATE INDEX deliveries_by_end ON deliveries (expires_at_ms);
+
+CREATE TABLE refusals (
+  agent TEXT NOT NULL,
+  code TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  last_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (agent, code)
+) STRICT, WITHOUT ROWID;
+`
+
+export const messagesMigrations: ReadonlyArray<string> = [version1, version2]
