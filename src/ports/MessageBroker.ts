@@ -32,8 +32,11 @@ export type BrokerRefusal = "not_permitted" | "too_large" | "bad_credentials" | 
 export interface BrokerHandlers {
   /** Judges the credentials of a connection: what it may do, or null. */
   readonly authenticate: (name: AgentName, password: Uint8Array) => Effect.Effect<TopicRole | null>
-  /** Takes a publication for broker services. It is acknowledged to its sender when this ends, whatever is made of it. */
-  readonly received: (publication: Publication) => Effect.Effect<void>
+  /**
+   * Takes a publication for broker services. It is acknowledged to its sender when this has succeeded, whatever was made of
+   * it; where it fails it is not, and comes again.
+   */
+  readonly received: (publication: Publication) => Effect.Effect<void, { readonly message: string }>
   /** A connection stands, or has ended. */
   readonly presence: (name: AgentName, connected: boolean) => Effect.Effect<void>
   readonly refused: (name: AgentName | null, reason: BrokerRefusal) => Effect.Effect<void>

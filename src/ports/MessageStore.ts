@@ -67,8 +67,9 @@ export class MessageStore extends Context.Service<
       { readonly outcome: Acceptance; readonly deliveries: ReadonlyArray<DeliveryRow> },
       MessageStoreError
     >
-    /** What is not delivered yet, oldest first. */
+    /** What is not delivered yet, oldest first: of one recipient, or of all. */
     readonly undelivered: (
+      recipient: AgentName | null,
       behind: number,
       maximum: number
     ) => Effect.Effect<ReadonlyArray<DeliveryRow>, MessageStoreError>

@@ -73,7 +73,7 @@ interface Standing {
 const refusal = (): AuthenticateError =>
   Object.assign(new Error("not authorized"), { returnCode: 5 }) as AuthenticateError
 
-type Fork = <A>(effect: Effect.Effect<A>) => Promise<A>
+type Fork = <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
 
 /** Who is connected as what, and the answers to aedes's questions. */
 class Doorkeeper {

@@ -145,6 +145,7 @@ const seen = (database: DatabaseSync, audit: Audit) => {
 
 export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
   const byId = database.prepare("SELECT * FROM devices WHERE device = ?")
+  const byName = database.prepare("SELECT * FROM devices WHERE name = ? AND status = 'accepted'")
   const statements = statementsByText(database)
   const behind = "FROM devices WHERE status = 'accepted' AND (root_version IS NULL OR root_version < ?)"
   const countBehind = database.prepare(`SELECT count(*) AS n ${behind}`)
@@ -164,6 +165,10 @@ export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
     ...seen(database, audit),
     device: (device) => {
       const row = find(device)
+      return row === undefined ? null : toDevice(row)
+    },
+    deviceNamed: (name) => {
+      const row = byName.get(name) as Row | undefined
       return row === undefined ? null : toDevice(row)
     },
     devices: ({ after, limit, namePrefix, seenSinceMs, status, unseenSinceMs }) => {

@@ -73,7 +73,7 @@ CREATE TABLE deliveries (
   expires_at_ms INTEGER NOT NULL,
   wire BLOB NOT NULL
 ) STRICT;
-CREATE INDEX deliveries_by_recipient ON deliveries (recipient);
+CREATE INDEX deliveries_by_recipient ON deliveries (recipient, place);
 CREATE INDEX deliveries_by_end ON deliveries (expires_at_ms);
 
 CREATE TABLE refusals (

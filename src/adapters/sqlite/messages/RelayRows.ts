@@ -74,6 +74,9 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
     "INSERT INTO deliveries (recipient, inbox, expires_at_ms, wire) VALUES (?, ?, ?, ?)"
   )
   const page = database.prepare("SELECT * FROM deliveries WHERE place > ? ORDER BY place LIMIT ?")
+  const pageOf = database.prepare(
+    "SELECT * FROM deliveries WHERE recipient = ? AND place > ? ORDER BY place LIMIT ?"
+  )
   const remove = database.prepare("DELETE FROM deliveries WHERE place = ?")
   const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
   const expire = database.prepare("DELETE FROM deliveries WHERE expires_at_ms <= ?")
@@ -91,7 +94,10 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
       })
       return { outcome: "stored", deliveries: rows }
     },
-    undelivered: (behind, maximum) => (page.all(behind, maximum) as Array<Row>).map(toDelivery),
+    undelivered: (recipient, behind, maximum) => {
+      const rows = recipient === null ? page.all(behind, maximum) : pageOf.all(recipient, behind, maximum)
+      return (rows as Array<Row>).map(toDelivery)
+    },
     delivered: (places) => {
       for (const place of places) remove.run(place)
     },
