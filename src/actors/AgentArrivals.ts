@@ -9,6 +9,7 @@ import { RefusedMessage, toWire } from "../crypto/Messages.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
 import { AgentStore } from "../ports/AgentStore.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import type { BusError } from "../ports/MessageBus.ts"
 import type { Agreement, DirectoryEntry, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
 import { MessageLimits, PublicMessage } from "../schemas/Message.ts"
 import { type AgentName, brokerServices, placeOf, topicOf } from "../schemas/Topics.ts"
@@ -78,8 +79,11 @@ const takeDirectory = Effect.fnUntraced(function* (
   for (const entry of agents) knowledge.peers.set(entry.agent, entry)
 })
 
+/** Says something to the broker without waiting for its acknowledgement. */
+export type Say = (publication: Effect.Effect<void, BusError>) => Effect.Effect<void>
+
 /** A question or an answer whether somebody is there. */
-const makePingTaker = (topicRoot: string, pings: Pings) =>
+const makePingTaker = (topicRoot: string, pings: Pings, say: Say) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const crypto = yield* AgentCrypto
@@ -117,10 +121,8 @@ const makePingTaker = (topicRoot: string, pings: Pings) =>
         nonce: ping.nonce,
         issued_at_ms: nowMs
       })
-      yield* session.link.publish(
-        topicOf(topicRoot, { agent: ping.from, inbox: "public/pingack" }),
-        toWire(answer)
-      )
+      const topic = topicOf(topicRoot, { agent: ping.from, inbox: "public/pingack" })
+      yield* say(session.link.publish(topic, toWire(answer)))
     })
   })
 
@@ -148,22 +150,20 @@ const makeMailTaker = Effect.gen(function* () {
     }),
     open: Effect.fnUntraced(function* (wire: Uint8Array) {
       const json = parseStrict(wire, { maximumBytes: MessageLimits.wireBytes })
-      const read = Result.isSuccess(json) ? decodePublic(json.success) : json
-      if (Result.isFailure(read)) return yield* refused("malformed", "it is no public message")
-      yield* store.take({
-        _tag: "Public",
-        message: read.success,
-        receivedAtMs: yield* Clock.currentTimeMillis
-      })
+      const read = Result.isSuccess(json) ? decodePublic(json.success) : undefined
+      if (read === undefined || Result.isFailure(read))
+        return yield* refused("malformed", "it is no public message")
+      const receivedAtMs = yield* Clock.currentTimeMillis
+      yield* store.take({ _tag: "Public", message: read.success, receivedAtMs })
     })
   }
 })
 
 /** Takes whatever comes by a topic. Fails with a refusal, or where the store or the broker does. */
-export const makeArrivals = (topicRoot: string, pings: Pings) =>
+export const makeArrivals = (topicRoot: string, pings: Pings, say: Say) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
-    const takePing = yield* makePingTaker(topicRoot, pings)
+    const takePing = yield* makePingTaker(topicRoot, pings, say)
     const mail = yield* makeMailTaker
     const withEngine = Effect.provideService(CryptoEngine, engine)
 

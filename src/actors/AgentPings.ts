@@ -38,31 +38,27 @@ export const makePings = () => {
 
   return {
     links: (): ReadonlyArray<LinkQuality> => [...links.values()],
-    /** Waits for the answer to a question that `send` asks; null when it did not come in time. */
-    ask: <E>(to: AgentName, nonce: MessageId, send: Effect.Effect<void, E>, timeoutMs: number) =>
+    /** Notes a question that is about to be sent; null where too many wait for an answer already. */
+    expect: (to: AgentName, nonce: MessageId) =>
       Effect.gen(function* () {
         if (waiting.size >= maximumWaiting) return null
         const answer = yield* Deferred.make<number>()
         waiting.set(nonce, { to, sentMs: yield* monotonicMs, answer })
-        const rttMs = yield* send.pipe(
-          Effect.andThen(
-            Effect.timeoutOrElse(Deferred.await(answer), {
-              duration: timeoutMs,
-              orElse: () => Effect.succeed(null)
-            })
-          ),
-          Effect.ensuring(Effect.sync(() => waiting.delete(nonce)))
-        )
+        return answer
+      }),
+    /** Waits for the answer to a question; null when it did not come in time. The way's quality is noted. */
+    settle: (to: AgentName, nonce: MessageId, answer: Deferred.Deferred<number>, timeoutMs: number) =>
+      Effect.gen(function* () {
+        const rttMs = yield* Effect.timeoutOrElse(Deferred.await(answer), {
+          duration: timeoutMs,
+          orElse: () => Effect.succeed(null)
+        }).pipe(Effect.ensuring(Effect.sync(() => waiting.delete(nonce))))
         const link = linkTo(to)
+        const pings = link.pings + 1
         note(
           rttMs === null
-            ? { ...link, pings: link.pings + 1, lost: link.lost + 1 }
-            : {
-                ...link,
-                pings: link.pings + 1,
-                last_rtt_ms: rttMs,
-                smoothed_rtt_ms: smoothed(link.smoothed_rtt_ms, rttMs)
-              }
+            ? { ...link, pings, lost: link.lost + 1 }
+            : { ...link, pings, last_rtt_ms: rttMs, smoothed_rtt_ms: smoothed(link.smoothed_rtt_ms, rttMs) }
         )
         return rttMs
       }),

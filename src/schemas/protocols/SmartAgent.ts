@@ -5,6 +5,7 @@ import { DirectoryEntry, Handshake } from "../Agents.ts"
 import { Count, labelUpTo } from "../Ids.ts"
 import { MessageId, MessageRefusal, SecureLevel } from "../Message.ts"
 import { AgentName } from "../Topics.ts"
+import { Ticket } from "./Ticket.ts"
 
 /** A message cannot be sent as it is. */
 export class CannotSend extends Schema.TaggedError<CannotSend>()("CannotSend", {
@@ -23,8 +24,8 @@ export class CannotSend extends Schema.TaggedError<CannotSend>()("CannotSend", {
   }
 }
 
-/** Nobody answered in time, or there is no broker. */
-export class NoAnswer extends Schema.TaggedError<NoAnswer>()("NoAnswer", { reason: Schema.String }) {
+/** There is no broker at the moment. */
+export class NoBus extends Schema.TaggedError<NoBus>()("NoBus", { reason: Schema.String }) {
   override get message(): string {
     return this.reason
   }
@@ -68,8 +69,8 @@ export const SmartAgentProtocol = RpcGroup.make(
     success: MessageId,
     error: CannotSend
   }),
-  /** Asks a peer whether it is there; the round-trip time in milliseconds. */
-  Rpc.make("Ping", { payload: { to: AgentName }, success: Schema.Finite, error: NoAnswer }),
+  /** Asks a peer whether it is there; the ticket gives the round-trip time in milliseconds, null where no answer came. */
+  Rpc.make("Ping", { payload: { to: AgentName }, success: Ticket<number | null>(), error: NoBus }),
   /** Whom the signed list of broker services names. */
   Rpc.make("Peers", { success: Schema.Array(DirectoryEntry) }),
   Rpc.make("Report", { success: AgentReport }),
@@ -77,8 +78,10 @@ export const SmartAgentProtocol = RpcGroup.make(
   Rpc.make("Show", {
     payload: { visible: Schema.Boolean, edgeDevices: Handshake.fields.edge_devices }
   }),
-  /** The application has room for more. */
+  /** It is time. To itself. */
   Rpc.make("Due"),
+  /** Something said in the background was said. To itself. */
+  Rpc.make("Said"),
   /** A connection has ended, or never stood. */
   Rpc.make("Ended", {
     payload: { code: Schema.Literals(["refused", "unreachable"]), reason: Schema.String }
