@@ -16,7 +16,7 @@ const tests = {
   ...common,
   name: "tests",
   include: ["test/**/*.test.ts"],
-  exclude: [...common.exclude, "test/proof/**", "test/e2e/**"],
+  exclude: [...common.exclude, "test/proof/**", "test/e2e/**", "test/tor/**"],
   sequence: { groupOrder: 0 }
 }
 
@@ -30,6 +30,14 @@ const endToEnd = {
   sequence: { groupOrder: 1 }
 }
 
+/** What goes through a private Tor network, which starts with the first project and stands when this one's turn comes. */
+const throughTor = {
+  ...endToEnd,
+  name: "tor",
+  include: ["test/tor/**/*.test.ts"],
+  globalSetup: "./test/tor/globalSetup.ts"
+}
+
 const proofs = {
   ...common,
   name: "proof",
@@ -39,6 +47,6 @@ const proofs = {
 export default defineConfig({
   test: {
     reporters: ["default", "./scripts/summary-reporter.ts"],
-    projects: (proof === undefined ? [tests, endToEnd] : [proofs]).map((test) => ({ test }))
+    projects: (proof === undefined ? [tests, endToEnd, throughTor] : [proofs]).map((test) => ({ test }))
   }
 })

@@ -110,7 +110,7 @@ export const openOperator = async ({ device, fleet }: BenchFleet) => {
   )
   const entries = await Effect.runPromise(readJson(serversFile, ServerEntries).pipe(Effect.provide(home)))
   const token = Redacted.make(entries?.servers[0]?.token ?? "")
-  const services = Layer.merge(home, managementClient({ address: fleet.address, token }))
+  const services = Layer.merge(home, managementClient({ address: fleet.address, proxy: null, token }))
   const context = await Effect.runPromise(Effect.scoped(Layer.build(services)))
   const run = Effect.runPromiseWith(context)
   const record = await run(acceptedDevice(device.name))

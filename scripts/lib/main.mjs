@@ -18,7 +18,7 @@ const perform = async (name, args, calledFrom) => {
   await ensureDependencies()
   const node = await chooseNode()
   const context = { node, env: environmentFor(node), calledFrom }
-  if (task.parts) await ensureSystemParts(name)
+  if (task.parts) await ensureSystemParts(name, args)
   if (task.built) await ensureBuilt(context)
   return task.run(context, args)
 }

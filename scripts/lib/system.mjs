@@ -23,8 +23,13 @@ export const hasCommand = (command) =>
     }
   })
 
-const missingParts = (task) =>
-  systemParts().filter((part) => part.tasks.includes(task) && !hasCommand(part.command))
+/** What a call needs: a part is for a task as a whole (`demo`), or for an option of it (`demo --tor`). */
+const missingParts = (task, args) => {
+  const calls = [task, ...args.map((argument) => `${task} ${argument}`)]
+  return systemParts().filter(
+    (part) => calls.some((call) => part.tasks.includes(call)) && !hasCommand(part.command)
+  )
+}
 
 const whyNotInstalled = () => {
   if (process.env.POSTERN_NO_APT === "1") return "POSTERN_NO_APT=1 forbids installing"
@@ -47,8 +52,8 @@ const aptInstall = async (packages) => {
  * Installs missing parts with apt where we are root and may; else names each with what it would be good for.
  * Never fails: a test that needs a missing part says so itself, and fails in CI.
  */
-export const ensureSystemParts = async (task) => {
-  const missing = missingParts(task)
+export const ensureSystemParts = async (task, args = []) => {
+  const missing = missingParts(task, args)
   if (missing.length === 0) return
   const obstacle = whyNotInstalled()
   if (obstacle === undefined) {
@@ -60,7 +65,7 @@ export const ensureSystemParts = async (task) => {
       say(`apt-get could not install them: ${error.message}`)
     }
   }
-  for (const part of missingParts(task)) {
+  for (const part of missingParts(task, args)) {
     say(`missing: ${part.command} (package ${part.package}): ${part.reason}`)
   }
   if (obstacle !== undefined) say(`not installed, because ${obstacle}`)

@@ -11,6 +11,7 @@ import { NotaryProtocol } from "../schemas/protocols/Notary.ts"
 import { OutboxProtocol } from "../schemas/protocols/Outbox.ts"
 import { SmartAgentProtocol } from "../schemas/protocols/SmartAgent.ts"
 import { TrustKeeperProtocol } from "../schemas/protocols/TrustKeeper.ts"
+import { TunnelKeeperProtocol } from "../schemas/protocols/TunnelKeeper.ts"
 import { WatchdogProtocol } from "../schemas/protocols/Watchdog.ts"
 import type { LaneName } from "../schemas/WorkOrder.ts"
 
@@ -21,6 +22,7 @@ export const JailGuardKey = ActorKey.make("jail-guard", JailGuardProtocol)
 export const TrustKeeperKey = ActorKey.make("trust-keeper", TrustKeeperProtocol)
 export const MainLoopKey = ActorKey.make("main-loop", MainLoopProtocol)
 export const HistorianKey = ActorKey.make("historian", HistorianProtocol)
+export const TunnelKeeperKey = ActorKey.make("tunnel-keeper", TunnelKeeperProtocol)
 export const ConnectivityKey = ActorKey.make("connectivity", ConnectivityProtocol)
 export const HealthLoopKey = ActorKey.make("health-loop", HealthLoopProtocol)
 export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)

@@ -7,11 +7,12 @@ import { Effect, Exit } from "effect"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { Connectivity } from "../ports/Connectivity.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
-import type { LinkFinding } from "../schemas/Connectivity.ts"
+import { type LinkFinding, layerOfRouteFailure } from "../schemas/Connectivity.ts"
 import type { LinkHealth } from "../schemas/Health.ts"
 import { ConnectivityProtocol } from "../schemas/protocols/Connectivity.ts"
+import type { RouteFailure } from "../schemas/RouteFailure.ts"
 import { makeAlarm } from "./Alarm.ts"
-import { HistorianKey, MainLoopKey, TrustKeeperKey } from "./ClientKeys.ts"
+import { HistorianKey, MainLoopKey, TrustKeeperKey, TunnelKeeperKey } from "./ClientKeys.ts"
 import { delayAfter, jittered } from "./Delays.ts"
 import { plainText } from "./PlainText.ts"
 
@@ -32,8 +33,9 @@ interface State {
   link: LinkHealth
   /** Whether the last turn reached the server; null before it. */
   reached: boolean | null
-  /** What the last turn saw where it did not. */
+  /** What the last request saw where it did not, and what Tor or a proxy told of it. */
   told: string
+  code: RouteFailure | null
   /** Turns that failed, and how many of them before what was broken below the server was mended. */
   failures: number
   mendedAfter: number
@@ -47,6 +49,7 @@ const freshState = (nowMs: number): State => ({
   link: { layer: "ok", detail: "", since_at_ms: nowMs, last_outage: null },
   reached: null,
   told: "",
+  code: null,
   failures: 0,
   mendedAfter: -1,
   found: null,
@@ -54,18 +57,41 @@ const freshState = (nowMs: number): State => ({
   looking: false
 })
 
-/** Whether a finding is of something broken below the server. */
+/** What only a request itself can tell of: a look neither finds it broken nor mended. */
+const toldByRequests: ReadonlySet<LinkFinding["layer"]> = new Set([
+  "proxy_refused",
+  "onion_not_found",
+  "onion_not_authorised",
+  "onion_intro_failed",
+  "server_unreachable"
+])
+
+/**
+ * What Tor answers from memory: for a quarter of an hour it does not ask again who has not published, and it keeps for
+ * hours what was published before. So it is to forget that before the next attempt; it does so every ten seconds at most.
+ */
+const fromMemory: ReadonlySet<RouteFailure> = new Set([
+  "onion_not_found",
+  "onion_not_authorised",
+  "onion_intro_failed"
+])
+
+/** Whether a finding is of something broken below the server that a look can see. */
 const isBelow = (layer: LinkFinding["layer"] | null): boolean =>
-  layer !== null && layer !== "ok" && layer !== "server_unreachable"
+  layer !== null && layer !== "ok" && !toldByRequests.has(layer)
 
 /** What to make of a look, beside what the main loop told. */
 const judge = (state: State, found: LinkFinding): LinkFinding => {
   // Reference hosts tell of the network beyond; the server itself is proof that all else is good.
   if (state.reached === true) return found.layer === "no_reference_host" ? found : { layer: "ok", detail: "" }
-  if (state.reached !== false || found.layer !== "ok") return found
+  const nothingFound = found.layer === "ok" || found.layer === "server_unreachable"
+  if (state.reached !== false || !nothingFound) return found
+  // A look that did not get through to the server knows less than a request that was told why.
+  if (found.layer === "server_unreachable" && state.code === null) return found
   // What was broken below is mended: until a turn has failed since then, nothing is known against the server.
   const isMended = isBelow(state.link.layer) && (isBelow(state.found) || state.failures === state.mendedAfter)
-  return isMended ? state.link : { layer: "server_unreachable", detail: plainText(state.told, 200) }
+  const layer = state.code === null ? "server_unreachable" : layerOfRouteFailure[state.code]
+  return isMended ? state.link : { layer, detail: plainText(state.told, 200) }
 }
 
 const describe = (ms: number): string =>
@@ -146,8 +172,11 @@ export const connectivity = (options: ConnectivityOptions) =>
           const changed = state.reached !== payload.reached
           state.reached = payload.reached
           state.told = payload.detail
+          state.code = payload.reached ? null : payload.code
           if (!payload.reached) {
             state.failures++
+            if (payload.code !== null && fromMemory.has(payload.code))
+              yield* Effect.ignore(context.ref(TunnelKeeperKey).tell("Renew"))
             return changed ? yield* begin : undefined
           }
           if (changed) {

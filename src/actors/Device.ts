@@ -21,7 +21,7 @@ import { makeOrders } from "./DeviceOrders.ts"
 import { makePolls } from "./DevicePolls.ts"
 import { type DeviceRecord, knownObjection, makeRecord } from "./DeviceRecord.ts"
 import type { PollOptions } from "./PollNews.ts"
-import { JobWatchKey, RolloutsKey } from "./ServerKeys.ts"
+import { JobWatchKey, OnionKeeperKey, RolloutsKey } from "./ServerKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
 
 /** Wakes those who watch the jobs. A lost word costs them their waiting time, nothing else. */
@@ -121,9 +121,15 @@ const touchVia =
         )
 
 /** What one life of a device's actor is made of. */
-const makeParts = (id: DeviceId, options: PollOptions, announce: Announce, touch: Announce) =>
+const makeParts = (
+  id: DeviceId,
+  options: PollOptions,
+  announce: Announce,
+  touch: Announce,
+  accessChanged: Effect.Effect<void>
+) =>
   Effect.gen(function* () {
-    const record = yield* makeRecord(id)
+    const record = yield* makeRecord(id, accessChanged)
     const polls = yield* makePolls(id, options)
     yield* Effect.addFinalizer(() => Effect.sync(polls.close))
     const row = record.row
@@ -158,7 +164,8 @@ export const device = (id: DeviceId, options: PollOptions) =>
         id,
         options,
         announce,
-        touch
+        touch,
+        Effect.ignore(context.ref(OnionKeeperKey).tell("ClientsChanged"))
       )
       /** Runs a change of orders. Even a change that seemed to fail may have been made. */
       const changing = <A, E>(change: Effect.Effect<A, E>, order: OrderId | null) =>

@@ -9,7 +9,14 @@ import { brokenLayers } from "../schemas/Connectivity.ts"
 import type { HistorianStatus } from "../schemas/protocols/Historian.ts"
 import type { JailVerdict } from "../schemas/protocols/JailGuard.ts"
 import type { LoopHealth } from "../schemas/protocols/Watchdog.ts"
-import { ConnectivityKey, HealthLoopKey, HistorianKey, JailGuardKey, WatchdogKey } from "./ClientKeys.ts"
+import {
+  ConnectivityKey,
+  HealthLoopKey,
+  HistorianKey,
+  JailGuardKey,
+  TunnelKeeperKey,
+  WatchdogKey
+} from "./ClientKeys.ts"
 import { plainText } from "./PlainText.ts"
 
 /** Enough for any part that is not hanging. */
@@ -53,6 +60,9 @@ export const gatherConditions = Effect.fnUntraced(function* (
       Effect.map(context.ref(JailGuardKey).ask("Verdict", undefined, briefly), jailConditions),
       Effect.map(context.ref(WatchdogKey).ask("Report", undefined, briefly), loopConditions),
       Effect.map(context.ref(HistorianKey).ask("Status", undefined, briefly), historyConditions),
+      Effect.map(context.ref(TunnelKeeperKey).ask("Status", undefined, briefly), ({ state }) =>
+        state.problem === null ? none : [condition("tor_unavailable", state.reason ?? state.summary)]
+      ),
       context.ref(HealthLoopKey).ask("Machine", undefined, briefly)
     ].map((part) => Effect.orElseSucceed(part, () => none)),
     { concurrency: "unbounded" }

@@ -3,12 +3,14 @@ import { Clock, Effect, Result } from "effect"
 import { decodeBase64 } from "../crypto/Base64.ts"
 import { fromUtf8 } from "../crypto/Bytes.ts"
 import type { Engine } from "../crypto/Engine.ts"
+import { isSoundOnionKey } from "../crypto/OnionKeys.ts"
 import { verifyDeviceStatement } from "../crypto/Trust.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { type DeviceRow, FleetStore, type Standing } from "../ports/FleetStore.ts"
 import type { Objection, PollRequest } from "../schemas/DeviceApi.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
+import { Limits } from "../schemas/Limits.ts"
 import { type Heard, isHigher, livesAfter, type Memory, noLives } from "./DeviceJudgement.ts"
 
 /** The same news from a poll is written again after this long, so that "last seen" stays roughly right. */
@@ -24,10 +26,11 @@ export const knownObjection = (row: DeviceRow | null, request: PollRequest): Obj
       ? row.objection
       : (row.objection ?? "ledger_rolled_back")
 
-/** The key a statement names, without a look at who signed it: only whether it changed is asked. */
-const keyIn = (statement: DsseEnvelope | null): string | null => {
+/** The keys a statement names, without a look at who signed it: only whether they changed is asked. */
+const keysIn = (statement: DsseEnvelope | null): string => {
   const bytes = statement === null ? undefined : decodeBase64(statement.payload)
-  return /"recipient":"(age1[0-9a-z]+)"/.exec(bytes === undefined ? "" : (fromUtf8(bytes) ?? ""))?.[1] ?? null
+  const text = bytes === undefined ? "" : (fromUtf8(bytes) ?? "")
+  return (text.match(/"(?:recipient|onion_key)":"[0-9A-Za-z]+"/g) ?? []).join()
 }
 
 /** Whether a poll says nothing that was not written a moment ago. */
@@ -40,12 +43,24 @@ const isRepeat = (before: DeviceRow, { request }: Heard, atMs: number): boolean 
   before.lastReceipt === request.last_receipt &&
   before.rootVersion === request.root_version &&
   JSON.stringify(before.highWater) === JSON.stringify(request.high_water) &&
-  keyIn(before.statement) === keyIn(request.statement)
+  before.onionHeld === (request.onion_held ?? null) &&
+  keysIn(before.statement) === keysIn(request.statement)
 
 const opened = (engine: Engine, row: DeviceRow, envelope: DsseEnvelope | null) => {
   if (envelope === null) return null
   const verified = verifyDeviceStatement(engine, row.device, row.request.signing_key, envelope)
   return Result.isSuccess(verified) ? verified.success.document : null
+}
+
+/** The key to the onion service that a statement names; one that no honest program makes is none. */
+const onionKeyIn = (engine: Engine, row: DeviceRow, envelope: DsseEnvelope | null, nowMs: number) => {
+  const statement = opened(engine, row, envelope)
+  if (statement === null) return { key: row.onionKey, toldAtMs: 0 }
+  const { at_ms, onion_key: key } = statement
+  return {
+    key: key !== undefined && isSoundOnionKey(key) ? key : null,
+    toldAtMs: Math.min(at_ms, nowMs + Limits.requestClockSkewMs)
+  }
 }
 
 /**
@@ -97,7 +112,7 @@ class Hearsay {
   }
 }
 
-export const makeRecord = (device: DeviceId) =>
+export const makeRecord = (device: DeviceId, accessChanged: Effect.Effect<void>) =>
   Effect.gen(function* () {
     const store = yield* FleetStore
     const engine = yield* CryptoEngine
@@ -151,9 +166,12 @@ export const makeRecord = (device: DeviceId) =>
         const rootVersion = request.root_version
         const state = { incarnation, highWater, blocked, degraded, lastReceipt, rootVersion }
         const statement = yield* newerStatement(engine, before, request.statement)
+        const named = onionKeyIn(engine, before, request.statement, atMs)
+        const onion = { held: request.onion_held ?? null, ...named }
         const seen = { atMs, toldAtMs: createdMs, statement, ...state }
-        yield* store.sawDevice(device, seen)
-        row = { ...before, ...seen, lastSeenAtMs: atMs }
+        yield* store.sawDevice(device, { ...seen, onion })
+        row = { ...before, ...seen, onionKey: onion.key, onionHeld: onion.held, lastSeenAtMs: atMs }
+        if (onion.key !== before.onionKey || onion.held !== before.onionHeld) yield* accessChanged
       })
     }
   })

@@ -15,6 +15,7 @@ import { JailGuardKey, MainLoopKey, NotaryKey, OutboxKey, TrustKeeperKey } from 
 import { type Delays, delayAfter } from "./Delays.ts"
 import type { LaneEnvironment } from "./LaneChecks.ts"
 import { giveUp, type WorkError, work } from "./LaneWork.ts"
+import { progressRhythm } from "./Progress.ts"
 
 /** What a lane takes from the device's configuration. */
 export type LaneOptions = Pick<LaneEnvironment, "allowance" | "download" | "diskReserveBytes">
@@ -24,7 +25,6 @@ const failureDelays: Delays = { firstMs: 1_000, factor: 2, maximumMs: 60_000 }
 const failuresAllowed = 10
 /** An order put off again and again waits twice as long each time, up to this. */
 const longestPauseMs = 60_000
-const tellEveryMs = 1_000
 /** When the ledger could not be read. */
 const ledgerRetryMs = 5_000
 
@@ -64,7 +64,7 @@ const broken = (order: OrderId, cause: Cause.Cause<WorkError>): WorkEnd => {
 
 const makeEnvironment = (context: Context, options: LaneOptions, state: State): LaneEnvironment => {
   const outbox = context.ref(OutboxKey)
-  let toldAtMs = 0
+  const due = progressRhythm()
   return {
     ...options,
     notary: context.ref(NotaryKey),
@@ -74,10 +74,7 @@ const makeEnvironment = (context: Context, options: LaneOptions, state: State): 
     report: (progress) =>
       Effect.suspend(() => {
         if (state.current?.order === progress.order) state.progress = progress
-        // Bytes come by the thousand; the server hears of them once a second.
-        if (progress.done_bytes !== null && progress.at_ms - toldAtMs < tellEveryMs) return Effect.void
-        toldAtMs = progress.at_ms
-        return Effect.ignore(outbox.tell("Progress", progress))
+        return due(progress) ? Effect.ignore(outbox.tell("Progress", progress)) : Effect.void
       })
   }
 }

@@ -44,6 +44,26 @@ const rootVersion = (row: LedgerOrder, environment: LaneEnvironment) =>
     Effect.orElseSucceed(() => row.order.root_version)
   )
 
+/**
+ * Until when a download may take: the order's expiry; and its deadline, since then the operator expects to hear of it.
+ * An order that came after its deadline is late anyway, and has until it expires.
+ */
+const downloadUntilMs = ({ order, receivedAtMs }: LedgerOrder): number =>
+  receivedAtMs < order.deadline_at_ms
+    ? Math.min(order.deadline_at_ms, order.expires_at_ms)
+    : order.expires_at_ms
+
+/** The refusal of a download whose time is over; it says how far it came. */
+const outOfTime = Effect.fnUntraced(function* ({ order }: LedgerOrder) {
+  const store = yield* PackageStore
+  const { size_bytes } = order.payload
+  const had = yield* store.downloaded(order.id)
+  return yield* new Refuse({
+    code: "payload_too_slow",
+    detail: `${had} of ${size_bytes} bytes had come when the time of the order was over`
+  })
+})
+
 /** Fetches the payload, telling how far it is. */
 const fetch = Effect.fnUntraced(function* (row: LedgerOrder, environment: LaneEnvironment) {
   const ledger = yield* Ledger
@@ -55,13 +75,14 @@ const fetch = Effect.fnUntraced(function* (row: LedgerOrder, environment: LaneEn
   const step = stepInto(row.order.id, "downloading", version, yield* nowMs)
   yield* environment.report(step)
   const total = row.order.payload.size_bytes
-  const leftMs = Math.max(row.order.expires_at_ms - step.at_ms, 1)
-  const bounds = { ...environment.download, timeoutMs: Math.min(environment.download.timeoutMs, leftMs) }
-  yield* download(row.order, bounds, (done) =>
+  const late = outOfTime(row)
+  // One that is whole on disk is not late, however long that took.
+  const leftMs = Math.max(downloadUntilMs(row) - step.at_ms, 1)
+  yield* download(row.order, environment.download, (done) =>
     Effect.flatMap(clock.nowMs, (atMs) =>
       environment.report(bytesDone(step, version, Math.min(done, total), total, atMs))
     )
-  )
+  ).pipe(Effect.timeoutOrElse({ duration: leftMs, orElse: () => late }))
 })
 
 /** Proves and unpacks the payload, and refuses what this device does not allow. */

@@ -55,6 +55,8 @@ interface State {
   /** When the last turn ended. */
   endedAt: number
   failures: number
+  /** Turns in a row that broke off before they tried to reach the server. */
+  broken: number
   status: MainLoopStatus
 }
 
@@ -72,6 +74,7 @@ const freshState = (life: LifeId): State => ({
   draining: false,
   endedAt: Number.NEGATIVE_INFINITY,
   failures: 0,
+  broken: 0,
   status: {
     turns: 0,
     polls: 0,
@@ -86,14 +89,15 @@ const freshState = (life: LifeId): State => ({
 })
 
 /** How long to sleep after a turn: what the server asked for within our bounds, longer and longer after failures. */
-const sleepAfter = Effect.fnUntraced(function* (ended: TurnEnd, failures: number, options: MainLoopOptions) {
+const sleepAfter = Effect.fnUntraced(function* (ended: TurnEnd, state: State, options: MainLoopOptions) {
   const { sleepMaximumMs, sleepMinimumMs } = options
   if (ended.again) return 0
   if (ended.kind === "waiting") return waitingMs
   if (ended.kind === "failed") {
     const delayMs = yield* delayAfter(
       { firstMs: sleepMinimumMs, factor: 2, maximumMs: sleepMaximumMs },
-      failures
+      // One that broke off asked nobody: it must not make the silence twice as long.
+      state.broken > 0 ? state.broken : state.failures
     )
     // Everybody was told the same time: whoever is put off comes back at a time of its own.
     const patienceMs = yield* spreadLater(ended.sleepMs ?? 0)
@@ -110,6 +114,7 @@ const account = Effect.fnUntraced(function* (state: State, ended: TurnEnd) {
   const polled = ended.kind === "polled"
   state.endedAt = yield* monotonicMs
   state.failures = ended.kind === "failed" ? state.failures + 1 : 0
+  state.broken = ended.kind === "failed" && ended.reached === null ? state.broken + 1 : 0
   state.status = {
     turns: before.turns + 1,
     polls: before.polls + (polled ? 1 : 0),
@@ -203,14 +208,18 @@ export const mainLoop = (options: MainLoopOptions) =>
           const reachedAgain = yield* account(state, payload)
           if (payload.reached !== null)
             yield* Effect.ignore(
-              connectivity.tell("Told", { reached: payload.reached, detail: payload.detail })
+              connectivity.tell("Told", {
+                reached: payload.reached,
+                detail: payload.detail,
+                code: payload.code
+              })
             )
           if (reachedAgain) {
             yield* Effect.ignore(outbox.tell("Reached"))
             for (const lane of environment.lanes.values()) yield* Effect.ignore(lane.tell("Reached"))
           }
           const nudged = state.again && payload.kind !== "failed"
-          const sleepMs = nudged ? nudgeMs : yield* sleepAfter(payload, state.failures, options)
+          const sleepMs = nudged ? nudgeMs : yield* sleepAfter(payload, state, options)
           yield* beat(sleepMs + turnWithinMs, true)
           yield* alarm.ringIn(sleepMs)
         }),
@@ -228,6 +237,7 @@ const brokenTurn = (cause: Cause.Cause<unknown>): TurnEnd => ({
   refused: 0,
   again: false,
   reached: null,
+  code: null,
   degraded: [],
   detail: `the turn broke off: ${Cause.pretty(cause).split("\n")[0] ?? ""}`
 })

@@ -31,7 +31,7 @@ import {
 } from "./OrderIntake.ts"
 import { resting } from "./Progress.ts"
 import { signStatement } from "./SignStatement.ts"
-import { linkProblem } from "./TrustSteps.ts"
+import { linkProblem, routeFailureOf } from "./TrustSteps.ts"
 
 export interface TurnOptions {
   readonly longPollMs: number
@@ -184,7 +184,8 @@ const makeRequest = Effect.fnUntraced(function* (
     cancels_seen: cancels.slice(-Limits.pollCancels),
     blocked,
     degraded: codesOf(degraded),
-    wait_ms: blocked === "clock_unproven" || !view.heard ? atOnce : environment.longPollMs
+    wait_ms: blocked === "clock_unproven" || !view.heard ? atOnce : environment.longPollMs,
+    ...(view.onionHeld === null ? {} : { onion_held: view.onionHeld })
   }
   return request
 })
@@ -202,7 +203,8 @@ const handOver = Effect.fnUntraced(function* (
   const view = yield* environment.trust.ask("Heard", {
     rootVersion,
     admission: body.admission,
-    objection: body.objection === "not_enrolled" ? null : body.objection
+    objection: body.objection === "not_enrolled" ? null : body.objection,
+    onionShared: body.onion_shared ?? null
   })
   if (body.objection === "not_enrolled")
     yield* Effect.ignore(environment.trust.tell("Refused", { code: "unknown_device" }))
@@ -237,6 +239,7 @@ const waiting = (blocked: BlockedCode, detail: string): TurnEnd => ({
   refused: 0,
   again: false,
   reached: null,
+  code: null,
   degraded: [],
   detail
 })
@@ -283,10 +286,12 @@ const pollOnce = Effect.fnUntraced(function* (
     ) {
       yield* Effect.ignore(environment.trust.tell("Refused", { code: refused.code }))
     }
+    if (routeFailureOf(error) === "onion_not_authorised")
+      yield* Effect.ignore(environment.trust.tell("NotAuthorised"))
     // A server that refuses was reached; what answers in its place was not it.
     const patienceMs = error._tag === "ServerUntrusted" ? null : (error.retryAfterMs ?? null)
     const ended = failed(before, refused !== null, patienceMs, linkProblem(error))
-    return { ...ended, degraded: withObjection(view, found) }
+    return { ...ended, code: routeFailureOf(error), degraded: withObjection(view, found) }
   }
   const { blocked, degraded, outcome } = yield* handOver(answer.success, state, environment, parts)
   const polled: TurnEnd = {
@@ -298,6 +303,7 @@ const pollOnce = Effect.fnUntraced(function* (
     // The first poll, not held open, took no orders or was too early for them; the server's sleep is for those who hold none.
     again: request.wait_ms < environment.longPollMs || (before === "clock_unproven" && blocked === null),
     reached: true,
+    code: null,
     degraded,
     detail: ""
   }

@@ -7,6 +7,7 @@ import { FleetTrust } from "../ports/FleetTrust.ts"
 import type { Objection, PollAnswer, PollRequest } from "../schemas/DeviceApi.ts"
 import type { DeviceId, OrderId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
+import { makeSharing } from "./SharedKeys.ts"
 
 export interface PollOptions {
   /** The sleep told to a device that does not hold its polls open. */
@@ -33,6 +34,7 @@ const contentOf = (answer: PollAnswer, request: PollRequest, names: ReadonlyArra
     ...names,
     ...stops,
     ...(admission === null ? [] : ["admission"]),
+    ...(answer.onion_shared === undefined ? [] : [answer.onion_shared.key]),
     ...(isNews ? [objection] : [])
   ].join(" ")
 }
@@ -57,6 +59,7 @@ export const makeNews = (device: DeviceId, options: PollOptions) =>
     const store = yield* FleetStore
     const engine = yield* CryptoEngine
     const trust = yield* FleetTrust
+    const share = yield* makeSharing
     /** The question to which the store had nothing; asked again before something changed, it needs no look. */
     let quiet: string | null = null
 
@@ -85,7 +88,9 @@ export const makeNews = (device: DeviceId, options: PollOptions) =>
       ): Effect.fn.Return<News, StoreError> {
         const isNewer = row?.admitted != null && row.admitted.sequence > request.admission_sequence
         const admission = isNewer ? row.admission : null
-        const base = { ...emptyAnswer(options, request, objection), admission }
+        // Also where something is held against the device: it must not lose the way to its server over that.
+        const shared = row?.onionShared?.key === request.onion_held ? {} : yield* share(row)
+        const base = { ...emptyAnswer(options, request, objection), admission, ...shared }
         if (objection !== null) return { answer: base, content: contentOf(base, request, []) }
         const found = yield* look(request, yield* Clock.currentTimeMillis)
         const seen = new Set<string>(request.cancels_seen)

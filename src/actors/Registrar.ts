@@ -4,6 +4,7 @@
  */
 import { Clock, Effect, Result } from "effect"
 import type { Engine } from "../crypto/Engine.ts"
+import { isSoundOnionKey } from "../crypto/OnionKeys.ts"
 import {
   keyIdOf,
   signingKeyBytes,
@@ -28,7 +29,8 @@ import { EnrolmentFull, NoRoot, RegistrarProtocol } from "../schemas/protocols/R
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 import { makePreauthorised, makeTurnstile, preauthorisationFlaw } from "./Newcomers.ts"
 import { refusalOf, requireGoodRoot } from "./OperatorWord.ts"
-import { DeviceKey } from "./ServerKeys.ts"
+import { DeviceKey, OnionKeeperKey } from "./ServerKeys.ts"
+import { makeSharing } from "./SharedKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
 
 /** A root of ours names this server, with the key it really signs with. */
@@ -96,6 +98,12 @@ const loadRoots = Effect.fnUntraced(function* (engine: Engine, identity: Identit
   }
 })
 
+/** The key to the onion service that an enrolment names must be one that an honest program makes. */
+const onionKeyFlaw = ({ onion_key }: EnrolmentRequest): Refused | null =>
+  onion_key === undefined || isSoundOnionKey(onion_key)
+    ? null
+    : new Refused({ message: "the onion key is no good x25519 key" })
+
 const pending: EnrolmentAnswer = { status: "pending", admission: null, preauthorisation: null }
 
 /** What an accepted device that enrols again is told: the acceptance counts for the ledger it names alone. */
@@ -119,13 +127,17 @@ const admissionFlaw = (admission: Admission, row: DeviceRow, server: string): st
   return null
 }
 
-const enrolments = Effect.gen(function* () {
+/** Told after a change that may concern a device's key to the onion service. */
+type KeyChanged = (row: DeviceRow) => Effect.Effect<void>
+
+const enrolments = Effect.fnUntraced(function* (keyChanged: KeyChanged) {
   const store = yield* FleetStore
   const engine = yield* CryptoEngine
   const identity = yield* Identity
   const trust = yield* FleetTrust
   const letInBeforehand = yield* makePreauthorised
   const mayCome = yield* makeTurnstile
+  const share = yield* makeSharing
 
   const judge = (device: DeviceId, envelope: DsseEnvelope, root: FleetRoot) => {
     const verified = verifyEnrolment(engine, envelope)
@@ -135,6 +147,8 @@ const enrolments = Effect.gen(function* () {
       return new Refused({ message: `the document is of ${request.device}, the request of ${device}` })
     if (request.server !== identity.id)
       return new Refused({ message: `the document is for the server ${request.server}` })
+    const flaw = onionKeyFlaw(request)
+    if (flaw !== null) return flaw
     return request.root_digest === root.firstDigest
       ? request
       : new Conflict({
@@ -154,7 +168,10 @@ const enrolments = Effect.gen(function* () {
     if (status === "full") return yield* new EnrolmentFull()
     if (status === "pending") yield* letInBeforehand(request, root, nowMs)
     const row = yield* store.device(device)
-    return row === null ? pending : answerTo(request, row)
+    if (row === null) return pending
+    if (row.status === "accepted") yield* keyChanged(row)
+    // Over this a device that slept through a change of its group's key finds back.
+    return { ...answerTo(request, row), ...(yield* share(row)) }
   })
 })
 
@@ -184,7 +201,7 @@ const preauthorisations = Effect.gen(function* () {
   })
 })
 
-const admissions = Effect.gen(function* () {
+const admissions = Effect.fnUntraced(function* (keyChanged: KeyChanged) {
   const store = yield* FleetStore
   const engine = yield* CryptoEngine
   const identity = yield* Identity
@@ -210,7 +227,7 @@ const admissions = Effect.gen(function* () {
     const flaw = admissionFlaw(admission, row, identity.id)
     if (flaw !== null) return yield* new Refused({ message: flaw })
     const outcome = yield* store.admit(admission, envelope, actor, yield* Clock.currentTimeMillis)
-    if (outcome === "done" || outcome === "same") return
+    if (outcome === "done" || outcome === "same") return yield* keyChanged(row)
     const [code, message] = texts[outcome]
     return yield* new Conflict({ code, message })
   })
@@ -255,8 +272,13 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
     const trust = yield* FleetTrust
     const loaded = yield* loadRoots(yield* CryptoEngine, yield* Identity)
     if (loaded !== null) trust.set(loaded)
-    const enrol = yield* enrolments
-    const admit = yield* admissions
+    /** The list of keys to the onion service follows within seconds. Without a key there is nothing in it to change. */
+    const keyChanged = (row: DeviceRow) =>
+      row.onionKey === null ? Effect.void : Effect.ignore(context.ref(OnionKeeperKey).tell("ClientsChanged"))
+    /** Whom an invitation is for can come over Tor at once. That enrolment has closed is noticed without being told. */
+    const enrolmentChanged = Effect.ignore(context.ref(OnionKeeperKey).tell("EnrolmentChanged"))
+    const enrol = yield* enrolments(keyChanged)
+    const admit = yield* admissions(keyChanged)
     const preauthorise = yield* preauthorisations
     const publish = yield* publication
 
@@ -277,7 +299,11 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
           Effect.tap(() => tellDevice(payload.device)),
           orUnavailable
         ),
-      Preauthorise: ({ payload }) => preauthorise(payload.envelope, payload.actor).pipe(orUnavailable),
+      Preauthorise: ({ payload }) =>
+        preauthorise(payload.envelope, payload.actor).pipe(
+          Effect.tap(() => enrolmentChanged),
+          orUnavailable
+        ),
       Invite: ({ payload }) =>
         Effect.gen(function* () {
           const nowMs = yield* Clock.currentTimeMillis
@@ -286,6 +312,7 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
             return yield* new Refused({ message: "an invitation expires in the future, within 30 days" })
           }
           yield* store.addInvitation(id, expires_at_ms, actor, nowMs)
+          yield* enrolmentChanged
         }).pipe(orUnavailable),
       PublishRoot: ({ payload }) => publish(payload.envelope, payload.actor).pipe(orUnavailable)
     })

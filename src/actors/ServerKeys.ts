@@ -5,6 +5,7 @@ import { DeviceProtocol } from "../schemas/protocols/Device.ts"
 import { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
 import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
+import { OnionKeeperProtocol } from "../schemas/protocols/OnionKeeper.ts"
 import { RecorderProtocol } from "../schemas/protocols/Recorder.ts"
 import { ReEncryptorProtocol } from "../schemas/protocols/ReEncryptor.ts"
 import { RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
@@ -20,7 +21,13 @@ export const RootWatchKey = ActorKey.make("root-watch", RootWatchProtocol)
 export const RetentionKey = ActorKey.make("retention", RetentionProtocol)
 export const HttpGatewayKey = ActorKey.make("http", GatewayProtocol)
 export const ControlGatewayKey = ActorKey.make("control", GatewayProtocol)
+/** The doors of the onion services. */
+export const EnrolDoorKey = ActorKey.make("enrol-door", GatewayProtocol)
+export const DeviceDoorKey = ActorKey.make("device-door", GatewayProtocol)
+export const ManagementDoorKey = ActorKey.make("management-door", GatewayProtocol)
 export const RolloutsKey = ActorKey.make("rollout-keeper", RolloutsProtocol)
+/** Bound only where the server has onion services. */
+export const OnionKeeperKey = ActorKey.make("onion-keeper", OnionKeeperProtocol)
 /** One actor per open rollout. */
 export const RolloutKey = DynamicKey.make("rollouts", RolloutProtocol)
 /** One actor per device id. */

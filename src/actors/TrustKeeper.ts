@@ -14,6 +14,7 @@ import { Ledger, type LedgerError } from "../ports/Ledger.ts"
 import { ServerLink } from "../ports/ServerLink.ts"
 import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
+import type { OnionClientKey } from "../schemas/Onion.ts"
 import {
   type HeldRoot,
   type LedgerObjection,
@@ -23,8 +24,9 @@ import {
   type TrustView
 } from "../schemas/protocols/TrustKeeper.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
-import { MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
+import { ConnectivityKey, MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
+import { makeOnionStanding } from "./OnionStanding.ts"
 import {
   fitsPin,
   type HeldAdmission,
@@ -113,7 +115,11 @@ const restore = (self: Self, { invitation }: TrustOptions) =>
   })
 
 /** The keeper of one life: its state and what it works with. */
-const makeKeeper = Effect.fnUntraced(function* (context: Context, options: TrustOptions) {
+const makeKeeper = Effect.fnUntraced(function* (
+  context: Context,
+  options: TrustOptions,
+  longestPauseMs: number
+) {
   const ledger = yield* Ledger
   const engine = yield* CryptoEngine
   const identity = yield* Identity
@@ -137,9 +143,13 @@ const makeKeeper = Effect.fnUntraced(function* (context: Context, options: Trust
     codeShownAt: null,
     detail: ""
   }
-  if (state.held !== null) yield* link.trust({ root: state.held.root, server: state.held.server })
+  const onion = yield* makeOnionStanding
+  if (state.held !== null) {
+    yield* link.trust({ root: state.held.root, server: state.held.server })
+    yield* onion.follow(state.held)
+  }
   const phase = (): TrustPhase => phaseOf(state.admission, self.incarnation)
-  return { context, options, ledger, engine, clock, self, state, phase }
+  return { context, options, longestPauseMs, ledger, engine, clock, onion, self, state, phase }
 })
 
 type Keeper = Effect.Success<ReturnType<typeof makeKeeper>>
@@ -153,7 +163,7 @@ const codeOf = ({ engine, phase, self, state }: Keeper): string | null =>
         server: state.held.server
       })
 
-const viewOf = (keeper: Keeper): TrustView => ({
+const viewOf = (keeper: Keeper, onionHeld: OnionClientKey | null): TrustView => ({
   phase: keeper.phase(),
   held: keeper.state.held,
   admissionSequence: keeper.state.admission?.admission.sequence ?? 0,
@@ -161,14 +171,18 @@ const viewOf = (keeper: Keeper): TrustView => ({
   claimCode: codeOf(keeper),
   objection: objectionOf(keeper.state.objection, keeper.state.admission),
   doubtful: keeper.state.objection?.mark ?? null,
+  onionHeld,
   heard: keeper.state.heard,
   detail: keeper.state.detail
 })
 
-const takeRoot = Effect.fnUntraced(function* ({ ledger, state }: Keeper, held: HeldRoot) {
+const view = (keeper: Keeper) => Effect.map(keeper.onion.held, (held) => viewOf(keeper, held))
+
+const takeRoot = Effect.fnUntraced(function* ({ ledger, onion, state }: Keeper, held: HeldRoot) {
   if (state.held !== null && held.root.version <= state.held.root.version) return
   yield* ledger.setNote("roots", storeRoot(held))
   state.held = held
+  yield* onion.follow(held)
   yield* Effect.logInfo(`trust root ${held.root.version} taken in`)
 }, notStored)
 
@@ -220,7 +234,13 @@ const showCode = Effect.fnUntraced(function* (keeper: Keeper) {
 })
 
 /** How long to wait for the next step. */
-const pauseOf = Effect.fnUntraced(function* ({ phase, state }: Keeper) {
+const pauseOf = Effect.fnUntraced(function* (keeper: Keeper) {
+  const pauseMs = yield* usualPause(keeper)
+  // Until it is accepted nobody else asks: the configured bound on silence is the keeper's to hold.
+  return keeper.phase() === "accepted" ? pauseMs : Math.min(pauseMs, keeper.longestPauseMs)
+})
+
+const usualPause = Effect.fnUntraced(function* ({ phase, state }: Keeper) {
   const clock = yield* DeviceClock
   if (state.failures > 0) return yield* delayAfter(failureDelays, state.failures)
   if (phase() === "not_enrolled" || state.enrol) return yield* delayAfter(pendingDelays, state.asked)
@@ -236,11 +256,20 @@ const startStep = ({ context, options, phase, state }: Keeper) =>
     const before = { held: state.held, phase: phase(), enrol: state.enrol }
     return context.startTask(trustStep(options, before), (exit) => [
       "StepEnded",
-      Exit.isSuccess(exit)
-        ? exit.value
-        : { held: null, admission: null, status: null, failed: true, detail: "the step broke off" }
+      Exit.isSuccess(exit) ? exit.value : brokenStep
     ])
   })
+
+const brokenStep: TrustStep = {
+  held: null,
+  admission: null,
+  onionShared: null,
+  status: null,
+  failed: true,
+  reached: false,
+  code: null,
+  detail: "the step broke off"
+}
 
 /** Takes in what a step brought and says when the next is due. */
 const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) {
@@ -253,6 +282,7 @@ const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) 
     state.announced = Math.min(state.announced, state.held?.root.version ?? 0)
   }
   if (step.admission !== null) yield* takeAdmission(keeper, step.admission)
+  if (step.onionShared !== null) yield* keeper.onion.take(step.onionShared)
   if (step.failed) {
     state.failures++
     if (news)
@@ -268,14 +298,19 @@ const stepEnded = Effect.fnUntraced(function* (keeper: Keeper, step: TrustStep) 
   yield* showCode(keeper)
 })
 
-/** The trust keeper's behaviour. */
-export const trustKeeper = (options: TrustOptions) =>
+/**
+ * The trust keeper's behaviour.
+ *
+ * @param longestPauseMs the longest time between two questions of a device that is not accepted
+ */
+export const trustKeeper = (options: TrustOptions, longestPauseMs: number) =>
   Behaviour.make(TrustKeeperProtocol, (context) =>
     Effect.gen(function* () {
-      const keeper = yield* makeKeeper(context, options)
+      const keeper = yield* makeKeeper(context, options, longestPauseMs)
       const { state } = keeper
       const watchdog = context.ref(WatchdogKey)
       const mainLoop = context.ref(MainLoopKey)
+      const connectivity = context.ref(ConnectivityKey)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       const beat = (withinMs: number, done = false) =>
         Effect.andThen(
@@ -284,33 +319,45 @@ export const trustKeeper = (options: TrustOptions) =>
         )
       const waitFor = (delayMs: number, done = true) =>
         Effect.andThen(beat(delayMs + stepWithinMs, done), alarm.ringIn(delayMs))
+      const mustEnrol = (detail: string) =>
+        Effect.suspend(() => {
+          state.detail = detail
+          if (state.enrol) return Effect.void
+          state.enrol = true
+          state.asked = 0
+          return alarm.ringIn(0)
+        })
       yield* waitFor(0, false)
       return context.handlers({
-        View: () => Effect.sync(() => viewOf(keeper)),
+        View: () => view(keeper),
         Heard: Effect.fnUntraced(function* ({ payload }) {
           const before = keeper.phase()
           if (payload.admission !== null) yield* takeAdmission(keeper, payload.admission)
           if (payload.objection !== null) yield* takeObjection(keeper, payload.objection)
+          if (payload.onionShared !== null) yield* keeper.onion.take(payload.onionShared)
+          keeper.onion.admitted()
           state.heard = true
           if (keeper.phase() !== before) yield* waitFor(yield* pauseOf(keeper))
           if (payload.rootVersion !== null && payload.rootVersion > state.announced) {
             state.announced = payload.rootVersion
             yield* alarm.ringIn(0)
           }
-          return viewOf(keeper)
+          return yield* view(keeper)
         }),
-        Refused: ({ payload }) =>
-          Effect.suspend(() => {
-            state.detail = `the server refuses this device: ${payload.code}`
-            if (state.enrol) return Effect.void
-            state.enrol = true
-            state.asked = 0
-            return alarm.ringIn(0)
-          }),
+        Refused: ({ payload }) => mustEnrol(`the server refuses this device: ${payload.code}`),
+        NotAuthorised: () =>
+          Effect.flatMap(keeper.onion.refused, (isAll) =>
+            isAll ? mustEnrol("the server's onion service does not know this device's key") : Effect.void
+          ),
         StepEnded: Effect.fnUntraced(function* ({ payload }) {
-          const before = viewOf(keeper)
+          const before = { phase: keeper.phase(), held: state.held }
           yield* stepEnded(keeper, payload)
-          const after = viewOf(keeper)
+          const after = { phase: keeper.phase(), held: state.held }
+          // Of an accepted device the main loop tells, which asks far more often.
+          if (after.phase !== "accepted") {
+            const { code, detail, reached } = payload
+            yield* Effect.ignore(connectivity.tell("Told", { reached, detail, code }))
+          }
           if (before.phase !== after.phase || before.held !== after.held)
             yield* Effect.ignore(mainLoop.tell("Nudge"))
           yield* waitFor(yield* pauseOf(keeper))

@@ -13,7 +13,9 @@ import type { EnrolmentRequest } from "../schemas/Enrolment.ts"
 import type { DeviceId, Digest, Name, ServerId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import type { HeldRoot, TrustPhase, TrustStep } from "../schemas/protocols/TrustKeeper.ts"
+import type { RouteFailure } from "../schemas/RouteFailure.ts"
 import { software } from "../schemas/Version.ts"
+import { onionKeyMember } from "./SignStatement.ts"
 import { checkServer, firstRoot, followRoots } from "./TrustState.ts"
 
 /** How this device is to be let in. */
@@ -40,8 +42,27 @@ export const linkProblem = (error: LinkError): string => {
   }
 }
 
-const nothing: TrustStep = { held: null, admission: null, status: null, failed: false, detail: "" }
+/** What failed on the way to the server, where that is known. */
+export const routeFailureOf = (error: LinkError): RouteFailure | null =>
+  error._tag === "ServerUnreachable" ? (error.code ?? null) : null
+
+const nothing: TrustStep = {
+  held: null,
+  admission: null,
+  onionShared: null,
+  status: null,
+  failed: false,
+  reached: true,
+  code: null,
+  detail: ""
+}
 const failed = (detail: string): TrustStep => ({ ...nothing, failed: true, detail })
+const failedWith = (error: LinkError): TrustStep => ({
+  ...failed(linkProblem(error)),
+  // What answers in its place is not it.
+  reached: error._tag === "ServerRefused",
+  code: routeFailureOf(error)
+})
 
 /** All roots after the held one that the server has, as far as they hold. */
 const follow = Effect.fnUntraced(function* (start: HeldRoot) {
@@ -60,6 +81,14 @@ const follow = Effect.fnUntraced(function* (start: HeldRoot) {
   }
   return held
 })
+
+/** The newest root. Who has to enrol goes on with the one at hand: it may reach the address for enrolment alone. */
+const renew = (held: HeldRoot, mustEnrol: boolean) =>
+  Effect.catchIf(
+    follow(held),
+    (error) => mustEnrol && error._tag === "ServerUnreachable",
+    () => Effect.succeed(held)
+  )
 
 /** The first root, or why there is none yet. */
 const acquire = Effect.fnUntraced(function* (options: TrustOptions) {
@@ -98,7 +127,8 @@ const enrol = Effect.fnUntraced(function* (options: TrustOptions, held: HeldRoot
     incarnation: ledger.incarnation,
     invitation: secret === null ? null : proveInvitation(engine, secret, bound),
     software,
-    issued_at_ms: yield* clock.nowMs
+    issued_at_ms: yield* clock.nowMs,
+    ...(yield* onionKeyMember)
   }
   const { envelope } = yield* identity.sign("enrolment", request)
   const answer = yield* link.enrol(envelope)
@@ -113,7 +143,7 @@ export const trustStep = (
 ) =>
   Effect.gen(function* () {
     const link = yield* ServerLink
-    const got = before.held === null ? yield* acquire(options) : yield* follow(before.held)
+    const got = before.held === null ? yield* acquire(options) : yield* renew(before.held, before.enrol)
     if (typeof got === "string") return failed(got)
     yield* link.trust({ root: got.root, server: got.server })
     const step: TrustStep = { ...nothing, held: got }
@@ -123,7 +153,8 @@ export const trustStep = (
       ? {
           ...step,
           admission: answer.success.admission ?? answer.success.preauthorisation,
+          onionShared: answer.success.onion_shared ?? null,
           status: answer.success.status
         }
-      : { ...step, failed: true, detail: linkProblem(answer.failure) }
-  }).pipe(Effect.catch((error: LinkError) => Effect.succeed(failed(linkProblem(error)))))
+      : { ...failedWith(answer.failure), held: got }
+  }).pipe(Effect.catch((error: LinkError) => Effect.succeed(failedWith(error))))

@@ -107,8 +107,15 @@ const isListening = (path: string): Effect.Effect<boolean> =>
     return Effect.sync(() => void socket.destroy())
   })
 
+/** Fails where a socket cannot have this path. */
+export const requireSocketPath = (path: string): Effect.Effect<void, ControlError> => {
+  if (Buffer.byteLength(path) <= pathBytes) return Effect.void
+  const reason = `the path has more than ${pathBytes} bytes, which sockets cannot have: use a shorter state folder`
+  return Effect.fail(new ControlError({ path, code: "failed", reason }))
+}
+
 /** Removes what a program that crashed left behind; never one that is in use, nor anything but a socket. */
-const clearWay = Effect.fnUntraced(function* (path: string) {
+export const clearWay = Effect.fnUntraced(function* (path: string) {
   const failed = (reason: string) => new ControlError({ path, code: "failed", reason })
   const found = yield* Effect.try({
     try: () => lstatSync(path, { throwIfNoEntry: false }),
@@ -145,10 +152,7 @@ export const serveControl = Effect.fnUntraced(function* (options: {
   readonly handlers: ControlHandlers
 }): Effect.fn.Return<void, ControlError, Scope.Scope> {
   const path = controlSocketPath(options.stateFolder)
-  if (Buffer.byteLength(path) > pathBytes) {
-    const reason = `the path has more than ${pathBytes} bytes, which sockets cannot have: use a shorter state folder`
-    return yield* new ControlError({ path, code: "failed", reason })
-  }
+  yield* requireSocketPath(path)
   const run = Effect.runForkWith(yield* Effect.context<never>())
   const sockets = new Set<Socket>()
   const serve = (socket: Socket): void => {

@@ -1,222 +1,194 @@
 /**
- * The port `Connectivity` on the real machine: interfaces from /sys, addresses and names as Node sees them, routes as the
- * kernel decides them (connecting a datagram socket sends nothing), hosts and server by opening a connection.
+ * The port `Connectivity` on the real machine. What goes through Tor is neither resolved nor connected to from here: of it
+ * only the layers below are looked at, and Tor's own word counts.
  *
  * @module
  */
-import { createSocket } from "node:dgram"
-import { lookup } from "node:dns/promises"
-import { readdir } from "node:fs/promises"
-import { connect, isIP } from "node:net"
-import { networkInterfaces } from "node:os"
-import { join } from "node:path"
+import { isIP } from "node:net"
 import { Effect, Layer } from "effect"
 import { Connectivity, connectivityWithinMs } from "../ports/Connectivity.ts"
+import type { Tunnel } from "../ports/Tunnel.ts"
 import type { BrokenLayer, LinkFinding } from "../schemas/Connectivity.ts"
-import { label, numberOf, textOf } from "./host/Reading.ts"
+import { isOnionOrigin } from "../schemas/Onion.ts"
+import {
+  type Answer,
+  anyReached,
+  pageTrouble,
+  type ServerTarget,
+  serverAnswer,
+  serverOfOrigin
+} from "./connectivity/Answers.ts"
+import { addressTrouble, linkTrouble, routeTrouble } from "./connectivity/Below.ts"
+import {
+  isLocal,
+  makeResolver,
+  type Resolved,
+  type Target,
+  type Trouble,
+  targetOfHost,
+  withLimit
+} from "./connectivity/Targets.ts"
+import { tunnelFinding } from "./connectivity/TunnelFinding.ts"
+import { label } from "./host/Reading.ts"
+
+/** How Tor is used, and how it is. */
+export interface TorWay {
+  /** As the key tor.mode. */
+  readonly mode: "auto" | "always" | "never"
+  /** `host:port` of those that Tor itself connects to first, as far as they are configured: bridges, a proxy. */
+  readonly entries: ReadonlyArray<string>
+  readonly tunnel: Pick<Tunnel["Service"], "state">
+}
 
 export interface LinuxConnectivityOptions {
   /** `host:port` of what should be reached where the network is good; none in a closed network. */
   readonly referenceHosts: ReadonlyArray<string>
+  /** A page that answers 204 where nobody wants a login first; null for none. */
+  readonly captivePortalUrl?: string | null
+  /** `host:port` of the proxy that everything goes through; null for none. */
+  readonly proxy?: string | null
+  readonly tor?: TorWay
   /** For tests: where /sys is. */
   readonly sys?: string
 }
 
-const lookupMs = 4_000
-const connectMs = 4_000
-/** The kernel's number for loopback interfaces. */
-const loopbackType = 772
-/** Addresses that stand for the world beyond the gateway (RFC 5737, RFC 3849): nothing is ever sent to them. */
-const elsewhere = ["192.0.2.1", "2001:db8::1"]
 const maximumTargets = 8
 
-interface Target {
-  readonly host: string
-  readonly port: number
-}
+const finding = (layer: BrokenLayer, detail: string): LinkFinding => ({ layer, detail: label(detail, 200) })
 
-/** A target with the addresses its name has; none where the name is not known. */
-interface Resolved extends Target {
-  readonly addresses: ReadonlyArray<string>
-}
-
-/** `undefined` where a layer is good, else what was seen. */
-type Trouble = string | undefined
-
-/** Host and port of an origin; undefined for what is none. */
-export const targetOfOrigin = (origin: string): Target | undefined => {
-  const url = URL.parse(origin)
-  if (url === null || url.hostname === "") return undefined
-  const port = url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port)
-  return { host: url.hostname.replace(/^\[|\]$/g, ""), port }
-}
-
-/** `host:port` or `[address]:port` as a target. */
-export const targetOfHost = (text: string): Target | undefined => targetOfOrigin(`tcp://${text}`)
-
-const isLocal = ({ host }: Target): boolean =>
-  host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."))
-
-const withLimit = async <A>(work: Promise<A>, limitMs: number, otherwise: A): Promise<A> => {
-  let timer: NodeJS.Timeout | undefined
-  const limit = new Promise<A>((resolve) => {
-    timer = setTimeout(() => resolve(otherwise), limitMs)
-  })
-  try {
-    return await Promise.race([work, limit])
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
-/** Interfaces but loopback, and those of them that carry a signal. */
-const linkTrouble = async (sys: string): Promise<Trouble> => {
-  const folder = join(sys, "class/net")
-  const names = await readdir(folder).catch(() => [])
-  const isOutward = await Promise.all(
-    names.map(async (name) => (await numberOf(join(folder, name, "type"))) !== loopbackType)
-  )
-  const outward = names.filter((_, index) => isOutward[index] && names[index] !== "bonding_masters")
-  const states = await Promise.all(outward.map((name) => textOf(join(folder, name, "operstate"), 32)))
-  // Point-to-point interfaces do not know their state.
-  if (states.some((state) => state === "up" || state === "unknown")) return undefined
-  return outward.length === 0
-    ? "there is no interface but loopback"
-    : outward.map((name, index) => `${name} is ${states[index] ?? "unknown"}`).join(", ")
-}
-
-/** Whether any interface has an address that leads beyond its own wire. */
-const addressTrouble = (): Trouble => {
-  const outward = Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) =>
-    addresses.filter(({ internal }) => !internal).map(({ address }) => ({ name, address }))
-  )
-  if (outward.some(({ address }) => !/^(?:fe[89ab][0-9a-f]:|169\.254\.)/i.test(address))) return undefined
-  return outward.length === 0
-    ? "no interface has an address"
-    : `only addresses of the wire itself: ${outward.map(({ address, name }) => `${name} ${address}`).join(", ")}`
-}
-
-/** Why the kernel knows no way to an address; undefined where it does. */
-const routeTo = (address: string): Promise<Trouble> =>
-  new Promise((resolve) => {
-    const socket = createSocket(isIP(address) === 6 ? "udp6" : "udp4")
-    const done = (trouble: Trouble) => {
-      socket.removeAllListeners()
-      socket.on("error", () => undefined)
-      socket.close()
-      resolve(trouble)
-    }
-    socket.once("error", (error) => done(`${address}: ${error.message}`))
-    socket.once("connect", () => done(undefined))
-    socket.connect(9, address)
-  })
-
-/** A way to one of the targets, or to the world beyond the gateway, is a way. Names that are not known lead nowhere. */
-const routeTrouble = async (targets: ReadonlyArray<Resolved>): Promise<Trouble> => {
-  const wanted = targets.flatMap(({ addresses }) => addresses).slice(0, maximumTargets)
-  const found = await Promise.all([...wanted, ...elsewhere].map(routeTo))
-  if (found.includes(undefined)) return undefined
-  return wanted.length === 0
-    ? "there is no default route"
-    : `there is no default route, nor one to ${found[0]}`
-}
-
-/** Opens a connection to one of the addresses and closes it; the last failure where none answers. */
-const reach = ({ addresses, host, port }: Resolved): Promise<Trouble> => {
-  const one = (address: string): Promise<Trouble> =>
-    new Promise((resolve) => {
-      const socket = connect({ host: address, port })
-      const done = (trouble: Trouble) => {
-        clearTimeout(timer)
-        socket.destroy()
-        resolve(trouble)
-      }
-      const timer = setTimeout(() => done(`${host}:${port} did not answer within ${connectMs} ms`), connectMs)
-      socket.on("error", (error) => done(`${host}:${port}: ${error.message}`))
-      socket.once("connect", () => done(undefined))
-    })
-  if (addresses.length === 0) return Promise.resolve(`the name ${host} is not known`)
-  return firstGood(addresses.slice(0, maximumTargets).map(one))
-}
-
-/** Resolves as soon as one is good, else with the first trouble. */
-const firstGood = async (troubles: ReadonlyArray<Promise<Trouble>>): Promise<Trouble> => {
-  const good = troubles.map(async (trouble) => {
-    const found = await trouble
-    if (found !== undefined) throw new Error(found)
-  })
-  return Promise.any(good).then(
-    () => undefined,
-    async () => (await Promise.all(troubles)).find((trouble) => trouble !== undefined)
-  )
-}
-
-/**
- * Resolves names as every other connection of this program does (hosts file included). That runs in one of few threads
- * and cannot be stopped, so a name that was not answered yet is not asked for again.
- */
-const makeResolver = () => {
-  const pending = new Map<string, Promise<ReadonlyArray<string>>>()
-  const ask = (host: string): Promise<ReadonlyArray<string>> => {
-    const asked = pending.get(host)
-    if (asked !== undefined) return asked
-    const answer = lookup(host, { all: true })
-      .then((found) => found.map(({ address }) => address))
-      .catch(() => [])
-      .finally(() => pending.delete(host))
-    pending.set(host, answer)
-    return answer
-  }
-  return async (target: Target): Promise<Resolved> => ({
-    ...target,
-    addresses: isIP(target.host) !== 0 ? [target.host] : await withLimit(ask(target.host), lookupMs, [])
-  })
-}
-
-const nameTrouble = (servers: ReadonlyArray<Resolved>, references: ReadonlyArray<Resolved>): Trouble => {
+const nameTrouble = (
+  servers: ReadonlyArray<Resolved>,
+  references: ReadonlyArray<Resolved>,
+  proxies: ReadonlyArray<Resolved>
+): Trouble => {
   const isUnknown = (all: ReadonlyArray<Resolved>) =>
     all.length > 0 && all.every(({ addresses }) => addresses.length === 0)
-  const unknown = [...servers, ...references].filter(({ addresses }) => addresses.length === 0)
+  const unknown = [...servers, ...references, ...proxies].filter(({ addresses }) => addresses.length === 0)
   const names = [...new Set(unknown.map(({ host }) => host))].join(", ")
-  return isUnknown(servers) || isUnknown(references) ? `not resolved: ${names}` : undefined
+  return [servers, references, proxies].some(isUnknown) ? `not resolved: ${names}` : undefined
 }
 
-/** Nobody to reach is no trouble. */
-const anyReached = (targets: ReadonlyArray<Resolved>): Promise<Trouble> | undefined =>
-  targets.length === 0 ? undefined : firstGood(targets.map(reach))
+/** Whom this look may speak to, of all there is. */
+interface Scene {
+  /** Servers that are connected to from here. */
+  readonly servers: ReadonlyArray<ServerTarget & Resolved>
+  readonly references: ReadonlyArray<Resolved>
+  readonly page: { readonly url: string; readonly target: Resolved } | null
+  readonly proxies: ReadonlyArray<Resolved>
+  /** Where the kernel must know a way to, beside the world beyond the gateway. */
+  readonly ways: ReadonlyArray<string>
+  readonly isLocal: boolean
+  /** Whether an address of the server goes through Tor. */
+  readonly throughTor: boolean
+}
+
+const targets = (texts: ReadonlyArray<string>): ReadonlyArray<Target> =>
+  texts.flatMap((text) => targetOfHost(text) ?? []).slice(0, maximumTargets)
+
+const makeScene = (options: LinuxConnectivityOptions) => {
+  const resolve = makeResolver()
+  const { tor } = options
+  const isAlways = tor?.mode === "always"
+  const proxy = options.proxy ?? null
+  const pageUrl = isAlways ? null : (options.captivePortalUrl ?? null)
+  const pageTarget = pageUrl === null ? undefined : serverOfOrigin(pageUrl)
+  const entries = targets(tor?.entries ?? [])
+  return async (origins: ReadonlyArray<string>): Promise<Scene> => {
+    const all = origins.flatMap((origin) => serverOfOrigin(origin) ?? [])
+    // This very machine is reached directly, always; its name is not looked up for that where all goes through Tor.
+    const isHidden = (one: ServerTarget) =>
+      isOnionOrigin(one.origin) || (isAlways && !(isLocal(one) && isIP(one.host) !== 0))
+    const throughTor = tor !== undefined && tor.mode !== "never" && all.some(isHidden)
+    const plain = all.filter((one) => !isHidden(one))
+    // Through a proxy their names are the proxy's business.
+    const isDirect = (one: ServerTarget) => proxy === null || isLocal(one)
+    const direct = plain.filter(isDirect).slice(0, maximumTargets)
+    // Tor connects to its proxy by itself, and says how that went.
+    const behindProxy = proxy !== null && !plain.every(isDirect) ? targets([proxy]) : []
+    // Asked for first, judged later: in a closed network a name may be all that tells of a way.
+    const [servers, references, proxies, page] = await Promise.all([
+      Promise.all(direct.map(resolve)),
+      Promise.all((isAlways ? [] : targets(options.referenceHosts)).map(resolve)),
+      Promise.all(behindProxy.map(resolve)),
+      pageTarget === undefined ? null : resolve(pageTarget)
+    ])
+    const first = throughTor ? entries : []
+    return {
+      servers,
+      references,
+      proxies,
+      page: page === null || pageUrl === null ? null : { url: pageUrl, target: page },
+      ways: [
+        ...[...servers, ...references, ...proxies].flatMap(({ addresses }) => addresses),
+        ...addressesIn(first)
+      ],
+      isLocal: [...servers, ...first].some(isLocal),
+      throughTor
+    }
+  }
+}
+
+/** Only those that are addresses already: names are not looked up for this. */
+const addressesIn = (all: ReadonlyArray<Target>): ReadonlyArray<string> =>
+  all.map(({ host }) => host).filter((host) => /^[0-9.]+$|:/.test(host))
 
 /** A layer, and how to look at it. */
 type Step = readonly [BrokenLayer, () => Trouble | Promise<Trouble>]
 
-const finding = (layer: BrokenLayer, detail: string): LinkFinding => ({ layer, detail: label(detail, 200) })
+const detailOf = (answer: Answer, tag: Exclude<Answer["_tag"], "Good">): Trouble =>
+  answer._tag === tag ? answer.detail : undefined
+
+/** Below any answer: nobody is spoken to but name servers, and those not where all goes through Tor. */
+const stepsBelow = (scene: Scene, sys: string): ReadonlyArray<Step> => {
+  const below: ReadonlyArray<Step> = [
+    ["no_link", () => linkTrouble(sys)],
+    ["no_address", addressTrouble],
+    ["no_route", () => routeTrouble(scene.ways)]
+  ]
+  // A server on this very machine needs no network.
+  return [
+    ...(scene.isLocal ? [] : below),
+    ["no_name_resolution", () => nameTrouble(scene.servers, scene.references, scene.proxies)]
+  ]
+}
+
+/** What the answers of those tell that may be spoken to. */
+const stepsAbove = (scene: Scene, answer: Answer, page: Trouble): ReadonlyArray<Step> => [
+  // A server that is reached is proof that nobody stands in the way.
+  ["captive_portal", () => detailOf(answer, "Portal") ?? (isReached(scene, answer) ? undefined : page)],
+  ["no_reference_host", () => anyReached(scene.references)],
+  ["proxy_unreachable", () => anyReached(scene.proxies)],
+  ["clock_wrong", () => detailOf(answer, "Clock")]
+]
+
+const isReached = ({ servers }: Scene, { _tag }: Answer): boolean => servers.length > 0 && _tag === "Good"
+
+const firstTrouble = async (steps: ReadonlyArray<Step>): Promise<LinkFinding | null> => {
+  for (const [layer, look] of steps) {
+    const trouble = await look()
+    if (trouble !== undefined) return finding(layer, trouble)
+  }
+  return null
+}
 
 const makeLook = (options: LinuxConnectivityOptions) => {
-  const sys = options.sys ?? "/sys"
-  const resolve = makeResolver()
-  const references = options.referenceHosts
-    .flatMap((text) => targetOfHost(text) ?? [])
-    .slice(0, maximumTargets)
+  const sceneOf = makeScene(options)
   return async (origins: ReadonlyArray<string>): Promise<LinkFinding> => {
-    const servers = origins.flatMap((origin) => targetOfOrigin(origin) ?? []).slice(0, maximumTargets)
-    // Asked for first, judged later: in a closed network a name may be all that tells of a way.
-    const resolved = await Promise.all([...servers, ...references].map(resolve))
-    const [toServer, toReferences] = [resolved.slice(0, servers.length), resolved.slice(servers.length)]
-    const below: ReadonlyArray<Step> = [
-      ["no_link", () => linkTrouble(sys)],
-      ["no_address", addressTrouble],
-      ["no_route", () => routeTrouble(resolved)]
-    ]
-    const above: ReadonlyArray<Step> = [
-      ["no_name_resolution", () => nameTrouble(toServer, toReferences)],
-      ["no_reference_host", () => anyReached(toReferences)],
-      ["server_unreachable", () => anyReached(toServer)]
-    ]
-    // A server on this very machine needs no network.
-    for (const [layer, look] of servers.some(isLocal) ? above : [...below, ...above]) {
-      const trouble = await look()
-      if (trouble !== undefined) return finding(layer, trouble)
-    }
-    return { layer: "ok", detail: servers.length === 0 ? "no server is known" : "" }
+    const scene = await sceneOf(origins)
+    const below = await firstTrouble(stepsBelow(scene, options.sys ?? "/sys"))
+    if (below !== null) return below
+    const [answer, page] = await Promise.all([
+      serverAnswer(scene.servers),
+      scene.page === null ? undefined : pageTrouble(scene.page.url, scene.page.target)
+    ])
+    const above = await firstTrouble(stepsAbove(scene, answer, page))
+    if (above !== null) return above
+    const good: LinkFinding = { layer: "ok", detail: origins.length === 0 ? "no server is known" : "" }
+    if (isReached(scene, answer)) return good
+    // What Tor has to say of an onion service comes with the failed request.
+    if (scene.throughTor && options.tor !== undefined)
+      return tunnelFinding(await Effect.runPromise(options.tor.tunnel.state)) ?? good
+    return answer._tag === "Good" ? good : finding("server_unreachable", answer.detail)
   }
 }
 
@@ -224,7 +196,7 @@ const makeLook = (options: LinuxConnectivityOptions) => {
 export const LinuxConnectivity = (options: LinuxConnectivityOptions): Layer.Layer<Connectivity> => {
   const look = makeLook(options)
   return Layer.succeed(Connectivity, {
-    hasReferences: options.referenceHosts.length > 0,
+    hasReferences: options.referenceHosts.length > 0 && options.tor?.mode !== "always",
     look: (servers) =>
       Effect.promise(() =>
         withLimit(

@@ -2,15 +2,16 @@
  * The port `PackageStore` on a device's disk, below its state folder:
  *
  *     packages/<order>/payload.age   the ciphertext, growing while it is downloaded
+ *     packages/<order>/payload.age.parts   which parts of it are there, while they come out of order
  *     packages/<order>/package/      unpacked and proved, fresh for each run
  *     packages/<order>/scratch/      room for the run
  *     spool/<order>.age              artifacts on their way out
  *
  * @module
  */
-import { type FileHandle, mkdir, open, readdir, rm, stat } from "node:fs/promises"
+import { mkdir, open, readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { Effect, Layer, Stream } from "effect"
+import { Effect, Layer, RcMap, Stream } from "effect"
 import { digestOf } from "../crypto/Documents.ts"
 import type { InvalidKey } from "../crypto/Keys.ts"
 import { cipherEntropyBytes, encryptBytes } from "../crypto/PackageCipher.ts"
@@ -20,20 +21,18 @@ import { type PackageRefused, PackageStore, StorageError } from "../ports/Packag
 import type { OrderId } from "../schemas/Ids.ts"
 import type { JailArtifact } from "../schemas/JailProfile.ts"
 import { Limits } from "../schemas/Limits.ts"
+import { missingSpans, spannedBytes } from "../schemas/Spans.ts"
 import type { WorkOrder } from "../schemas/WorkOrder.ts"
-import { errorCode, requirePrivateFolder } from "./files/AtomicFile.ts"
-import { writeFully } from "./files/Handles.ts"
+import { requirePrivateFolder } from "./files/AtomicFile.ts"
 import { storage, storageError } from "./files/StorageFailure.ts"
 import { NodeKeys } from "./NodeKeys.ts"
 import { packFiles } from "./packages/BuildPackage.ts"
+import { type GrowingFile, heldSpans, openGrowing } from "./packages/GrowingFile.ts"
 import { openPackage, removeTree } from "./packages/OpenPackage.ts"
 import { refused } from "./packages/PackageContent.ts"
 import type { BuildError, SourceFile } from "./packages/SourceFiles.ts"
 
 type Store = PackageStore["Service"]
-
-/** A download is flushed to disk at least every so many bytes, so that a power cut costs no more than that. */
-const flushEveryBytes = 4 * 1024 * 1024
 
 const places = (stateFolder: string) => {
   const packages = join(stateFolder, "packages")
@@ -50,67 +49,36 @@ const places = (stateFolder: string) => {
 }
 type Places = ReturnType<typeof places>
 
-/** Opens the ciphertext to go on at `offset`; bytes behind it, which nobody acknowledged, are cut off. */
-const openAt = async (path: string, folder: string, offset: number): Promise<FileHandle> => {
-  await mkdir(folder, { recursive: true, mode: 0o700 })
-  const handle = await open(path, "a", 0o600)
-  try {
-    const { size } = await handle.stat()
-    if (size < offset) throw new Error(`it has ${size} bytes, fewer than the ${offset} to go on from`)
-    if (size > offset) await handle.truncate(offset)
-    return handle
-  } catch (error) {
-    await handle.close()
-    throw error
-  }
-}
+const downloads = (
+  at: Places,
+  open: RcMap.RcMap<OrderId, GrowingFile, StorageError>
+): Pick<Store, "downloaded" | "missing" | "download"> => ({
+  downloaded: (order) => Effect.map(heldSpans(at.ciphertext(order)), spannedBytes),
 
-const downloads = (at: Places): Pick<Store, "downloaded" | "download"> => ({
-  downloaded: (order) =>
-    storage("look at", at.ciphertext(order), async () => {
-      try {
-        return (await stat(at.ciphertext(order))).size
-      } catch (error) {
-        if (errorCode(error) === "ENOENT") return 0
-        throw error
-      }
-    }),
+  missing: (order) =>
+    Effect.map(heldSpans(at.ciphertext(order.id)), (held) => missingSpans(held, order.payload.size_bytes)),
 
-  download: (order, offset, bytes, onProgress) => {
-    const path = at.ciphertext(order.id)
-    const total = order.payload.size_bytes
-    const onDisk = <A>(operation: string, work: () => Promise<A>) => storage(operation, path, work)
-    let done = offset
-    let unflushed = 0
-    const take = (handle: FileHandle, block: Uint8Array) =>
+  download: (order, offset, bytes, onProgress) =>
+    Effect.scoped(
       Effect.gen(function* () {
-        if (done + block.length > total) {
-          yield* removeTree(at.orderFolder(order.id))
-          return yield* refused("payload_size", `more than ${total} bytes came`)
-        }
-        yield* onDisk("write", () => writeFully(handle, block))
-        done += block.length
-        unflushed += block.length
-        if (unflushed >= flushEveryBytes) {
-          yield* onDisk("flush", () => handle.datasync())
-          unflushed = 0
-        }
-        yield* onProgress(done)
+        const file = yield* RcMap.get(open, order.id)
+        const total = order.payload.size_bytes
+        let reached = offset
+        const take = (block: Uint8Array) =>
+          Effect.gen(function* () {
+            if (reached + block.length > total) {
+              file.abandon()
+              yield* removeTree(at.orderFolder(order.id))
+              return yield* refused("payload_size", `more than ${total} bytes came`)
+            }
+            yield* file.write(reached, block)
+            reached += block.length
+            yield* onProgress(reached)
+          })
+        // Also after an error or an interruption: what came is kept for the next attempt.
+        yield* Effect.onExit(Stream.runForEach(bytes, take), () => file.flush)
       })
-    return Effect.acquireUseRelease(
-      onDisk("open", () => openAt(path, at.orderFolder(order.id), offset)),
-      (handle) => Stream.runForEach(bytes, (block) => take(handle, block)),
-      // Also after an error or an interruption: what came is kept for the next attempt.
-      (handle) =>
-        onDisk("flush", async () => {
-          try {
-            await handle.datasync()
-          } finally {
-            await handle.close()
-          }
-        })
     )
-  }
 })
 
 const sourceOf = (artifact: JailArtifact): SourceFile => ({
@@ -212,9 +180,10 @@ const makeStore = (
   at: Places,
   engine: CryptoEngine["Service"],
   entropy: Entropy["Service"],
-  keys: NodeKeys["Service"]
+  keys: NodeKeys["Service"],
+  open: RcMap.RcMap<OrderId, GrowingFile, StorageError>
 ): Store => ({
-  ...downloads(at),
+  ...downloads(at, open),
   ...packing(at, engine, entropy),
   ...spooling(at),
 
@@ -274,6 +243,11 @@ export const PackageFiles = (options: {
         try: () => [options.stateFolder, at.packages, at.spool].forEach(requirePrivateFolder),
         catch: (error) => storageError("make folder", options.stateFolder, error)
       })
-      return makeStore(at, yield* CryptoEngine, yield* Entropy, yield* NodeKeys)
+      // One for all who write a payload at the moment; it closes with the last of them.
+      const open = yield* RcMap.make({
+        lookup: (order: OrderId) =>
+          Effect.acquireRelease(openGrowing(at.ciphertext(order)), (file) => Effect.ignore(file.close))
+      })
+      return makeStore(at, yield* CryptoEngine, yield* Entropy, yield* NodeKeys, open)
     })
   )

@@ -4,13 +4,14 @@
  *
  * @module
  */
-import { Duration, Effect, Layer, Result, type Schema, type Scope, Stream } from "effect"
+import { Duration, Effect, Layer, type Schema, type Scope, Stream } from "effect"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import { Entropy } from "../ports/Entropy.ts"
 import {
   type Answer,
   type LinkError,
+  type PayloadWay,
   ServerLink,
   ServerRefused,
   type ServerTrust,
@@ -29,7 +30,16 @@ import {
 } from "../schemas/DeviceApi.ts"
 import { ServerIdentity } from "../schemas/Enrolment.ts"
 import type { Digest } from "../schemas/Ids.ts"
+import { isOnionOrigin } from "../schemas/Onion.ts"
+import { firstBytes } from "./http/FirstBytes.ts"
 import { encodeJson, jsonType, octetsType } from "./http/Json.ts"
+import {
+  inTurn,
+  makeServerAddresses,
+  type Progress,
+  type Purpose,
+  type ServerAddresses
+} from "./http/ServerAddresses.ts"
 import {
   type Ask,
   decodeAnswer,
@@ -44,8 +54,12 @@ import { NodeKeys } from "./NodeKeys.ts"
 
 export interface SignedLinkOptions {
   readonly transport: Transport
-  /** Origins to ask while no root is known: from the invitation, or the configuration. At least one. */
+  /** Origins from the invitation or the configuration: asked while no root names others, and after those. At least one. */
   readonly addresses: ReadonlyArray<string>
+  /** Origins for newcomers: asked first for identity, roots and enrolment until there is an acceptance; never for more. */
+  readonly enrolAddresses?: ReadonlyArray<string>
+  /** Whether an origin is reached through Tor. Default: onion addresses are. */
+  readonly isTunnelled?: (origin: string) => boolean
   /** How long the head of an ordinary answer may take. Default 30 s; a held poll gets what it waits on top. */
   readonly responseTimeoutMs?: number
   /** How long a whole call may take, all addresses and bodies included. Default 2 min (downloads have their own bounds). */
@@ -60,65 +74,8 @@ const slowestUploadBytes = 8_000
 const longestRetryAfterMs = 3_600_000
 const noBody = new Uint8Array(0)
 
-/** Whom to talk to and where; changes as roots come and addresses fail. */
-const makeWay = (bootstrap: ReadonlyArray<string>) => {
-  let trust: ServerTrust | null = null
-  let highestRoot = 0
-  let preferred: string | undefined
-  return {
-    trust: () => trust,
-    setTrust: (next: ServerTrust): void => {
-      // A new root is the word of its own keys: whatever the server said before it counts no more.
-      const isSame = trust?.server === next.server && trust.root.version === next.root.version
-      highestRoot = isSame ? highestRoot : next.root.version
-      trust = next
-    },
-    /** Why a statement's root version is not believed; remembers the highest. */
-    fallenRoot: (version: number | null): string | null => {
-      if (version === null || version < highestRoot) {
-        return `it has root version ${version ?? "none"} after it had ${highestRoot}: it was set back, or is another`
-      }
-      highestRoot = version
-      return null
-    },
-    /** The root's addresses for the server, or those it began with; the one that worked last comes first. */
-    addresses: (): ReadonlyArray<string> => {
-      const known = trust?.root.servers.find((server) => server.id === trust?.server)?.addresses ?? []
-      const all = known.length > 0 ? known : bootstrap
-      return preferred !== undefined && all.includes(preferred)
-        ? [preferred, ...all.filter((each) => each !== preferred)]
-        : all
-    },
-    prefer: (address: string): void => {
-      preferred = address
-    },
-    /** Without trust, who answers first may be anybody: each new question who is there goes to the next address. */
-    turn: (): void => {
-      if (trust !== null || preferred === undefined) return
-      preferred = bootstrap[(bootstrap.indexOf(preferred) + 1) % bootstrap.length]
-    }
-  }
-}
-type Way = ReturnType<typeof makeWay>
-
-/** Tries the addresses in turn; what the server itself says ends the search. A doubt outweighs a failure to reach. */
-const inTurn = Effect.fnUntraced(function* <A>(
-  way: Way,
-  attempt: (origin: string) => Effect.Effect<A, LinkError, Scope.Scope>
-): Effect.fn.Return<A, LinkError, Scope.Scope> {
-  let worst: LinkError = new ServerUnreachable({ address: "(none)", reason: "the server has no address" })
-  for (const origin of way.addresses()) {
-    const outcome = yield* Effect.result(attempt(origin))
-    if (Result.isSuccess(outcome) || outcome.failure._tag === "ServerRefused") way.prefer(origin)
-    if (Result.isSuccess(outcome)) return outcome.success
-    if (outcome.failure._tag === "ServerRefused") return yield* outcome.failure
-    if (worst._tag !== "ServerUntrusted") worst = outcome.failure
-  }
-  return yield* worst
-})
-
 /** Signs with a time the server accepts, and verifies what the statement alone cannot show. */
-const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"]) => {
+const makeSigned = (tools: ExchangeTools, way: ServerAddresses, clock: DeviceClock["Service"]) => {
   let skewMs = 0
 
   const once = Effect.fnUntraced(function* (
@@ -157,30 +114,53 @@ const makeSigned = (tools: ExchangeTools, way: Way, clock: DeviceClock["Service"
     return again === null ? second : yield* again
   })
 
-  return (ask: Ask): Effect.Effect<SignedAnswer & { readonly origin: string }, LinkError, Scope.Scope> =>
+  return (
+    ask: Ask,
+    purpose: Purpose,
+    progress?: Progress
+  ): Effect.Effect<SignedAnswer & { readonly origin: string }, LinkError, Scope.Scope> =>
     Effect.suspend(() => {
       const trust = way.trust()
       return trust === null
         ? Effect.fail(new ServerUntrusted({ address: "(none)", reason: "no trust root is known yet" }))
-        : inTurn(way, (origin) =>
-            Effect.map(exchange(trust, origin, ask), (answer) => ({ ...answer, origin }))
+        : inTurn(
+            way,
+            purpose,
+            (origin, connectTimeoutMs) =>
+              Effect.map(exchange(trust, origin, { ...ask, connectTimeoutMs }), (answer) => ({
+                ...answer,
+                origin
+              })),
+            progress
           )
     })
 }
 
-const within = (timeoutMs: number) =>
-  Effect.timeoutOrElse({
-    duration: Duration.millis(timeoutMs),
-    orElse: () =>
-      Effect.fail(
-        new ServerUnreachable({ address: "(all)", reason: `the call was not done within ${timeoutMs} ms` })
-      )
+/** Ends a call in time. The address it had come to counts as one that failed, so that the next call comes further. */
+const within = <A>(
+  way: ServerAddresses,
+  timeoutMs: number,
+  call: (progress: Progress) => Effect.Effect<A, LinkError, Scope.Scope>
+): Effect.Effect<A, LinkError> =>
+  Effect.suspend(() => {
+    const progress: Progress = { origin: undefined }
+    return call(progress).pipe(
+      Effect.scoped,
+      Effect.timeoutOrElse({
+        duration: Duration.millis(timeoutMs),
+        orElse: () => {
+          if (progress.origin !== undefined) way.failed(progress.origin)
+          const reason = `the call was not done within ${timeoutMs} ms`
+          return Effect.fail(new ServerUnreachable({ address: progress.origin ?? "(none)", reason }))
+        }
+      })
+    )
   })
 
 /** The kinds of call the endpoints are made of. */
 const makeCalls = (
   tools: ExchangeTools,
-  way: Way,
+  way: ServerAddresses,
   clock: DeviceClock["Service"],
   options: SignedLinkOptions
 ) => {
@@ -198,7 +178,8 @@ const makeCalls = (
 
   const call = <A>(
     ask: Partial<Ask> & Pick<Ask, "method" | "path">,
-    schema: Schema.Codec<A, unknown>
+    schema: Schema.Codec<A, unknown>,
+    purpose: Purpose = "work"
   ): Effect.Effect<Answer<A>, LinkError> => {
     const allowed = { ...base, ...ask }
     const uploadMs = Math.floor(allowed.body.length / slowestUploadBytes) * 1_000
@@ -207,31 +188,53 @@ const makeCalls = (
       path: `${deviceApiPath}${ask.path}`,
       responseTimeoutMs: allowed.responseTimeoutMs + uploadMs
     }
-    return Effect.gen(function* () {
-      const { body, origin, statement } = yield* signed(whole)
-      const decoded = yield* decodeAnswer(origin, schema, body)
-      return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
-    }).pipe(Effect.scoped, within(callTimeoutMs + whole.responseTimeoutMs - responseTimeoutMs))
+    return within(way, callTimeoutMs + whole.responseTimeoutMs - responseTimeoutMs, (progress) =>
+      Effect.gen(function* () {
+        const { body, origin, statement } = yield* signed(whole, purpose, progress)
+        const decoded = yield* decodeAnswer(origin, schema, body)
+        return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
+      })
+    )
   }
 
   return {
     put: <A>(path: string, query: string, body: Uint8Array, schema: Schema.Codec<A, unknown>) =>
       call({ method: "PUT", path, query, body }, schema),
     /** `waitMs`: how long the server may hold the request before it answers. */
-    post: <A>(path: string, value: unknown, schema: Schema.Codec<A, unknown>, waitMs = 0) => {
+    post: <A>(
+      path: string,
+      value: unknown,
+      schema: Schema.Codec<A, unknown>,
+      { purpose = "work" as Purpose, waitMs = 0 } = {}
+    ) => {
       const body = encodeJson(value)
       const patience = responseTimeoutMs + waitMs
-      return call({ method: "POST", path, contentType: jsonType, body, responseTimeoutMs: patience }, schema)
+      const ask = { method: "POST", path, contentType: jsonType, body, responseTimeoutMs: patience } as const
+      return call(ask, schema, purpose)
     },
-    plain: <A>(path: string, query: string, schema: Schema.Codec<A, unknown>) =>
-      inTurn(way, (origin) =>
-        plainExchange(tools, origin, { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }, schema)
-      ).pipe(Effect.scoped, within(callTimeoutMs)),
-    download: (path: string, rangeStart: number, streamed: Digest) =>
+    plain: <A>(path: string, query: string, schema: Schema.Codec<A, unknown>, purpose: Purpose) =>
+      within(way, callTimeoutMs, (progress) => {
+        const ask = { path: `${deviceApiPath}${path}`, query, responseTimeoutMs }
+        return inTurn(
+          way,
+          purpose,
+          (origin, connectTimeoutMs) => plainExchange(tools, origin, { ...ask, connectTimeoutMs }, schema),
+          progress
+        )
+      }),
+    download: (path: string, rangeStart: number, streamed: Digest, way: PayloadWay) =>
       Stream.unwrap(
         Effect.map(
-          signed({ ...base, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed }),
-          (answer) => answer.stream ?? Stream.empty
+          signed(
+            { ...base, ...way, method: "GET", path: `${deviceApiPath}${path}`, rangeStart, streamed },
+            "work"
+          ),
+          ({ stream }) =>
+            stream === null
+              ? Stream.empty
+              : way.until === undefined
+                ? stream
+                : firstBytes(stream, way.until - rangeStart)
         )
       )
   }
@@ -242,15 +245,28 @@ const makeLink = (
   clock: DeviceClock["Service"],
   options: SignedLinkOptions
 ): ServerLink["Service"] => {
-  const way = makeWay(options.addresses)
+  const way = makeServerAddresses(options.addresses, options.enrolAddresses ?? [])
   const { download, plain, post, put } = makeCalls(tools, way, clock, options)
   return {
-    identity: Effect.andThen(Effect.sync(way.turn), plain("/identity", "", ServerIdentity)),
-    roots: (from) => plain("/roots", `?from=${from}`, RootChain),
+    identity: Effect.sync(way.turn).pipe(
+      Effect.andThen(plain("/identity", "", ServerIdentity, "enrolment")),
+      Effect.tap((identity) => Effect.sync(() => way.narrow(identity.enrol_addresses ?? [])))
+    ),
+    roots: (from) => plain("/roots", `?from=${from}`, RootChain, "roots"),
     trust: (trust) => Effect.sync(() => way.setTrust(trust)),
-    enrol: (request) => post("/enrolment", request, EnrolmentAnswer),
-    poll: (request) => post("/poll", request, PollAnswer, request.wait_ms),
-    payload: (digest, offset) => download(`/payloads/${digest}`, offset, digest),
+    enrol: (request) =>
+      Effect.tap(post("/enrolment", request, EnrolmentAnswer, { purpose: "enrolment" }), ({ body }) =>
+        Effect.sync(() => way.setAccepted(body.status === "accepted"))
+      ),
+    poll: (request) =>
+      Effect.tap(post("/poll", request, PollAnswer, { waitMs: request.wait_ms }), () =>
+        Effect.sync(() => way.setAccepted(true))
+      ),
+    payload: (digest, offset, way = {}) => download(`/payloads/${digest}`, offset, digest, way),
+    hasCircuits: Effect.sync(() => {
+      const [first] = way.addresses("work")
+      return first !== undefined && (options.isTunnelled ?? isOnionOrigin)(first)
+    }),
     progress: (report) => post("/progress", report, Acknowledged),
     output: (order, sequence, chunk) => put(`/orders/${order}/output/${sequence}`, "", chunk, Acknowledged),
     artifacts: (order, offset, totalBytes, block) =>

@@ -48,7 +48,7 @@ export interface ConfigSources<A> {
   readonly file: string | undefined
   /** `POSTERN_` and a key in upper case sets it; texts that are no plain value of the key are read as TOML. */
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** By key; undefined is not given. */
+  /** By key, with dots between levels; undefined is not given. */
   readonly flags?: Table
   readonly defaults?: Table
 }
@@ -195,9 +195,10 @@ const sourceFinder = <A>(
   { table, text }: ReadFile,
   variables: ReturnType<typeof environmentValues>
 ): SourceOf => {
+  const flagged = Object.keys(given(flags)).map((key) => key.split("."))
   return (path) => {
     const [first = ""] = path
-    if (flags[first] !== undefined) return "the command line"
+    if (flagged.some((key) => isWithin(path, key))) return "the command line"
     const variable = variables.findLast(({ setting }) => isWithin(path, setting.path))
     if (variable !== undefined) return variable.name
     if (!Object.hasOwn(table, first)) return undefined
@@ -237,13 +238,17 @@ export const loadConfig = <A>(options: ConfigSources<A>): Effect.Effect<LoadedCo
     if (Result.isFailure(read)) return Effect.fail(read.failure)
     const settings = settingsOf(options.schema)
     const variables = environmentValues(settings, options.environment)
-    const merged = {
-      ...variables.reduce<Table>((table, { setting, value }) => withValue(table, setting.path, value), {
+    const below = variables.reduce<Table>(
+      (table, { setting, value }) => withValue(table, setting.path, value),
+      {
         ...options.defaults,
         ...read.success.table
-      }),
-      ...given(options.flags ?? {})
-    }
+      }
+    )
+    const merged = Object.entries(given(options.flags ?? {})).reduce<Table>(
+      (table, [key, value]) => withValue(table, key.split("."), value),
+      below
+    )
     const sourceOf = sourceFinder(options, read.success, variables)
     const slips = environmentSlips(settings, options.environment)
     const decoded = Schema.decodeResult(options.schema, { onExcessProperty: "error", errors: "all" })(merged)

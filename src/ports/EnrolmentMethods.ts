@@ -20,6 +20,10 @@ export interface EnrolmentMethods {
   ) => Effect.Effect<void, StoreError>
   /** Whether the invitation exists and has not expired. */
   readonly invitationValid: (id: InvitationId, nowMs: number) => Effect.Effect<boolean, StoreError>
+  /**
+   * Whether newcomers are expected: an invitation or a pre-authorisation has not expired, and no device was let in by it.
+   */
+  readonly enrolmentOpen: (nowMs: number) => Effect.Effect<boolean, StoreError>
 
   /**
    * A verified enrolment, its invitation proved. `full` when the fleet has its maximum, or too many wait on the same

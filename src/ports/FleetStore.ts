@@ -11,6 +11,7 @@ import type { Admission, EnrolmentRequest } from "../schemas/Enrolment.ts"
 import type { HealthReport } from "../schemas/Health.ts"
 import type { DeviceId, Digest, Incarnation, OrderId } from "../schemas/Ids.ts"
 import type { Role } from "../schemas/ManagementApi.ts"
+import type { OnionClientKey } from "../schemas/Onion.ts"
 import type { Receipt } from "../schemas/Receipt.ts"
 import type { CancelOrder, LaneName, OrderProgress, OrderState, WorkOrder } from "../schemas/WorkOrder.ts"
 import type { EnrolmentMethods } from "./EnrolmentMethods.ts"
@@ -53,6 +54,12 @@ export interface DeviceRow {
   readonly rootVersion: number | null
   /** The device's own word for its operators, from one of its last polls. */
   readonly statement: DsseEnvelope | null
+  /** Its own key to the onion service, its group there (see the port `AccessStore`), and the shared key it said it holds. */
+  readonly onionKey: OnionClientKey | null
+  readonly onionGroup: number | null
+  readonly onionHeld: OnionClientKey | null
+  /** The key that its group shares now, with the salt of its secret; not in lists of devices. */
+  readonly onionShared: { readonly key: OnionClientKey; readonly salt: string } | null
   /** What the server holds against the device until an operator accepts it again. */
   readonly objection: DeviceObjection | null
 }
@@ -80,6 +87,8 @@ export interface JobRow {
   readonly reason: string | null
   readonly doneBytes: number | null
   readonly totalBytes: number | null
+  /** How fast bytes came lately; null where it is not known. */
+  readonly bytesPerSecond: number | null
   readonly submittedAtMs: number
   readonly submittedBy: string
   readonly changedAtMs: number
@@ -189,6 +198,12 @@ export class FleetStore extends Context.Service<
         readonly lastReceipt: number
         readonly rootVersion: number
         readonly statement: DsseEnvelope | null
+        /** Its key to the onion service, when it named it, and the shared key it holds; absent where it told nothing new. */
+        readonly onion?: {
+          readonly key: OnionClientKey | null
+          readonly held: OnionClientKey | null
+          readonly toldAtMs: number
+        }
       }
     ) => Effect.Effect<void, StoreError>
     /** Accepted devices that have not said that they hold this root, or a later one: longest unseen first. */

@@ -99,6 +99,7 @@ export type NoteKey =
   | "device_name"
   | "server_root_version"
   | "objection"
+  | "onion_shared"
 
 export class Ledger extends Context.Service<
   Ledger,

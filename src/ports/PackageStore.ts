@@ -9,6 +9,7 @@ import type { JailArtifact } from "../schemas/JailProfile.ts"
 import type { Manifest } from "../schemas/Manifest.ts"
 import type { ArtifactSummary } from "../schemas/Receipt.ts"
 import { RefusalCode } from "../schemas/Refusals.ts"
+import type { Spans } from "../schemas/Spans.ts"
 import type { WorkOrder } from "../schemas/WorkOrder.ts"
 
 /** The payload is not what the operator signed, or unsafe: `code` says how. The folder is gone. */
@@ -41,17 +42,19 @@ export interface StagedPackage {
 export class PackageStore extends Context.Service<
   PackageStore,
   {
-    /** Bytes of the ciphertext already on disk (0 if none): where a download goes on. */
+    /** Bytes of the ciphertext already on disk (0 if none). */
     readonly downloaded: (order: OrderId) => Effect.Effect<number, StorageError>
+    /** The parts of the ciphertext that are not on disk, in rising order: where a download goes on. */
+    readonly missing: (order: WorkOrder) => Effect.Effect<Spans, StorageError>
     /**
-     * Appends the stream to the ciphertext file at `offset`, flushed. Fails with `payload_size` as soon as more comes
-     * than the order says. Reports each written amount.
+     * Writes the stream into the ciphertext file from `offset` on, flushed; other parts may be written at the same time.
+     * Fails with `payload_size` as soon as more comes than the order says. Tells after each block where the next one goes.
      */
     readonly download: <E>(
       order: WorkOrder,
       offset: number,
       bytes: Stream.Stream<Uint8Array, E>,
-      onProgress: (doneBytes: number) => Effect.Effect<void>
+      onProgress: (reached: number) => Effect.Effect<void>
     ) => Effect.Effect<void, E | StorageError | PackageRefused>
     /**
      * Checks length and digest of the whole ciphertext, then decrypts and unpacks it in constant memory into a fresh

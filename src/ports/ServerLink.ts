@@ -20,6 +20,7 @@ import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { ServerIdentity } from "../schemas/Enrolment.ts"
 import type { HealthReport } from "../schemas/Health.ts"
 import type { Digest, OrderId, ServerId } from "../schemas/Ids.ts"
+import { RouteFailure } from "../schemas/RouteFailure.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 
 /**
@@ -29,7 +30,9 @@ import type { TrustRoot } from "../schemas/TrustRoot.ts"
 export class ServerUnreachable extends Schema.TaggedError<ServerUnreachable>()("ServerUnreachable", {
   address: Schema.String,
   reason: Schema.String,
-  retryAfterMs: Schema.optionalKey(Schema.Finite)
+  retryAfterMs: Schema.optionalKey(Schema.Finite),
+  /** What failed on the way, where Tor or a proxy tells. */
+  code: Schema.optionalKey(RouteFailure)
 }) {
   override get message(): string {
     return `${this.address} was not reached: ${this.reason}`
@@ -72,6 +75,14 @@ export interface Answer<A> {
   readonly rootVersion: number | null
 }
 
+/** How a part of a payload comes. */
+export interface PayloadWay {
+  /** Before which byte it ends; the payload's end where it is absent. A server may send more. */
+  readonly until?: number
+  /** Requests with the same tag share a circuit through Tor; a new tag takes a fresh one. */
+  readonly circuit?: string
+}
+
 export class ServerLink extends Context.Service<
   ServerLink,
   {
@@ -84,7 +95,16 @@ export class ServerLink extends Context.Service<
     readonly enrol: (request: DsseEnvelope) => Effect.Effect<Answer<EnrolmentAnswer>, LinkError>
     readonly poll: (request: PollRequest) => Effect.Effect<Answer<PollAnswer>, LinkError>
     /** Ciphertext of a payload from `offset` on, as it comes. A server that lacks it answers `not_found`. */
-    readonly payload: (digest: Digest, offset: number) => Stream.Stream<Uint8Array, LinkError>
+    readonly payload: (
+      digest: Digest,
+      offset: number,
+      way?: PayloadWay
+    ) => Stream.Stream<Uint8Array, LinkError>
+    /**
+     * Whether a request goes through Tor now, so that those with different circuits go different ways. Elsewhere a payload
+     * comes no faster in parts.
+     */
+    readonly hasCircuits: Effect.Effect<boolean>
     readonly progress: (report: ProgressReport) => Effect.Effect<Answer<unknown>, LinkError>
     readonly output: (
       order: OrderId,

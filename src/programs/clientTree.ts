@@ -3,6 +3,7 @@
  *
  *     client                      rest-for-one
  *     ├─ observers                optional: it sees and tells, whatever becomes of the others
+ *     │  ├─ tunnel-keeper         keeps the way through Tor open, where one is needed; last down, since others use it
  *     │  ├─ historian             writes the device's own history
  *     │  ├─ connectivity          knows which layer of the network is broken
  *     │  └─ health-loop           looks at the machine, and reports
@@ -28,6 +29,7 @@ import {
   NotaryKey,
   OutboxKey,
   TrustKeeperKey,
+  TunnelKeeperKey,
   WatchdogKey
 } from "../actors/ClientKeys.ts"
 import { connectivity } from "../actors/Connectivity.ts"
@@ -39,9 +41,10 @@ import { mainLoop } from "../actors/MainLoop.ts"
 import { notary } from "../actors/Notary.ts"
 import { outbox } from "../actors/Outbox.ts"
 import { type TrustOptions, trustKeeper } from "../actors/TrustKeeper.ts"
+import { tunnelKeeper } from "../actors/TunnelKeeper.ts"
 import { watchdog } from "../actors/Watchdog.ts"
 import type { AnySpec } from "../kernel/index.ts"
-import { ChildSpec, Supervisor } from "../kernel/index.ts"
+import { Backoff, ChildSpec, Supervisor } from "../kernel/index.ts"
 import type { ClientConfig } from "../schemas/ClientConfig.ts"
 import type { Condition } from "../schemas/Conditions.ts"
 import { LaneName } from "../schemas/WorkOrder.ts"
@@ -62,6 +65,8 @@ export interface ClientTreeOptions {
 
 /** A handler is short, and the program has seconds to stop. */
 const shutdownMs = 1_000
+/** tor is asked to end, and killed a second later. */
+const tunnelShutdownMs = 2_500
 
 /** Those that look on and remember. */
 const observersOf = ({ config, configurationDigest, servers, settingsDigest, standing }: ClientTreeOptions) =>
@@ -69,7 +74,14 @@ const observersOf = ({ config, configurationDigest, servers, settingsDigest, sta
     id: "observers",
     strategy: "one-for-one",
     optional: true,
+    // Without its tunnel keeper a device may be silent: the configured bound holds here too.
+    degradedBackoff: { maximumMs: Math.min(Backoff.degraded.maximumMs, config.sleep_maximum_ms) },
     children: [
+      ChildSpec.make({
+        key: TunnelKeeperKey,
+        shutdownMs: tunnelShutdownMs,
+        behaviour: tunnelKeeper({ longestPauseMs: config.sleep_maximum_ms })
+      }),
       ChildSpec.make({
         key: HistorianKey,
         shutdownMs,
@@ -101,7 +113,11 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
 ) => {
   const { config, standing } = options
   const allowance = { grants: config.grants, limits: config.job_limits }
-  const download = { timeoutMs: config.download_timeout_ms, minimumRate: config.download_minimum_rate }
+  const download = {
+    timeoutMs: config.download_timeout_ms,
+    minimumRate: config.download_minimum_rate,
+    circuits: config.download_circuits
+  }
   const laneOptions = { allowance, download, diskReserveBytes: config.disk_reserve_bytes }
   const observers = observersOf(options)
   const vital = Supervisor.spec({
@@ -126,7 +142,11 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
       }),
       ChildSpec.make({ key: NotaryKey, shutdownMs, behaviour: notary }),
       ChildSpec.make({ key: JailGuardKey, shutdownMs, behaviour: jailGuard }),
-      ChildSpec.make({ key: TrustKeeperKey, shutdownMs, behaviour: trustKeeper(options.trust) }),
+      ChildSpec.make({
+        key: TrustKeeperKey,
+        shutdownMs,
+        behaviour: trustKeeper(options.trust, config.sleep_maximum_ms)
+      }),
       ChildSpec.make({ key: OutboxKey, shutdownMs, behaviour: outbox }),
       ChildSpec.make({ key: LaneKeys.job, shutdownMs, behaviour: lane("job", laneOptions) }),
       ChildSpec.make({ key: LaneKeys.service, shutdownMs, behaviour: lane("service", laneOptions) }),

@@ -21,16 +21,24 @@ const demoCommand = Command.make(
       Flag.withMetavar("FILE"),
       Flag.withDescription("A sensor series, one `unix_seconds,value` per line; default a generated one"),
       Flag.optional
+    ),
+    tor: Flag.Boolean("tor").pipe(
+      Flag.withDescription(
+        "Over a private Tor network on this machine, with the circuit's hops and what they cost (needs the package tor)"
+      ),
+      Flag.withDefault(false),
+      Flag.withoutNegation
     )
   },
-  ({ data }) => tellStory(dirname(process.argv[1] as string), data)
+  ({ data, tor }) => tellStory(dirname(process.argv[1] as string), data, tor)
 ).pipe(
   Command.withDescription(
     "The main job of Postern on this machine: server, operator and device on loopback, with daily statistics over a sensor series as the work"
   ),
   Command.withExamples([
     { command: "demo.js", description: "With a generated series" },
-    { command: "demo.js --data temperature.csv", description: "With your own" }
+    { command: "demo.js --data temperature.csv", description: "With your own" },
+    { command: "demo.js --tor", description: "Over Tor, as devices in hostile networks do it" }
   ])
 )
 

@@ -13,9 +13,14 @@
  *     ├─ campaigns                optional: without it nothing more is released, and all else goes on
  *     │  ├─ rollouts              one actor per open rollout: releases its phases
  *     │  └─ rollout-keeper        takes plans in, wakes the rollouts
- *     └─ gateways                 last up, first down
- *        ├─ control               the Unix socket for `postern ps`
- *        └─ http                  both APIs on one port
+ *     ├─ gateways
+ *     │  ├─ control               the Unix socket for `postern ps`
+ *     │  └─ http                  both APIs on one port
+ *     └─ onion                    optional, and only where it is wanted; last up, first down
+ *        ├─ device-door           the device API, for accepted devices, on a socket of its own
+ *        ├─ enrol-door            the endpoints of enrolment alone
+ *        ├─ management-door       the management API, where that is wanted
+ *        └─ onion-keeper          tor, and what it publishes
  */
 import { device } from "../actors/Device.ts"
 import { jobWatch } from "../actors/JobWatch.ts"
@@ -70,10 +75,27 @@ const campaigns = () =>
     ]
   })
 
+/** tor may be away for long: it is tried again after a minute at the latest, whatever happened. */
+const overTor = <const Children extends ReadonlyArray<AnySpec>>(children: Children) =>
+  Supervisor.spec({
+    id: "onion",
+    strategy: "one-for-one",
+    optional: true,
+    intensity: 10,
+    backoff: { firstMs: 100 },
+    degradedBackoff: { firstMs: 5_000, maximumMs: 60_000 },
+    children
+  })
+
 /** Builds the tree from the configuration; its ports come from the context. Nothing here is shared between two trees. */
-export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
+export const serverTree = <
+  const Gateways extends ReadonlyArray<AnySpec>,
+  const Onion extends ReadonlyArray<AnySpec> = readonly []
+>(
   config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices" | "retention">,
-  gateways: Gateways
+  gateways: Gateways,
+  /** What reaches the server over Tor; null where nothing does. */
+  onion: Onion | null = null
 ) => {
   const observers = Supervisor.spec({
     id: "observers",
@@ -115,6 +137,6 @@ export const serverTree = <const Gateways extends ReadonlyArray<AnySpec>>(
   return Supervisor.spec({
     id: "server",
     strategy: "rest-for-one",
-    children: [observers, vital, campaigns(), doors]
+    children: [observers, vital, campaigns(), doors, ...(onion === null ? [] : [overTor(onion)])]
   })
 }

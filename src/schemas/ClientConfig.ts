@@ -12,12 +12,20 @@ import {
   settingTable,
   unsetSetting
 } from "./Setting.ts"
+import { proxySetting, torSettings, torSocks } from "./TorSettings.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
 /** `host:port` or `[address]:port`. */
 const ReferenceHost = Schema.String.check(
   Schema.isMaxLength(Limits.addressLength),
   Schema.isPattern(/^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$/)
+)
+
+/** Over TLS nobody could answer in its place. */
+const PortalPage = Schema.String.check(
+  Schema.isMaxLength(Limits.addressLength),
+  Schema.isPattern(/^http:\/\/[A-Za-z0-9._[\]:-]+(?:\/[!-~]*)?$/),
+  Schema.makeFilter((text) => URL.canParse(text) || "it is no URL")
 )
 
 /** As the kernel names it: at most 15 characters. */
@@ -60,6 +68,21 @@ const grants = settingTable(
   {
     description:
       "What packages may be granted beyond the bare jail, where their signed manifest asks for it: nothing, unless it is named here."
+  }
+)
+
+const tor = settingTable(
+  {
+    mode: setting(Schema.Literals(["auto", "always", "never"]), "auto", {
+      description:
+        "What goes through Tor. `auto`: onion addresses, and nothing else; no Tor runs where no server has one. `always`: everything; no name is resolved here and nothing is connected to but Tor's network. `never`: nothing; onion addresses are not used."
+    }),
+    socks: torSocks,
+    ...torSettings
+  },
+  {
+    description:
+      "The way through Tor. Without further keys a Tor of the client's own is started when it is needed, in its state folder and with its rights; it is not the one that a package of the system may start."
   }
 )
 
@@ -106,6 +129,13 @@ export const ClientConfig = configuration({
     form: `at most ${Limits.referenceHosts} texts of host and port`,
     example: ["192.0.2.1:443"]
   }),
+  captive_portal_url: unsetSetting(PortalPage, {
+    description:
+      "A page that answers with status 204 and nothing else, to tell a captive portal where the server's own address cannot (onion addresses). Asked directly, and only after a failed poll; never with tor.mode always. None by default: nobody but the server is asked.",
+    form: "an http:// URL",
+    fallback: "none",
+    example: "http://postern.example/empty"
+  }),
   required_processes: setting(
     Schema.Array(ProcessName).check(Schema.isMaxLength(Limits.requiredProcesses)),
     [],
@@ -119,11 +149,18 @@ export const ClientConfig = configuration({
     description: "With less free room than this, nothing is downloaded; polling goes on and says so."
   }),
   download_timeout_ms: setting(intBetween(1_000, 7 * 86_400_000), 6 * 3_600_000, {
-    description: "A download must be done within this time, with all that it resumes."
+    description:
+      "A download that takes longer, with all that it resumes, is put off, so that other orders get their turn."
   }),
   download_minimum_rate: setting(intBetween(1, 1_000_000_000), 100, {
     description: "A download must come at least at this rate, in bytes per second over 30 seconds."
   }),
+  download_circuits: setting(intBetween(1, Limits.downloadCircuits), 4, {
+    description:
+      "Circuits that a large download takes at once where it goes through Tor. One is gentler, and slower."
+  }),
+  proxy: proxySetting,
+  tor,
   grants,
   devices: setting(
     Schema.Record(

@@ -30,9 +30,49 @@ export const conditionTexts = {
     means: "Names cannot be resolved.",
     mend: "Check the name servers in /etc/resolv.conf, or name the server by its address."
   },
+  captive_portal: {
+    means: "Somebody else answers in the server's place: this network wants a login in a browser first.",
+    mend: "Log in once from this network, or have the device let through; Tor with bridges often passes."
+  },
   no_reference_host: {
     means: "None of the configured reference hosts is reached.",
     mend: "Check the network beyond the gateway, or the key reference_hosts."
+  },
+  proxy_unreachable: {
+    means: "The configured proxy does not answer.",
+    mend: "Check the proxy, and the key proxy."
+  },
+  proxy_refused: {
+    means: "The configured proxy answers, but does not let the device through.",
+    mend: "Check name and password in the key proxy, and what the proxy allows: CONNECT to port 443 at least."
+  },
+  clock_wrong: {
+    means: "The clock is wrong by more than Tor or the server's certificate can bear.",
+    mend: "Set the time (timedatectl; chronyc makestep): the device goes on by itself. Let a time service do it at boot."
+  },
+  tor_failed: {
+    means: "Tor does not run on the device.",
+    mend: "See the detail: install tor, or check the keys of the table tor."
+  },
+  tor_unavailable: {
+    means: "Tor cannot be started or attached to, so addresses that need it are not used.",
+    mend: "See the detail: install tor, or check the keys of the table tor. postern doctor on the device looks closer."
+  },
+  tor_bootstrapping: {
+    means: "Tor has not found its way into the Tor network yet.",
+    mend: "Wait a minute; where this network blocks Tor, configure bridges, a transport, or a proxy."
+  },
+  onion_not_found: {
+    means: "Tor works, but the server's onion service is not published.",
+    mend: "Check the server and its tor: postern status. Check the address too."
+  },
+  onion_not_authorised: {
+    means: "The server's onion service is there, but does not know this device's key.",
+    mend: "Accept the device (again): postern devices accept."
+  },
+  onion_intro_failed: {
+    means: "The server's onion service is published, but its tor does not answer.",
+    mend: "Check the server's tor and its network; after a restart it is back within seconds."
   },
   server_unreachable: {
     means: "The network works as far as can be seen, but the server does not answer.",

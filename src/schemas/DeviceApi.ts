@@ -16,9 +16,21 @@
  */
 import { Effect, Schema } from "effect"
 import { DegradedCodes } from "./Conditions.ts"
-import { DsseEnvelope } from "./Dsse.ts"
-import { Count, Digest, Incarnation, intBetween, LifeId, labelUpTo, OrderId, RootVersion } from "./Ids.ts"
+import { Base64, DsseEnvelope } from "./Dsse.ts"
+import {
+  Count,
+  DeviceId,
+  Digest,
+  Incarnation,
+  intBetween,
+  LifeId,
+  labelUpTo,
+  OrderId,
+  RootVersion,
+  ServerId
+} from "./Ids.ts"
 import { Limits } from "./Limits.ts"
+import { OnionClientKey } from "./Onion.ts"
 import { BlockedCode } from "./Refusals.ts"
 import { LaneName, OrderProgress } from "./WorkOrder.ts"
 
@@ -33,12 +45,35 @@ export const RootChain = Schema.Struct({
 })
 export type RootChain = typeof RootChain.Type
 
+/**
+ * A key to the server's onion service that a group of devices shares. The secret half is an age file to the device, holding
+ * {@link SharedOnionSecret}.
+ */
+export const SharedOnionKey = Schema.Struct({
+  key: OnionClientKey,
+  sealed: Base64.check(Schema.isMaxLength(Limits.sharedOnionKeyLength))
+})
+export type SharedOnionKey = typeof SharedOnionKey.Type
+
+/** What is sealed in it. */
+export const SharedOnionSecret = Schema.Struct({
+  type: Schema.Literal("postern/shared-onion-key/v1"),
+  /** For whom it was sealed, and by whom: nothing else is taken. */
+  device: DeviceId,
+  server: ServerId,
+  /** The x25519 secret, 32 bytes. */
+  secret: Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{43}=$/))
+})
+export type SharedOnionSecret = typeof SharedOnionSecret.Type
+
 export const EnrolmentAnswer = Schema.Struct({
   status: Schema.Literals(["pending", "accepted", "rejected", "revoked"]),
   /** The operator's signed decision, once there is one. */
   admission: Schema.NullOr(DsseEnvelope),
   /** What an operator signed beforehand, where the device was accepted by that. */
-  preauthorisation: Schema.NullOr(DsseEnvelope)
+  preauthorisation: Schema.NullOr(DsseEnvelope),
+  /** For an accepted device that shares a key to the onion service with others. */
+  onion_shared: Schema.optionalKey(SharedOnionKey)
 })
 export type EnrolmentAnswer = typeof EnrolmentAnswer.Type
 
@@ -73,7 +108,9 @@ export const PollRequest = Schema.Struct({
   /** What is weaker on the device than it should be. */
   degraded: DegradedCodes.pipe(Schema.withDecodingDefault(Effect.succeed([]))),
   /** How long the server may hold the request when it has nothing. 0: answer at once. */
-  wait_ms: intBetween(0, Limits.longPollMs)
+  wait_ms: intBetween(0, Limits.longPollMs),
+  /** The shared key to the onion service that it holds, if any. */
+  onion_held: Schema.optionalKey(OnionClientKey)
 })
 export type PollRequest = typeof PollRequest.Type
 
@@ -93,7 +130,9 @@ export const PollAnswer = Schema.Struct({
   /** What the server holds against the device, or null: it must take no orders until an operator mends it. */
   objection: Schema.NullOr(Objection),
   /** How long to sleep before the next poll; the device clamps it. */
-  sleep_ms: intBetween(0, Limits.pollSleepMaximumMs)
+  sleep_ms: intBetween(0, Limits.pollSleepMaximumMs),
+  /** The shared key to the onion service, where the device does not hold it. */
+  onion_shared: Schema.optionalKey(SharedOnionKey)
 })
 export type PollAnswer = typeof PollAnswer.Type
 

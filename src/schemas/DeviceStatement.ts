@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { HighWater } from "./DeviceApi.ts"
 import { Count, DeviceId, Incarnation, intBetween, Recipient, TimestampMs } from "./Ids.ts"
+import { OnionClientKey } from "./Onion.ts"
 
 /** How many encryption keys a device may have had; the first, which its id names, is version 1. */
 const highestKeyVersion = 1_000_000
@@ -20,6 +21,8 @@ export const DeviceStatement = Schema.Struct({
   last_receipt: Count,
   key_version: intBetween(1, highestKeyVersion),
   recipient: Recipient,
-  at_ms: TimestampMs
+  at_ms: TimestampMs,
+  /** Its key to the server's onion service; absent where it goes without Tor. */
+  onion_key: Schema.optionalKey(OnionClientKey)
 })
 export type DeviceStatement = typeof DeviceStatement.Type

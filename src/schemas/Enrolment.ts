@@ -14,7 +14,14 @@ import {
   TimestampMs
 } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
+import { OnionClientKey } from "./Onion.ts"
 import { ServerAddress } from "./TrustRoot.ts"
+
+/**
+ * Where a newcomer reaches the server before it is accepted: asked for identity, roots and enrolment only, never polled.
+ * Absent where the server's other addresses serve for that too.
+ */
+const EnrolAddresses = Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses))
 
 /** A server's public half, as `postern keys init` takes it into the root. Its id is derived from the two keys. */
 export const ServerIdentity = Schema.Struct({
@@ -22,7 +29,8 @@ export const ServerIdentity = Schema.Struct({
   server: ServerId,
   signing_key: SigningKey,
   recipient: Recipient,
-  addresses: Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses))
+  addresses: Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses)),
+  enrol_addresses: Schema.optionalKey(EnrolAddresses)
 })
 export type ServerIdentity = typeof ServerIdentity.Type
 
@@ -53,7 +61,9 @@ export const EnrolmentRequest = Schema.Struct({
   /** With an invitation: the proof. An enrolment whose proof does not hold is no enrolment. */
   invitation: Schema.NullOr(InvitationProof),
   software: labelUpTo(64),
-  issued_at_ms: TimestampMs
+  issued_at_ms: TimestampMs,
+  /** The key by which it may be let to the server's onion service; absent where it goes without Tor. */
+  onion_key: Schema.optionalKey(OnionClientKey)
 })
 export type EnrolmentRequest = typeof EnrolmentRequest.Type
 
@@ -64,6 +74,7 @@ export const Invitation = Schema.Struct({
     Schema.isMinLength(1),
     Schema.isMaxLength(Limits.serverAddresses)
   ),
+  enrol_addresses: Schema.optionalKey(EnrolAddresses),
   root_digest: Digest,
   /** 160 bits, base32. */
   secret: Schema.String.check(Schema.isPattern(/^[a-z2-7]{32}$/)),

@@ -36,6 +36,9 @@ export const Limits = {
   packagePathLength: 240,
   packageDepth: 16,
   manifestBytes: 2 * MIB,
+  /** Circuits of one download at once; what is remembered of parts that came out of order. */
+  downloadCircuits: 8,
+  downloadSpans: 4_096,
   commandArguments: 256,
   commandArgumentLength: 8 * KIB,
   environmentVariables: 128,
@@ -102,6 +105,14 @@ export const Limits = {
   referenceHosts: 8,
   requiredProcesses: 32,
 
+  /** What a configuration may hand on to tor: so many lines of a kind, so long. */
+  torLines: 64,
+  torLineLength: 1_024,
+  proxyAddressLength: 1_600,
+
+  /** How long newcomers still reach the server over Tor after enrolment closed: who was let in last takes the news. */
+  enrolmentLingerMs: 10 * MINUTE,
+
   /** Enrolment. */
   invitationLifetimeMs: 30 * DAY,
   pendingEnrolments: 1_000,
@@ -113,6 +124,12 @@ export const Limits = {
   /** A device's encryption key is kept so long after the next one was made: all that was sealed to it has expired. */
   retiredKeyMs: 180 * DAY,
   groups: 256,
+
+  /** The server's onion service for devices: keys in its list, and how they are shared out (docs/tor.md). */
+  onionKeys: 256,
+  onionOwnKeys: 192,
+  onionGroupDevices: 32,
+  sharedOnionKeyLength: 1_024,
 
   /** Rollouts. Their devices and some operators are the recipients of one age file. */
   rolloutDevices: 256,
@@ -184,6 +201,10 @@ export const limitRelations: ReadonlyArray<readonly [description: string, holds:
   ["a manifest can name every entry", Limits.manifestBytes >= Limits.packageEntries * 200],
   ["a held poll does not look like a dead connection", Limits.longPollMs < Limits.connectionIdleMs],
   ["an order sealed to a retired key can be opened", Limits.retiredKeyMs >= 2 * Limits.orderLifetimeMs],
+  [
+    "groups and those who lack their keys have room beside devices with keys of their own",
+    Limits.onionKeys - Limits.onionOwnKeys >= 2 * Limits.onionGroupDevices
+  ],
   ["draining fits into shutting down", Limits.drainMs < Limits.shutdownMs],
   ["a long poll ends before a poll may sleep", Limits.longPollMs < Limits.pollSleepMaximumMs]
 ]

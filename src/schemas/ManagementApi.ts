@@ -226,10 +226,13 @@ class JobsGroup extends HttpApiGroup.make("jobs")
       success: JobView,
       error: [...common, NotFound, Gone]
     }),
-    /** Encrypted output from a chunk on; with `wait_ms`, held until there is more or the job has ended. */
+    /**
+     * Encrypted output from a chunk on; with `wait_ms`, held until there is more or the job has ended, and with `after` also
+     * until its version is above that.
+     */
     HttpApiEndpoint.get("output", "/jobs/:id/output", {
       params: { id: OrderId },
-      query: { from: number, wait_ms: Schema.optional(number) },
+      query: { from: number, after: Schema.optional(number), wait_ms: Schema.optional(number) },
       success: OutputPage,
       error: [...common, NotFound, Gone]
     }),

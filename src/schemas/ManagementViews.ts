@@ -1,9 +1,10 @@
 /** What the management API shows: devices, jobs, tokens, the server itself. */
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { HighWater } from "./DeviceApi.ts"
 import { Base64, DsseEnvelope } from "./Dsse.ts"
 import { HealthSample } from "./Health.ts"
 import { Count, DeviceId, Digest, Incarnation, Name, OrderId, ServerId, TimestampMs } from "./Ids.ts"
+import { OnionStatus } from "./OnionStatus.ts"
 import { LaneName, OrderState } from "./WorkOrder.ts"
 
 /** viewer: read. operator: submit, cancel, admit. admin: also roots and invitations. Each includes the one before. */
@@ -36,6 +37,9 @@ export const DeviceView = Schema.Struct({
 })
 export type DeviceView = typeof DeviceView.Type
 
+/** How fast bytes came lately; null where it is not known. */
+const bytesPerSecond = Schema.NullOr(Count).pipe(Schema.withDecodingDefault(Effect.succeed(null)))
+
 export const JobView = Schema.Struct({
   id: OrderId,
   device: DeviceId,
@@ -47,6 +51,7 @@ export const JobView = Schema.Struct({
   reason: Schema.NullOr(Schema.String),
   done_bytes: Schema.NullOr(Count),
   total_bytes: Schema.NullOr(Count),
+  bytes_per_second: bytesPerSecond,
   submitted_at_ms: TimestampMs,
   submitted_by: Schema.String,
   changed_at_ms: TimestampMs,
@@ -89,6 +94,8 @@ export const ServerStatus = Schema.Struct({
   jobs: Schema.Record(Schema.String, Count),
   /** Null until the first look after a start. */
   storage: Schema.NullOr(StorageView),
+  /** How it is reached over Tor; null where it is not, or cannot tell. */
+  onion: Schema.NullOr(OnionStatus).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
   /** When this state was restored from a backup, and of when that is; null where it never was. */
   restored: Schema.NullOr(Schema.Struct({ at_ms: TimestampMs, backup_at_ms: TimestampMs }))
 })
@@ -103,7 +110,11 @@ export const SequenceView = Schema.Struct({
 export const OutputPage = Schema.Struct({
   chunks: Schema.Array(Schema.Struct({ sequence: Count, data: Base64 })),
   state: OrderState,
-  version: Count
+  version: Count,
+  /** As in {@link JobView}. */
+  done_bytes: Schema.NullOr(Count).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
+  total_bytes: Schema.NullOr(Count).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
+  bytes_per_second: bytesPerSecond
 })
 export type OutputPage = typeof OutputPage.Type
 

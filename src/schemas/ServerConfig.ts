@@ -4,6 +4,7 @@ import { intBetween } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { logFormat, logLevel } from "./LogSettings.ts"
 import { configuration, programSetting, setting, settingTable, unsetSetting } from "./Setting.ts"
+import { torSettings } from "./TorSettings.ts"
 import { ServerAddress } from "./TrustRoot.ts"
 
 const days = (fallback: number, description: string, atLeast = 0) =>
@@ -47,6 +48,32 @@ export const RetentionConfig = settingTable(
 )
 export type RetentionConfig = typeof RetentionConfig.Type
 
+/** The server as Tor onion services; the way for devices in networks where nothing but Tor gets through. */
+export const OnionConfig = settingTable(
+  {
+    enabled: setting(Schema.Boolean, false, {
+      description:
+        "Whether the server is reached over Tor too: it starts tor, or attaches to one, and publishes onion services whose addresses stay the same. Devices need no other address then, and the server no open port.",
+      flag: "--onion"
+    }),
+    enrolment: setting(Schema.Literals(["invited", "always", "never"]), "invited", {
+      description:
+        "When newcomers reach the server over Tor, by an address of their own that serves for enrolment alone: while an invitation or a pre-authorisation is open, always, or never (they then need another way)."
+    }),
+    management: setting(Schema.Boolean, false, {
+      description:
+        "Whether operators reach the management API over Tor, by an onion address that serves for nothing else. Whoever knows it can try tokens."
+    }),
+    maximum_clients: setting(intBetween(1, Limits.onionOwnKeys), Limits.onionKeys / 2, {
+      description:
+        "How many devices at the most are let to the onion service by keys of their own. Above it, they share keys in groups."
+    }),
+    ...torSettings
+  },
+  { description: "The server as Tor onion services (docs/tor.md)." }
+)
+export type OnionConfig = typeof OnionConfig.Type
+
 export const ServerConfig = configuration({
   state_folder: programSetting(Schema.String, {
     description: "Where the server keeps its keys, its databases and the ciphertext it carries. Mode 0700.",
@@ -65,10 +92,11 @@ export const ServerConfig = configuration({
     description: "The port to listen on. 0 takes a free one and says which.",
     flag: "--port"
   }),
-  addresses: setting(Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses)), [], {
+  // One less than a root holds: the onion address stands behind them.
+  addresses: setting(Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses - 1)), [], {
     description:
-      "Origins under which devices reach the server, best first; `postern keys init` puts them into the trust root. Without any, the address it listens on.",
-    form: `at most ${Limits.serverAddresses} addresses of scheme, host and port alone, such as https://postern.example`,
+      "Origins under which devices reach the server, best first; `postern keys init` puts them into the trust root, and the onion address behind them. Without any, the address it listens on.",
+    form: `at most ${Limits.serverAddresses - 1} addresses of scheme, host and port alone, such as https://postern.example`,
     example: ["https://postern.example"]
   }),
   poll_sleep_ms: setting(intBetween(Limits.pollSleepMinimumMs, Limits.pollSleepMaximumMs), 60_000, {
@@ -95,6 +123,7 @@ export const ServerConfig = configuration({
       "What stays free of the disk: payloads and artifacts that would go below are refused (507, or 503 for devices), so that receipts still find room."
   }),
   retention: RetentionConfig,
+  onion: OnionConfig,
   otlp_endpoint: unsetSetting(Schema.String.check(Schema.isPattern(/^https?:[/][/][^\s]+$/)), {
     description:
       "Where traces go, as OTLP over HTTP with JSON: the collector's address without `/v1/traces`. Unset, there are no traces and they cost nothing.",

@@ -2,7 +2,8 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { ConnectivityKey, HistorianKey, MainLoopKey } from "../../src/actors/ClientKeys.ts"
-import { brokenLayers } from "../../src/schemas/Connectivity.ts"
+import { type BrokenLayer, brokenLayers } from "../../src/schemas/Connectivity.ts"
+import type { RouteFailure } from "../../src/schemas/RouteFailure.ts"
 import { deviceUnderTest, type TestDevice } from "./support/TestDevice.ts"
 
 const minute = 60_000
@@ -26,8 +27,26 @@ const mend = (device: TestDevice) => {
   device.host.layer = "ok"
 }
 
+/** Layers that a request is told of by Tor or a proxy, and no look finds. */
+const told: ReadonlyArray<readonly [RouteFailure, BrokenLayer]> = [
+  ["proxy_refused", "proxy_refused"],
+  ["onion_not_found", "onion_not_found"],
+  ["onion_not_authorised", "onion_not_authorised"],
+  ["onion_intro_failed", "onion_intro_failed"],
+  ["tunnel_not_ready", "tor_bootstrapping"],
+  ["proxy_unreachable", "proxy_unreachable"]
+]
+const onlyTold: ReadonlySet<BrokenLayer> = new Set([
+  "proxy_refused",
+  "onion_not_found",
+  "onion_not_authorised",
+  "onion_intro_failed",
+  "server_unreachable"
+])
+const seenByLooks = brokenLayers.filter((layer) => !onlyTold.has(layer))
+
 describe("the way to the server", () => {
-  it.effect.each(brokenLayers.filter((layer) => layer !== "server_unreachable"))(
+  it.effect.each(seenByLooks)(
     "is said to be broken at %s, told by health and history once the server is there again",
     (layer) =>
       Effect.gen(function* () {
@@ -67,6 +86,43 @@ describe("the way to the server", () => {
       const link = yield* linkOf(device)
       expect(link.layer).toBe("server_unreachable")
       expect(link.detail).toContain("simulated")
+    })
+  )
+
+  it.effect.each(told)("is broken where the request was told %s", ([code, layer]) =>
+    Effect.gen(function* () {
+      const device = yield* deviceUnderTest()
+      yield* device.pass(2 * minute)
+      device.server.code = code
+      cut(device, "ok")
+      yield* device.pass(3 * minute)
+      const link = yield* linkOf(device)
+      expect(link.layer).toBe(layer)
+      expect(link.detail).toContain("simulated")
+      // A look that came no farther than to the server knows less; one that found something below knows more.
+      device.host.layer = "server_unreachable"
+      yield* device.pass(2 * minute)
+      expect((yield* linkOf(device)).layer).toBe(layer)
+      device.host.layer = "no_route"
+      yield* device.pass(2 * minute)
+      expect((yield* linkOf(device)).layer).toBe("no_route")
+      mend(device)
+      yield* device.pass(5 * minute)
+      expect(yield* linkOf(device)).toMatchObject({ layer: "ok", last_outage: { layer: "no_route" } })
+    })
+  )
+
+  it.effect("is told of before the device is let in, too", () =>
+    Effect.gen(function* () {
+      const device = yield* deviceUnderTest({ accepted: false })
+      device.server.code = "onion_not_found"
+      cut(device, "ok")
+      yield* device.pass(3 * minute)
+      expect(yield* linkOf(device)).toMatchObject({ layer: "onion_not_found" })
+      mend(device)
+      device.server.code = null
+      yield* device.pass(3 * minute)
+      expect(yield* linkOf(device)).toMatchObject({ layer: "ok", last_outage: { layer: "onion_not_found" } })
     })
   )
 

@@ -177,7 +177,7 @@ describe("an order is refused by its payload", () => {
     "it trickles until the order expires",
     (device) =>
       Effect.gen(function* () {
-        device.server.blockMs = 40_000
+        device.server.blockMs = 200_000
         const submitted = device.server.submit(1, good, { expires_at_ms: hour, deadline_at_ms: hour })
         yield* device.until(() => device.server.receipts.length > 0, "the refusal", 2 * hour, 1_000)
         expect(device.server.receiptOf(submitted.id)).toMatchObject({

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { plainText } from "../../src/actors/PlainText.ts"
-import { bytesDone, progressVersion, stepInto } from "../../src/actors/Progress.ts"
+import { bytesDone, progressRhythm, progressVersion, stepInto } from "../../src/actors/Progress.ts"
 import { judgeRun, refuseByAllowance } from "../../src/actors/RunVerdict.ts"
 import type { JailOutcome, JailResult } from "../../src/schemas/JailProfile.ts"
 import { defaultJobLimits, type JobLimits } from "../../src/schemas/Manifest.ts"
@@ -127,6 +127,23 @@ describe("progress", () => {
     const versions = [queued, downloading, half, whole, verifying].map((step) => step.version)
     expect([...new Set(versions)].sort((a, b) => a - b)).toEqual(versions)
     expect(progressVersion(3, 0, 0)).toBe(3_000)
+  })
+})
+
+describe("the rhythm of progress", () => {
+  it("is quick in the beginning, slow in the long run, and never keeps a step back", () => {
+    const due = progressRhythm()
+    const step = stepInto(orderId(1), "downloading", 1, 0)
+    const told: Array<number> = []
+    expect(due(step)).toBe(true)
+    for (let atMs = 100; atMs <= 3_600_000; atMs += 100)
+      if (due(bytesDone(step, 1, atMs, 4_000_000, atMs))) told.push(atMs)
+    expect(told[0]).toBe(1_000)
+    expect(told.filter((atMs) => atMs <= 10_000).length).toBeGreaterThanOrEqual(6)
+    // An hour costs little more than two reports a minute.
+    expect(told.length).toBeLessThan(140)
+    expect(Math.max(...told.map((atMs, index) => atMs - (told[index - 1] ?? 0)))).toBeLessThanOrEqual(30_100)
+    expect(due(stepInto(orderId(1), "verifying", 2, 3_600_100))).toBe(true)
   })
 })
 

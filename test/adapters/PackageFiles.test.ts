@@ -102,15 +102,11 @@ describe("package files", () => {
       const broken = Stream.concat(Stream.fromIterable(half), Stream.fail("the line was cut" as const))
       assert.strictEqual(yield* Effect.flip(store.download(order, 0, broken, noProgress)), "the line was cut")
       assert.strictEqual(yield* store.downloaded(order.id), 27_000)
-      // Bytes that were written but not acknowledged are cut off again.
+      // Bytes that are there already may come again.
       const rest = Stream.fromIterable(pieces(ciphertext.subarray(20_000), 5000))
       const fresh = yield* storeIn(state)
       yield* fresh.download(order, 20_000, rest, noProgress)
       yield* fresh.stage(order)
-      const tooFar = yield* Effect.flip(
-        fresh.download(order, ciphertext.length + 1, Stream.empty, noProgress)
-      )
-      assert.strictEqual(tooFar._tag, "StorageError")
     })
   )
 

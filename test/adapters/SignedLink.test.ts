@@ -6,6 +6,8 @@ import { encodeJson } from "../../src/adapters/http/Json.ts"
 import { handlerTransport, type Transport, TransportError } from "../../src/adapters/http/Transport.ts"
 import { utf8 } from "../../src/crypto/Bytes.ts"
 import type { PollRequest } from "../../src/schemas/DeviceApi.ts"
+import type { ServerId } from "../../src/schemas/Ids.ts"
+import { serverIdentity } from "../support/operators.ts"
 import { orderId } from "./support/ledger.ts"
 import {
   addresses,
@@ -14,6 +16,8 @@ import {
   linkOver,
   ok,
   report,
+  rootOf,
+  server,
   serving,
   signAnswer
 } from "./support/server.ts"
@@ -74,7 +78,8 @@ describe("the signed link", () => {
       const bytes = utf8("0123456789")
       const digest = digestOfBytes(bytes)
       const { link } = yield* answering((request) => {
-        const from = Number(/^bytes=(\d+)-$/.exec(request.headers["range"] ?? "bytes=0-")?.[1])
+        // This one knows no end of a range, and sends all.
+        const from = Number(/^bytes=(\d+)-\d*$/.exec(request.headers["range"] ?? "bytes=0-")?.[1])
         const status = from === 0 ? 200 : 206
         return signAnswer(
           request,
@@ -91,12 +96,15 @@ describe("the signed link", () => {
           }
         )
       })
-      const read = (offset: number) =>
-        Effect.map(Stream.runCollect(link.payload(digest, offset)), (parts) =>
-          Buffer.concat(parts).toString()
+      const read = (offset: number, until?: number) =>
+        Effect.map(
+          Stream.runCollect(link.payload(digest, offset, until === undefined ? {} : { until })),
+          (parts) => Buffer.concat(parts).toString()
         )
       assert.strictEqual(yield* read(0), "0123456789")
       assert.strictEqual(yield* read(4), "456789")
+      assert.strictEqual(yield* read(4, 9), "45678")
+      assert.strictEqual(yield* read(0, 3), "012")
     })
   )
 
@@ -271,6 +279,153 @@ describe("the addresses of a server", () => {
       assert.isUndefined(polling.pollUnsafe())
       yield* TestClock.adjust("1 seconds")
       assert.match((yield* Fiber.join(polling)).message, /not done within 75000 ms/)
+    })
+  )
+})
+
+describe("the addresses of a newcomer", () => {
+  const enrol = "http://enrol.test"
+  const invited = "http://invited.test"
+  const identity = { ...serverIdentity, enrol_addresses: [enrol] }
+
+  /** A server that answers everybody everywhere but where it is said to be down; what it was asked, and where. */
+  const everywhere = (
+    options: Parameters<typeof linkOver>[1],
+    isDown: (origin: string) => boolean = () => false
+  ) =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      const answer = (request: ApiRequest) => {
+        if (request.path.endsWith("/identity"))
+          return { status: 200, headers: {}, body: encodeJson(identity) }
+        if (request.path.endsWith("/roots"))
+          return { status: 200, headers: {}, body: encodeJson({ roots: [] }) }
+        if (request.path.endsWith("/enrolment"))
+          return signAnswer(request, {
+            ...ok,
+            value: { status: "accepted", admission: null, preauthorisation: null }
+          })
+        return signAnswer(request, request.path.endsWith("/poll") ? { ...ok, value: pollAnswer } : ok)
+      }
+      const transport = handlerTransport((origin) => (request) => {
+        asked.push(`${request.path.split("/").at(-1)} ${origin}`)
+        return isDown(origin) ? Effect.never : Effect.sync(() => answer(request))
+      })
+      const { link } = yield* linkOver({ send: transport.send }, options)
+      return { link, asked }
+    })
+  const enrolment = poll.statement
+
+  it.effect("serve for identity, roots and enrolment, and no longer than until there is an acceptance", () =>
+    Effect.gen(function* () {
+      const { asked, link } = yield* everywhere({ addresses: [invited], enrolAddresses: [enrol] })
+      yield* link.identity
+      yield* link.roots(1)
+      yield* link.enrol(enrolment)
+      assert.deepStrictEqual(asked, [`identity ${enrol}`, `roots ${enrol}`, `enrolment ${enrol}`])
+      asked.length = 0
+      yield* link.poll(poll)
+      yield* link.progress(report)
+      yield* link.roots(2)
+      assert.notInclude(asked.join(), enrol)
+      assert.strictEqual(asked[0], `poll ${addresses[0]}`)
+    })
+  )
+
+  it.effect("are never polled, even where nothing else answers", () =>
+    Effect.gen(function* () {
+      const { asked, link } = yield* everywhere(
+        { addresses: [invited], enrolAddresses: [enrol], responseTimeoutMs: 1_000 },
+        (origin) => origin !== enrol
+      )
+      yield* Effect.forkChild(link.poll(poll))
+      yield* TestClock.adjust("10 minutes")
+      assert.deepStrictEqual(
+        asked,
+        [...addresses, invited].map((origin) => `poll ${origin}`)
+      )
+    })
+  )
+
+  it.effect("are known by the server's word where the configuration names one as the server", () =>
+    Effect.gen(function* () {
+      const { asked, link } = yield* everywhere({ addresses: [enrol], trusting: false })
+      yield* link.identity
+      yield* link.trust({ root: rootOf(3), server: server.id as ServerId })
+      yield* link.enrol(enrolment)
+      yield* link.poll(poll)
+      assert.deepStrictEqual(asked, [`identity ${enrol}`, `enrolment ${enrol}`, `poll ${addresses[0]}`])
+    })
+  )
+
+  it.effect("still let a device ask to be let in again that was accepted once", () =>
+    Effect.gen(function* () {
+      const { asked, link } = yield* everywhere(
+        { addresses: [invited], enrolAddresses: [enrol], responseTimeoutMs: 1_000 },
+        (origin) => origin !== enrol
+      )
+      yield* link.enrol(enrolment)
+      asked.length = 0
+      const again = yield* Effect.forkChild(link.enrol(enrolment))
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(again)
+      assert.include(asked, `enrolment ${enrol}`)
+    })
+  )
+
+  it.effect("that hang for a whole call give way to the others at the next", () =>
+    Effect.gen(function* () {
+      const stuck = addresses[0] ?? ""
+      const { asked, link } = yield* everywhere(
+        { addresses, callTimeoutMs: 1_000 },
+        (origin) => origin === stuck
+      )
+      const first = yield* Effect.forkChild(Effect.flip(link.progress(report)))
+      yield* TestClock.adjust("1 seconds")
+      assert.deepInclude(yield* Fiber.join(first), { _tag: "ServerUnreachable", address: stuck })
+      yield* link.progress(report)
+      assert.deepStrictEqual(
+        asked,
+        addresses.map((origin) => `progress ${origin}`)
+      )
+    })
+  )
+
+  it.effect(
+    "get no more time to be connected to than leaves some to the others, and more after each failure",
+    () =>
+      Effect.gen(function* () {
+        const asked: Array<string> = []
+        const { link } = yield* linkOver({
+          send: ({ connectTimeoutMs, origin }) => {
+            asked.push(`${origin} ${connectTimeoutMs}`)
+            return Effect.fail(new TransportError({ reason: "silence", stale: false }))
+          }
+        })
+        for (let count = 0; count < 3; count++) yield* Effect.flip(link.progress(report))
+        const [first, second] = addresses
+        assert.deepStrictEqual(asked, [
+          ...[`${first} 15000`, `${second} 120000`],
+          ...[`${first} 30000`, `${second} 120000`],
+          ...[`${first} 60000`, `${second} 120000`]
+        ])
+      })
+  )
+
+  it.effect("that fail tell what failed on the way, even if another only keeps silent", () =>
+    Effect.gen(function* () {
+      const { link } = yield* linkOver({
+        send: ({ origin }) =>
+          Effect.fail(
+            new TransportError({
+              reason: "no onion service",
+              stale: false,
+              ...(origin === addresses[0] ? { code: "onion_not_found" } : {})
+            })
+          )
+      })
+      assert.deepInclude(yield* Effect.flip(link.progress(report)), { code: "onion_not_found" })
+      assert.deepInclude(yield* Effect.flip(link.roots(1)), { code: "onion_not_found" })
     })
   )
 })

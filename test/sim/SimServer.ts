@@ -17,6 +17,7 @@ import { serverTree } from "../../src/programs/serverTree.ts"
 import type { DeviceId } from "../../src/schemas/Ids.ts"
 import { RetentionConfig } from "../../src/schemas/ServerConfig.ts"
 import { engine, serverKeys } from "../actors/support/Parties.ts"
+import { SeededEntropy } from "../crypto/SeededEntropy.ts"
 import { type BlobMemory, MemoryBlobStore } from "../support/MemoryBlobStore.ts"
 
 const config = {
@@ -61,7 +62,11 @@ export class SimServer {
       IdentityOfNodeKeys
     ).pipe(
       Layer.provideMerge(
-        Layer.merge(Layer.succeed(CryptoEngine, engine), Layer.succeed(NodeKeys, serverKeys))
+        Layer.mergeAll(
+          Layer.succeed(CryptoEngine, engine),
+          Layer.succeed(NodeKeys, serverKeys),
+          SeededEntropy("test", "server")
+        )
       )
     )
     return Effect.gen({ self: this }, function* () {

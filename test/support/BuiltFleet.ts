@@ -21,10 +21,14 @@ const environment = (home: string, extra: Readonly<Record<string, string>> = {})
 export interface FleetOptions {
   readonly node?: string
   readonly programs?: string
+  /** Lines of the server's configuration. */
+  readonly serverSettings?: ReadonlyArray<string>
 }
 
 /** How a device is started. */
 export interface DeviceOptions {
+  /** The address it is told in its configuration; null: none but the invitation's. Default the server's on loopback. */
+  readonly server?: string | null
   /** Further lines of its configuration. */
   readonly settings?: ReadonlyArray<string>
   /** A command that starts it, such as `setpriv …`. */
@@ -75,6 +79,7 @@ export class BuiltFleet {
   server: Program
   private readonly node: string
   private readonly programs: string
+  private readonly serverSettings: ReadonlyArray<string>
   private readonly started: Array<Program> = []
   private deviceCount = 0
   private serverName = "server"
@@ -84,7 +89,16 @@ export class BuiltFleet {
     this.port = port
     this.node = options.node ?? process.execPath
     this.programs = options.programs ?? dist
-    this.server = this.program("server", "server", ["--state", this.serverFolder, "--port", `${port}`])
+    this.serverSettings = options.serverSettings ?? []
+    this.server = this.makeServer()
+  }
+
+  private makeServer(): Program {
+    const args = ["--state", this.serverFolder, "--port", `${this.port}`]
+    if (this.serverSettings.length === 0) return this.program("server", "server", args)
+    const config = join(this.folder, "server.toml")
+    writeFileSync(config, [...this.serverSettings, ""].join("\n"), { mode: 0o600 })
+    return this.program("server", "server", [...args, "--config", config])
   }
 
   /** A fleet with nothing running yet. */
@@ -124,7 +138,7 @@ export class BuiltFleet {
   /** From now on the server is another one, with an empty state folder on the same port. */
   moveServer(name: string): void {
     this.serverName = name
-    this.server = this.program("server", "server", ["--state", this.serverFolder, "--port", `${this.port}`])
+    this.server = this.makeServer()
   }
 
   get operatorFolder(): string {
@@ -216,7 +230,9 @@ export class BuiltFleet {
     const label = `device-${++this.deviceCount}`
     const state = join(this.folder, label)
     const config = join(this.folder, `${label}.toml`)
-    const settings = [`server = "${this.address}"`, `name = "${name}"`, "sleep_minimum_ms = 200"]
+    const { server = this.address } = options
+    const address = server === null ? [] : [`server = "${server}"`]
+    const settings = [...address, `name = "${name}"`, "sleep_minimum_ms = 200"]
     writeFileSync(config, [...settings, ...(options.settings ?? []), ""].join("\n"))
     if (options.uid !== undefined) {
       mkdirSync(state, { mode: 0o700 })

@@ -83,23 +83,30 @@ export class Machine {
     }
   }
 
-  /** A cable between two machines, with the address of each. */
-  static connect(left: Machine, leftAddress: string, right: Machine, rightAddress: string): void {
+  /** A cable between two machines, with the address of each, and what it is called there. */
+  static connect(
+    left: Machine,
+    leftAddress: string,
+    right: Machine,
+    rightAddress: string,
+    names: readonly [left: string, right: string] = ["eth0", "eth0"]
+  ): void {
     const ends = [
-      "eth0",
+      names[0],
       "netns",
       `${left.pid}`,
       "type",
       "veth",
       "peer",
       "name",
-      "eth0",
+      names[1],
       "netns",
       `${right.pid}`
     ]
     require0("a cable", spawnSync("ip", ["link", "add", ...ends], { encoding: "utf8" }))
-    for (const [machine, address] of [[left, leftAddress] as const, [right, rightAddress] as const]) {
-      const up = `ip address add ${address}/24 dev eth0 && ip link set eth0 up`
+    const sides = [[left, leftAddress, names[0]] as const, [right, rightAddress, names[1]] as const]
+    for (const [machine, address, name] of sides) {
+      const up = `ip address add ${address}/24 dev ${name} && ip link set ${name} up`
       const [program = "", ...args] = machine.command(up)
       require0("an address", spawnSync(program, args, { encoding: "utf8" }))
     }
@@ -112,6 +119,11 @@ export class Machine {
 
   private get environment(): Record<string, string> {
     return { PATH: `${join(this.folder, "bin")}:${tools}`, HOME: this.home, LANG: "C.UTF-8", NO_COLOR: "1" }
+  }
+
+  /** The path of its network namespace, while it is up. */
+  get namespace(): string {
+    return `/proc/${this.pid}/ns/net`
   }
 
   /** Runs a shell command to its end. */

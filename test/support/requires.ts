@@ -105,7 +105,8 @@ const whyMissing = (part: Part): string | undefined => {
 /** In CI nothing may be skipped for want of a part. */
 const inCi = (): boolean => !["", "0", "false", undefined].includes(process.env["CI"])
 
-const obstacles = (parts: ReadonlyArray<Part>): ReadonlyArray<string> =>
+/** Why tests that need these parts cannot run here. */
+export const obstacles = (parts: ReadonlyArray<Part>): ReadonlyArray<string> =>
   parts.map(whyMissing).filter((reason) => reason !== undefined)
 
 /**

@@ -31,13 +31,14 @@ export const requirement = (id: string, what: string) => ({
   failed: (reason: string, mend: string) => make(id, what, "failed", reason, mend)
 })
 
-const patienceMs = 20_000
+const usualPatienceMs = 20_000
 
 /** A group of checks that ends in time and never fails. */
 export const checkGroup = <R>(
   id: string,
   what: string,
-  work: Effect.Effect<ReadonlyArray<Finding>, unknown, R>
+  work: Effect.Effect<ReadonlyArray<Finding>, unknown, R>,
+  patienceMs = usualPatienceMs
 ): Effect.Effect<ReadonlyArray<Finding>, never, R> => {
   const blind = (reason: string) => [
     requirement(id, what).degraded(`it could not be looked at: ${reason}`, "")

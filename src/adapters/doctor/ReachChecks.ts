@@ -1,27 +1,50 @@
 /**
- * The way to a server: its name, its answer, its clock. One plain request each, as any newcomer would make it.
+ * The way to a server: its name, its answer, its clock. One plain request each, as any newcomer would make it, by the route
+ * that the program's own requests take: a name that goes to a proxy or to Tor is not looked up here.
  *
  * @module
  */
 import { lookup } from "node:dns/promises"
 import { isIP } from "node:net"
 import { Clock, Effect, Schema } from "effect"
+import { deviceApiPath } from "../../schemas/DeviceApi.ts"
 import { ServerIdentity } from "../../schemas/Enrolment.ts"
 import type { Finding } from "../../schemas/Finding.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { errorText } from "../files/AtomicFile.ts"
+import { httpTransport } from "../HttpTransport.ts"
+import { proxyRoutes, type Route, type Routes } from "../net/Routes.ts"
+import { fetchOver } from "../operator/RoutedFetch.ts"
 import { requirement } from "./Findings.ts"
 
 const lookupMs = 5_000
 const answerMs = 10_000
+/** Until an answer through Tor is there, its circuits included. */
+const torAnswerMs = 45_000
+/** How long these checks may take in all. */
+export const reachWithinMs = 60_000
 const toleratedMs = 60_000
 
-const names = (addresses: ReadonlyArray<string>): Effect.Effect<Finding> => {
+/** An address, and how it is reached. */
+interface Way {
+  readonly address: string
+  readonly route: Route
+}
+
+const names = (ways: ReadonlyArray<Way>): Effect.Effect<Finding> => {
   const is = requirement("network.names", "name resolution for the server's addresses")
+  const direct = ways.filter(({ route }) => route._tag === "Direct")
   const hosts = [
-    ...new Set(addresses.map((address) => new URL(address).hostname.replace(/^\[|\]$/g, "")))
+    ...new Set(direct.map(({ address }) => new URL(address).hostname.replace(/^\[|\]$/g, "")))
   ].filter((host) => isIP(host) === 0)
-  if (hosts.length === 0) return Effect.succeed(is.ok("not needed: the addresses are numbers"))
+  if (hosts.length === 0)
+    return Effect.succeed(
+      is.ok(
+        direct.length === ways.length
+          ? "not needed: the addresses are numbers"
+          : "not needed: names go to Tor or to the proxy"
+      )
+    )
   const resolve = (host: string) =>
     Effect.tryPromise(() => lookup(host)).pipe(
       Effect.timeout(lookupMs),
@@ -53,20 +76,23 @@ const boundedText = async (response: Response): Promise<string> => {
   return length > Limits.envelopeBytes ? "" : await response.text()
 }
 
-const ask = (address: string): Effect.Effect<Answer> =>
-  Effect.tryPromise({
-    try: async (signal) => {
-      const both = AbortSignal.any([signal, AbortSignal.timeout(answerMs)])
-      const response = await fetch(`${address}/api/device/v1/identity`, { redirect: "error", signal: both })
-      const isOurs = response.ok && decodeIdentity(await boundedText(response))._tag === "Some"
-      const date = Date.parse(response.headers.get("date") ?? "")
-      const problem = isOurs ? null : `status ${response.status}, and not as a Postern server answers`
-      return { address, dateMs: Number.isNaN(date) ? null : date, problem }
-    },
-    // fetch hides what happened behind "fetch failed".
-    catch: (error): string =>
-      errorText(error instanceof Error && error.cause instanceof Error ? error.cause : error)
-  }).pipe(Effect.catch((problem) => Effect.succeed({ address, dateMs: null, problem })))
+const ask =
+  (fetchBy: typeof fetch) =>
+  ({ address, route }: Way): Effect.Effect<Answer> =>
+    Effect.tryPromise({
+      try: async (signal) => {
+        const limit = AbortSignal.timeout(route._tag === "Tor" ? torAnswerMs : answerMs)
+        const both = AbortSignal.any([signal, limit])
+        const response = await fetchBy(`${address}${deviceApiPath}/identity`, { signal: both })
+        const isOurs = response.ok && decodeIdentity(await boundedText(response))._tag === "Some"
+        const date = Date.parse(response.headers.get("date") ?? "")
+        const problem = isOurs ? null : `status ${response.status}, and not as a Postern server answers`
+        return { address, dateMs: Number.isNaN(date) ? null : date, problem }
+      },
+      // fetch hides what happened behind "fetch failed".
+      catch: (error): string =>
+        errorText(error instanceof Error && error.cause instanceof Error ? error.cause : error)
+    }).pipe(Effect.catch((problem) => Effect.succeed({ address, dateMs: null, problem })))
 
 const reached = (answers: ReadonlyArray<Answer>, mend: string): Finding => {
   const is = requirement("server.reached", "a server that answers")
@@ -94,12 +120,17 @@ const serverClock = (answers: ReadonlyArray<Answer>, nowMs: number): ReadonlyArr
 /** Asks all addresses at once. `mend` is for a server that none of them reaches. */
 export const reachChecks = (
   addresses: ReadonlyArray<string>,
-  mend: string
+  mend: string,
+  routes: Routes = proxyRoutes(null)
 ): Effect.Effect<ReadonlyArray<Finding>> =>
   Effect.gen(function* () {
+    const ways = yield* Effect.forEach(addresses, (address) =>
+      Effect.map(routes.to(address), (route): Way => ({ address, route }))
+    )
+    const fetchBy = fetchOver(yield* httpTransport({ routes }))
     const [named, answers] = yield* Effect.all(
-      [names(addresses), Effect.forEach(addresses, ask, { concurrency: 8 })],
+      [names(ways), Effect.forEach(ways, ask(fetchBy), { concurrency: 8 })],
       { concurrency: 2 }
     )
     return [named, reached(answers, mend), ...serverClock(answers, yield* Clock.currentTimeMillis)]
-  })
+  }).pipe(Effect.scoped)

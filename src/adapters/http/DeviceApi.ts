@@ -15,7 +15,7 @@ import type { DeviceId, Digest, Nonce, ServerId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { type Statement, statementHeader } from "../../schemas/Statement.ts"
 import { conditional } from "./Conditional.ts"
-import { type Claim, claimOf, makeAuthentication } from "./DeviceAuthentication.ts"
+import { type Claim, claimOf, type DoorHosts, makeAuthentication } from "./DeviceAuthentication.ts"
 import { type Answer, type DeviceEndpoints, makeEndpoints, type Proven } from "./DeviceEndpoints.ts"
 import { type DeviceRefusal, refuse, refusing, retryAfterSeconds, statusOf } from "./DeviceRefusal.ts"
 import { type DeviceRoute, maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
@@ -27,9 +27,23 @@ export interface DeviceApiOptions {
   readonly actors: ServerActors
   /** Origins for the identity that operators take into the root; asked at each request, since port 0 is known late. */
   readonly addresses: () => ReadonlyArray<string>
+  /** Those for enrolment alone; none by default. */
+  readonly enrolAddresses?: ReadonlyArray<string>
+  /** Where the API is served; by default whole, at the addresses that the root names. */
+  readonly door?: {
+    readonly hosts: DoorHosts
+    /** What is served; the whole by default. */
+    readonly routes?: ReadonlySet<DeviceRoute["name"]>
+  }
   /** Resolves when the API is about to stop: held polls are then answered with what there is. */
   readonly stopping: Effect.Effect<void>
 }
+
+/** What says only who the server is. */
+export const openRoutes: ReadonlySet<DeviceRoute["name"]> = new Set(["identity", "roots"])
+
+/** What a device asks before it is accepted. */
+export const newcomersRoutes: ReadonlySet<DeviceRoute["name"]> = new Set([...openRoutes, "enrolment"])
 
 /** Requests of one device in work at once. */
 const requestsPerDevice = 16
@@ -55,11 +69,12 @@ const answerResponse = (answer: Answer): ApiResponse => {
   if (answer.kind === "json") return jsonResponse(200, answer.value)
   const { body, offset, sizeBytes } = answer
   const headers = { "content-type": octetsType, "accept-ranges": "bytes" }
-  return offset === 0
+  const last = offset + body.lengthBytes - 1
+  return body.lengthBytes === sizeBytes
     ? { status: 200, headers, body }
     : {
         status: 206,
-        headers: { ...headers, "content-range": `bytes ${offset}-${sizeBytes - 1}/${sizeBytes}` },
+        headers: { ...headers, "content-range": `bytes ${offset}-${last}/${sizeBytes}` },
         body
       }
 }
@@ -96,6 +111,7 @@ const makeOpenRoutes = (options: DeviceApiOptions) =>
   Effect.gen(function* () {
     const identity = yield* Identity
     const store = yield* FleetStore
+    const enrolAddresses = options.enrolAddresses ?? []
     return (route: DeviceRoute): Effect.Effect<ApiResponse, DeviceRefusal> | undefined => {
       if (route.name === "identity") {
         const body: ServerIdentity = {
@@ -103,7 +119,8 @@ const makeOpenRoutes = (options: DeviceApiOptions) =>
           server: identity.id as ServerId,
           signing_key: identity.signingKey,
           recipient: identity.recipient,
-          addresses: options.addresses()
+          addresses: options.addresses(),
+          ...(enrolAddresses.length > 0 ? { enrol_addresses: enrolAddresses } : {})
         }
         return Effect.succeed(jsonResponse(200, body))
       }
@@ -120,7 +137,7 @@ const run = (
 ): Effect.Effect<Answer, DeviceRefusal> => {
   switch (route.name) {
     case "payload":
-      return endpoints.payload(proven.device, route.digest, route.offset)
+      return endpoints.payload(proven.device, route.digest, route.offset, route.until)
     case "output":
       return endpoints.output(proven, route.order, route.sequence)
     case "artifacts":
@@ -165,7 +182,8 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
   Effect.gen(function* () {
     const identity = yield* Identity
     const trust = yield* FleetTrust
-    const authenticate = yield* makeAuthentication
+    const { hosts = { but: new Set<string>() }, routes } = options.door ?? {}
+    const authenticate = yield* makeAuthentication(hosts)
     const endpoints = yield* makeEndpoints(options.actors, options.stopping)
     const open = yield* makeOpenRoutes(options)
     const sign = yield* makeSigning
@@ -189,7 +207,8 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
     })
 
     const handle: ApiHandler = Effect.fnUntraced(function* (request: ApiRequest) {
-      const route = routeOf(request)
+      const asked = routeOf(request)
+      const route = asked === undefined || routes?.has(asked.name) === false ? undefined : asked
       if (route === undefined) return refusalResponse(refuse("not_found", "the device API has no such path"))
       const unsigned = open(route)
       if (unsigned !== undefined)

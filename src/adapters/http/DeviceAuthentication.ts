@@ -40,16 +40,24 @@ export const claimOf = (request: ApiRequest): Result.Result<Claim, DeviceRefusal
 }
 
 /**
- * Hosts under which devices reach this server, as Host headers name them; null before there is a root: then any. Worked
- * out once for each root.
+ * For which hosts, as Host headers name them, requests are taken at a door: `only` one, whatever the root says, or those
+ * that the root gives this server, `but` those that have a door of their own. So a request that was seen at one door cannot
+ * be given in at another.
  */
-const makeAuthorities = () => {
+export type DoorHosts = { readonly only: string } | { readonly but: ReadonlySet<string> }
+
+/** Null before there is a root, where it is the root that says: then any. Worked out once for each root. */
+const makeAuthorities = (hosts: DoorHosts) => {
+  const only = "only" in hosts ? new Set([hosts.only]) : null
+  const but = "but" in hosts ? hosts.but : new Set<string>()
   let known: { readonly root: TrustRoot; readonly authorities: ReadonlySet<string> } | null = null
   return (root: TrustRoot | null, server: string): ReadonlySet<string> | null => {
+    if (only !== null) return only
     if (root === null) return null
     if (known?.root !== root) {
       const addresses = root.servers.find(({ id }) => id === server)?.addresses ?? []
-      known = { root, authorities: new Set(addresses.map((address) => new URL(address).host)) }
+      const here = addresses.map((address) => new URL(address).host).filter((host) => !but.has(host))
+      known = { root, authorities: new Set(here) }
     }
     return known.authorities
   }
@@ -105,10 +113,10 @@ const makeVouching = Effect.gen(function* () {
   })
 })
 
-/** Builds the check. Its memory of nonces is this server life's own. */
-export const makeAuthentication = Effect.gen(function* () {
+/** Builds the check of one door. Its memory of nonces is this life's own. */
+export const makeAuthentication = Effect.fnUntraced(function* (hosts: DoorHosts) {
   const engine = yield* CryptoEngine
-  const authoritiesOf = makeAuthorities()
+  const authoritiesOf = makeAuthorities(hosts)
   const keyOf = yield* makeKeys(keptKeys)
   const isVouchedFor = yield* makeVouching
   const startedMs = yield* Clock.currentTimeMillis
@@ -130,7 +138,7 @@ export const makeAuthentication = Effect.gen(function* () {
     if (authorities !== null && !authorities.has(request.authority)) {
       return yield* refuse(
         "wrong_authority",
-        "the request is signed for another address than the root gives this server"
+        "the request is signed for another address than the root gives this server, or came in by another"
       )
     }
     const nowMs = yield* Clock.currentTimeMillis

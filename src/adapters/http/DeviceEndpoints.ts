@@ -21,6 +21,7 @@ import { NotAccepted } from "../../schemas/protocols/Device.ts"
 import type { Ticket } from "../../schemas/protocols/Ticket.ts"
 import { type DeviceRefusal, refuse, refusing } from "./DeviceRefusal.ts"
 import type { StreamedBody } from "./Exchange.ts"
+import { firstBytes } from "./FirstBytes.ts"
 import { decodeJson } from "./Json.ts"
 import type { ServerActors } from "./ServerActors.ts"
 
@@ -175,7 +176,12 @@ const resultEndpoints = (actors: ServerActors) =>
         const answer: BlockAnswer = { received_bytes: received }
         return json(answer)
       }),
-      payload: Effect.fnUntraced(function* (device: DeviceId, digest: Digest, offset: number) {
+      payload: Effect.fnUntraced(function* (
+        device: DeviceId,
+        digest: Digest,
+        offset: number,
+        until: number | null
+      ) {
         yield* requireAccepted(actors, device)
         const use = yield* refusing(store.payloadUse(device, digest))
         if (use === "none") return yield* refuse("not_found", "no order of the device names this payload")
@@ -187,12 +193,13 @@ const resultEndpoints = (actors: ServerActors) =>
         const { bytes, sizeBytes } = blob
         if (offset >= sizeBytes)
           return yield* refuse("bad_request", `the payload has only ${sizeBytes} bytes`)
+        const lengthBytes = Math.min(until ?? sizeBytes, sizeBytes) - offset
         return {
           kind: "payload",
           digest,
           offset,
           sizeBytes,
-          body: { lengthBytes: sizeBytes - offset, bytes: whileAccepted(actors, device, bytes) }
+          body: { lengthBytes, bytes: whileAccepted(actors, device, firstBytes(bytes, lengthBytes)) }
         } as const
       })
     }

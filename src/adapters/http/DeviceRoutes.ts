@@ -9,7 +9,13 @@ export type DeviceRoute =
   | { readonly name: "identity" }
   | { readonly name: "roots"; readonly from: number }
   | { readonly name: "enrolment" | "poll" | "progress" | "receipts" | "health" }
-  | { readonly name: "payload"; readonly digest: Digest; readonly offset: number }
+  | {
+      readonly name: "payload"
+      readonly digest: Digest
+      readonly offset: number
+      /** Before which byte it is to end; null for its own end. */
+      readonly until: number | null
+    }
   | { readonly name: "output"; readonly order: OrderId; readonly sequence: number }
   | {
       readonly name: "artifacts"
@@ -43,9 +49,18 @@ export const wholeNumber = (text: string | null | undefined): number | undefined
   return Number(text)
 }
 
-/** Where a Range header begins: only `bytes=N-` is known; anything else asks for the whole, as RFC 9110 allows. */
-const rangeStart = (range: string | undefined): number =>
-  wholeNumber(/^bytes=([0-9]+)-$/.exec(range ?? "")?.[1]) ?? 0
+/**
+ * The part that a Range header asks for, `until` its end: only `bytes=N-` and `bytes=N-M` are known; anything else asks for
+ * the whole, as RFC 9110 allows.
+ */
+const rangeOf = (range: string | undefined): { readonly offset: number; readonly until: number | null } => {
+  const [, first, last] = /^bytes=([0-9]+)-([0-9]*)$/.exec(range ?? "") ?? []
+  const offset = wholeNumber(first)
+  const end = last === "" ? null : wholeNumber(last)
+  return offset === undefined || end === undefined || (end !== null && end < offset)
+    ? { offset: 0, until: null }
+    : { offset, until: end === null ? null : end + 1 }
+}
 
 const withoutParameters = {
   "GET /identity": "identity",
@@ -87,7 +102,7 @@ export const routeOf = (
   }
   if (method === "GET" && rest.startsWith("/payloads/")) {
     const digest = rest.slice("/payloads/".length).replace(/^sha256%3A/i, "sha256:")
-    return isDigest(digest) ? { name: "payload", digest, offset: rangeStart(headers["range"]) } : undefined
+    return isDigest(digest) ? { name: "payload", digest, ...rangeOf(headers["range"]) } : undefined
   }
   return method === "PUT" ? orderRoute(rest, query) : undefined
 }

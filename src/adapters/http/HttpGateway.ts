@@ -1,11 +1,10 @@
 /**
- * The port on the wire: both APIs behind one `node:http` server, as an actor's behaviour. The listener belongs to the
- * actor's life, so a restart opens the port again. Everything is bounded: header and body sizes, time for each,
+ * A port or socket on the wire: APIs behind one `node:http` server, as an actor's behaviour. The listener belongs to the
+ * actor's life, so a restart opens it again. Everything is bounded: header and body sizes, time for each,
  * requests in work, bytes in work, idle connections.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
-import type { AddressInfo } from "node:net"
-import { Clock, Deferred, Duration, Effect, Exit, Fiber, Schema } from "effect"
+import { Clock, Deferred, Duration, Effect, Exit, Fiber } from "effect"
 import { type ActorSystem, Behaviour } from "../../kernel/index.ts"
 import { deviceApiPath } from "../../schemas/DeviceApi.ts"
 import { Limits } from "../../schemas/Limits.ts"
@@ -15,36 +14,25 @@ import { retryAfterSeconds } from "./DeviceRefusal.ts"
 import { maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
 import { encodeJson, jsonType } from "./Json.ts"
+import { type ListenAt, listen } from "./Listening.ts"
 import { headOf, makeRoom, type Room, readBody, send } from "./NodeExchange.ts"
 import { type RequestFigures, routeLabel } from "./RequestFigures.ts"
 
-/** The port could not be opened. */
-export class GatewayError extends Schema.TaggedError<GatewayError>()("GatewayError", {
-  host: Schema.String,
-  port: Schema.Int,
-  reason: Schema.String
-}) {
-  override get message(): string {
-    const mend = this.reason.includes("EADDRINUSE")
-      ? ". Another program listens there: stop it, or name another port with --port"
-      : ""
-    return `cannot listen on ${this.host}:${this.port}: ${this.reason}${mend}`
-  }
-}
-
+/** What is served; null is not there at all. */
 export interface Apis {
-  readonly device: ApiHandler
+  readonly device: ApiHandler | null
   /** Everything that is not the device API. */
-  readonly management: ApiHandler
+  readonly management: ApiHandler | null
+  /** Where no path needs the bodies that some usually do: the largest, in bytes. */
+  readonly bodyBytes?: number
 }
 
 /** How the gateway's own life reaches other actors. */
 export type Addresses = Pick<ActorSystem, "ref" | "refOf">
 
 export interface GatewayOptions<E, R> {
-  readonly host: string
-  /** 0 takes a free one, and the same again at a restart. */
-  readonly port: number
+  /** Of port 0 a restart takes the same again that was taken before. */
+  readonly at: ListenAt
   readonly maximumRequests: number
   /** Builds the APIs of one life. `stopping` resolves when the port is about to close. */
   readonly apis: (context: Addresses, stopping: Effect.Effect<void>) => Effect.Effect<Apis, E, R>
@@ -89,7 +77,20 @@ const tooLarge = problem(
   "Send large payloads in blocks."
 )
 
-const bodyLimit = (head: Omit<ApiRequest, "body">): number => {
+const absent = problem(
+  404,
+  ["NotFound", "no_such_path"],
+  "nothing of the kind is served here",
+  "Another address of this server may serve it."
+)
+
+const handlerOf = (apis: Apis, head: Pick<ApiRequest, "path">): ApiHandler | null =>
+  head.path.startsWith(deviceApiPath) ? apis.device : apis.management
+
+const bodyLimit = (apis: Apis, head: Omit<ApiRequest, "body">): number =>
+  handlerOf(apis, head) === null ? 0 : Math.min(limitOfPath(head), apis.bodyBytes ?? Limits.blockBytes)
+
+const limitOfPath = (head: Omit<ApiRequest, "body">): number => {
   if (head.path.startsWith(deviceApiPath)) {
     const route = routeOf(head)
     return route === undefined ? 0 : maximumBodyBytes(route)
@@ -130,13 +131,12 @@ class Requests {
     this.apis = apis
     this.fork = fork
     this.watch = watch
-    if (watch.figures !== undefined) {
-      watch.figures.now = () => ({
-        inWork: this.inWork,
-        bodyBytes: Limits.bodiesInWorkBytes - this.room.freeBytes()
-      })
-    }
   }
+
+  readonly now = () => ({
+    inWork: this.inWork,
+    bodyBytes: Limits.bodiesInWorkBytes - this.room.freeBytes()
+  })
 
   readonly listener = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
     outgoing.on("error", () => outgoing.destroy())
@@ -147,7 +147,7 @@ class Requests {
     }
     this.inWork++
     const head = headOf(incoming)
-    readBody(incoming, bodyLimit(head), this.room, (body, held) => {
+    readBody(incoming, bodyLimit(this.apis, head), this.room, (body, held) => {
       if (body === "cut_off") this.finish(held)
       else if (body === "no_room") this.start(outgoing, send(outgoing, busy, true), held, true)
       else if (body === "too_large")
@@ -162,9 +162,9 @@ class Requests {
     body: Uint8Array,
     oversize: boolean
   ): Effect.Effect<void> {
-    const isDevice = head.path.startsWith(deviceApiPath)
-    if (oversize && !isDevice) return send(outgoing, tooLarge, true)
-    const handle = isDevice ? this.apis.device : this.apis.management
+    const handle = handlerOf(this.apis, head)
+    if (handle === null) return this.watched(head, outgoing, send(outgoing, absent, oversize))
+    if (oversize && !head.path.startsWith(deviceApiPath)) return send(outgoing, tooLarge, true)
     return this.watched(
       head,
       outgoing,
@@ -243,30 +243,6 @@ class Requests {
   readonly interruptAll: Effect.Effect<void> = Effect.suspend(() => Fiber.interruptAll(this.fibers))
 }
 
-const listen = (server: Server, host: string, port: number): Effect.Effect<AddressInfo, GatewayError> =>
-  Effect.callback((resume) => {
-    const failing = (error: Error) =>
-      resume(Effect.fail(new GatewayError({ host, port, reason: error.message })))
-    server.once("error", failing)
-    server.listen({ host, port }, () => {
-      server.off("error", failing)
-      resume(Effect.succeed(server.address() as AddressInfo))
-    })
-  })
-
-/**
- * Tries once whether the port can be opened, so that a wrong one is said at the start and at once; the actor that holds the
- * listener later would try again and again.
- */
-export const requireFreePort = (host: string, port: number): Effect.Effect<void, GatewayError> =>
-  Effect.suspend(() => {
-    const probe = createServer()
-    const close = Effect.callback<void>((resume) => {
-      probe.close(() => resume(Effect.void))
-    })
-    return Effect.andThen(listen(probe, host, port), close)
-  })
-
 const spareConnections = 256
 
 const openServer = (requests: Requests, maximumRequests: number): Server => {
@@ -312,12 +288,9 @@ const listenerLost = (server: Server): Effect.Effect<string> =>
     server.on("close", () => resume(Effect.succeed("the listener was closed")))
   })
 
-const originOf = ({ address, family, port }: AddressInfo): string =>
-  `http://${family === "IPv6" ? `[${address}]` : address}:${port}`
-
 export const httpGateway = <E, R>(options: GatewayOptions<E, R>) => {
-  /** The port of an earlier life, so that a restart does not move the server. */
-  let port = options.port
+  /** With the port of an earlier life, so that a restart does not move the server. */
+  let at = options.at
   return Behaviour.make(GatewayProtocol, (context) =>
     Effect.gen(function* () {
       const stopping = yield* Deferred.make<void>()
@@ -328,9 +301,14 @@ export const httpGateway = <E, R>(options: GatewayOptions<E, R>) => {
       const requests = new Requests(options.maximumRequests, apis, Effect.runForkWith(services), watch)
       const server = openServer(requests, options.maximumRequests)
       yield* Effect.addFinalizer(() => closeServer(server, requests, stopping))
-      const address = yield* listen(server, options.host, port)
-      port = address.port
-      const origin = originOf(address)
+      const origin = yield* listen(server, at)
+      if (!("path" in at)) at = { ...at, port: Number(new URL(origin).port || 80) }
+      const { figures } = options
+      if (figures !== undefined)
+        yield* Effect.acquireRelease(
+          Effect.sync(() => figures.watch(requests.now)),
+          (forget) => Effect.sync(forget)
+        )
       server.on("clientError", (_error, socket) => {
         if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
         else socket.destroy()

@@ -15,6 +15,7 @@ import { Limits } from "../../schemas/Limits.ts"
 import { Conflict, ManagementApi, NotFound, Refused } from "../../schemas/ManagementApi.ts"
 import { Gone } from "../../schemas/ManagementErrors.ts"
 import type { JobQuery } from "../../schemas/ManagementViews.ts"
+import type { OnionStatus } from "../../schemas/OnionStatus.ts"
 import { isFinal, WorkOrder } from "../../schemas/WorkOrder.ts"
 import { callerName } from "./ManagementAccess.ts"
 import { orStorageFull, orUnavailable } from "./ManagementFailures.ts"
@@ -32,6 +33,8 @@ export interface ManagementOptions {
   readonly requestsPerMinute: number
   /** All figures in Prometheus' text format. */
   readonly metrics: Effect.Effect<string>
+  /** How the onion services are; by default there are none. */
+  readonly onion?: Effect.Effect<OnionStatus | null>
   /** Resolves when the API is about to stop: requests that wait are then answered with what there is. */
   readonly stopping: Effect.Effect<void>
 }
@@ -266,15 +269,19 @@ export const JobHandlers = (options: ManagementOptions) =>
             jobView
           ),
         output: Effect.fnUntraced(function* ({ params, query }) {
-          const { from } = query
-          const isEnough = (job: JobRow) => job.outputChunks > from || isFinal(job.state)
+          const { after, from } = query
+          const isEnough = (job: JobRow) =>
+            job.outputChunks > from || isFinal(job.state) || (after !== undefined && job.version > after)
           const job = yield* waitFor(params.id, query.wait_ms ?? 0, isEnough)
           yield* requireResults(job)
           const chunks = yield* orUnavailable(store.output(params.id, from, chunksPerPage))
           return {
             chunks: chunks.map(({ bytes, sequence }) => ({ sequence, data: encodeBase64(bytes) })),
             state: job.state,
-            version: job.version
+            version: job.version,
+            done_bytes: job.doneBytes,
+            total_bytes: job.totalBytes,
+            bytes_per_second: job.bytesPerSecond
           }
         }),
         artifacts: Effect.fnUntraced(function* ({ params, query }) {

@@ -44,6 +44,7 @@ export const jobView = (row: JobRow): JobView => ({
   reason: row.reason,
   done_bytes: row.doneBytes,
   total_bytes: row.totalBytes,
+  bytes_per_second: row.bytesPerSecond,
   submitted_at_ms: row.submittedAtMs,
   submitted_by: row.submittedBy,
   changed_at_ms: row.changedAtMs,

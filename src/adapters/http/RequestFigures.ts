@@ -38,16 +38,38 @@ export const routeLabel = (
   return { api: "management", route: declared === null ? route : `${head.method} ${route}` }
 }
 
+/** Requests in work, and the bytes of their bodies. */
+export interface InWork {
+  readonly inWork: number
+  readonly bodyBytes: number
+}
+
 export class RequestFigures {
   private readonly context: Context.Context<never>
   private readonly counters = new Map<string, Metric.Metric<number, unknown>>()
   private readonly timers = new Map<string, Metric.Metric<number, unknown>>()
-  /** Asked at each scrape: requests in work, and the bytes of their bodies. */
-  now: () => { readonly inWork: number; readonly bodyBytes: number } = () => ({ inWork: 0, bodyBytes: 0 })
+  private readonly doors = new Set<() => InWork>()
 
   /** Counts into a registry of its own: a process may hold many servers. */
   constructor(registry: Metric.MetricRegistry) {
     this.context = Context.make(Metric.MetricRegistry, registry) as Context.Context<never>
+  }
+
+  /** Counts in what is in work at one open door, until the given function is called. */
+  watch(door: () => InWork): () => void {
+    this.doors.add(door)
+    return () => void this.doors.delete(door)
+  }
+
+  /** At all doors together. */
+  now(): InWork {
+    let [inWork, bodyBytes] = [0, 0]
+    for (const door of this.doors) {
+      const here = door()
+      inWork += here.inWork
+      bodyBytes += here.bodyBytes
+    }
+    return { inWork, bodyBytes }
   }
 
   answered(head: Omit<ApiRequest, "body">, status: number, seconds: number): void {

@@ -104,6 +104,7 @@ export const ServerHandlers = (options: ManagementOptions) =>
             root_expires_at_ms: root?.expires_at_ms ?? null,
             ...counts,
             storage: yield* Effect.orElseSucceed(options.actors.retention.ask("Storage"), () => null),
+            onion: yield* options.onion ?? Effect.succeed(null),
             restored: restored === null ? null : { at_ms: restored.atMs, backup_at_ms: restored.backupAtMs }
           }
         }),

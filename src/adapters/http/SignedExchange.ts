@@ -30,8 +30,10 @@ export interface Ask {
   readonly query: string
   readonly contentType: string
   readonly body: Uint8Array
-  /** Where a download goes on; 0 asks for the whole. */
+  /** Where a download goes on. */
   readonly rangeStart: number
+  /** Before which byte it is to end; its own end where it is absent. */
+  readonly until?: number | undefined
   /** How long the answer's head may take. */
   readonly responseTimeoutMs: number
   /**
@@ -39,6 +41,10 @@ export interface Ask {
    * proved by whoever stores it.
    */
   readonly streamed: Digest | null
+  /** How long its connection may take to stand, where that is less than the transport's own limit. */
+  readonly connectTimeoutMs?: number
+  /** Isolation tag of the circuit to take through Tor; the common one where it is absent. */
+  readonly circuit?: string | undefined
 }
 
 /** A verified answer. `stream` is there for a streamed body only; `body` is empty then. */
@@ -61,7 +67,11 @@ const statementCharacters = 16 * 1024
 const nonceBytes = 16
 
 const unreachable = (origin: string) => (error: TransportError) =>
-  new ServerUnreachable({ address: origin, reason: error.reason })
+  new ServerUnreachable({
+    address: origin,
+    reason: error.reason,
+    ...(error.code === undefined ? {} : { code: error.code })
+  })
 
 const untrusted = (origin: string, reason: string): ServerUntrusted =>
   new ServerUntrusted({ address: origin, reason })
@@ -135,9 +145,15 @@ const isSuccess = (status: number): boolean => status >= 200 && status < 300
 
 /** Whether a streamed answer begins where it was asked to. */
 const beginsAt = (response: TransportResponse, offset: number): boolean =>
-  offset === 0
-    ? response.status === 200
-    : response.status === 206 && (response.headers["content-range"] ?? "").startsWith(`bytes ${offset}-`)
+  response.status === 206
+    ? (response.headers["content-range"] ?? "").startsWith(`bytes ${offset}-`)
+    : response.status === 200 && offset === 0
+
+/** The Range header of a request; none for a whole body. */
+const rangeHeader = ({ rangeStart, until }: Ask): { readonly range?: string } =>
+  rangeStart === 0 && until === undefined
+    ? {}
+    : { range: `bytes=${rangeStart}-${until === undefined ? "" : until - 1}` }
 
 const sign = Effect.fnUntraced(function* (
   tools: ExchangeTools,
@@ -156,8 +172,13 @@ const sign = Effect.fnUntraced(function* (
     createdSeconds,
     nonce
   })
-  const range = ask.rangeStart > 0 ? { range: `bytes=${ask.rangeStart}-` } : {}
-  return { nonce, authority, headers: { ...signed, ...range, "user-agent": software } }
+  return { nonce, authority, headers: { ...signed, ...rangeHeader(ask), "user-agent": software } }
+})
+
+/** What an ask says of its way, and no more. */
+const wayOf = ({ circuit, connectTimeoutMs }: Pick<Ask, "circuit" | "connectTimeoutMs">) => ({
+  ...(circuit === undefined ? {} : { circuit }),
+  ...(connectTimeoutMs === undefined ? {} : { connectTimeoutMs })
 })
 
 /**
@@ -174,7 +195,17 @@ export const signedExchange = Effect.fnUntraced(function* (
   const send = Effect.gen(function* () {
     const { authority, headers, nonce } = yield* sign(tools, origin, ask, createdSeconds)
     const { body, method, path, query, responseTimeoutMs } = ask
-    const request = { origin, method, authority, path, query, headers, body, responseTimeoutMs }
+    const request = {
+      origin,
+      method,
+      authority,
+      path,
+      query,
+      headers,
+      body,
+      responseTimeoutMs,
+      ...wayOf(ask)
+    }
     return { nonce, response: yield* tools.transport.send(request) }
   })
   // Signed anew: whether the first one arrived is not known, and a nonce serves once.
@@ -209,7 +240,7 @@ export const signedExchange = Effect.fnUntraced(function* (
 export const plainExchange = Effect.fnUntraced(function* <A>(
   tools: ExchangeTools,
   origin: string,
-  ask: Pick<Ask, "path" | "query" | "responseTimeoutMs">,
+  ask: Pick<Ask, "path" | "query" | "responseTimeoutMs" | "connectTimeoutMs">,
   schema: Schema.Codec<A, unknown>
 ): Effect.fn.Return<A, ServerUnreachable | ServerUntrusted, Scope.Scope> {
   const authority = new URL(origin).host
@@ -217,7 +248,7 @@ export const plainExchange = Effect.fnUntraced(function* <A>(
   const headers = { "user-agent": software }
   const body = new Uint8Array(0)
   const response = yield* tools.transport
-    .send({ origin, method: "GET", authority, path, query, headers, body, responseTimeoutMs })
+    .send({ origin, method: "GET", authority, path, query, headers, body, responseTimeoutMs, ...wayOf(ask) })
     .pipe(Effect.mapError(unreachable(origin)))
   if (gatewayStatuses.has(response.status)) {
     return yield* new ServerUnreachable({ address: origin, reason: `it answered ${response.status}` })

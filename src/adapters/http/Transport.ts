@@ -5,13 +5,16 @@
  * @module
  */
 import { Effect, Schema, type Scope, Stream } from "effect"
+import { RouteFailure } from "../../schemas/RouteFailure.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
 
 /** No answer, or only a part of one: not reached, refused, too slow, cut off, or not HTTP. */
 export class TransportError extends Schema.TaggedError<TransportError>()("TransportError", {
   reason: Schema.String,
   /** Whether a kept connection turned out to be closed: worth one more try at once. */
-  stale: Schema.Boolean
+  stale: Schema.Boolean,
+  /** What failed on the way there, where Tor or a proxy tells. */
+  code: Schema.optionalKey(RouteFailure)
 }) {}
 
 export interface TransportRequest extends ApiRequest {
@@ -19,6 +22,10 @@ export interface TransportRequest extends ApiRequest {
   readonly origin: string
   /** How long the answer's head may take to come. */
   readonly responseTimeoutMs: number
+  /** How long the connection may take to stand, where that is less than the transport's own limit. */
+  readonly connectTimeoutMs?: number
+  /** Isolation tag: through Tor, requests with the same tag share a circuit, and a new tag takes a fresh one. */
+  readonly circuit?: string
 }
 
 export interface TransportResponse {

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { Context, Duration, Effect, Layer, Redacted, Result, Schema } from "effect"
+import { Context, Duration, Effect, Layer, Redacted, Result, Schema, type Scope } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientError, HttpClientRequest } from "effect/http"
 import { HttpApiClient, HttpApiMiddleware } from "effect/http-api"
 import { deviceApiPath } from "../../schemas/DeviceApi.ts"
@@ -20,6 +20,11 @@ import {
   Unavailable
 } from "../../schemas/ManagementApi.ts"
 import { BadRequest, Gone, StorageFull, TooManyRequests } from "../../schemas/ManagementErrors.ts"
+import { isOnionOrigin } from "../../schemas/Onion.ts"
+import type { UpstreamProxy } from "../../schemas/TorSettings.ts"
+import { httpTransport } from "../HttpTransport.ts"
+import { proxyRoutes } from "../net/Routes.ts"
+import { fetchOver } from "./RoutedFetch.ts"
 
 /** A call to the server did not do what it should. `code` names the broken rule of a conflict. */
 export class ServerProblem extends Schema.TaggedError<ServerProblem>()("ServerProblem", {
@@ -67,34 +72,65 @@ const patientAttempts = 3
 const patientMs = 10_000
 
 /** Asks again where the server asks for patience; only what changes nothing, since the rest has its own ways. */
-const patientFetch: typeof fetch = async (input, init) => {
-  for (let attempt = 1; ; attempt++) {
-    const response = await fetch(input, { ...init, redirect: "error" })
-    const seconds = Number(response.headers.get("retry-after") ?? Number.NaN)
-    const isPatience = [429, 503].includes(response.status) && (init?.method ?? "GET") === "GET"
-    if (!isPatience || !(seconds * 1_000 <= patientMs) || attempt === patientAttempts) return response
-    await response.body?.cancel()
-    await new Promise((resolve) => setTimeout(resolve, seconds * 1_000))
-    init?.signal?.throwIfAborted()
+const patient =
+  (ask: typeof fetch): typeof fetch =>
+  async (input, init) => {
+    for (let attempt = 1; ; attempt++) {
+      const response = await ask(input, { ...init, redirect: "error" })
+      const seconds = Number(response.headers.get("retry-after") ?? Number.NaN)
+      const isPatience = [429, 503].includes(response.status) && (init?.method ?? "GET") === "GET"
+      if (!isPatience || !(seconds * 1_000 <= patientMs) || attempt === patientAttempts) return response
+      await response.body?.cancel()
+      await new Promise((resolve) => setTimeout(resolve, seconds * 1_000))
+      init?.signal?.throwIfAborted()
+    }
   }
-}
 
 /** `fetch` that reads no more than that, and follows nobody to another address with the token. */
-const boundedFetch: typeof fetch = async (input, init) => {
-  const response = await patientFetch(input, init)
-  if (response.body === null) return response
-  let seenBytes = 0
-  const bound = new TransformStream<Uint8Array, Uint8Array>({
-    transform: (chunk, controller) => {
-      seenBytes += chunk.length
-      if (seenBytes <= answerBytes) controller.enqueue(chunk)
-      else controller.error(new Error(`the answer is larger than ${answerBytes} bytes`))
-    }
-  })
-  return new Response(response.body.pipeThrough(bound), response)
+const bounded =
+  (ask: typeof fetch): typeof fetch =>
+  async (input, init) => {
+    const response = await ask(input, init)
+    if (response.body === null) return response
+    let seenBytes = 0
+    const bound = new TransformStream<Uint8Array, Uint8Array>({
+      transform: (chunk, controller) => {
+        seenBytes += chunk.length
+        if (seenBytes <= answerBytes) controller.enqueue(chunk)
+        else controller.error(new Error(`the answer is larger than ${answerBytes} bytes`))
+      }
+    })
+    return new Response(response.body.pipeThrough(bound), response)
+  }
+
+/** Which server, and by which way. */
+export interface ManagementWay {
+  readonly address: string
+  /** What every request has to go through, such as a Tor on this machine; null: nothing. */
+  readonly proxy: UpstreamProxy | null
 }
 
-const Http = FetchHttpClient.layer.pipe(Layer.provide(Layer.succeed(FetchHttpClient.Fetch, boundedFetch)))
+/** Behind a proxy a first connection takes longer, through Tor much longer. */
+const proxyPatienceMs = 60_000
+
+const patienceMs = ({ proxy }: ManagementWay, timeoutMs: number): number =>
+  proxy === null ? timeoutMs : timeoutMs + proxyPatienceMs
+
+/** Onion addresses go by our own transport in any case: without a proxy it refuses them, and looks nothing up. */
+const fetchBy = ({ address, proxy }: ManagementWay): Effect.Effect<typeof fetch, never, Scope.Scope> =>
+  proxy === null && !isOnionOrigin(address)
+    ? Effect.succeed(fetch)
+    : Effect.map(httpTransport({ routes: proxyRoutes(proxy) }), fetchOver)
+
+const httpBy = (way: ManagementWay) =>
+  FetchHttpClient.layer.pipe(
+    Layer.provide(
+      Layer.effect(
+        FetchHttpClient.Fetch,
+        Effect.map(fetchBy(way), (ask) => bounded(patient(ask)))
+      )
+    )
+  )
 
 const conflictAdvice: Record<typeof Conflict.Type.code, string> = {
   sequence_taken: "Somebody else submitted for this device meanwhile; submit again.",
@@ -203,10 +239,9 @@ const timedOut = (address: string, what: string, timeoutMs: number): ServerProbl
   })
 
 /** A client for one server, with the API token sent as `Authorization: Bearer`. */
-export const managementClient = (options: {
-  readonly address: string
-  readonly token: Redacted.Redacted
-}): Layer.Layer<ManagementClient> => {
+export const managementClient = (
+  options: ManagementWay & { readonly token: Redacted.Redacted }
+): Layer.Layer<ManagementClient> => {
   const { address, token } = options
   const authorization = HttpApiMiddleware.layerClient(Authorization, ({ next, request }) =>
     next(HttpClientRequest.bearerToken(request, Redacted.value(token)))
@@ -217,19 +252,20 @@ export const managementClient = (options: {
       use(made).pipe(
         Effect.mapError((error) => toProblem(address, what, error)),
         Effect.timeoutOrElse({
-          duration: Duration.millis(timeoutMs),
-          orElse: () => Effect.fail(timedOut(address, what, timeoutMs))
+          duration: Duration.millis(patienceMs(options, timeoutMs)),
+          orElse: () => Effect.fail(timedOut(address, what, patienceMs(options, timeoutMs)))
         })
       )
   }))
-  return Layer.effect(ManagementClient, client).pipe(Layer.provide([authorization, Http]))
+  return Layer.effect(ManagementClient, client).pipe(Layer.provide([authorization, httpBy(options)]))
 }
 
 const decodeIdentity = Schema.decodeUnknownResult(Schema.fromJsonString(ServerIdentity))
 
 /** Whom the address claims to be, unsigned: what `keys init` shows to be compared with what the server printed. */
-export const fetchServerIdentity = (address: string): Effect.Effect<ServerIdentity, ServerProblem> =>
-  Effect.gen(function* () {
+export const fetchServerIdentity = (way: ManagementWay): Effect.Effect<ServerIdentity, ServerProblem> => {
+  const { address } = way
+  return Effect.gen(function* () {
     const client = yield* HttpClient.HttpClient
     const response = yield* client.get(`${address}${deviceApiPath}/identity`)
     const text = yield* response.text
@@ -244,8 +280,10 @@ export const fetchServerIdentity = (address: string): Effect.Effect<ServerIdenti
   }).pipe(
     Effect.mapError((error) => toProblem(address, "ask for the server's identity", error)),
     Effect.timeoutOrElse({
-      duration: Duration.millis(callTimeoutMs),
-      orElse: () => Effect.fail(timedOut(address, "ask for the server's identity", callTimeoutMs))
+      duration: Duration.millis(patienceMs(way, callTimeoutMs)),
+      orElse: () =>
+        Effect.fail(timedOut(address, "ask for the server's identity", patienceMs(way, callTimeoutMs)))
     }),
-    Effect.provide(Http)
+    Effect.provide(httpBy(way))
   )
+}

@@ -43,7 +43,9 @@ export type OperatorProfile = typeof OperatorProfile.Type
 export const ServerEntry = Schema.Struct({
   address: ServerAddress,
   server: ServerId,
-  token: Schema.String.check(Schema.isBetweenLength(1, 512))
+  token: Schema.String.check(Schema.isBetweenLength(1, 512)),
+  /** The proxy it was logged in to through, as `--proxy` takes it; may hold a password. */
+  proxy: Schema.optionalKey(Schema.String.check(Schema.isBetweenLength(1, 512)))
 })
 export type ServerEntry = typeof ServerEntry.Type
 

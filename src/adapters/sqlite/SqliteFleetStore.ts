@@ -4,11 +4,13 @@
  */
 import { join } from "node:path"
 import { Context, Effect, Layer } from "effect"
+import { AccessStore } from "../../ports/AccessStore.ts"
 import { FleetStore, StoreError } from "../../ports/FleetStore.ts"
 import type { HealthRetention } from "../../ports/HealthSeries.ts"
 import { RetentionStore } from "../../ports/RetentionStore.ts"
 import { RolloutStore } from "../../ports/RolloutStore.ts"
 import type { DatabaseDefinition, DatabaseHost, DatabaseSync, Methods, SqliteError } from "./Database.ts"
+import type { AccessMethods } from "./fleet/Access.ts"
 import { fleetDatabase } from "./fleet/FleetDatabase.ts"
 import type { FleetMethods } from "./fleet/FleetMethods.ts"
 import type { RetentionMethods } from "./fleet/Retention.ts"
@@ -56,6 +58,7 @@ export const makeFleetStore = (
     addRoot: ask("addRoot"),
     addInvitation: ask("addInvitation"),
     invitationValid: ask("invitationValid"),
+    enrolmentOpen: ask("enrolmentOpen"),
     enrol: (request, envelope, atMs) => enrol(request, envelope, atMs, options.maximumDevices),
     preauthorise: ask("preauthorise"),
     preauthorisation: ask("preauthorisation"),
@@ -137,15 +140,25 @@ const makeRolloutStore = (fleet: DatabaseHost<RolloutMethods>): RolloutStore["Se
   }
 }
 
+/** The port `AccessStore` over the same registry. */
+const makeAccessStore = (fleet: DatabaseHost<AccessMethods>): AccessStore["Service"] => {
+  const ask = through(fleet)
+  return {
+    access: Effect.suspend(() => ask("access")()),
+    arrange: ask("arrange")
+  }
+}
+
 /** The ports over two hosts. */
 const allPorts = (
-  fleet: DatabaseHost<FleetMethods & RetentionMethods & RolloutMethods>,
+  fleet: DatabaseHost<FleetMethods & RetentionMethods & RolloutMethods & AccessMethods>,
   series: DatabaseHost<SeriesMethods>,
   options: FleetStoreOptions
 ) =>
   Context.make(FleetStore, makeFleetStore(fleet, series, options)).pipe(
     Context.add(RetentionStore, makeRetentionStore(fleet)),
-    Context.add(RolloutStore, makeRolloutStore(fleet))
+    Context.add(RolloutStore, makeRolloutStore(fleet)),
+    Context.add(AccessStore, makeAccessStore(fleet))
   )
 
 const files = (folder: string) => ({ fleet: join(folder, "fleet.db"), series: join(folder, "series.db") })
@@ -157,7 +170,7 @@ export const SqliteFleetStore = (
     readonly entry: URL
     readonly onTrouble?: (reason: string) => void
   }
-): Layer.Layer<FleetStore | RetentionStore | RolloutStore | StoreFigures, SqliteError> => {
+): Layer.Layer<FleetStore | RetentionStore | RolloutStore | AccessStore | StoreFigures, SqliteError> => {
   const { entry, folder, onTrouble } = options
   const host = <M extends Methods>(definition: DatabaseDefinition<M>, path: string) =>
     openInWorker(definition, { path, entry, ...(onTrouble === undefined ? {} : { onTrouble }) })
@@ -175,7 +188,7 @@ export const SqliteFleetStore = (
 /** The same files served by the calling thread: for short commands beside a running server. */
 export const SqliteFleetStoreInProcess = (
   options: FleetStoreOptions & { readonly folder: string }
-): Layer.Layer<FleetStore | RetentionStore | RolloutStore, SqliteError> =>
+): Layer.Layer<FleetStore | RetentionStore | RolloutStore | AccessStore, SqliteError> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const paths = files(options.folder)
@@ -189,7 +202,7 @@ export const SqliteFleetStoreInProcess = (
 export const SqliteFleetStoreOver = (
   databases: { readonly fleet: DatabaseSync; readonly series: DatabaseSync },
   options: FleetStoreOptions
-): Layer.Layer<FleetStore | RetentionStore | RolloutStore, SqliteError> =>
+): Layer.Layer<FleetStore | RetentionStore | RolloutStore | AccessStore, SqliteError> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const fleet = yield* hostInProcess(fleetDatabase, databases.fleet)

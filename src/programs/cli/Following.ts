@@ -17,7 +17,7 @@ import { Limits } from "../../schemas/Limits.ts"
 import type { JobView, OutputPage } from "../../schemas/ManagementApi.ts"
 import { decodeFrames, firstSequence, type OutputFrame } from "../../schemas/OutputFrames.ts"
 import type { Receipt } from "../../schemas/Receipt.ts"
-import { isFinal, type OrderState } from "../../schemas/WorkOrder.ts"
+import { isFinal } from "../../schemas/WorkOrder.ts"
 import { failure } from "./Failure.ts"
 import { type JudgedJob, judgeWithChain } from "./Verification.ts"
 
@@ -33,7 +33,8 @@ const stragglerDelayMs = 250
 /** Who is told of what comes. */
 export interface FollowSink {
   readonly output: (sequence: number, frame: OutputFrame) => Effect.Effect<void>
-  readonly state: (state: OrderState, version: number) => Effect.Effect<void>
+  /** The job is in this state, and so far in it. */
+  readonly state: (page: Omit<OutputPage, "chunks">) => Effect.Effect<void>
   /** The job runs again after an interruption: what came before is of an earlier attempt. */
   readonly attempt: (attempt: number) => Effect.Effect<void>
   /** The server is not reached at the moment. */
@@ -130,13 +131,16 @@ export const currentJob = (id: OrderId) =>
     return yield* client.call("look at the job", (api) => api.jobs.show({ params: { id }, query: {} }))
   })
 
-/** A page of output from a sequence on, held open when there is nothing. */
-const outputPage = (id: OrderId, from: number, waitMs: number) =>
+/** A page of output from a sequence on, held open while there is nothing and the job's version is not above `after`. */
+const outputPage = (id: OrderId, from: number, waitMs: number, after = 0) =>
   Effect.flatMap(ManagementClient, (client) =>
     client.call(
       "follow the output",
       (api) =>
-        api.jobs.output({ params: { id }, query: waitMs === 0 ? { from } : { from, wait_ms: waitMs } }),
+        api.jobs.output({
+          params: { id },
+          query: waitMs === 0 ? { from } : { from, after, wait_ms: waitMs }
+        }),
       waitMs + 30_000
     )
   )
@@ -168,10 +172,13 @@ export const followJob = (id: OrderId, keys: OperatorKeys, sink: FollowSink) =>
     let endedMs: number | undefined
     for (;;) {
       const askedMs = yield* Clock.currentTimeMillis
-      const page = yield* patiently(outputPage(id, from, endedMs === undefined ? holdMs : 0), sink)
-      if (page.version > version) {
+      // The first page says at once how the job is; from then on the server is asked for what is new.
+      const holdNowMs = endedMs === undefined && version >= 0 ? holdMs : 0
+      const page = yield* patiently(outputPage(id, from, holdNowMs, version), sink)
+      const hasMoved = page.version > version
+      if (hasMoved) {
         version = page.version
-        yield* sink.state(page.state, page.version)
+        yield* sink.state(page)
       }
       const next = yield* takePage(keys, sink, page, from, seen)
       const isIdle = next === from
@@ -179,7 +186,7 @@ export const followJob = (id: OrderId, keys: OperatorKeys, sink: FollowSink) =>
       if (!isFinal(page.state) || !isIdle) {
         // Neither a chunk that waits for the one before it nor a server that does not hold may make us ask without pause.
         const tookMs = (yield* Clock.currentTimeMillis) - askedMs
-        if (isIdle && tookMs < stragglerDelayMs) yield* Effect.sleep(stragglerDelayMs)
+        if (isIdle && !hasMoved && tookMs < stragglerDelayMs) yield* Effect.sleep(stragglerDelayMs)
         continue
       }
       const view = yield* patiently(currentJob(id), sink)

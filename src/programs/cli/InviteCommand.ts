@@ -18,6 +18,7 @@ import type { Invitation } from "../../schemas/Enrolment.ts"
 import { Name } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
 import { loopbackWarning } from "../../schemas/Loopback.ts"
+import type { OnionServiceName } from "../../schemas/OnionStatus.ts"
 import { failure, usage } from "./Failure.ts"
 import { durationFlag } from "./Flags.ts"
 import { signPreauthorisation } from "./PreauthoriseCommand.ts"
@@ -41,6 +42,15 @@ const dropExpired = (nowMs: number) =>
     }
   })
 
+/** The server's onion addresses, as it says itself: that of devices, and the one for enrolment alone. */
+const askOnionAddresses = Effect.gen(function* () {
+  const client = yield* ManagementClient
+  const { onion } = yield* client.call("ask for the server's status", (api) => api.server.status())
+  const of = (name: OnionServiceName) =>
+    (onion?.services ?? []).filter(({ service }) => service === name).map(({ address }) => address)
+  return { device: of("device"), enrol: of("enrol") }
+})
+
 /** Makes an invitation, tells the server its public id and when it ends, and keeps the secret here. */
 export const makeInvitation = (options: { readonly name: Name | null; readonly lifetimeMs: number }) =>
   Effect.gen(function* () {
@@ -52,10 +62,12 @@ export const makeInvitation = (options: { readonly name: Name | null; readonly l
       return yield* failure(`The server at ${entry.address} is not in your trust root`)
     const nowMs = yield* Clock.currentTimeMillis
     yield* dropExpired(nowMs)
+    const onion = yield* withClientOf(entry)(askOnionAddresses)
     const secret = yield* base32Token(yield* Entropy, secretBits)
     const invitation: Invitation = {
       server: server.id,
       addresses: server.addresses,
+      ...(onion.enrol.length > 0 ? { enrol_addresses: onion.enrol } : {}),
       root_digest: firstDigest,
       secret,
       expires_at_ms: nowMs + options.lifetimeMs
@@ -79,7 +91,8 @@ export const makeInvitation = (options: { readonly name: Name | null; readonly l
         )
       )
     )
-    return { id, text: invitationText(invitation), invitation }
+    const warning = loopbackWarning(invitation.addresses, onion.device)
+    return { id, text: invitationText(invitation), invitation, warning }
   })
 
 /** The command for the device. The invitation stands in the environment, which other users can't see. */
@@ -105,7 +118,7 @@ export const inviteCommand = Command.make(
     if (preauthorise && Option.isNone(name))
       return yield* usage("--preauthorise needs --name: nobody is asked for the device's name later")
     if (expires > Limits.invitationLifetimeMs) return yield* usage("An invitation lives at most 30d")
-    const { id, invitation, text } = yield* makeInvitation({
+    const { id, invitation, text, warning } = yield* makeInvitation({
       name: Option.getOrNull(name),
       lifetimeMs: expires
     })
@@ -116,7 +129,6 @@ export const inviteCommand = Command.make(
       )
     }
     const command = deviceCommand(text)
-    const warning = loopbackWarning(invitation.addresses)
     if (yield* Json) {
       const warnings = warning === undefined ? [] : [warning]
       const { expires_at_ms } = invitation

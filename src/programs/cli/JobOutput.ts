@@ -9,7 +9,7 @@ import { encodeBase64 } from "../../crypto/Base64.ts"
 import type { OutputStream } from "../../schemas/OutputFrames.ts"
 import type { FollowSink } from "./Following.ts"
 import { outputText } from "./OutputText.ts"
-import { statusLine } from "./Progress.ts"
+import { progressText, statusLine } from "./Progress.ts"
 import { outJson, Screen, say } from "./Screen.ts"
 
 /** A sink, and what is to be called when nothing more comes. */
@@ -33,9 +33,9 @@ export const plainOutput = (isQuiet: boolean) =>
     return {
       output: (_, { bytes, stream }) =>
         Effect.andThen(status(""), screen.write(target(stream), texts[stream]?.push(bytes) ?? bytes)),
-      state: (state) => {
+      state: (page) => {
         isWaiting = false
-        return isQuiet ? Effect.void : status(`${state}…`)
+        return isQuiet ? Effect.void : status(`${progressText(page)}…`)
       },
       attempt: (attempt) => line(`postern: the run was interrupted; attempt ${attempt} begins`),
       waiting: (problem) => {
@@ -63,7 +63,13 @@ export const jsonOutput = Effect.gen(function* () {
   return {
     output: (sequence, { bytes, stream }) =>
       event({ event: "output", sequence, stream, data: encodeBase64(bytes) }),
-    state: (state, version) => event({ event: "state", state, version }),
+    state: ({ bytes_per_second, done_bytes, state, total_bytes, version }) =>
+      event({
+        event: "state",
+        state,
+        version,
+        ...(done_bytes === null ? {} : { done_bytes, total_bytes, bytes_per_second })
+      }),
     attempt: (attempt) => event({ event: "attempt", attempt }),
     waiting: (problem) => event({ event: "waiting", message: problem.message }),
     close: Effect.void

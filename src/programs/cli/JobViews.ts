@@ -6,6 +6,7 @@
 import type { Receipt } from "../../schemas/Receipt.ts"
 import { reasonText } from "../../schemas/Refusals.ts"
 import { isFinal } from "../../schemas/WorkOrder.ts"
+import { progressText, restMs } from "./Progress.ts"
 import { counted, shortId, showAge, showDuration, showSize, showTime, visible } from "./Text.ts"
 import { type JudgedJob, standing } from "./Verification.ts"
 
@@ -14,18 +15,15 @@ export const jobTableHeader = ["JOB", "DEVICE", "PACKAGE", "LANE", "STATE", "SUB
 const deviceLabel = (job: JudgedJob): string => job.record?.name ?? shortId(job.view.device)
 
 /** State with progress while something is on its way. */
-const stateText = ({ view }: JudgedJob): string => {
-  const { done_bytes, state, total_bytes } = view
-  if (isFinal(state) || done_bytes === null || total_bytes === null || total_bytes === 0) return state
-  return `${state} ${Math.floor((100 * done_bytes) / total_bytes)} %`
-}
+const stateText = ({ view }: JudgedJob, nowMs: number): string =>
+  isFinal(view.state) ? view.state : progressText(view, nowMs - view.changed_at_ms)
 
 export const jobRow = (job: JudgedJob, nowMs: number): ReadonlyArray<string> => [
   job.view.id,
   visible(deviceLabel(job)),
   visible(job.name ?? "-"),
   job.view.lane,
-  stateText(job),
+  stateText(job, nowMs),
   showAge(job.view.submitted_at_ms, nowMs),
   standing(job)
 ]
@@ -85,7 +83,7 @@ export const jobLines = (job: JudgedJob, nowMs: number): ReadonlyArray<readonly 
     ["package", visible(job.name ?? "not submitted from here")],
     ["lane", view.lane],
     ["counter", `${view.counter}`],
-    ["state", stateText(job)],
+    ["state", stateText(job, nowMs)],
     ["submitted", `${showAge(view.submitted_at_ms, nowMs)} by ${visible(view.submitted_by)}`],
     ...(order === null
       ? []
@@ -115,6 +113,9 @@ export const jobJson = (job: JudgedJob) => {
     state: view.state,
     done_bytes: view.done_bytes,
     total_bytes: view.total_bytes,
+    bytes_per_second: view.bytes_per_second,
+    rest_ms: restMs(view),
+    changed_at_ms: view.changed_at_ms,
     submitted_at_ms: view.submitted_at_ms,
     submitted_by: view.submitted_by,
     expires_at_ms: view.expires_at_ms,

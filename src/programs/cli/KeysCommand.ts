@@ -46,6 +46,7 @@ import {
   requireRoot,
   Server,
   serverEntries,
+  wayTo,
   withClientOf,
   withHome
 } from "./Settings.ts"
@@ -110,7 +111,7 @@ const comparedIdentity = (flags: {
     const address = Option.isSome(given) ? yield* parseAddress(given.value) : null
     const claimed = Option.isSome(flags.serverIdentity)
       ? yield* identityFromFile(flags.serverIdentity.value)
-      : yield* fetchServerIdentity(address as string)
+      : yield* fetchServerIdentity(yield* wayTo(address as string))
     const verified = verifyServerIdentity(engine, claimed)
     if (Result.isFailure(verified))
       return yield* failure(`The server's identity does not hold: ${verified.failure.message}`)

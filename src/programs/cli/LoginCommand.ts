@@ -14,6 +14,7 @@ import { failure, usage } from "./Failure.ts"
 import { out, outJson } from "./Screen.ts"
 import {
   chosenServer,
+  givenProxy,
   Json,
   keepAbreast,
   parseAddress,
@@ -46,7 +47,9 @@ export const readToken = (given: Option.Option<string>, address: string) => {
 /** Checks a token against its server and keeps both; the server becomes the current one. */
 export const logIn = (address: string, token: Redacted.Redacted) =>
   Effect.gen(function* () {
-    const entry = { address, token: Redacted.value(token) }
+    const proxy = yield* givenProxy
+    const kept = proxy === undefined || proxy === "none" ? {} : { proxy }
+    const entry = { address, token: Redacted.value(token), ...kept }
     const status = yield* withClientOf(entry)(
       Effect.flatMap(ManagementClient, (client) => client.call("log in", ({ server }) => server.status()))
     )
@@ -92,6 +95,10 @@ export const loginCommand = Command.make(
       command:
         "postern login --server http://127.0.0.1:8470 --token-file /var/lib/postern-server/admin-token",
       description: "Take it from a file"
+    },
+    {
+      command: "postern login --server http://ADDRESS.onion --proxy socks5h://127.0.0.1:9050",
+      description: "Through a Tor on this machine, now and in later commands"
     }
   ])
 )

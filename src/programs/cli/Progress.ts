@@ -1,9 +1,10 @@
 /**
- * Progress bars on stderr, where that is a terminal; nothing anywhere else.
+ * Progress in words, and bars on stderr, where that is a terminal; nothing anywhere else.
  *
  * @module
  */
 import { Clock, Effect, type Scope } from "effect"
+import type { JobView } from "../../schemas/ManagementApi.ts"
 import { Screen } from "./Screen.ts"
 import { showDuration, showSize } from "./Text.ts"
 
@@ -49,6 +50,32 @@ export const progressBar = (
         })
     }
   })
+
+/** What a server tells of a job on its way. */
+export type JobProgress = Pick<JobView, "state" | "done_bytes" | "total_bytes" | "bytes_per_second">
+
+/** How long the rest takes if bytes go on coming as they did; null where that is not known. */
+export const restMs = ({ bytes_per_second, done_bytes, total_bytes }: JobProgress): number | null =>
+  done_bytes === null || total_bytes === null || bytes_per_second === null || bytes_per_second === 0
+    ? null
+    : Math.ceil((Math.max(total_bytes - done_bytes, 0) * 1_000) / bytes_per_second)
+
+/** A device that downloads tells of it twice a minute at least; without news for longer, figures are of the past. */
+const staleMs = 120_000
+
+/**
+ * A state with what is known of its bytes: `downloading 43 % of 28.6 MiB, 1.2 MiB/s, 14 s left`. Figures that are older than
+ * two minutes are shown as such.
+ */
+export const progressText = (progress: JobProgress, ageMs = 0): string => {
+  const { bytes_per_second, done_bytes, state, total_bytes } = progress
+  if (done_bytes === null || total_bytes === null || total_bytes === 0) return state
+  const done = `${state} ${Math.floor((100 * done_bytes) / total_bytes)} % of ${showSize(total_bytes)}`
+  if (ageMs > staleMs) return `${done}, no news for ${showDuration(ageMs)}`
+  const rest = restMs(progress)
+  const rate = bytes_per_second === null ? "" : `, ${showSize(bytes_per_second)}/s`
+  return `${done}${rate}${rest === null || rest === 0 ? "" : `, ${showDuration(rest)} left`}`
+}
 
 /** A line that is replaced by the next one; for states without figures. */
 export const statusLine: Effect.Effect<(text: string) => Effect.Effect<void>, never, Screen | Scope.Scope> =

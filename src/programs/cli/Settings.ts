@@ -5,7 +5,8 @@
  */
 import { Effect, Option, Redacted, Result, Schema } from "effect"
 import { Flag, GlobalFlag } from "effect/cli"
-import { type ManagementClient, managementClient } from "../../adapters/operator/ManagementClient.ts"
+import { readProxy } from "../../adapters/net/Routes.ts"
+import { managementClient } from "../../adapters/operator/ManagementClient.ts"
 import {
   type HomeError,
   OperatorHome,
@@ -49,7 +50,17 @@ export const Server = GlobalFlag.Setting("server")({
   )
 })
 
-export const globalFlags = [Json, Home, Server] as const
+export const Proxy = GlobalFlag.Setting("proxy")({
+  flag: Flag.String("proxy").pipe(
+    Flag.withMetavar("URL"),
+    Flag.withDescription(
+      "Reach the server through this proxy: socks5h://HOST:PORT (such as a Tor, for an onion address), http://HOST:PORT, or none; default $POSTERN_CLI_PROXY, else what was given at login"
+    ),
+    Flag.optional
+  )
+})
+
+export const globalFlags = [Json, Home, Server, Proxy] as const
 
 const isAddress = Schema.decodeUnknownResult(ServerAddress)
 
@@ -89,11 +100,28 @@ export const chosenServer = Effect.gen(function* () {
   return yield* failure(`There is no token for ${address}. Log in first: postern login --server ${address}`)
 })
 
+/** The proxy that flag or environment name, as it is to be kept; undefined where neither does. */
+export const givenProxy = Effect.map(
+  Proxy,
+  (given) => Option.getOrUndefined(given) ?? (process.env["POSTERN_CLI_PROXY"] || undefined)
+)
+
+/** The way to a server: through the proxy that flag or environment name, or the one it was logged in to through. */
+export const wayTo = (address: string, kept?: string) =>
+  Effect.gen(function* () {
+    const text = (yield* givenProxy) ?? kept
+    if (text === undefined || text === "none") return { address, proxy: null }
+    const named = readProxy(text)
+    return "problem" in named ? yield* usage(named.problem) : { address, proxy: named.proxy }
+  })
+
 /** A client for one server. */
 export const withClientOf =
-  (entry: Pick<ServerEntry, "address" | "token">) =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, ManagementClient>> =>
-    Effect.provide(effect, managementClient({ address: entry.address, token: Redacted.make(entry.token) }))
+  (entry: Pick<ServerEntry, "address" | "token" | "proxy">) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.flatMap(wayTo(entry.address, entry.proxy), (way) =>
+      Effect.provide(effect, managementClient({ ...way, token: Redacted.make(entry.token) }))
+    )
 
 /**
  * Takes in newer versions of the trust root before anything is signed or judged, and says what they change. A server that

@@ -19,6 +19,7 @@ import { raise } from "./Alarms.ts"
 import { knownDevices } from "./DevicesCommand.ts"
 import { failure } from "./Failure.ts"
 import { allJobs } from "./Lists.ts"
+import { onionLines, onionNotes } from "./OnionViews.ts"
 import { laggards, laggardText } from "./RootViews.ts"
 import { out, outJson, say } from "./Screen.ts"
 import { chosenServer, Json, keepAbreast, withClientOf, withHome } from "./Settings.ts"
@@ -68,6 +69,7 @@ const statusLines = (
   ["devices", counts(status.devices)],
   ["jobs", counts(status.jobs)],
   ...storageLines(status.storage),
+  ...onionLines(status),
   ...(status.restored === null
     ? []
     : [
@@ -152,6 +154,7 @@ export const statusCommand = Command.make(
       ...(warning === undefined ? [] : [warning]),
       ...(lagging === undefined ? [] : [`${lagging}.`]),
       ...found.weak,
+      ...onionNotes(found.status, trusted?.root),
       ...(hasRecovery
         ? ["The recovery key still lies in the operator's home: move it to a safe place off this machine."]
         : [])

@@ -6,14 +6,13 @@ import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
 import { controlGateway } from "../../adapters/ControlGateway.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
-import { httpTransport } from "../../adapters/HttpTransport.ts"
 import { ledgerDeviceClock } from "../../adapters/LedgerDeviceClock.ts"
-import { LinuxConnectivity } from "../../adapters/LinuxConnectivity.ts"
 import { LinuxHost } from "../../adapters/LinuxHost.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { PackageFiles } from "../../adapters/PackageFiles.ts"
 import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { findNeeds } from "../../adapters/Requirements.ts"
+import { SealedOnionAccess } from "../../adapters/SealedOnionAccess.ts"
 import { SignedLink } from "../../adapters/SignedLink.ts"
 import { SqliteHistory } from "../../adapters/SqliteHistory.ts"
 import { SqliteLedger } from "../../adapters/SqliteLedger.ts"
@@ -37,6 +36,7 @@ import { untilTerminated } from "../Service.ts"
 import { type ClientSettings, Misconfigured, misconfigured } from "./ClientSettings.ts"
 import type { ConfigurationMade } from "./ConfigurationFile.ts"
 import { rotateKey, rotateRequest } from "./KeysCommand.ts"
+import { connectivityOf, isTunnelledBy, transportOf, tunnelOf } from "./Reach.ts"
 import { selfReport } from "./selfReport.ts"
 import { alone, type Surroundings, settleUnderWarden } from "./UnderWarden.ts"
 
@@ -70,7 +70,7 @@ export const ClientServices = (
     ledgerDeviceClock(),
     surroundings,
     LinuxHost({ stateFolder, requiredProcesses: config.required_processes }),
-    LinuxConnectivity({ referenceHosts: config.reference_hosts }),
+    Layer.merge(connectivityOf(config), SealedOnionAccess).pipe(Layer.provideMerge(tunnelOf(config))),
     SqliteHistory({ stateFolder })
   ).pipe(Layer.provideMerge(stored), Layer.provideMerge(identity))
 }
@@ -137,9 +137,16 @@ interface Found {
   readonly standing: ReadonlyArray<Condition>
 }
 
-/** The state folder tells machines apart, not settings. */
-const settingsDigest = (engine: Engine, { state_folder: _place, ...rest }: ClientConfig): string =>
-  digestOf(engine, canonicalBytes(rest))
+/**
+ * The state folder tells machines apart, not settings. Of secrets only whether there are any: the digest is sent, and a
+ * password that people made could be guessed from it.
+ */
+const settingsDigest = (engine: Engine, config: ClientConfig): string => {
+  const { proxy, state_folder: _place, tor, ...rest } = config
+  const { control_password: password, ...told } = tor
+  const secrets = { proxy: proxy !== null, control_password: password !== null }
+  return digestOf(engine, canonicalBytes({ ...rest, tor: told, secrets }))
+}
 
 /**
  * Looks through what the program needs: without what it needs to run and to reach a server it ends here, with one list;
@@ -260,10 +267,15 @@ export const runClient = (settings: ClientSettings, entry: URL, made: Configurat
     )
     yield* Effect.gen(function* () {
       const addresses = yield* bootstrapAddresses(settings)
-      const transport = yield* httpTransport()
+      const transport = yield* transportOf(settings.config)
       yield* Effect.provide(
         runTree(settings, { servers: addresses, standing }),
-        SignedLink({ transport, addresses })
+        SignedLink({
+          transport,
+          addresses,
+          enrolAddresses: settings.invitation?.enrol_addresses ?? [],
+          isTunnelled: isTunnelledBy(settings.config)
+        })
       )
     }).pipe(Effect.provideContext(local))
   }).pipe(Effect.scoped, Effect.provide(programLog(logOptions(settings.config))))

@@ -4,22 +4,11 @@
  *
  * @module
  */
-import {
-  chmodSync,
-  copyFileSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync
-} from "node:fs"
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Effect, Option, type Scope } from "effect"
+import { Effect, Option } from "effect"
 import { Jail } from "../../ports/Jail.ts"
-import { Screen } from "../cli/Screen.ts"
 import { showCommand } from "../cli/Text.ts"
 import { DemoFailure, runCommand, type Service, startService, waitFor } from "./Processes.ts"
 import {
@@ -30,40 +19,12 @@ import {
   seriesBytes,
   statisticsScript
 } from "./Series.ts"
+import { folderOf, program, type Stage, step, temporaryFolder, write, writeSettings } from "./Stage.ts"
+import { bringTor, showTheWay } from "./TorStory.ts"
+import { deviceSettings, serverSettings } from "./TorWay.ts"
 
 /** How long a program may take to come up, or a device to report. */
 const startMs = 30_000
-
-/** Where things are: the built programs, and this demo's own folder. */
-interface Stage {
-  readonly programs: string
-  readonly folder: string
-}
-
-const write = (text: string) => Effect.flatMap(Screen, (screen) => screen.write("out", text))
-
-const step = (number: number, title: string, text: string) =>
-  Effect.gen(function* () {
-    const { color } = yield* Screen
-    const heading = `${number}. ${title}`
-    yield* write(`\n${color ? `\u001b[1m${heading}\u001b[0m` : heading}\n${text.trim()}\n\n`)
-  })
-
-/** Started as root, the client becomes another user, who must pass through the folder; what is secret in it stays closed. */
-const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.sync(() => {
-    process.umask(0o077)
-    const folder = mkdtempSync(join(tmpdir(), "postern-demo-"))
-    chmodSync(folder, 0o711)
-    return folder
-  }),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }))
-)
-
-const program = (stage: Stage, name: string): ReadonlyArray<string> => [
-  process.execPath,
-  join(stage.programs, `${name}.js`)
-]
 
 /** Runs `postern` as the operator of this demo. */
 const postern = (stage: Stage, args: ReadonlyArray<string>, show: boolean) =>
@@ -109,8 +70,6 @@ export const loadSeries = (file: Option.Option<string>) =>
     return text
   })
 
-const folderOf = (stage: Stage, name: string): string => join(stage.folder, name)
-
 const writePackage = (stage: Stage, series: string): Effect.Effect<string> =>
   Effect.sync(() => {
     const folder = folderOf(stage, "statistics")
@@ -135,15 +94,23 @@ const freePort: Effect.Effect<number> = Effect.callback((resume) => {
 const startTheServer = (stage: Stage) =>
   Effect.gen(function* () {
     yield* step(
-      1,
+      stage,
       "A server",
       "It keeps encrypted work for devices and what they return. It can read and sign nothing of it."
     )
     const address = `http://127.0.0.1:${yield* freePort}`
     const state = folderOf(stage, "server")
+    const configured = yield* writeSettings(stage, "server.toml", serverSettings)
     const server = yield* startService({
       name: "server",
-      command: [...program(stage, "server"), "--state", state, "--port", new URL(address).port],
+      command: [
+        ...program(stage, "server"),
+        "--state",
+        state,
+        "--port",
+        new URL(address).port,
+        ...configured
+      ],
       environment: {},
       logFile: folderOf(stage, "server.log")
     })
@@ -171,7 +138,7 @@ const makeTheOperator = (
 ) =>
   Effect.gen(function* () {
     yield* step(
-      2,
+      stage,
       "An operator",
       `You. Your keys stay in your own folder; the trust root you sign says whom devices may obey. Here the keys have no
 passphrase, because nobody is there to type it; without --no-passphrase you would be asked for one.`
@@ -211,7 +178,7 @@ const copyTheClient = (stage: Stage): Effect.Effect<string> =>
 const bringTheDevice = (stage: Stage) =>
   Effect.gen(function* () {
     yield* step(
-      3,
+      stage,
       "A device",
       `It only ever connects outward. The invitation proves to you that it is the device you mean, and to the device that
 the server is yours. It runs work in a jail: no network, nothing of this machine but /usr.`
@@ -219,9 +186,10 @@ the server is yours. It runs work in a jail: no network, nothing of this machine
     yield* requireJail
     const { invitation } = yield* ask(stage, ["invite", "--name", "pi-demo"])
     const client = yield* copyTheClient(stage)
+    const configured = yield* writeSettings(stage, "device.toml", deviceSettings)
     const device = yield* startService({
       name: "device",
-      command: [process.execPath, client, "--state", folderOf(stage, "device")],
+      command: [process.execPath, client, "--state", folderOf(stage, "device"), ...configured],
       environment: { POSTERN_INVITATION: invitation as string },
       logFile: folderOf(stage, "device.log")
     })
@@ -270,7 +238,7 @@ const doTheJob = (stage: Stage, series: string) =>
     const folder = yield* writePackage(stage, series)
     const rows = series.trimEnd().split("\n").length
     yield* step(
-      4,
+      stage,
       "A work package",
       `A folder with ${rows} rows of a sensor series, a script for daily statistics and a postern.json that says what to run.
 It is packed and encrypted to the device and to you, then uploaded with a signed order: nobody else can read or change it.`
@@ -281,19 +249,19 @@ It is packed and encrypted to the device and to you, then uploaded with a signed
     const { job } = yield* ask(stage, ["jobs", "submit", file, "--device", "pi-demo", "--yes"])
     yield* write(`${job}\n`)
     yield* step(
-      5,
+      stage,
       "The run",
       "The device fetches the order, proves it, runs it in the jail, and sends encrypted output while it runs."
     )
     yield* type(stage, ["jobs", "logs", "-f", job as string])
     yield* step(
-      6,
+      stage,
       "The receipt",
       "Signed by the device, checked against your own device book; the server could not have made it up."
     )
     yield* type(stage, ["jobs", "show", job as string])
     yield* step(
-      7,
+      stage,
       "The artifact",
       "What the job left in /work/out, decrypted here and checked against the receipt."
     )
@@ -308,6 +276,7 @@ That was the main job. Everything ran in a temporary folder, which is gone now.
 
 Try next:
   npm run demo -- --data FILE      your own series, as lines of unix_seconds,value
+  npm run demo -- --tor            the same over a private Tor network
   node dist/server.js --help       a server that stays
   node dist/client.js --help       a device
   node dist/cli.js --help          everything the operator can do, such as
@@ -315,17 +284,21 @@ Try next:
 `
 
 /** The whole story. Everything it starts is stopped, and its folder removed, when it ends in whatever way. */
-export const tellStory = (programs: string, data: Option.Option<string>) =>
+export const tellStory = (programs: string, data: Option.Option<string>, withTor: boolean) =>
   Effect.scoped(
     Effect.gen(function* () {
       const series = yield* loadSeries(data)
-      const stage: Stage = { programs, folder: yield* temporaryFolder }
+      const folder = yield* temporaryFolder
+      let steps = 0
+      const open: Stage = { programs, folder, tor: null, nextStep: () => ++steps }
       yield* write(
-        `Postern: work for devices that only connect outward. Server, operator and device on this machine,\nin ${stage.folder}\n`
+        `Postern: work for devices that only connect outward. Server, operator and device on this machine,\nin ${folder}\n`
       )
+      const stage = withTor ? { ...open, tor: yield* bringTor(open) } : open
       const server = yield* startTheServer(stage)
       yield* makeTheOperator(stage, server)
       yield* bringTheDevice(stage)
+      if (withTor) yield* showTheWay(stage, server.address)
       yield* doTheJob(stage, series)
     })
   ).pipe(Effect.andThen(write(next)))

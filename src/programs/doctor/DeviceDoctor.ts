@@ -6,7 +6,7 @@ import { checkGroup, requirement } from "../../adapters/doctor/Findings.ts"
 import { jailChecks, machineChecks } from "../../adapters/doctor/MachineChecks.ts"
 import { type Patient, rowsOf } from "../../adapters/doctor/Patient.ts"
 import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
-import { reachChecks } from "../../adapters/doctor/ReachChecks.ts"
+import { reachChecks, reachWithinMs } from "../../adapters/doctor/ReachChecks.ts"
 import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
 import type { ConfigError, LoadedConfig } from "../../adapters/TomlConfig.ts"
@@ -20,6 +20,7 @@ import type { Finding } from "../../schemas/Finding.ts"
 import type { JailVerdict } from "../../schemas/protocols/JailGuard.ts"
 import type { HeldRoot } from "../../schemas/protocols/TrustKeeper.ts"
 import { SelfReport } from "../../schemas/SelfReport.ts"
+import { routesBeside } from "../client/Reach.ts"
 import { examine } from "./Examination.ts"
 import { rootFinding } from "./rootFinding.ts"
 
@@ -90,7 +91,7 @@ const reach = (config: ClientConfig, held: Result.Result<HeldRoot, string> | nul
       ? (held.success.root.servers.find(({ id }) => id === held.success.server)?.addresses ?? [])
       : []
   const addresses = [...new Set([...known, ...(config.server === null ? [] : [config.server])])]
-  if (addresses.length > 0) return reachChecks(addresses, reachMend)
+  if (addresses.length > 0) return reachChecks(addresses, reachMend, routesBeside(config))
   const is = requirement("server.reached", "a server that answers")
   return Effect.succeed([
     is.failed(
@@ -172,7 +173,7 @@ const deviceFindings = (patient: Patient, config: ClientConfig) =>
         "the program",
         Effect.try(() => processChecks(patient))
       ),
-      checkGroup("server", "the server", reach(config, held)),
+      checkGroup("server", "the server", reach(config, held), reachWithinMs),
       Effect.succeed([rootFinding(held, nowMs, "it comes with the first answer of the server")]),
       checkGroup(
         "trust",

@@ -16,6 +16,7 @@ import { isLoopback } from "../../schemas/Loopback.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import type { TrustRoot } from "../../schemas/TrustRoot.ts"
 import { examine } from "./Examination.ts"
+import { onionFindings } from "./OnionFindings.ts"
 import { rootFinding } from "./rootFinding.ts"
 
 /** Room that a server is better not without; it has no setting for it. */
@@ -73,7 +74,7 @@ const nearAddress = (origin: URL): string => {
 const plannedOrigin = ({ host, port }: ServerConfig): string =>
   `http://${host.includes(":") ? `[${host}]` : host}:${port}`
 
-const exposure = (origin: string, addresses: ReadonlyArray<string>): Finding => {
+const exposure = (origin: string, { addresses, onion }: ServerConfig): Finding => {
   const is = requirement("network.exposure", "a way in for devices, with TLS before it")
   if (!isLoopback(origin)) {
     return is.degraded(
@@ -81,13 +82,14 @@ const exposure = (origin: string, addresses: ReadonlyArray<string>): Finding => 
       "set host to 127.0.0.1 and put a proxy with TLS before it (docs/first-device.md)"
     )
   }
-  if (addresses.length === 0) {
+  if (addresses.length === 0 && !onion.enabled) {
     return is.degraded(
       "it listens on loopback only and no other address is configured: no other machine reaches it",
-      'addresses = ["https://YOUR.NAME"] in its configuration, with a proxy that leads here (docs/first-device.md)'
+      'run it with --onion (docs/tor.md), or addresses = ["https://YOUR.NAME"] in its configuration, with a proxy that leads here (docs/first-device.md)'
     )
   }
-  return is.ok(`loopback, behind ${addresses.join(", ")}`)
+  const ways = [...addresses, ...(onion.enabled ? ["its onion services"] : [])]
+  return is.ok(`loopback, behind ${ways.join(", ")}`)
 }
 
 /** Whether the addresses that devices learn from the root lead to this machine from elsewhere. */
@@ -112,6 +114,9 @@ const rootAddresses = (held: Held, id: string | null): ReadonlyArray<Finding> =>
   ]
 }
 
+const rootIn = (held: Held): TrustRoot | null =>
+  held !== null && Result.isSuccess(held) ? held.success.root : null
+
 /** Everything about a server, in the order in which it is worth mending. */
 const serverFindings = (patient: Patient, config: ServerConfig) =>
   Effect.gen(function* () {
@@ -120,7 +125,7 @@ const serverFindings = (patient: Patient, config: ServerConfig) =>
     const origin = originOf(patient)
     const restart = "systemctl restart postern-server; journalctl -u postern-server"
     const reach = origin === null ? Effect.succeed([]) : reachChecks([nearAddress(origin)], restart)
-    const way = exposure(origin?.origin ?? plannedOrigin(config), config.addresses)
+    const way = exposure(origin?.origin ?? plannedOrigin(config), config)
     const absent = "on the operator's machine: postern keys init --server URL"
     const groups = [
       checkGroup("machine", "the machine", machineChecks),
@@ -140,6 +145,13 @@ const serverFindings = (patient: Patient, config: ServerConfig) =>
         rootFinding(held, nowMs, absent),
         ...rootAddresses(held, idOfState(patient.stateFolder))
       ]),
+      checkGroup(
+        "onion",
+        "the way over Tor",
+        Effect.try(() =>
+          onionFindings(config, patient.running?.answer, rootIn(held), idOfState(patient.stateFolder))
+        )
+      ),
       checkGroup(
         "access",
         "the operators' access",

@@ -15,33 +15,35 @@ import { failure } from "../cli/Failure.ts"
 import { out } from "../cli/Screen.ts"
 import { ownDoctorCommand } from "../doctor/Examination.ts"
 import { examineServer } from "../doctor/ServerDoctor.ts"
-import { CryptoServices, prepareState, runServer, ServerIdentityFiles } from "./RunServer.ts"
+import { enrolAddresses, identityAddresses } from "../serverDoors.ts"
+import { hostsIfEnabled } from "./OnionReach.ts"
+import { CryptoServices, runServer, ServerIdentityFiles } from "./RunServer.ts"
 import { loadServerConfig, serverArguments, serverConfig, settingFlags } from "./ServerSettings.ts"
+import { prepareState } from "./ServerState.ts"
 import { stateCommands } from "./StateCommands.ts"
 
-/** Addresses for the identity when no port is bound: the configured ones, else where the server would listen. */
-const addressesOf = ({ addresses, host, port }: ServerConfig): ReadonlyArray<string> =>
-  addresses.length > 0 || port === 0
-    ? addresses
-    : [`http://${host.includes(":") ? `[${host}]` : host}:${port}`]
+/** Where the server would listen; null where the system will choose. */
+const plannedOrigin = ({ host, port }: ServerConfig): string | null =>
+  port === 0 ? null : `http://${host.includes(":") ? `[${host}]` : host}:${port}`
 
 const identity = Command.make("identity", {}, () =>
   Effect.gen(function* () {
     const config = yield* serverConfig
     yield* prepareState(config.state_folder)
-    const body = yield* Effect.provide(
-      Effect.map(
-        Identity,
-        (own): ServerIdentity => ({
-          type: "postern/server-identity/v1",
-          server: own.id as ServerId,
-          signing_key: own.signingKey,
-          recipient: own.recipient,
-          addresses: addressesOf(config)
-        })
-      ),
-      ServerIdentityFiles(config.state_folder)
-    )
+    const body = yield* Effect.gen(function* () {
+      const own = yield* Identity
+      const onion = yield* hostsIfEnabled(config)
+      const newcomers = enrolAddresses(config, onion)
+      const body: ServerIdentity = {
+        type: "postern/server-identity/v1",
+        server: own.id as ServerId,
+        signing_key: own.signingKey,
+        recipient: own.recipient,
+        addresses: identityAddresses(config, onion, plannedOrigin(config)),
+        ...(newcomers.length > 0 ? { enrol_addresses: newcomers } : {})
+      }
+      return body
+    }).pipe(Effect.provide(ServerIdentityFiles(config.state_folder)))
     yield* out(`${JSON.stringify(body, null, 2)}\n`)
   })
 ).pipe(Command.withDescription("Print the server's public identity as JSON; made on the first start"))
@@ -115,8 +117,9 @@ export const serverCommand = (entry: URL) => {
       },
       {
         command: "server.js --port 8470",
-        description: "Run on loopback; put a proxy or an onion service before it"
-      }
+        description: "Run on loopback; put a proxy with TLS before it"
+      },
+      { command: "server.js --onion", description: "Be reached over Tor, from behind any NAT" }
     ])
   )
 }

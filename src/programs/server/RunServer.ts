@@ -1,10 +1,9 @@
 /** Runs the server: state folder, identity, stores, tree; until it is told to stop or cannot go on. */
-import { Clock, Deferred, Effect, Layer, Schema } from "effect"
+import { Clock, Deferred, Effect, Layer } from "effect"
 import { FileBlobStore } from "../../adapters/blobs/FileBlobStore.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../adapters/FleetTrustCell.ts"
-import { errorText, requirePrivateFolder } from "../../adapters/files/AtomicFile.ts"
-import { requireFreePort } from "../../adapters/http/HttpGateway.ts"
+import { requireFreePort } from "../../adapters/http/Listening.ts"
 import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { lockState } from "../../adapters/StateLock.ts"
@@ -14,33 +13,22 @@ import { SqliteFleetStore } from "../../adapters/sqlite/SqliteFleetStore.ts"
 import type { ActorSystem } from "../../kernel/index.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
 import { Identity } from "../../ports/Identity.ts"
+import type { OnionHosts } from "../../ports/OnionServices.ts"
 import { ServiceManager } from "../../ports/ServiceManager.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { software } from "../../schemas/Version.ts"
 import { untilTerminated } from "../Service.ts"
-import { controlDoor, httpDoor, serverActors, startServer } from "../serverDoors.ts"
+import {
+  controlDoor,
+  type DoorOptions,
+  httpDoor,
+  onionStatus,
+  serverActors,
+  startServer
+} from "../serverDoors.ts"
+import { OnionDoors, OnionServicesOf, onionReach } from "./OnionReach.ts"
 import { makeServerMetrics } from "./ServerMetrics.ts"
 import { tracing } from "./Tracing.ts"
-
-/** The state folder cannot be used. */
-export class StateFolderError extends Schema.TaggedError<StateFolderError>()("StateFolderError", {
-  path: Schema.String,
-  reason: Schema.String
-}) {
-  /** What sysexits calls a configuration error: to start again would not help. */
-  readonly exitCode = 78
-
-  override get message(): string {
-    return `the state folder ${this.path} cannot be used: ${this.reason}`
-  }
-}
-
-/** Makes the state folder (0700) or checks that it is private. */
-export const prepareState = (path: string): Effect.Effect<void, StateFolderError> =>
-  Effect.try({
-    try: () => requirePrivateFolder(path),
-    catch: (error) => new StateFolderError({ path, reason: errorText(error) })
-  })
 
 export const CryptoServices = Layer.mergeAll(NativeCryptoEngine, SystemEntropy)
 
@@ -65,10 +53,14 @@ export const ServerServices = (config: ServerConfig, entry: URL) => {
 }
 
 /** Says where the server is, and the id that operators compare before they trust it. */
-const announce = (id: string, origin: string) =>
+const announce = (id: string, origin: string, onion: OnionHosts | null) =>
   Effect.gen(function* () {
     const trust = yield* FleetTrust
     yield* Effect.logInfo(`${software} listens on ${origin} as ${id}`)
+    if (onion !== null)
+      yield* Effect.logInfo(
+        `over Tor devices reach it at http://${onion.device}; postern status shows when that is published`
+      )
     if (trust.current() === null) {
       yield* Effect.logInfo(
         `there is no trust root yet. Make a token here (server.js token create NAME --role admin), then on the operator's machine: postern keys init --server ${origin}`
@@ -80,7 +72,7 @@ const announce = (id: string, origin: string) =>
 const signOfLifeMs = 30_000
 
 /** The tree, until it ends. Interrupting stops it in order. */
-const served = (config: ServerConfig) =>
+const served = (config: ServerConfig, doors: OnionDoors) =>
   Effect.gen(function* () {
     const startedAtMs = yield* Clock.currentTimeMillis
     const trust = yield* FleetTrust
@@ -91,26 +83,48 @@ const served = (config: ServerConfig) =>
     const actors = Effect.map(running, serverActors)
     const pollSleepMs = config.poll_sleep_ms
     const manager = yield* ServiceManager
+    const onion = yield* onionReach(config, doors)
     let bound: string | null = null
     const listening = (origin: string) =>
       Effect.suspend(() => {
         bound = origin
-        return Effect.andThen(Effect.provideService(announce(id, origin), FleetTrust, trust), manager.ready)
+        return Effect.andThen(
+          Effect.provideService(announce(id, origin, onion?.hosts ?? null), FleetTrust, trust),
+          manager.ready
+        )
       })
+    const closedOnion = onion?.closed ?? null
+    const status = Effect.flatMap(running, (system) => onionStatus({ closedOnion }, system))
+    const doorOptions = (inspect: DoorOptions["inspect"]): DoorOptions => ({
+      config,
+      startedAtMs,
+      inspect,
+      closedOnion,
+      figures: metrics.requests,
+      metrics: metrics.scrape({
+        system: running,
+        actors,
+        startedAtMs,
+        pollSleepMs,
+        onion: status
+      })
+    })
     const system = yield* startServer(
       config,
       (inspect) => [
-        controlDoor({ stateFolder: config.state_folder, inspect, actors, origin: Effect.sync(() => bound) }),
-        httpDoor({
-          config,
-          startedAtMs,
+        controlDoor({
+          stateFolder: config.state_folder,
           inspect,
-          listening,
-          figures: metrics.requests,
-          metrics: metrics.scrape({ system: running, actors, startedAtMs, pollSleepMs })
-        })
+          actors,
+          origin: Effect.sync(() => bound),
+          onion: status
+        }),
+        httpDoor({ ...doorOptions(inspect), onion: onion?.hosts ?? null, listening })
       ],
-      config.otlp_endpoint !== null
+      {
+        spans: config.otlp_endpoint !== null,
+        onion: (inspect) => onion?.children(doorOptions(inspect)) ?? null
+      }
     )
     yield* Deferred.succeed(started, system)
     yield* Effect.addFinalizer(() => manager.stopping)
@@ -123,6 +137,10 @@ export const runServer = (config: ServerConfig, entry: URL) =>
   Effect.gen(function* () {
     yield* lockState(config.state_folder)
     yield* requireFreePort(config.host, config.port)
-    const services = Layer.merge(ServerServices(config, entry), SystemdNotify(process.env))
-    yield* Effect.provide(served(config), services)
+    const doors = new OnionDoors()
+    const services = OnionServicesOf(config, doors).pipe(
+      Layer.provideMerge(ServerServices(config, entry)),
+      Layer.merge(SystemdNotify(process.env))
+    )
+    yield* Effect.provide(served(config, doors), services)
   }).pipe(Effect.scoped, Effect.provide([programLog(logOptions(config)), tracing(config.otlp_endpoint)]))

@@ -12,6 +12,7 @@ import { StoreFigures } from "../../adapters/sqlite/SqliteFleetStore.ts"
 import type { ActorSystem } from "../../kernel/index.ts"
 import { FleetStore } from "../../ports/FleetStore.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
+import type { OnionStatus } from "../../schemas/OnionStatus.ts"
 import { software } from "../../schemas/Version.ts"
 
 type Attributes = Readonly<Record<string, string>>
@@ -40,6 +41,24 @@ const gauges = {
     description: "Calls to a database not answered yet"
   }),
   memory: Metric.gauge("postern_process_memory_bytes", { description: "Memory of the process" }),
+  torProgress: Metric.gauge("postern_tor_bootstrap_percent", {
+    description: "How far tor is on its way into its network; 100 when circuits can be built"
+  }),
+  onionPublished: Metric.gauge("postern_onion_published", {
+    description: "1 where directories have the onion service's descriptor"
+  }),
+  onionIntroductions: Metric.gauge("postern_onion_introduction_points", {
+    description: "Introduction points of the onion service"
+  }),
+  onionCircuits: Metric.gauge("postern_onion_circuits", {
+    description: "Circuits of clients to the onion service"
+  }),
+  onionKeys: Metric.gauge("postern_onion_keys", {
+    description: "Keys that may reach the onion service, without the one nobody owns"
+  }),
+  onionUploads: Metric.gauge("postern_onion_uploads", {
+    description: "Uploads of the descriptor since tor was started, by outcome"
+  }),
   delay: Metric.gauge("postern_event_loop_delay_seconds", {
     description: "How late the event loop was since the last scrape: 99th percentile"
   })
@@ -71,6 +90,8 @@ export interface FigureSources {
   readonly actors: Effect.Effect<ServerActors>
   readonly startedAtMs: number
   readonly pollSleepMs: number
+  /** How the onion services are; null where there are none. */
+  readonly onion: Effect.Effect<OnionStatus | null>
 }
 
 type Setter = (gauge: Metric.Gauge<number>, value: number, attributes?: Attributes) => void
@@ -104,6 +125,20 @@ const setStores = (set: Setter, sources: FigureSources) =>
     set(gauges.storage, storage.output_bytes, { kind: "output" })
     if (storage.free_bytes !== null) set(gauges.free, storage.free_bytes)
   }).pipe(Effect.catch((error) => Effect.logWarning(`some figures are missing: ${error._tag}`)))
+
+const setOnion = (set: Setter, status: OnionStatus | null): void => {
+  if (status === null) return
+  set(gauges.torProgress, status.tor.progress)
+  for (const each of status.services) {
+    const { service } = each
+    set(gauges.onionPublished, each.descriptor === "published" ? 1 : 0, { service })
+    set(gauges.onionIntroductions, each.introduction_points ?? 0, { service })
+    set(gauges.onionCircuits, each.circuits ?? 0, { service })
+    set(gauges.onionUploads, each.uploads, { service, outcome: "confirmed" })
+    set(gauges.onionUploads, each.failures, { service, outcome: "failed" })
+    if (each.authorised !== null) set(gauges.onionKeys, each.authorised, { service })
+  }
+}
 
 const setDatabases = (set: Setter, raise: Raiser) =>
   Effect.gen(function* () {
@@ -150,6 +185,7 @@ export const makeServerMetrics = Effect.gen(function* () {
       setProcess(set, raise, delays)
       yield* setDatabases(set, raise)
       yield* setStores(set, sources)
+      setOnion(set, yield* sources.onion)
       const system = yield* sources.system
       yield* Effect.provideService(system.publishMetrics, Metric.MetricRegistry, registry)
       return PrometheusMetrics.formatUnsafe(context)

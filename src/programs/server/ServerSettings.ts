@@ -43,7 +43,16 @@ const PortFlag = GlobalFlag.Setting("port")({
   )
 })
 
-export const settingFlags = [ConfigFlag, StateFlag, HostFlag, PortFlag] as const
+const OnionFlag = GlobalFlag.Setting("onion")({
+  flag: Flag.Boolean("onion").pipe(
+    Flag.withDescription(
+      "Be reached over Tor as onion services too, without any open port; also $POSTERN_ONION_ENABLED"
+    ),
+    Flag.optional
+  )
+})
+
+export const settingFlags = [ConfigFlag, StateFlag, HostFlag, PortFlag, OnionFlag] as const
 
 /** Where the state is kept when nobody says. */
 export const defaultStateFolder = (env: NodeJS.ProcessEnv): string =>
@@ -56,6 +65,7 @@ export interface ServerArguments {
   readonly state: string | undefined
   readonly host: string | undefined
   readonly port: number | undefined
+  readonly onion: boolean | undefined
 }
 
 /** No flag at all. */
@@ -63,7 +73,8 @@ export const noServerArguments: ServerArguments = {
   config: undefined,
   state: undefined,
   host: undefined,
-  port: undefined
+  port: undefined,
+  onion: undefined
 }
 
 /** Puts flags, environment and file together. */
@@ -76,7 +87,12 @@ export const loadServerConfig = (
     file: args.config ?? (env["POSTERN_CONFIG"] || undefined),
     environment: env,
     defaults: { state_folder: defaultStateFolder(env) },
-    flags: { state_folder: args.state, host: args.host, port: args.port }
+    flags: {
+      state_folder: args.state,
+      host: args.host,
+      port: args.port,
+      "onion.enabled": args.onion
+    }
   })
 
 /** The configuration. Fails with the list of all that is wrong. */
@@ -97,7 +113,8 @@ export const serverArguments = Effect.gen(function* () {
     config: Option.getOrUndefined(yield* ConfigFlag),
     state: Option.getOrUndefined(yield* StateFlag),
     host: Option.getOrUndefined(yield* HostFlag),
-    port: Option.getOrUndefined(yield* PortFlag)
+    port: Option.getOrUndefined(yield* PortFlag),
+    onion: Option.getOrUndefined(yield* OnionFlag)
   }
   return args
 })

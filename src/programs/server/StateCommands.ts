@@ -15,8 +15,9 @@ import { Dropped } from "../../schemas/protocols/Retention.ts"
 import { failure } from "../cli/Failure.ts"
 import { out } from "../cli/Screen.ts"
 import { showSize, showTime } from "../cli/Text.ts"
-import { CryptoServices, prepareState, ServerIdentityFiles } from "./RunServer.ts"
+import { CryptoServices, ServerIdentityFiles } from "./RunServer.ts"
 import { serverConfig } from "./ServerSettings.ts"
+import { prepareState } from "./ServerState.ts"
 
 const backup = Command.make(
   "backup",

@@ -3,11 +3,14 @@ import { Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { LinkFinding } from "../Connectivity.ts"
 import { LinkHealth } from "../Health.ts"
+import { RouteFailure } from "../RouteFailure.ts"
 
 export const ConnectivityProtocol = RpcGroup.make(
   Rpc.make("Status", { success: LinkHealth }),
-  /** How a turn of the main loop went: whether the server was reached, and what was seen where it was not. */
-  Rpc.make("Told", { payload: { reached: Schema.Boolean, detail: Schema.String } }),
+  /** How a request to the server went: whether it was reached, what was seen where it was not, and what Tor or a proxy told. */
+  Rpc.make("Told", {
+    payload: { reached: Schema.Boolean, detail: Schema.String, code: Schema.NullOr(RouteFailure) }
+  }),
   /** A look of its own has ended. */
   Rpc.make("Looked", { payload: LinkFinding }),
   Rpc.make("Due")

@@ -4,6 +4,7 @@ import { Rpc, RpcGroup } from "effect/rpc"
 import { Condition } from "../Conditions.ts"
 import { Count, TimestampMs } from "../Ids.ts"
 import { BlockedCode } from "../Refusals.ts"
+import { RouteFailure } from "../RouteFailure.ts"
 
 /** How a turn ended. */
 export const TurnEnd = Schema.Struct({
@@ -18,6 +19,8 @@ export const TurnEnd = Schema.Struct({
   again: Schema.Boolean,
   /** Whether the server was reached; null where the turn had no reason to try. */
   reached: Schema.NullOr(Schema.Boolean),
+  /** What failed on the way to it, where Tor or a proxy told. */
+  code: Schema.NullOr(RouteFailure),
   /** All that is weaker than it should be, as found in this turn. */
   degraded: Schema.Array(Condition),
   detail: Schema.String

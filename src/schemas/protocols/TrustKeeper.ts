@@ -1,9 +1,11 @@
 /** The trust keeper: holds the root and the operators' decision about this device, and enrols it. */
 import { Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
-import { DeviceApiErrorCode, HighWater } from "../DeviceApi.ts"
+import { DeviceApiErrorCode, HighWater, SharedOnionKey } from "../DeviceApi.ts"
 import { DsseEnvelope } from "../Dsse.ts"
 import { Count, Digest, Name, ServerId } from "../Ids.ts"
+import { OnionClientKey } from "../Onion.ts"
+import { RouteFailure } from "../RouteFailure.ts"
 import { TrustRoot } from "../TrustRoot.ts"
 
 /** Where the device stands with its operators. */
@@ -37,6 +39,8 @@ export const TrustView = Schema.Struct({
   objection: Schema.NullOr(LedgerObjection),
   /** Orders up to here that are not begun may have begun elsewhere: they are begun no more. */
   doubtful: Schema.NullOr(HighWater),
+  /** The key to the onion service that it shares with its group, if it has one. */
+  onionHeld: Schema.NullOr(OnionClientKey),
   /** Whether a poll was answered in this life: before that, nobody knows whether this ledger is the newest. */
   heard: Schema.Boolean,
   /** What the keeper is waiting for, for people. */
@@ -50,9 +54,15 @@ export const TrustStep = Schema.Struct({
   held: Schema.NullOr(HeldRoot),
   /** The decision as it came, or null. */
   admission: Schema.NullOr(DsseEnvelope),
+  /** The shared key to the onion service that came with it. */
+  onionShared: Schema.NullOr(SharedOnionKey),
   /** What the server says of this device, where it was asked. */
   status: Schema.NullOr(Schema.Literals(["pending", "accepted", "rejected", "revoked"])),
   failed: Schema.Boolean,
+  /** Whether the server answered, whatever it said. */
+  reached: Schema.Boolean,
+  /** What failed on the way to it, where Tor or a proxy told. */
+  code: Schema.NullOr(RouteFailure),
   detail: Schema.String
 })
 export type TrustStep = typeof TrustStep.Type
@@ -64,12 +74,15 @@ export const TrustKeeperProtocol = RpcGroup.make(
     payload: {
       rootVersion: Schema.NullOr(Count),
       admission: Schema.NullOr(DsseEnvelope),
-      objection: Schema.NullOr(LedgerObjection)
+      objection: Schema.NullOr(LedgerObjection),
+      onionShared: Schema.NullOr(SharedOnionKey)
     },
     success: TrustView
   }),
   /** The server will not serve this device, or wants it to enrol again. */
   Rpc.make("Refused", { payload: { code: DeviceApiErrorCode } }),
+  /** The server's onion service does not know the key that was shown. */
+  Rpc.make("NotAuthorised"),
   Rpc.make("StepEnded", { payload: TrustStep }),
   Rpc.make("Due"),
   Rpc.make("Restart")

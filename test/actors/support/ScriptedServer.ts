@@ -13,6 +13,7 @@ import type { DsseEnvelope } from "../../../src/schemas/Dsse.ts"
 import type { HealthReport } from "../../../src/schemas/Health.ts"
 import type { Digest, OrderId } from "../../../src/schemas/Ids.ts"
 import type { Receipt } from "../../../src/schemas/Receipt.ts"
+import type { RouteFailure } from "../../../src/schemas/RouteFailure.ts"
 import type { OrderProgress, WorkOrder } from "../../../src/schemas/WorkOrder.ts"
 import {
   device,
@@ -28,7 +29,6 @@ import {
   signOrder
 } from "./Parties.ts"
 
-const unreachable = new ServerUnreachable({ address: "sim", reason: "simulated" })
 const refusedWith = (code: DeviceApiErrorCode) =>
   new ServerRefused({ code, message: "simulated", retryAfterMs: null })
 
@@ -37,6 +37,8 @@ const blockBytes = 1_000
 
 export class ScriptedServer {
   online = true
+  /** What Tor or a proxy tells of it while it is not online. */
+  code: RouteFailure | null = null
   roots: Array<DsseEnvelope> = [firstRootEnvelope.envelope]
   admission: DsseEnvelope | null = null
   preauthorisation: DsseEnvelope | null = null
@@ -57,6 +59,8 @@ export class ScriptedServer {
   readonly progress: Array<OrderProgress> = []
   readonly health: Array<HealthReport> = []
   readonly enrolments: Array<DsseEnvelope> = []
+  /** Whether it is reached through Tor. */
+  hasCircuits = false
   /** How long each block of a payload takes. */
   blockMs = 0
   /** Answers these calls with a refusal, as long as the test says so. */
@@ -68,6 +72,11 @@ export class ScriptedServer {
   /** Offers go out, in their order, even if no lane is free. */
   deaf = false
   private wakeUp = Deferred.makeUnsafe<void>()
+
+  private unreachable(): ServerUnreachable {
+    const code = this.code === null ? {} : { code: this.code }
+    return new ServerUnreachable({ address: "sim", reason: "simulated", ...code })
+  }
 
   /** Something changed: polls that are held open look again. */
   stir(): void {
@@ -127,7 +136,7 @@ export class ScriptedServer {
     const reach = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E | ServerUnreachable> =>
       Effect.suspend((): Effect.Effect<A, E | ServerUnreachable> => {
         if (!alive()) return Effect.never
-        return this.online ? effect : Effect.fail(unreachable)
+        return this.online ? effect : Effect.fail(this.unreachable())
       })
     const answer = <A>(make: () => A, refusal?: keyof ScriptedServer["refusals"]) =>
       reach(
@@ -209,12 +218,13 @@ export class ScriptedServer {
                 Stream.mapEffect((start) =>
                   reach(
                     Effect.delay(Effect.succeed(body.slice(start, start + blockBytes)), this.blockMs)
-                  ).pipe(Effect.tap(() => (this.online ? Effect.void : Effect.fail(unreachable))))
+                  ).pipe(Effect.tap(() => (this.online ? Effect.void : Effect.fail(this.unreachable()))))
                 )
               )
             }
           )
         ),
+      hasCircuits: Effect.sync(() => this.hasCircuits),
       progress: (report) => answer(() => void this.progress.push(...report.events)),
       output: (order, sequence, chunk) =>
         answer(() => {

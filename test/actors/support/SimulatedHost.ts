@@ -13,6 +13,7 @@ import type { OrderId } from "../../../src/schemas/Ids.ts"
 import { type JailOutcome, type JailResult, JailUnavailable } from "../../../src/schemas/JailProfile.ts"
 import type { Manifest } from "../../../src/schemas/Manifest.ts"
 import type { RefusalCode } from "../../../src/schemas/Refusals.ts"
+import { missingSpans } from "../../../src/schemas/Spans.ts"
 import { engine } from "./Parties.ts"
 
 /** A run as the simulated jail saw it. */
@@ -60,6 +61,11 @@ interface Plan {
 export const simulatedPackages = (host: SimulatedHost) =>
   PackageStore.of({
     downloaded: (order) => Effect.as(storageFault(host, "look"), host.files.get(order)?.length ?? 0),
+    missing: (order) =>
+      Effect.as(
+        storageFault(host, "look"),
+        missingSpans([{ from: 0, until: host.files.get(order.id)?.length ?? 0 }], order.payload.size_bytes)
+      ),
     download: (order, offset, bytes, onProgress) =>
       Effect.gen(function* () {
         yield* storageFault(host, "download")

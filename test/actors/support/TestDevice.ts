@@ -5,6 +5,7 @@ import type { TrustOptions } from "../../../src/actors/TrustKeeper.ts"
 import { IdentityOfNodeKeys } from "../../../src/adapters/FileIdentity.ts"
 import { ledgerDeviceClock } from "../../../src/adapters/LedgerDeviceClock.ts"
 import { NodeKeys } from "../../../src/adapters/NodeKeys.ts"
+import { SealedOnionAccess } from "../../../src/adapters/SealedOnionAccess.ts"
 import { SqliteHistoryOver } from "../../../src/adapters/SqliteHistory.ts"
 import { SqliteLedgerOver } from "../../../src/adapters/SqliteLedger.ts"
 import { type DatabaseSync, openDatabase } from "../../../src/adapters/sqlite/Database.ts"
@@ -15,6 +16,7 @@ import type { DeviceClock } from "../../../src/ports/DeviceClock.ts"
 import type { Entropy } from "../../../src/ports/Entropy.ts"
 import { Ledger, type LedgerError } from "../../../src/ports/Ledger.ts"
 import { ServerLink } from "../../../src/ports/ServerLink.ts"
+import { NoTunnel, type Tunnel } from "../../../src/ports/Tunnel.ts"
 import { sweepLeftovers } from "../../../src/programs/clientSweep.ts"
 import { clientTree } from "../../../src/programs/clientTree.ts"
 import { ClientConfig } from "../../../src/schemas/ClientConfig.ts"
@@ -81,6 +83,8 @@ export interface DeviceOptions {
     alive: () => boolean
   ) => Layer.Layer<ServerLink, never, NodeKeys | CryptoEngine | Entropy | DeviceClock>
   readonly entropy?: Layer.Layer<Entropy>
+  /** A way through Tor; default none. */
+  readonly tunnel?: Layer.Layer<Tunnel>
   /** Of the jitter; the same in every run, so that a test does not depend on the day's luck. */
   readonly seed?: number
   /** Hears of everything that happens, besides {@link TestDevice.trace}. */
@@ -156,6 +160,7 @@ export class TestDevice {
       IdentityOfNodeKeys,
       ledgerDeviceClock(0),
       SimulatedHostLayer(this.host),
+      SealedOnionAccess.pipe(Layer.provideMerge(this.options.tunnel ?? NoTunnel)),
       SqliteHistoryOver(this.memories)
     ).pipe(Layer.provideMerge(stored))
     const link = this.options.link?.(alive) ?? Layer.succeed(ServerLink, this.server.link(alive))

@@ -1,14 +1,13 @@
 /** Each layer of the network failing in turn, on the real thing. */
-import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { targetOfHost, targetOfOrigin } from "../../../src/adapters/LinuxConnectivity.ts"
+import { targetOfHost, targetOfOrigin } from "../../../src/adapters/connectivity/Targets.ts"
 import type { LinkFinding } from "../../../src/schemas/Connectivity.ts"
 import { waitUntil } from "../../support/Program.ts"
 import { describeWith } from "../../support/requires.ts"
 import { World } from "./World.ts"
 
-const program = join(import.meta.dirname, "LookOnce.ts")
 const patienceMs = 120_000
+const json = { status: 200, headers: { "content-type": "application/json" } }
 
 it("takes hosts and origins as they are written", () => {
   expect(targetOfOrigin("https://postern.example")).toEqual({ host: "postern.example", port: 443 })
@@ -20,10 +19,8 @@ it("takes hosts and origins as they are written", () => {
 
 describeWith(["root", "ip", "unshare", "mount"], "the network below a device", () => {
   const world = new World()
-  const look = async (references: string, ...servers: ReadonlyArray<string>): Promise<LinkFinding> => {
-    const command = [process.execPath, program, `"${references}"`, ...servers].join(" ")
-    return JSON.parse((await world.device(command)).trim().split("\n").at(-1) ?? "")
-  }
+  const look = (references: string, ...servers: ReadonlyArray<string>): Promise<LinkFinding> =>
+    world.look({ servers, references: references === "" ? [] : [references] })
   const server = "http://server.test:8470"
   const reference = "10.8.0.9:443"
 
@@ -67,7 +64,7 @@ describeWith(["root", "ip", "unshare", "mount"], "the network below a device", (
         detail: expect.stringContaining("server.test:8470")
       })
 
-      await world.listen("10.8.0.1", 8470)
+      await world.web("10.8.0.1", 8470, json)
       expect(await look(reference, server)).toEqual({ layer: "ok", detail: "" })
     },
     patienceMs
@@ -77,7 +74,7 @@ describeWith(["root", "ip", "unshare", "mount"], "the network below a device", (
     "is good in a closed network: a server on the wire, no gateway, no names, no reference hosts",
     async () => {
       await world.device("ip route del default")
-      await world.listen("10.9.0.1", 8470)
+      await world.web("10.9.0.1", 8470, json)
       // Names count as they are resolved: here by the one server there is, for an address that no way leads to.
       expect(await look("", server)).toMatchObject({
         layer: "no_route",

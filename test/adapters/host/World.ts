@@ -8,6 +8,10 @@ import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import type { LinkFinding } from "../../../src/schemas/Connectivity.ts"
+import { type LookRequest, lookArgument } from "./LookOnce.ts"
+
+const program = join(import.meta.dirname, "LookOnce.ts")
 
 const beginning = `
 set -e
@@ -38,6 +42,24 @@ socket.bind(53, "10.9.0.1", () => console.log("listening"))
 
 const listener = (host: string, port: number) =>
   `require("node:net").createServer((socket) => socket.end()).listen(${port}, "${host}", () => console.log("listening"))`
+
+/** Answers every request the same way. */
+const webServer = ({ headers = {}, status, tls }: WebAnswer, host: string, port: number) => {
+  const options =
+    tls === undefined
+      ? "{}"
+      : `{ key: require("node:fs").readFileSync("${tls}.key"), cert: require("node:fs").readFileSync("${tls}.pem") }`
+  const server = `require("node:${tls === undefined ? "http" : "https"}").createServer(${options}, (_, answer) => answer.writeHead(${status}, ${JSON.stringify(headers)}).end())`
+  return `${server}.listen(${port}, "${host}", () => console.log("listening"))`
+}
+
+/** What a web server says to whatever it is asked. */
+export interface WebAnswer {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  /** Its key and certificate: a path without `.key` and `.pem`. */
+  readonly tls?: string
+}
 
 export class World {
   private readonly shell: ChildProcessWithoutNullStreams
@@ -93,6 +115,12 @@ export class World {
     return this.run(`ip netns exec device sh -c '${script}'`)
   }
 
+  /** Looks at the network from the device, in a process of its own. */
+  async look(request: LookRequest, environment = ""): Promise<LinkFinding> {
+    const command = [environment, process.execPath, program, lookArgument(request)].join(" ")
+    return JSON.parse((await this.device(command)).trim().split("\n").at(-1) ?? "")
+  }
+
   private async serve(name: string, code: string): Promise<void> {
     const file = join(this.folder, `${name}.cjs`)
     writeFileSync(file, code)
@@ -105,6 +133,21 @@ export class World {
   /** Lets somebody listen in the world. */
   listen(host: string, port: number): Promise<void> {
     return this.serve(`listen-${host}-${port}`, listener(host, port))
+  }
+
+  /** Lets a web server answer every request with this head. */
+  web(host: string, port: number, answer: WebAnswer): Promise<void> {
+    return this.serve(`web-${host}-${port}`, webServer(answer, host, port))
+  }
+
+  /** Makes a key and a certificate for a name, signed by itself; gives their path without `.key` and `.pem`. */
+  async certificate(name: string, inDays = 0): Promise<string> {
+    const path = join(this.folder, `${name}-${inDays}`)
+    const clock = inDays === 0 ? "" : `faketime -f +${inDays}d `
+    await this.run(
+      `${clock}openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=${name} -addext subjectAltName=DNS:${name} -keyout ${path}.key -out ${path}.pem 2>/dev/null`
+    )
+    return path
   }
 
   answerNames(): Promise<void> {

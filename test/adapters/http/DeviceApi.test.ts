@@ -123,6 +123,18 @@ describe("payloads and results", () => {
         assert.strictEqual(response.status, 206)
         assert.strictEqual(response.headers["content-range"], "bytes 4-8/9")
         assert.deepStrictEqual(yield* octetsOf(response), utf8("oad 1"))
+        const parts = [
+          ["bytes=4-6", 206, "bytes 4-6/9", "oad"],
+          ["bytes=0-2", 206, "bytes 0-2/9", "pay"],
+          ["bytes=6-99", 206, "bytes 6-8/9", "d 1"],
+          ["bytes=0-8", 200, undefined, "payload 1"],
+          ["bytes=6-4", 200, undefined, "payload 1"]
+        ] as const
+        for (const [range, status, contentRange, text] of parts) {
+          const part = yield* fleet.device(signedRequest(nowMs + 10_000, "GET", path, { range }))
+          assert.deepStrictEqual([part.status, part.headers["content-range"]], [status, contentRange], range)
+          assert.deepStrictEqual(yield* octetsOf(part), utf8(text))
+        }
         assert.strictEqual((yield* send(fleet, "GET", path, { by: otherDevice })).code, "not_found")
         const receipt = signedReceipt(1, null, order)
         yield* send(fleet, "POST", "/receipts", { body: { receipts: [receipt.envelope] } })

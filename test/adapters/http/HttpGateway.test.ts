@@ -30,8 +30,7 @@ const gateway = (
         return json({ bytes: request.body.length, oversize: request.oversize === true })
       })
     const behaviour = httpGateway({
-      host: "127.0.0.1",
-      port: options.port ?? 0,
+      at: { host: "127.0.0.1", port: options.port ?? 0 },
       maximumRequests: options.maximumRequests ?? 100,
       apis: (_, stop) =>
         Effect.as(Deferred.succeed(stopping, stop), {

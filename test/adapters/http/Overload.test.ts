@@ -47,8 +47,7 @@ describe("more requests than are taken", () => {
       const spec = ChildSpec.make({
         key,
         behaviour: httpGateway({
-          host: "127.0.0.1",
-          port: 0,
+          at: { host: "127.0.0.1", port: 0 },
           maximumRequests,
           apis: () => Effect.succeed({ device: held, management: held }),
           listening: (address) => Deferred.succeed(origin, address),

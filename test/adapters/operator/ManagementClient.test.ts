@@ -38,7 +38,7 @@ const json =
 const status = (address: string, timeoutMs?: number) =>
   Effect.flatMap(ManagementClient, (client) =>
     client.call("ask for the status", (api) => api.server.status(), timeoutMs)
-  ).pipe(Effect.provide(managementClient({ address, token: Redacted.make("secret-token") })))
+  ).pipe(Effect.provide(managementClient({ address, proxy: null, token: Redacted.make("secret-token") })))
 
 const problemOf = (listener: RequestListener, timeoutMs?: number): Effect.Effect<ServerProblem, unknown> =>
   Effect.scoped(
@@ -60,6 +60,7 @@ describe("the management client", () => {
           devices: {},
           jobs: {},
           storage: null,
+          onion: null,
           restored: null
         }
         const address = yield* answering((request, response) => {
@@ -163,7 +164,7 @@ describe("a server's identity", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const address = yield* answering(json(200, serverIdentity))
-        assert.deepStrictEqual(yield* fetchServerIdentity(address), serverIdentity)
+        assert.deepStrictEqual(yield* fetchServerIdentity({ address, proxy: null }), serverIdentity)
       })
     )
   )
@@ -172,7 +173,7 @@ describe("a server's identity", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const address = yield* answering(json(404, {}))
-        const problem = yield* Effect.flip(fetchServerIdentity(address))
+        const problem = yield* Effect.flip(fetchServerIdentity({ address, proxy: null }))
         assert.match(problem.message, /something else \(HTTP 404\)\. Is it a Postern server/)
       })
     )

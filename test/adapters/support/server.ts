@@ -111,6 +111,8 @@ export const linkOver = Effect.fnUntraced(function* (
   options: {
     readonly nowMs?: number
     readonly trusting?: boolean
+    readonly addresses?: ReadonlyArray<string>
+    readonly enrolAddresses?: ReadonlyArray<string>
     readonly callTimeoutMs?: number
     readonly responseTimeoutMs?: number
   } = {}

@@ -116,6 +116,11 @@ describe("the command line", () => {
       /no token for http:\/\/127\.0\.0\.1:1\. Log in/
     ],
     [["keys", "init"], 2, /Say which server/],
+    [
+      ["keys", "init", "--server", "http://127.0.0.1:1", "--proxy", "9050"],
+      2,
+      /9050 is no proxy\. Write it as socks5h:/
+    ],
     [["keys", "init", "--server-identity", "/nonexistent/file"], 1, /Could not read the server's identity/]
   ]
   it.effect.each(failing)("says in one line what is missing: postern %s", ([args, expected, message]) =>

@@ -3,9 +3,13 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { readSettings, type ServerArguments } from "../../../src/programs/server/ServerSettings.ts"
+import {
+  noServerArguments,
+  readSettings,
+  type ServerArguments
+} from "../../../src/programs/server/ServerSettings.ts"
 
-const none: ServerArguments = { config: undefined, state: undefined, host: undefined, port: undefined }
+const none: ServerArguments = noServerArguments
 
 const file = (text: string) =>
   Effect.acquireRelease(

@@ -2,7 +2,9 @@
 import type { DeviceRow, DeviceStatus } from "../../../ports/FleetStore.ts"
 import type { Admission } from "../../../schemas/Enrolment.ts"
 import type { DeviceId, Incarnation } from "../../../schemas/Ids.ts"
+import type { OnionClientKey } from "../../../schemas/Onion.ts"
 import type { DatabaseSync } from "../Database.ts"
+import { onionKeyTold } from "./Access.ts"
 import type { Audit } from "./Audit.ts"
 import { enrolmentMethods, type Find } from "./Enrolments.ts"
 import { type Condition, conditions, statementsByText, valuesOf } from "./Filters.ts"
@@ -39,6 +41,13 @@ const toDevice = (row: Row): DeviceRow => ({
   lastReceipt: integer(row, "last_receipt"),
   rootVersion: integerOrNull(row, "root_version"),
   statement: fromJsonOrNull(row, "statement"),
+  onionKey: textOrNull(row, "onion_key") as OnionClientKey | null,
+  onionGroup: integerOrNull(row, "onion_group"),
+  onionHeld: textOrNull(row, "onion_held") as OnionClientKey | null,
+  onionShared:
+    textOrNull(row, "shared_key") === null
+      ? null
+      : { key: text(row, "shared_key") as OnionClientKey, salt: text(row, "shared_salt") },
   objection: textOrNull(row, "objection") as StoredObjection | null
 })
 
@@ -89,6 +98,8 @@ const seen = (database: DatabaseSync, audit: Audit) => {
     UPDATE devices SET last_seen_at_ms = ?, told_at_ms = ?, incarnation = ?, high_water = ?, blocked = ?, last_receipt = ?,
       root_version = ?, degraded = ?, statement = ?
     WHERE device = ?`)
+  const holds = database.prepare("UPDATE devices SET onion_held = ? WHERE device = ?")
+  const tellKey = onionKeyTold(database)
   const object = database.prepare(
     "UPDATE devices SET objection = ? WHERE device = ? AND status = 'accepted' AND objection IS NOT ?"
   )
@@ -117,6 +128,9 @@ const seen = (database: DatabaseSync, audit: Audit) => {
         statement,
         device
       )
+      if (told.onion === undefined) return
+      holds.run(told.onion.held, device)
+      tellKey(device, told.onion.key, told.onion.toldAtMs)
     },
     object: (device, objection, atMs) => {
       if (object.run(objection, device, objection).changes > 0)
@@ -146,6 +160,9 @@ const seen = (database: DatabaseSync, audit: Audit) => {
 export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
   const byId = database.prepare("SELECT * FROM devices WHERE device = ?")
   const byName = database.prepare("SELECT * FROM devices WHERE name = ? AND status = 'accepted'")
+  const byId = database.prepare(`
+    SELECT d.*, g.key AS shared_key, g.salt AS shared_salt
+    FROM devices d LEFT JOIN onion_groups g ON g.id = d.onion_group AND g.spoiled = 0 WHERE d.device = ?`)
   const statements = statementsByText(database)
   const behind = "FROM devices WHERE status = 'accepted' AND (root_version IS NULL OR root_version < ?)"
   const countBehind = database.prepare(`SELECT count(*) AS n ${behind}`)

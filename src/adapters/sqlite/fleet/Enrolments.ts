@@ -3,6 +3,7 @@ import type { DeviceStatus } from "../../../ports/FleetStore.ts"
 import type { DeviceId } from "../../../schemas/Ids.ts"
 import { Limits } from "../../../schemas/Limits.ts"
 import type { DatabaseSync } from "../Database.ts"
+import { onionKeyTold } from "./Access.ts"
 import type { Audit } from "./Audit.ts"
 import { type FleetMethods, fromJson, integer, type Row, text, textOrNull, toJson } from "./FleetMethods.ts"
 
@@ -42,6 +43,7 @@ const enrolment = (database: DatabaseSync, find: Find): FleetMethods["enrol"] =>
     "UPDATE devices SET enrolment = ?, request = ?, requested_at_ms = ?, asked_at_ms = ? WHERE device = ?"
   )
   const asked = database.prepare("UPDATE devices SET asked_at_ms = ? WHERE device = ?")
+  const tellKey = onionKeyTold(database)
   const hasRoom = makeRoom(database)
 
   return (request, envelope, atMs, maximumDevices) => {
@@ -52,6 +54,7 @@ const enrolment = (database: DatabaseSync, find: Find): FleetMethods["enrol"] =>
       // An older request that comes late (or is replayed) must not hide the ledger the device has now.
       if (requestedAtMs > integer(there, "requested_at_ms")) {
         renew.run(toJson(envelope), toJson(request), requestedAtMs, atMs, request.device)
+        tellKey(request.device, request.onion_key ?? null, requestedAtMs)
       } else asked.run(atMs, request.device)
       return text(there, "status") as DeviceStatus
     }
@@ -59,6 +62,7 @@ const enrolment = (database: DatabaseSync, find: Find): FleetMethods["enrol"] =>
     const invitedBy = id !== null && invitation.get(id, atMs) !== undefined ? id : null
     if (!hasRoom(invitedBy, maximumDevices)) return "full"
     insert.run(request.device, toJson(envelope), toJson(request), requestedAtMs, invitedBy, atMs, atMs)
+    tellKey(request.device, request.onion_key ?? null, requestedAtMs)
     return "pending"
   }
 }
@@ -111,7 +115,19 @@ const preauthorisation = (database: DatabaseSync, find: Find, audit: Audit) => {
   } satisfies Partial<FleetMethods>
 }
 
+/** Whether anybody is invited who did not come in yet. */
+const openness = (database: DatabaseSync): Pick<FleetMethods, "enrolmentOpen"> => {
+  const open = database.prepare(`
+    SELECT EXISTS (
+      SELECT 1 FROM invitations WHERE expires_at_ms > ? AND NOT EXISTS (
+        SELECT 1 FROM devices
+        WHERE status = 'accepted' AND json_extract(request, '$.invitation.id') = invitations.id)
+    ) OR EXISTS (SELECT 1 FROM preauthorisations WHERE used_by IS NULL AND expires_at_ms > ?) AS n`)
+  return { enrolmentOpen: (nowMs) => numberOf(open.get(nowMs, nowMs)) === 1 }
+}
+
 export const enrolmentMethods = (database: DatabaseSync, find: Find, audit: Audit) => ({
   enrol: enrolment(database, find),
+  ...openness(database),
   ...preauthorisation(database, find, audit)
 })

@@ -1,6 +1,7 @@
 /** The fleet database as a database class: registry, orders, receipts, tokens, audit log. */
 import type { DeviceStatus } from "../../../ports/FleetStore.ts"
 import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
+import { type AccessMethods, accessMethods } from "./Access.ts"
 import { auditOf, smallTables } from "./Audit.ts"
 import { deviceMethods } from "./Devices.ts"
 import { type FleetMethods, integer, type Row, text } from "./FleetMethods.ts"
@@ -19,7 +20,9 @@ const counts = (database: DatabaseSync): FleetMethods["counts"] => {
   return () => ({ devices: { ...none, ...tally(devices.all(), "status") }, jobs: tally(jobs.all(), "state") })
 }
 
-export const fleetDatabase: DatabaseDefinition<FleetMethods & RetentionMethods & RolloutMethods> = {
+export const fleetDatabase: DatabaseDefinition<
+  FleetMethods & RetentionMethods & RolloutMethods & AccessMethods
+> = {
   name: "fleet",
   migrations: fleetMigrations,
   build: (database) => {
@@ -31,6 +34,7 @@ export const fleetDatabase: DatabaseDefinition<FleetMethods & RetentionMethods &
       ...receiptMethods(database),
       ...retentionMethods(database, audit),
       ...rolloutMethods(database, audit),
+      ...accessMethods(database, audit),
       counts: counts(database)
     }
   }

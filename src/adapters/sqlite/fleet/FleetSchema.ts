@@ -234,11 +234,59 @@ ALTER TABLE devices ADD COLUMN preauthorisation TEXT;
 ALTER TABLE devices ADD COLUMN statement TEXT;
 `
 
+/** How fast a download goes: bytes a second, and the report of bytes that the next one is held against. */
+const downloadRate = `
+ALTER TABLE jobs ADD COLUMN bytes_per_second INTEGER;
+ALTER TABLE jobs ADD COLUMN sampled_at_ms INTEGER;
+ALTER TABLE jobs ADD COLUMN sampled_bytes INTEGER;
+`
+
+/**
+ * Keys of devices to the onion service, and of the groups that share one. A group that a device leaves is spoiled by the
+ * very change that turns the device away, whoever makes it.
+ */
+const onionKeys = `
+ALTER TABLE devices ADD COLUMN onion_key TEXT;
+-- When the device named it, by its own clock.
+ALTER TABLE devices ADD COLUMN onion_told_at_ms INTEGER NOT NULL DEFAULT 0;
+-- 0: a place of its own; NULL: none yet.
+ALTER TABLE devices ADD COLUMN onion_group INTEGER;
+-- The shared key that it said it holds.
+ALTER TABLE devices ADD COLUMN onion_held TEXT;
+CREATE INDEX devices_by_onion_group ON devices (onion_group) WHERE status = 'accepted' AND onion_key IS NOT NULL;
+
+CREATE TABLE onion_groups (
+  id INTEGER PRIMARY KEY,
+  version INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  salt TEXT NOT NULL,
+  spoiled INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TRIGGER onion_member_left AFTER UPDATE OF status ON devices
+  WHEN OLD.status = 'accepted' AND NEW.status <> 'accepted'
+BEGIN
+  UPDATE onion_groups SET spoiled = 1 WHERE id = OLD.onion_group;
+  UPDATE devices SET onion_group = NULL, onion_held = NULL WHERE device = NEW.device;
+END;
+CREATE TRIGGER onion_member_dropped AFTER DELETE ON devices WHEN OLD.onion_group IS NOT NULL BEGIN
+  UPDATE onion_groups SET spoiled = 1 WHERE id = OLD.onion_group;
+END;
+`
+
+/** Whom an invitation let in: then it invites nobody any more. */
+const invitedDevices = `
+CREATE INDEX devices_by_proof ON devices (json_extract(request, '$.invitation.id'))
+  WHERE status = 'accepted' AND json_extract(request, '$.invitation.id') IS NOT NULL;
+`
+
 export const fleetMigrations: ReadonlyArray<string> = [
   version1,
   retention,
   rootOfDevice,
   rollouts,
   degradedOfDevice,
-  beforehand
+  beforehand,
+  downloadRate,
+  onionKeys,
+  invitedDevices
 ]

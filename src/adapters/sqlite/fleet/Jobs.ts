@@ -8,6 +8,7 @@ import { Limits } from "../../../schemas/Limits.ts"
 import { isFinal, type OrderProgress, type OrderState } from "../../../schemas/WorkOrder.ts"
 import type { DatabaseSync } from "../Database.ts"
 import type { Audit } from "./Audit.ts"
+import { nextSample, type Sample } from "./DownloadRate.ts"
 import { type Condition, conditions, statementsByText, valuesOf } from "./Filters.ts"
 import {
   type FleetMethods,
@@ -37,6 +38,7 @@ export const toJob = (row: Row): JobRow => ({
   reason: textOrNull(row, "reason"),
   doneBytes: integerOrNull(row, "done_bytes"),
   totalBytes: integerOrNull(row, "total_bytes"),
+  bytesPerSecond: integerOrNull(row, "bytes_per_second"),
   submittedAtMs: integer(row, "submitted_at_ms"),
   submittedBy: text(row, "submitted_by"),
   changedAtMs: integer(row, "changed_at_ms"),
@@ -227,10 +229,16 @@ const movesOn = (row: Row, event: OrderProgress): boolean => {
   )
 }
 
+const sampleOf = (row: Row): Sample => ({
+  atMs: integerOrNull(row, "sampled_at_ms"),
+  bytes: integerOrNull(row, "sampled_bytes"),
+  rate: integerOrNull(row, "bytes_per_second")
+})
+
 const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined) => {
   const update = database.prepare(`
-    UPDATE jobs SET state = ?, device_version = ?, done_bytes = ?, total_bytes = ?, version = version + 1,
-      changed_at_ms = ?, taken_at_ms = coalesce(taken_at_ms, ?),
+    UPDATE jobs SET state = ?, device_version = ?, done_bytes = ?, total_bytes = ?, bytes_per_second = ?,
+      sampled_at_ms = ?, sampled_bytes = ?, version = version + 1, changed_at_ms = ?, taken_at_ms = coalesce(taken_at_ms, ?),
       taken_epoch = (SELECT epoch FROM devices WHERE device = jobs.device)
     WHERE id = ?`)
   const chunk = database.prepare("SELECT bytes FROM output WHERE job = ? AND sequence = ?")
@@ -256,7 +264,9 @@ const reports = (database: DatabaseSync, find: (id: OrderId) => Row | undefined)
         if (row === undefined || integer(row, "final") === 1 || isFinal(event.state) || !movesOn(row, event))
           continue
         const { at_ms, done_bytes, order, total_bytes, version } = event
-        update.run(shownState(event.state), version, done_bytes, total_bytes, at_ms, at_ms, order)
+        const { atMs, bytes, rate } = nextSample(sampleOf(row), done_bytes, at_ms)
+        const figures = [done_bytes, total_bytes, rate, atMs, bytes] as const
+        update.run(shownState(event.state), version, ...figures, at_ms, at_ms, order)
         changed.add(order)
       }
       return [...changed]

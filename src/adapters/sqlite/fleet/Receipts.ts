@@ -23,7 +23,7 @@ export const receiptMethods = (database: DatabaseSync) => {
   // Progress may have been lost, so the receipt also proves that the order was taken, unless it was refused.
   const conclude = database.prepare(`
     UPDATE jobs SET state = ?, final = 1, version = version + 1, reason = ?, receipt = ?, receipt_digest = ?,
-      changed_at_ms = ?, done_bytes = NULL, total_bytes = NULL,
+      changed_at_ms = ?, done_bytes = NULL, total_bytes = NULL, bytes_per_second = NULL,
       taken_at_ms = CASE WHEN ? THEN coalesce(taken_at_ms, ?) ELSE taken_at_ms END,
       taken_epoch = CASE WHEN ? THEN (SELECT epoch FROM devices WHERE device = jobs.device) ELSE taken_epoch END
     WHERE id = ? AND device = ? AND digest = ? AND receipt IS NULL`)

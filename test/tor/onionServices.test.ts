@@ -1,0 +1,93 @@
+/** The server's onion services in a real network: who finds them, who gets in, and what attempts do not open them. */
+import { readFileSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { Effect } from "effect"
+import { afterAll, beforeAll, expect, it } from "vitest"
+import { onionConfig, TestClient, TestServices } from "../support/onions.ts"
+import { waitUntil } from "../support/Program.ts"
+import { describeWith } from "../support/requires.ts"
+import { sharedTorNetwork } from "../support/torNetwork.ts"
+
+describeWith(["tor", "tor-gencert"], "the server's onion services", () => {
+  let server: TestServices
+  const friend = new TestClient()
+  const stranger = new TestClient()
+
+  beforeAll(async () => {
+    const { options } = await sharedTorNetwork()
+    server = new TestServices(onionConfig({ options }))
+    await server.openDoors()
+    await Promise.all([server.open(), friend.open(options), stranger.open(options)])
+  })
+  afterAll(async () => {
+    await Promise.all([server?.stop(), friend.stop(), stranger.stop()])
+  })
+
+  const listOfDevice = (): string => join(server.folder, "onion", "services", "device", "authorized_clients")
+
+  it("are shut before anybody was named, then let in who was, and nobody else", async () => {
+    const { device } = server.hosts
+    expect((await server.statusOf("device")).descriptor).toBe("off")
+    await server.setClients()
+    await server.published("device")
+    expect(readFileSync(join(server.folder, "onion/services/device/hostname"), "utf8").trim()).toBe(device)
+    expect(await stranger.get(device)).toBe("onion_not_authorised")
+
+    const { uploads } = await server.statusOf("device")
+    const key = await friend.key(device)
+    await server.setClients(key)
+    await server.published("device", uploads)
+    await friend.until(device, "device")
+    expect(await stranger.get(device)).toBe("onion_not_authorised")
+    const status = await server.statusOf("device")
+    expect(status.authorised).toBe(1)
+    expect(status.introduction_points).toBeGreaterThan(0)
+    expect(status.circuits).toBeGreaterThan(0)
+  })
+
+  it("stay shut when the list is deleted under a running tor and tor reads it anew", async () => {
+    const { device } = server.hosts
+    const { uploads } = await server.statusOf("device")
+    rmSync(listOfDevice(), { recursive: true })
+    process.kill(server.pid, "SIGHUP")
+    await server.published("device", uploads)
+    await stranger.renew()
+    expect(await stranger.get(device)).toBe("onion_not_authorised")
+    await friend.until(device, "device")
+  })
+
+  it("let newcomers in only while enrolment is open", async () => {
+    const { enrol } = server.hosts
+    expect(await stranger.get(enrol)).toBe("onion_not_found")
+    await server.publishEnrolment(true)
+    await server.published("enrol")
+    await stranger.until(enrol, "enrol")
+    await server.publishEnrolment(false)
+    expect((await server.statusOf("enrol")).descriptor).toBe("off")
+    await stranger.renew()
+    await waitUntil(
+      "the closed service",
+      async () => (await stranger.get(enrol, "/", 30_000)) !== "enrol",
+      90_000
+    )
+  })
+
+  it("shut out who is taken off the list, and come back under the same addresses when tor is killed", async () => {
+    const { device } = server.hosts
+    const before = server.pid
+    process.kill(before, "SIGKILL")
+    expect(await Effect.runPromise(server.services.ended)).toMatch(/ended|killed|SIGKILL/)
+    await server.close()
+    await server.open()
+    expect(server.hosts.device).toBe(device)
+    const key = await friend.key(device)
+    await server.setClients(key)
+    await server.published("device")
+    await friend.until(device, "device")
+    const { uploads } = await server.statusOf("device")
+    await server.setClients()
+    await server.published("device", uploads)
+    await friend.renew()
+    await friend.until(device, "onion_not_authorised")
+  })
+})
