@@ -158,7 +158,6 @@ const seen = (database: DatabaseSync, audit: Audit) => {
 }
 
 export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
-  const byId = database.prepare("SELECT * FROM devices WHERE device = ?")
   const byName = database.prepare("SELECT * FROM devices WHERE name = ? AND status = 'accepted'")
   const byId = database.prepare(`
     SELECT d.*, g.key AS shared_key, g.salt AS shared_salt
