@@ -1,5 +1,5 @@
 /** Keeps an agent's session with the broker: opens one, notices its end, and says how the next may be begun. */
-import { Effect, type Exit, Result } from "effect"
+import { Deferred, Effect, type Exit, Result } from "effect"
 import type { BusError } from "../ports/MessageBus.ts"
 import type { AgentKnowledge } from "./AgentArrivals.ts"
 import { type Appearance, makeSessions } from "./AgentSession.ts"
@@ -36,9 +36,15 @@ export const makeConnection = (
     return {
       /** One session, from its beginning to its end. */
       run: Effect.gen(function* () {
-        const open = yield* sessions.open(({ payload, topic }) => self.came(topic, payload, cameTimeoutMs))
+        // What waited in the session may come before the session is known here.
+        const begun = yield* Deferred.make<void>()
+        const open = yield* sessions.open(({ payload, topic }) =>
+          Effect.andThen(Deferred.await(begun), self.came(topic, payload, cameTimeoutMs))
+        )
         knowledge.session = open
+        yield* Deferred.succeed(begun, undefined)
         yield* Effect.addFinalizer(() => sessions.leave(open))
+        yield* sessions.subscribe(open)
         yield* sessions.shakeHands(open, appearance)
         failures = 0
         yield* self.due

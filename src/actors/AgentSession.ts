@@ -109,14 +109,23 @@ export const makeSessions = (topicRoot: string) =>
         name: standing.name,
         password: yield* words.proof(standing, id),
         will: { topic: toServices("status"), payload: yield* words.status(standing, id, "DU") },
-        subscriptions: [
-          `${topicRoot}/${standing.name}/#`,
-          topicOf(topicRoot, { agent: brokerServices, inbox: "discovery" })
-        ],
         received
       })
       return { id, nonce: (yield* newId) as MessageId, standing, link } satisfies AgentSession
     })
 
-    return { open, shakeHands, leave }
+    /** Subscribes to its inboxes. A stranger gets one of them alone, and hears by it whether that changes. */
+    const subscribe = Effect.fnUntraced(function* ({ link, standing: { name } }: AgentSession) {
+      const denied = yield* link.subscribe([
+        topicOf(topicRoot, { agent: name, inbox: "handshake" }),
+        `${topicRoot}/${name}/#`,
+        topicOf(topicRoot, { agent: brokerServices, inbox: "discovery" })
+      ])
+      if (denied.length > 0)
+        yield* Effect.logInfo(
+          `the broker takes ${name} as a stranger: not to be read are ${denied.join(", ")}`
+        )
+    })
+
+    return { open, subscribe, shakeHands, leave }
   })

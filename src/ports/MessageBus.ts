@@ -25,8 +25,6 @@ export interface BusOptions {
   readonly password: Uint8Array
   /** What the broker publishes when the connection breaks. */
   readonly will: { readonly topic: string; readonly payload: Uint8Array }
-  /** Topic filters. */
-  readonly subscriptions: ReadonlyArray<string>
   /** Takes what comes, one after the other; it is acknowledged when this has succeeded. */
   readonly received: (message: BusMessage) => Effect.Effect<void, { readonly message: string }>
 }
@@ -39,6 +37,8 @@ export interface BusLink {
     payload: Uint8Array,
     options?: { readonly retain?: boolean }
   ) => Effect.Effect<void, BusError>
+  /** Subscribes; gives the filters that the broker does not let this agent read. */
+  readonly subscribe: (filters: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, BusError>
   /** Leaves cleanly: the broker publishes no will. */
   readonly leave: Effect.Effect<void>
   /** Ends when the connection has, with the reason. */
@@ -48,7 +48,7 @@ export interface BusLink {
 export class MessageBus extends Context.Service<
   MessageBus,
   {
-    /** Connects and subscribes, for as long as the scope is open. */
+    /** Connects, for as long as the scope is open. What waits in the session may come at once. */
     readonly connect: (options: BusOptions) => Effect.Effect<BusLink, BusError, Scope.Scope>
   }
 >()("postern/ports/MessageBus") {}

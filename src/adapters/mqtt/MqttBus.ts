@@ -66,21 +66,14 @@ const connected = (client: MqttClient): Effect.Effect<void, BusError> =>
     client.once("close", () => resume(Effect.fail(unreachable("the connection was closed"))))
   })
 
-const subscribed = (client: MqttClient, filters: ReadonlyArray<string>): Effect.Effect<void, BusError> =>
+const subscribed = (
+  client: MqttClient,
+  filters: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<string>, BusError> =>
   Effect.callback((resume) => {
     client.subscribe([...filters], { qos: 1 }, (error, granted = []) => {
       const denied = granted.filter(({ qos }) => qos === 128).map(({ topic }) => topic)
-      if (error == null && denied.length === 0) return resume(Effect.void)
-      resume(
-        Effect.fail(
-          denied.length === 0
-            ? problemOf(error)
-            : new BusError({
-                code: "refused",
-                reason: `it does not let this agent read ${denied.join(", ")}`
-              })
-        )
-      )
+      resume(error == null || denied.length > 0 ? Effect.succeed(denied) : Effect.fail(problemOf(error)))
     })
   })
 
@@ -118,8 +111,8 @@ export const mqttBus = ({
           )
         }
         yield* connected(client).pipe(inTime("CONNECT"))
-        yield* subscribed(client, options.subscriptions).pipe(inTime("SUBSCRIBE"))
         return {
+          subscribe: (filters) => subscribed(client, filters).pipe(inTime("SUBSCRIBE")),
           publish: (topic, payload, more = {}) =>
             called((done) =>
               client.publish(topic, Buffer.from(payload), { qos: 1, retain: more.retain ?? false }, done)
