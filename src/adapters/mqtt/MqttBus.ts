@@ -71,9 +71,11 @@ const subscribed = (
   filters: ReadonlyArray<string>
 ): Effect.Effect<ReadonlyArray<string>, BusError> =>
   Effect.callback((resume) => {
-    client.subscribe([...filters], { qos: 1 }, (error, granted = []) => {
-      const denied = granted.filter(({ qos }) => qos === 128).map(({ topic }) => topic)
-      resume(error == null || denied.length > 0 ? Effect.succeed(denied) : Effect.fail(problemOf(error)))
+    client.subscribe([...filters], { qos: 1 }, (error, _granted, packet) => {
+      const answer = packet ?? (error as { packet?: typeof packet } | null)?.packet
+      if (answer === undefined)
+        return resume(error == null ? Effect.succeed([]) : Effect.fail(problemOf(error)))
+      resume(Effect.succeed(filters.filter((_, index) => answer.granted[index] === 128)))
     })
   })
 
