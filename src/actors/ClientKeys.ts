@@ -9,6 +9,7 @@ import { LaneProtocol } from "../schemas/protocols/Lane.ts"
 import { MainLoopProtocol } from "../schemas/protocols/MainLoop.ts"
 import { NotaryProtocol } from "../schemas/protocols/Notary.ts"
 import { OutboxProtocol } from "../schemas/protocols/Outbox.ts"
+import { SmartAgentProtocol } from "../schemas/protocols/SmartAgent.ts"
 import { TrustKeeperProtocol } from "../schemas/protocols/TrustKeeper.ts"
 import { TunnelKeeperProtocol } from "../schemas/protocols/TunnelKeeper.ts"
 import { WatchdogProtocol } from "../schemas/protocols/Watchdog.ts"
@@ -31,3 +32,5 @@ export const LaneKeys = {
   job: ActorKey.make("lane-job", LaneProtocol),
   service: ActorKey.make("lane-service", LaneProtocol)
 } satisfies Record<LaneName, ActorKey<never> | unknown>
+/** The device as an agent. */
+export const SmartAgentKey = ActorKey.make("smart-agent", SmartAgentProtocol)

@@ -1,10 +1,13 @@
 /** The addresses of the server's actors. */
 import { ActorKey, DynamicKey } from "../kernel/index.ts"
+import { BrokerKeeperProtocol } from "../schemas/protocols/BrokerKeeper.ts"
 import { DeviceProtocol } from "../schemas/protocols/Device.ts"
+import { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
 import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { JobWatchProtocol } from "../schemas/protocols/JobWatch.ts"
 import { OnionKeeperProtocol } from "../schemas/protocols/OnionKeeper.ts"
 import { RecorderProtocol } from "../schemas/protocols/Recorder.ts"
+import { ReEncryptorProtocol } from "../schemas/protocols/ReEncryptor.ts"
 import { RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
 import { RetentionProtocol } from "../schemas/protocols/Retention.ts"
 import { RolloutProtocol } from "../schemas/protocols/Rollout.ts"
@@ -29,3 +32,9 @@ export const OnionKeeperKey = ActorKey.make("onion-keeper", OnionKeeperProtocol)
 export const RolloutKey = DynamicKey.make("rollouts", RolloutProtocol)
 /** One actor per device id. */
 export const DeviceKey = DynamicKey.make("devices", DeviceProtocol)
+/** The MQTT broker, and what is on its way to recipients. */
+export const BrokerKeeperKey = ActorKey.make("broker-keeper", BrokerKeeperProtocol)
+/** Who the agents are. */
+export const DirectoryKey = ActorKey.make("directory", DirectoryProtocol)
+/** One actor per agent that sends. */
+export const ReEncryptorKey = DynamicKey.make("re-encryptors", ReEncryptorProtocol)

@@ -23,6 +23,7 @@ import {
 import { decodeBase64, encodeBase64 } from "../crypto/Base64.ts"
 import { fromUtf8, utf8 } from "../crypto/Bytes.ts"
 import { type Engine, ed25519KeyBytes, x25519KeyBytes } from "../crypto/Engine.ts"
+import type { HpkeKeyPair } from "../crypto/Hpke.ts"
 import { deriveId, makeSecretKeys, secretKeysEntropyBytes } from "../crypto/IdentityKeys.ts"
 import { parseX25519PublicKey, type X25519PublicKey } from "../crypto/Keys.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
@@ -65,6 +66,10 @@ export interface NodeKeyRing {
   readonly signingSeed: Redacted.Redacted<Uint8Array>
   /** What opens files encrypted to this node, newest first. */
   readonly ageIdentities: ReadonlyArray<AgeIdentity>
+  /** The same keys for messages: raw pairs by their public half in base64. */
+  readonly agreements: ReadonlyMap<string, HpkeKeyPair>
+  /** The raw public half of the newest, base64. */
+  readonly agreementKey: string
 }
 
 /** The keys of this node, for other adapters (decryption of packages, signing of requests). */
@@ -122,6 +127,10 @@ const nodeKeyRing = (
   const publicKey = engine.ed25519.publicKey(Redacted.value(seed))
   const first = rotation?.first ?? recipientBytes(engine, secrets[0])
   const newest = recipientBytes(engine, secrets.at(-1) ?? secrets[0])
+  const pairs = secrets.map((secret): readonly [string, HpkeKeyPair] => {
+    const pair = { secret: Redacted.value(secret), public: recipientBytes(engine, secret) }
+    return [encodeBase64(pair.public), pair]
+  })
   return {
     kind,
     id: deriveId(engine, kind, publicKey, first),
@@ -129,7 +138,9 @@ const nodeKeyRing = (
     recipient: Recipient.make(formatRecipient(first)),
     encryption: { version: rotation?.version ?? 1, recipient: Recipient.make(formatRecipient(newest)) },
     signingSeed: seed,
-    ageIdentities: secrets.map(x25519Identity).reverse()
+    ageIdentities: secrets.map(x25519Identity).reverse(),
+    agreements: new Map(pairs),
+    agreementKey: encodeBase64(newest)
   }
 }
 
@@ -284,6 +295,12 @@ const following = (current: () => NodeKeyRing): NodeKeyRing => ({
   },
   get ageIdentities() {
     return current().ageIdentities
+  },
+  get agreements() {
+    return current().agreements
+  },
+  get agreementKey() {
+    return current().agreementKey
   }
 })
 

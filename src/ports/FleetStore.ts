@@ -182,6 +182,8 @@ export class FleetStore extends Context.Service<
     ) => Effect.Effect<"added" | "same" | "conflict", StoreError>
 
     readonly device: (device: DeviceId) => Effect.Effect<DeviceRow | null, StoreError>
+    /** The accepted device of that name. */
+    readonly deviceNamed: (name: string) => Effect.Effect<DeviceRow | null, StoreError>
     readonly devices: (filter: DeviceFilter) => Effect.Effect<ReadonlyArray<DeviceRow>, StoreError>
     /** What a poll told (`toldAtMs` by the device's clock); the caller leaves out what only repeats the last minute's. */
     readonly sawDevice: (

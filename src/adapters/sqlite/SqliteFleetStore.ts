@@ -65,6 +65,7 @@ export const makeFleetStore = (
     admitBeforehand: ask("admitBeforehand"),
     admit: ask("admit"),
     device: ask("device"),
+    deviceNamed: ask("deviceNamed"),
     devices: ask("devices"),
     sawDevice: ask("sawDevice"),
     laggards: ask("laggards"),

@@ -158,6 +158,7 @@ const seen = (database: DatabaseSync, audit: Audit) => {
 }
 
 export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
+  const byName = database.prepare("SELECT * FROM devices WHERE name = ? AND status = 'accepted'")
   const byId = database.prepare(`
     SELECT d.*, g.key AS shared_key, g.salt AS shared_salt
     FROM devices d LEFT JOIN onion_groups g ON g.id = d.onion_group AND g.spoiled = 0 WHERE d.device = ?`)
@@ -180,6 +181,10 @@ export const deviceMethods = (database: DatabaseSync, audit: Audit) => {
     ...seen(database, audit),
     device: (device) => {
       const row = find(device)
+      return row === undefined ? null : toDevice(row)
+    },
+    deviceNamed: (name) => {
+      const row = byName.get(name) as Row | undefined
       return row === undefined ? null : toDevice(row)
     },
     devices: ({ after, limit, namePrefix, seenSinceMs, status, unseenSinceMs }) => {

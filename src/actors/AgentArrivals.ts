@@ -1,0 +1,196 @@
+/**
+ * What an agent makes of what comes: every document is judged by what the trust root and broker services say of its sender.
+ * What is refused is counted and has no effect.
+ */
+import { Clock, Effect, Result, Schema } from "effect"
+import { parseStrict } from "../crypto/CanonicalJson.ts"
+import { readDirectory, readHandshakeAnswer, readPing } from "../crypto/Handshakes.ts"
+import { RefusedMessage, toWire } from "../crypto/Messages.ts"
+import { AgentCrypto } from "../ports/AgentCrypto.ts"
+import { AgentStore } from "../ports/AgentStore.ts"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import type { BusError } from "../ports/MessageBus.ts"
+import type { Agreement, DirectoryEntry, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
+import { MessageLimits, PublicMessage } from "../schemas/Message.ts"
+import { type AgentName, brokerServices, placeOf, topicOf } from "../schemas/Topics.ts"
+import type { Pings } from "./AgentPings.ts"
+import type { AgentSession } from "./AgentSession.ts"
+
+/** What an agent knows of the others, in one life. */
+export interface AgentKnowledge {
+  session: AgentSession | null
+  /** The answer to this session's handshake. */
+  verdict: HandshakeAnswer["verdict"] | null
+  detail: string
+  services: Agreement | null
+  directoryVersion: number
+  readonly peers: Map<AgentName, DirectoryEntry>
+}
+
+export const freshKnowledge = (): AgentKnowledge => ({
+  session: null,
+  verdict: null,
+  detail: "",
+  services: null,
+  directoryVersion: -1,
+  peers: new Map()
+})
+
+const refused = (code: RefusedMessage["code"], detail: string) => new RefusedMessage({ code, detail })
+const isByServices = (session: AgentSession, key: string): boolean => session.standing.services.has(key)
+
+/** The answer of broker services to this session's handshake; whether it let the agent in. */
+const takeAnswer = Effect.fnUntraced(function* (
+  knowledge: AgentKnowledge,
+  session: AgentSession,
+  wire: Uint8Array
+) {
+  const read = readHandshakeAnswer(yield* CryptoEngine, wire)
+  if (Result.isFailure(read)) return yield* read.failure
+  const answer = read.success
+  if (!isByServices(session, answer.signing_key))
+    return yield* refused("bad_signature", "it is signed with no key of broker services")
+  if (
+    answer.agent !== session.standing.name ||
+    answer.session !== session.id ||
+    answer.nonce !== session.nonce
+  )
+    return yield* refused("replayed", "it answers another handshake")
+  knowledge.verdict = answer.verdict
+  knowledge.detail = answer.detail
+  knowledge.services = answer.verdict === "known" ? answer.agreement : null
+})
+
+/** The signed list of agents. A part of a newer list begins it anew. */
+const takeDirectory = Effect.fnUntraced(function* (
+  knowledge: AgentKnowledge,
+  session: AgentSession,
+  wire: Uint8Array
+) {
+  const read = readDirectory(yield* CryptoEngine, wire)
+  if (Result.isFailure(read)) return yield* read.failure
+  const { agents, signing_key, version } = read.success
+  if (!isByServices(session, signing_key))
+    return yield* refused("bad_signature", "it is signed with no key of broker services")
+  if (version < knowledge.directoryVersion)
+    return yield* refused("replayed", "a newer list of agents is there already")
+  if (version > knowledge.directoryVersion) knowledge.peers.clear()
+  knowledge.directoryVersion = version
+  for (const entry of agents) knowledge.peers.set(entry.agent, entry)
+})
+
+/** Says something to the broker without waiting for its acknowledgement. */
+export type Say = (publication: Effect.Effect<void, BusError>) => Effect.Effect<void>
+
+/** A question or an answer whether somebody is there. */
+const makePingTaker = (topicRoot: string, pings: Pings, say: Say) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const crypto = yield* AgentCrypto
+    return Effect.fnUntraced(function* (
+      knowledge: AgentKnowledge,
+      session: AgentSession,
+      type: Ping["type"],
+      wire: Uint8Array
+    ) {
+      const read = readPing(engine, wire)
+      if (Result.isFailure(read)) return yield* read.failure
+      const ping = read.success
+      const me = session.standing.name
+      if (ping.type !== type || ping.to !== me) return yield* refused("wrong_recipient", "it is for another")
+      const isKnown =
+        ping.from === brokerServices
+          ? isByServices(session, ping.signing_key)
+          : knowledge.peers.get(ping.from)?.signing_key === ping.signing_key
+      if (!isKnown)
+        return yield* refused("unknown_sender", `the list of agents does not name ${ping.from} with this key`)
+      if (type === "postern/pong/v1") {
+        if (!(yield* pings.answered(ping.from, ping.nonce)))
+          return yield* refused("replayed", "nobody waits for this answer")
+        return
+      }
+      const nowMs = yield* Clock.currentTimeMillis
+      if (Math.abs(ping.issued_at_ms - nowMs) > MessageLimits.futureMs)
+        return yield* refused("expired", "it is too old")
+      if (!(yield* pings.mayAsk(ping.from)))
+        return yield* refused("overloaded", `${ping.from} asks too often`)
+      const answer = yield* crypto.sign<Ping>({
+        type: "postern/pong/v1",
+        from: me,
+        to: ping.from,
+        nonce: ping.nonce,
+        issued_at_ms: nowMs
+      })
+      const topic = topicOf(topicRoot, { agent: ping.from, inbox: "public/pingack" })
+      yield* say(session.link.publish(topic, toWire(answer)))
+    })
+  })
+
+const decodePublic = Schema.decodeUnknownResult(PublicMessage, { onExcessProperty: "error" })
+
+/** Takes messages: what is good goes into the application's inbox, once. */
+const makeMailTaker = Effect.gen(function* () {
+  const crypto = yield* AgentCrypto
+  const store = yield* AgentStore
+  return {
+    secure: Effect.fnUntraced(function* (
+      knowledge: AgentKnowledge,
+      session: AgentSession,
+      inbox: "protected" | "private",
+      wire: Uint8Array
+    ) {
+      const nowMs = yield* Clock.currentTimeMillis
+      const { name, services } = session.standing
+      const keyOf = (agent: AgentName) => knowledge.peers.get(agent)?.signing_key
+      const judged = yield* crypto.receive({ name, services, keyOf }, inbox, wire, nowMs)
+      if (Result.isFailure(judged)) return yield* judged.failure
+      const isNew = yield* store.take({ _tag: "Secure", message: judged.success, receivedAtMs: nowMs })
+      // The broker may bring a message twice, so this is no attack.
+      if (!isNew) yield* Effect.logDebug(`a message of ${judged.success.from} came again`)
+    }),
+    open: Effect.fnUntraced(function* (wire: Uint8Array) {
+      const json = parseStrict(wire, { maximumBytes: MessageLimits.wireBytes })
+      const read = Result.isSuccess(json) ? decodePublic(json.success) : undefined
+      if (read === undefined || Result.isFailure(read))
+        return yield* refused("malformed", "it is no public message")
+      const receivedAtMs = yield* Clock.currentTimeMillis
+      yield* store.take({ _tag: "Public", message: read.success, receivedAtMs })
+    })
+  }
+})
+
+/** Takes whatever comes by a topic. Fails with a refusal, or where the store or the broker does. */
+export const makeArrivals = (topicRoot: string, pings: Pings, say: Say) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const takePing = yield* makePingTaker(topicRoot, pings, say)
+    const mail = yield* makeMailTaker
+    const withEngine = Effect.provideService(CryptoEngine, engine)
+
+    return Effect.fnUntraced(function* (knowledge: AgentKnowledge, topic: string, wire: Uint8Array) {
+      const { session } = knowledge
+      const place = placeOf(topicRoot, topic)
+      if (session === null || place === undefined) return
+      if (place.agent === brokerServices)
+        return place.inbox === "discovery"
+          ? yield* takeDirectory(knowledge, session, wire).pipe(withEngine)
+          : undefined
+      if (place.agent !== session.standing.name) return yield* refused("wrong_inbox", `it came by ${topic}`)
+      switch (place.inbox) {
+        case "handshake":
+          return yield* takeAnswer(knowledge, session, wire).pipe(withEngine)
+        case "protected":
+        case "private":
+          return yield* mail.secure(knowledge, session, place.inbox, wire)
+        case "public":
+          return yield* mail.open(wire)
+        case "public/pingreq":
+          return yield* takePing(knowledge, session, "postern/ping/v1", wire)
+        case "public/pingack":
+          return yield* takePing(knowledge, session, "postern/pong/v1", wire)
+        default:
+          // Its own public handshake, as everybody sees it.
+          return
+      }
+    })
+  })

@@ -1,0 +1,94 @@
+/**
+ * Who may come to the MQTT broker: agents are accepted devices that prove their key. Others may come as strangers, who can
+ * do no more than tell their keys and hear that they wait.
+ */
+import { Clock, Effect, Result } from "effect"
+import { readConnectProof } from "../crypto/Handshakes.ts"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import { type DeviceRow, FleetStore } from "../ports/FleetStore.ts"
+import { Identity } from "../ports/Identity.ts"
+import type { ConnectProof } from "../schemas/Agents.ts"
+import type { DeviceId, SigningKey } from "../schemas/Ids.ts"
+import { Limits } from "../schemas/Limits.ts"
+import type { TopicRole } from "../schemas/TopicRights.ts"
+import { type AgentName, brokerServices } from "../schemas/Topics.ts"
+
+/** What a device that claims a name is. */
+export type Claim =
+  | { readonly _tag: "Agent"; readonly row: DeviceRow }
+  | { readonly _tag: "Stranger" }
+  /** The name is another device's, or this one was turned away. */
+  | { readonly _tag: "Refused"; readonly reason: string }
+
+/** Judges whether the holder of a key may use a name. */
+export const makeClaims = Effect.gen(function* () {
+  const store = yield* FleetStore
+  return Effect.fnUntraced(function* (name: AgentName, device: DeviceId, signingKey: SigningKey) {
+    const named = name === brokerServices ? null : yield* store.deviceNamed(name)
+    if (named !== null) {
+      const isIts = named.device === device && named.request.signing_key === signingKey
+      return isIts
+        ? ({ _tag: "Agent", row: named } satisfies Claim)
+        : ({ _tag: "Refused", reason: `the name is that of ${named.device}` } satisfies Claim)
+    }
+    const row = yield* store.device(device)
+    if (row?.status === "revoked" || row?.status === "rejected")
+      return { _tag: "Refused", reason: `the device was ${row.status}` } satisfies Claim
+    if (row?.status === "accepted")
+      return { _tag: "Refused", reason: `the device's name is ${row.name}` } satisfies Claim
+    return { _tag: "Stranger" } satisfies Claim
+  })
+})
+
+/** Proofs of the last minutes are remembered by their session, so that each is good once. */
+const makeOnce = () => {
+  const seen = new Map<string, number>()
+  return (session: string, nowMs: number): boolean => {
+    for (const [old, atMs] of seen) {
+      if (seen.size < Limits.requestNonces && atMs > nowMs - 2 * Limits.requestClockSkewMs) break
+      seen.delete(old)
+    }
+    if (seen.has(session)) return false
+    seen.set(session, nowMs)
+    return true
+  }
+}
+
+/** Why a proof does not count, whoever it is of; undefined where it does. */
+const flawOf = (proof: ConnectProof, name: AgentName, server: string, nowMs: number): string | undefined => {
+  if (proof.agent !== name) return `its proof is for ${proof.agent}`
+  if (proof.server !== server) return `its proof is for the server ${proof.server}`
+  return Math.abs(proof.issued_at_ms - nowMs) > Limits.requestClockSkewMs
+    ? `its proof is ${proof.issued_at_ms - nowMs} ms off`
+    : undefined
+}
+
+/** Judges the password of a connection: a {@link ConnectProof}. Null turns it away. */
+export const makeAgentDoor = Effect.gen(function* () {
+  const engine = yield* CryptoEngine
+  const identity = yield* Identity
+  const claimOf = yield* makeClaims
+  const isFirst = makeOnce()
+  return Effect.fnUntraced(
+    function* (
+      name: AgentName,
+      password: Uint8Array
+    ): Effect.fn.Return<TopicRole | null, { message: string }> {
+      const nowMs = yield* Clock.currentTimeMillis
+      const refuse = (reason: string) => Effect.as(Effect.logWarning(`${name} may not come: ${reason}`), null)
+      const read = readConnectProof(engine, password)
+      if (Result.isFailure(read)) return yield* refuse(read.failure.message)
+      const proof = read.success
+      const flaw = flawOf(proof, name, identity.id, nowMs)
+      if (flaw !== undefined) return yield* refuse(flaw)
+      if (!isFirst(proof.session, nowMs)) return yield* refuse("its proof was used before")
+      const claim = yield* claimOf(name, proof.device, proof.signing_key)
+      if (claim._tag === "Refused") return yield* refuse(claim.reason)
+      return claim._tag === "Agent" ? "agent" : "stranger"
+    },
+    (effect, name) =>
+      Effect.catch(effect, (error) =>
+        Effect.as(Effect.logError(`${name} was not judged: ${error.message}`), null)
+      )
+  )
+})

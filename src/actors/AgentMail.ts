@@ -1,0 +1,103 @@
+/** Making what an agent sends, out of drafts: signed and sealed when the broker is there, with the keys of that moment. */
+import { Effect, Result } from "effect"
+import { canonicalBytes } from "../crypto/CanonicalJson.ts"
+import { toWire } from "../crypto/Messages.ts"
+import { AgentCrypto } from "../ports/AgentCrypto.ts"
+import type { Draft } from "../ports/AgentStore.ts"
+import type { Agreement, DirectoryEntry } from "../schemas/Agents.ts"
+import type { Name } from "../schemas/Ids.ts"
+import { type Message, MessageLimits } from "../schemas/Message.ts"
+import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
+import { type AgentName, brokerServices, topicOf } from "../schemas/Topics.ts"
+
+/** Keys at hand. */
+export interface Addressees {
+  readonly services: Agreement
+  readonly peer: (name: AgentName) => DirectoryEntry | undefined
+}
+
+export interface Mail {
+  readonly topic: string
+  readonly wire: Uint8Array
+}
+
+/** Why a message cannot go out, ever; undefined where it can. */
+export const draftFlaw = ({
+  body,
+  expires_at_ms,
+  issued_at_ms,
+  level,
+  to
+}: Draft): CannotSend | undefined => {
+  if (to.length === 0) return new CannotSend({ code: "no_recipient", reason: "a message needs a recipient" })
+  const maximum = level === "end_to_end" || level === "public" ? 1 : MessageLimits.recipients
+  if (to.length > maximum)
+    return new CannotSend({
+      code: "too_many_recipients",
+      reason: `a ${level} message goes to at most ${maximum}, not to ${to.length}`
+    })
+  if (expires_at_ms - issued_at_ms > MessageLimits.lifetimeMs)
+    return new CannotSend({ code: "too_long_a_life", reason: "a message lives 30 days at the most" })
+  try {
+    const { length } = canonicalBytes(body)
+    return length > MessageLimits.bodyBytes
+      ? new CannotSend({
+          code: "body_too_large",
+          reason: `the body has ${length} bytes, at most ${MessageLimits.bodyBytes} are taken`
+        })
+      : undefined
+  } catch (error) {
+    return new CannotSend({ code: "no_json", reason: error instanceof Error ? error.message : String(error) })
+  }
+}
+
+/** Makes the mail of a draft; null where a key for it is not known yet. */
+export const makeMail = (topicRoot: string) =>
+  Effect.gen(function* () {
+    const crypto = yield* AgentCrypto
+    const toInbox = (agent: AgentName, inbox: "public" | "protected" | "private") =>
+      topicOf(topicRoot, { agent, inbox })
+
+    return Effect.fnUntraced(function* (from: Name, draft: Draft, { peer, services }: Addressees) {
+      const { body, expires_at_ms, id, issued_at_ms, level, subject, to } = draft
+      const target = to[0] as AgentName
+      if (level === "public") {
+        const wire = canonicalBytes({
+          type: "postern/public/v1",
+          id,
+          claimed_from: from,
+          issued_at_ms,
+          subject,
+          body
+        })
+        return { topic: toInbox(target, "public"), wire } satisfies Mail
+      }
+      const message = yield* crypto.sign<Message>({
+        type: "postern/message/v1",
+        id,
+        level,
+        from,
+        to: [...to],
+        issued_at_ms,
+        expires_at_ms,
+        subject,
+        body
+      })
+      if (level === "protected")
+        return { topic: toInbox(brokerServices, "protected"), wire: toWire(message) } satisfies Mail
+      const key = level === "private" ? services.key : peer(target)?.agreement.key
+      if (key === undefined) return null
+      const header = {
+        id,
+        level,
+        from,
+        to: level === "private" ? (brokerServices as AgentName) : target,
+        issued_at_ms,
+        expires_at_ms
+      }
+      const sealed = yield* crypto.seal(header, message, key)
+      return Result.isFailure(sealed)
+        ? null
+        : ({ topic: toInbox(brokerServices, "private"), wire: toWire(sealed.success) } satisfies Mail)
+    })
+  })

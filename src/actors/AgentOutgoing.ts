@@ -1,0 +1,68 @@
+/** What an agent means to send: kept on disk until the broker has it, and sent in the order it was given. */
+import { Clock, Effect } from "effect"
+import { AgentStore, type Draft } from "../ports/AgentStore.ts"
+import type { MessageId } from "../schemas/Message.ts"
+import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
+import type { AgentName } from "../schemas/Topics.ts"
+import type { AgentKnowledge } from "./AgentArrivals.ts"
+import { draftFlaw, makeMail } from "./AgentMail.ts"
+
+const defaultLifetimeMs = 24 * 3_600_000
+/** Drafts of one round. */
+const roundDrafts = 64
+
+/** What an application wants to be sent. */
+export interface Letter extends Pick<Draft, "level" | "to" | "subject" | "body"> {
+  /** Null: a day. */
+  readonly lifetimeMs: number | null
+}
+
+export const makeOutgoingMail = (topicRoot: string, knowledge: AgentKnowledge) =>
+  Effect.gen(function* () {
+    const store = yield* AgentStore
+    const mailOf = yield* makeMail(topicRoot)
+    return {
+      /** Keeps a letter for sending. */
+      keep: Effect.fnUntraced(function* ({ lifetimeMs, to, ...letter }: Letter, id: MessageId) {
+        const issued_at_ms = yield* Clock.currentTimeMillis
+        const expires_at_ms = issued_at_ms + (lifetimeMs ?? defaultLifetimeMs)
+        const draft: Draft = { ...letter, id, to: [...new Set(to)], issued_at_ms, expires_at_ms }
+        const flaw = draftFlaw(draft)
+        if (flaw !== undefined) return yield* flaw
+        yield* Effect.mapError(
+          store.queue(draft),
+          ({ reason }) => new CannotSend({ code: "full", reason: `the message was not kept: ${reason}` })
+        )
+      }),
+      queued: Effect.map(
+        Effect.orElseSucceed(store.queued(10_000), () => []),
+        ({ length }) => length
+      ),
+      /** Whether anything can go out. */
+      canSend: (): boolean => knowledge.session !== null && knowledge.services !== null,
+      /** One round: those that the broker has acknowledged. Fails with the broker or the store; what went before is told. */
+      round: Effect.gen(function* () {
+        const { peers, services, session } = knowledge
+        const sent: Array<MessageId> = []
+        if (session === null || services === null) return sent
+        const peer = (name: AgentName) => peers.get(name)
+        for (const draft of yield* store.queued(roundDrafts)) {
+          const mail = yield* mailOf(session.standing.name, draft, { services, peer })
+          // A peer's key is not known yet: others need not wait for it.
+          if (mail === null) continue
+          yield* session.link.publish(mail.topic, mail.wire)
+          yield* store.sent([draft.id])
+          sent.push(draft.id)
+        }
+        return sent
+      }),
+      prune: (nowMs: number) =>
+        Effect.flatMap(
+          Effect.orElseSucceed(store.prune(nowMs), () => []),
+          ({ length }) =>
+            length === 0
+              ? Effect.void
+              : Effect.logWarning(`${length} messages expired before they could be sent`)
+        )
+    }
+  })

@@ -1,0 +1,190 @@
+/**
+ * Keeps the MQTT broker open for as long as its life lasts, tells everybody what comes, and brings what is stored to its
+ * recipients: in the order it was stored, again after a failure, and again after a restart. What came twice is sorted out
+ * by its recipient, by the message's id.
+ */
+import { Clock, Effect, Exit } from "effect"
+import { type ActorContext, Behaviour } from "../kernel/index.ts"
+import { type BrokerHandlers, MessageBroker, type OpenBroker } from "../ports/MessageBroker.ts"
+import { type DeliveryRow, MessageStore, type MessageStoreError } from "../ports/MessageStore.ts"
+import { BrokerKeeperProtocol, NoBroker } from "../schemas/protocols/BrokerKeeper.ts"
+import { type AgentName, placeOf, topicOf } from "../schemas/Topics.ts"
+import { makeAlarm } from "./Alarm.ts"
+import { delayAfter } from "./Delays.ts"
+import { DirectoryKey, ReEncryptorKey } from "./ServerKeys.ts"
+
+export interface BrokerKeeperOptions {
+  readonly topicRoot: string
+  /** Judges the credentials of a connection. */
+  readonly authenticate: BrokerHandlers["authenticate"]
+}
+
+/** Deliveries of one round, and how many of them are on their way to the broker together. */
+const roundDeliveries = 256
+const together = 32
+/** What waits in memory for its round; more waits in the store alone. */
+const maximumPending = 4_096
+/** After a failure. */
+const pauses = { firstMs: 500, factor: 2, maximumMs: 30_000 }
+/** The store is pruned, and looked through for what nobody told of. */
+const sweepMs = 60_000
+/** How long a sender's message may take until it is safe. Then it is not acknowledged, and comes again. */
+const submitTimeoutMs = 60_000
+
+type Refs = Pick<ActorContext<never>, "ref" | "refOf">
+
+/** Where what agents publish to broker services goes. */
+const receiver =
+  (context: Refs, topicRoot: string): BrokerHandlers["received"] =>
+  ({ from, payload, role, topic }) => {
+    const inbox = placeOf(topicRoot, topic)?.inbox
+    const timeout = { timeoutMs: submitTimeoutMs }
+    if ((inbox === "protected" || inbox === "private") && role === "agent")
+      return context.refOf(ReEncryptorKey, from).ask("Submit", { inbox, wire: payload }, timeout)
+    if (inbox === "handshake" || inbox === "status" || inbox === "public/pingreq")
+      return context.ref(DirectoryKey).ask("Arrived", { inbox, from, wire: payload }, timeout)
+    return Effect.void
+  }
+
+/** Publishes deliveries: the places of those that sessions have taken, and whether the broker failed at any. */
+const bring = Effect.fnUntraced(function* (
+  broker: OpenBroker,
+  topicRoot: string,
+  deliveries: ReadonlyArray<DeliveryRow>
+) {
+  let failed = false
+  const taken = yield* Effect.forEach(
+    deliveries,
+    ({ inbox, place, to, wire }) =>
+      broker.publish(topicOf(topicRoot, { agent: to, inbox }), wire).pipe(
+        // Where nobody subscribes the agent has not come yet, and it waits in the store.
+        Effect.map((isTaken) => (isTaken ? [place] : [])),
+        Effect.catch((error) =>
+          Effect.as(
+            Effect.andThen(
+              Effect.sync(() => {
+                failed = true
+              }),
+              Effect.logWarning(error.message)
+            ),
+            []
+          )
+        )
+      ),
+    { concurrency: together }
+  )
+  return { places: taken.flat(), failed }
+})
+
+/** What waits for its round: some in memory, the rest known to be in the store. */
+const makeBacklog = Effect.gen(function* () {
+  const store = yield* MessageStore
+  let pending: Array<DeliveryRow> = []
+  let isBehind = true
+  let behind = 0
+  return {
+    add: (deliveries: ReadonlyArray<DeliveryRow>): void => {
+      if (isBehind) return
+      if (pending.length + deliveries.length > maximumPending) isBehind = true
+      else pending.push(...deliveries)
+    },
+    /** What waits for one agent; it may stand in the queue already, which does no harm. */
+    addWaiting: (agent: AgentName) =>
+      Effect.map(store.undelivered(agent, 0, maximumPending), (rows) => {
+        pending.push(...rows)
+      }),
+    /** Looks through the store from its beginning, at the next round. */
+    rewind: (): void => {
+      isBehind = true
+      behind = 0
+    },
+    next: Effect.gen(function* () {
+      if (pending.length === 0 && isBehind) {
+        const rows = yield* store.undelivered(null, behind, roundDeliveries)
+        isBehind = rows.length === roundDeliveries
+        behind = rows.at(-1)?.place ?? behind
+        pending = [...rows]
+      }
+      return pending.splice(0, roundDeliveries)
+    })
+  }
+})
+
+/** The behaviour. */
+export const brokerKeeper = (options: BrokerKeeperOptions) =>
+  Behaviour.make(BrokerKeeperProtocol, (context) =>
+    Effect.gen(function* () {
+      const store = yield* MessageStore
+      const backlog = yield* makeBacklog
+      const directory = context.ref(DirectoryKey)
+      const broker = yield* (yield* MessageBroker).open({
+        authenticate: options.authenticate,
+        received: receiver(context, options.topicRoot),
+        presence: (agent, connected) => Effect.ignore(directory.tell("Present", { agent, connected })),
+        refused: (agent, reason) => Effect.logDebug(`the broker refused ${agent ?? "somebody"}: ${reason}`)
+      })
+      const alarm = yield* makeAlarm(context.self.tell("Due"))
+      let isBringing = false
+      let failures = 0
+      let sweptAtMs = yield* Clock.currentTimeMillis
+
+      /** Begins a round, unless one is on its way. */
+      const round = Effect.gen(function* () {
+        if (isBringing) return
+        const deliveries = yield* backlog.next
+        if (deliveries.length === 0) return yield* alarm.ringIn(sweepMs)
+        isBringing = true
+        yield* context.startTask(bring(broker, options.topicRoot, deliveries), (exit) => [
+          "Delivered",
+          Exit.isSuccess(exit) ? exit.value : { places: [], failed: true }
+        ])
+      })
+      const orLater = <R>(effect: Effect.Effect<void, MessageStoreError, R>) =>
+        Effect.catch(effect, (error) =>
+          Effect.andThen(Effect.logWarning(`deliveries wait: ${error.reason}`), alarm.ringIn(pauses.firstMs))
+        )
+      const noBroker = (error: { readonly message: string }) => new NoBroker({ reason: error.message })
+
+      yield* context.startTask(broker.ended, (exit) => [
+        "Lost",
+        { reason: Exit.isSuccess(exit) ? exit.value : "it was interrupted" }
+      ])
+      yield* alarm.ringIn(0)
+
+      return context.handlers({
+        Addresses: () => Effect.succeed(broker.addresses),
+        Connected: () => broker.connected,
+        Dispatch: ({ payload }) => {
+          backlog.add(payload.deliveries)
+          return orLater(round)
+        },
+        Came: ({ payload }) => orLater(Effect.andThen(backlog.addWaiting(payload.agent), round)),
+        Publish: ({ payload: { retain, topic, wire } }) =>
+          Effect.asVoid(Effect.mapError(broker.publish(topic, wire, { retain }), noBroker)),
+        Expel: ({ payload }) => Effect.mapError(broker.expel(payload.agent), noBroker),
+        Delivered: ({ payload: { failed, places } }) =>
+          Effect.gen(function* () {
+            isBringing = false
+            yield* store.delivered(places)
+            failures = failed ? failures + 1 : 0
+            if (!failed) return yield* round
+            backlog.rewind()
+            yield* alarm.ringIn(yield* delayAfter(pauses, failures))
+          }).pipe(orLater),
+        Due: () =>
+          Effect.gen(function* () {
+            const nowMs = yield* Clock.currentTimeMillis
+            if (nowMs - sweptAtMs >= sweepMs) {
+              sweptAtMs = nowMs
+              const expired = yield* store.prune(nowMs)
+              if (expired > 0)
+                yield* Effect.logInfo(`${expired} messages expired before their recipients came`)
+              backlog.rewind()
+            }
+            yield* round
+          }).pipe(orLater),
+        Lost: ({ payload }) =>
+          Effect.andThen(Effect.logError(`the MQTT broker is lost: ${payload.reason}`), context.stopSelf)
+      })
+    })
+  )

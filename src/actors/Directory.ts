@@ -1,0 +1,287 @@
+/**
+ * The directory: see its protocol. It alone writes the book of agents. What it tells others is signed with a key that the
+ * trust root names, and holds nobody who did not choose to be seen.
+ */
+import { Clock, Effect, Result } from "effect"
+import { readHandshake, readPing, readStatus } from "../crypto/Handshakes.ts"
+import { RefusedMessage, toWire } from "../crypto/Messages.ts"
+import type { SignedJson } from "../crypto/SignedJson.ts"
+import { type ActorContext, Behaviour } from "../kernel/index.ts"
+import { AgentBook } from "../ports/AgentBook.ts"
+import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import { FleetStore } from "../ports/FleetStore.ts"
+import { type AgentRow, MessageStore } from "../ports/MessageStore.ts"
+import { RelayCrypto } from "../ports/RelayCrypto.ts"
+import type { AgentStatus, Directory, Handshake, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
+import type { Name } from "../schemas/Ids.ts"
+import { MessageLimits, type MessageRefusal } from "../schemas/Message.ts"
+import { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
+import { type AgentName, brokerServices, type Inbox, topicOf } from "../schemas/Topics.ts"
+import { makeClaims } from "./AgentDoor.ts"
+import { makeAlarm } from "./Alarm.ts"
+import { BrokerKeeperKey } from "./ServerKeys.ts"
+
+export interface DirectoryOptions {
+  readonly topicRoot: string
+  /** Between two publications of the list, where nothing has changed. */
+  readonly intervalMs: number
+}
+
+/** Changes that come together are told together. */
+const gatherMs = 500
+const partAgents = 256
+
+/** Publishes documents of broker services. */
+const makeMouth = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
+  Effect.gen(function* () {
+    const crypto = yield* RelayCrypto
+    const keeper = context.ref(BrokerKeeperKey)
+    return Effect.fnUntraced(function* <A extends SignedJson>(
+      agent: AgentName,
+      inbox: Inbox,
+      unsigned: Omit<A, "signature" | "signing_key">,
+      retain = false
+    ) {
+      const wire = toWire(yield* crypto.sign<A>(unsigned))
+      yield* keeper.tell("Publish", { topic: topicOf(topicRoot, { agent, inbox }), wire, retain })
+    })
+  })
+
+const tooOld = (issuedAtMs: number, nowMs: number): boolean =>
+  Math.abs(nowMs - issuedAtMs) > MessageLimits.futureMs
+
+/** What the book says after a handshake. */
+const shaken = (shake: Handshake, before: AgentRow | undefined, nowMs: number): AgentRow => ({
+  agent: shake.agent,
+  device: shake.device,
+  signingKey: shake.signing_key,
+  // The key of a later version stays, whatever an older handshake says.
+  agreement:
+    before !== undefined &&
+    before.device === shake.device &&
+    before.agreement.version > shake.agreement.version
+      ? before.agreement
+      : shake.agreement,
+  visible: shake.visible,
+  edgeDevices: shake.edge_devices,
+  session: shake.session,
+  status: "C",
+  statusAtMs: nowMs
+})
+
+/** Takes handshakes: judges who it is, writes the book, answers. */
+const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const crypto = yield* RelayCrypto
+    const store = yield* MessageStore
+    const book = yield* AgentBook
+    const claimOf = yield* makeClaims
+    const publish = yield* makeMouth(context, topicRoot)
+
+    const answer = Effect.fnUntraced(function* (
+      shake: Handshake,
+      verdict: HandshakeAnswer["verdict"],
+      detail: string,
+      nowMs: number
+    ) {
+      yield* publish<HandshakeAnswer>(shake.agent, "handshake", {
+        type: "postern/handshake-answer/v1",
+        agent: shake.agent,
+        session: shake.session,
+        nonce: shake.nonce,
+        verdict,
+        detail,
+        agreement: yield* crypto.agreement,
+        issued_at_ms: nowMs
+      })
+    })
+
+    /** Gives whether the book has changed. */
+    return Effect.fnUntraced(function* (from: AgentName, wire: Uint8Array, nowMs: number) {
+      const read = readHandshake(engine, wire)
+      if (Result.isFailure(read)) return yield* read.failure
+      const shake = read.success
+      if (shake.agent !== from)
+        return yield* new RefusedMessage({
+          code: "wrong_sender",
+          detail: `it is the handshake of ${shake.agent}`
+        })
+      if (tooOld(shake.issued_at_ms, nowMs))
+        return yield* new RefusedMessage({ code: "expired", detail: "the handshake is too old or too young" })
+      const claim = yield* claimOf(from, shake.device, shake.signing_key)
+      if (claim._tag === "Stranger") {
+        yield* answer(shake, "waiting", "no operator has accepted this device yet", nowMs)
+        return false
+      }
+      if (claim._tag === "Refused") {
+        yield* Effect.logWarning(`${from} is claimed by ${shake.device}: ${claim.reason}`)
+        yield* answer(shake, "refused", claim.reason, nowMs)
+        return yield* new RefusedMessage({ code: "not_permitted", detail: claim.reason })
+      }
+      const row = shaken(shake, book.get(from), nowMs)
+      yield* store.putAgent(row)
+      book.set(row)
+      yield* answer(shake, "known", "", nowMs)
+      yield* context.ref(BrokerKeeperKey).tell("Came", { agent: from })
+      return true
+    })
+  })
+
+/** Takes words on who is there. A will of an older session says nothing of a newer. */
+const makeStatuses = Effect.gen(function* () {
+  const engine = yield* CryptoEngine
+  const store = yield* MessageStore
+  const book = yield* AgentBook
+  return Effect.fnUntraced(function* (from: AgentName, wire: Uint8Array, nowMs: number) {
+    const read = readStatus(engine, wire)
+    if (Result.isFailure(read)) return yield* read.failure
+    const status: AgentStatus = read.success
+    const row = book.get(from)
+    if (row === undefined)
+      return yield* new RefusedMessage({ code: "unknown_sender", detail: "it has not shaken hands" })
+    if (status.agent !== from || status.signing_key !== row.signingKey)
+      return yield* new RefusedMessage({
+        code: "bad_signature",
+        detail: "it is signed with another key than its sender's"
+      })
+    if (status.session !== row.session)
+      return yield* new RefusedMessage({ code: "replayed", detail: "it is of another session" })
+    if (row.status === status.status) return false
+    const next = { ...row, status: status.status, statusAtMs: nowMs }
+    yield* store.putAgent(next)
+    book.set(next)
+    return true
+  })
+})
+
+/** Answers whoever asks whether broker services are there. */
+const makePings = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const book = yield* AgentBook
+    const publish = yield* makeMouth(context, topicRoot)
+    return Effect.fnUntraced(function* (from: AgentName, wire: Uint8Array, nowMs: number) {
+      const read = readPing(engine, wire)
+      if (Result.isFailure(read)) return yield* read.failure
+      const ping = read.success
+      if (
+        ping.type !== "postern/ping/v1" ||
+        ping.from !== from ||
+        ping.to !== brokerServices ||
+        from === brokerServices
+      )
+        return yield* new RefusedMessage({
+          code: "wrong_recipient",
+          detail: "it is no question to broker services"
+        })
+      if (ping.signing_key !== book.get(from)?.signingKey)
+        return yield* new RefusedMessage({
+          code: "bad_signature",
+          detail: "it is signed with another key than its sender's"
+        })
+      yield* publish<Ping>(from, "public/pingack", {
+        type: "postern/pong/v1",
+        from: brokerServices,
+        to: from,
+        nonce: ping.nonce,
+        issued_at_ms: nowMs
+      })
+      return false
+    })
+  })
+
+/** Tells everybody who may be seen, in parts. */
+const makeList = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
+  Effect.gen(function* () {
+    const book = yield* AgentBook
+    const publish = yield* makeMouth(context, topicRoot)
+    return Effect.fnUntraced(function* (version: number, nowMs: number) {
+      const seen = book.all().filter(({ visible }) => visible)
+      const parts = Math.max(1, Math.ceil(seen.length / partAgents))
+      for (let part = 1; part <= parts; part++) {
+        const agents = seen.slice((part - 1) * partAgents, part * partAgents).map((row) => ({
+          agent: row.agent,
+          device: row.device,
+          signing_key: row.signingKey,
+          agreement: row.agreement,
+          status: row.status,
+          edge_devices: row.edgeDevices
+        }))
+        const document = {
+          type: "postern/directory/v1" as const,
+          version,
+          part,
+          parts,
+          agents,
+          issued_at_ms: nowMs
+        }
+        // What stays for those who come later is the first part; the next publication brings them the rest.
+        yield* publish<Directory>(brokerServices, "discovery", document, part === 1)
+      }
+    })
+  })
+
+/** The behaviour. */
+export const directory = (options: DirectoryOptions) =>
+  Behaviour.make(DirectoryProtocol, (context) =>
+    Effect.gen(function* () {
+      const store = yield* MessageStore
+      const fleet = yield* FleetStore
+      const book = yield* AgentBook
+      const shake = yield* makeHandshakes(context, options.topicRoot)
+      const hear = yield* makeStatuses
+      const pong = yield* makePings(context, options.topicRoot)
+      const tell = yield* makeList(context, options.topicRoot)
+      const alarm = yield* makeAlarm(context.self.tell("Due"))
+      for (const row of yield* store.agents) book.set(row)
+
+      const changed = alarm.ringIn(gatherMs)
+      const orRefused = <R>(
+        from: AgentName,
+        effect: Effect.Effect<boolean, { readonly message: string }, R>
+      ) =>
+        Effect.catch(effect, (error) =>
+          Effect.gen(function* () {
+            yield* Effect.logDebug(`a word of ${from} is refused: ${error.message}`)
+            const code: MessageRefusal = error instanceof RefusedMessage ? error.code : "overloaded"
+            yield* Effect.ignore(store.refused(from, code, yield* Clock.currentTimeMillis))
+            return false
+          })
+        )
+
+      yield* alarm.ringIn(gatherMs)
+      return context.handlers({
+        Arrived: Effect.fnUntraced(function* ({ payload: { from, inbox, wire } }) {
+          const nowMs = yield* Clock.currentTimeMillis
+          const take = inbox === "handshake" ? shake : inbox === "status" ? hear : pong
+          if (yield* orRefused(from, take(from, wire, nowMs))) yield* changed
+        }),
+        Present: Effect.fnUntraced(function* ({ payload: { agent, connected } }) {
+          const row = book.get(agent)
+          // Who comes says so itself; who is gone may have been cut off without a will.
+          if (connected || row === undefined || row.status !== "C") return
+          const next = { ...row, status: "DU" as const, statusAtMs: yield* Clock.currentTimeMillis }
+          yield* Effect.ignore(store.putAgent(next))
+          book.set(next)
+          yield* changed
+        }),
+        Decided: Effect.fnUntraced(function* ({ payload: { device } }) {
+          const row = book.all().find((each) => each.device === device)
+          if (row === undefined) return
+          const found = yield* Effect.orElseSucceed(fleet.device(device), () => undefined)
+          if (found === undefined || (found?.status === "accepted" && found.name === row.agent)) return
+          book.delete(row.agent)
+          yield* Effect.ignore(store.dropAgent(row.agent))
+          yield* Effect.ignore(context.ref(BrokerKeeperKey).tell("Expel", { agent: row.agent as Name }))
+          yield* changed
+        }),
+        Agents: () => Effect.sync(() => book.all()),
+        Due: Effect.fnUntraced(function* () {
+          const nowMs = yield* Clock.currentTimeMillis
+          yield* Effect.ignore(tell(nowMs, nowMs))
+          yield* alarm.ringIn(options.intervalMs)
+        })
+      })
+    })
+  )

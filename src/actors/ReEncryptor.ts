@@ -1,0 +1,90 @@
+/**
+ * The re-encryptor of one agent's messages: see its protocol. One actor per sender, so that messages of one sender keep
+ * their order, and a sender that floods waits for itself alone.
+ *
+ * Nothing is acknowledged before it is safe: id and deliveries are one transaction, and what it stores is sealed already.
+ */
+import { Clock, Effect, Result } from "effect"
+import type { RefusedMessage } from "../crypto/Messages.ts"
+import { type Accepted, identityOf, recipientsOf } from "../crypto/Relay.ts"
+import { Behaviour } from "../kernel/index.ts"
+import { AgentBook } from "../ports/AgentBook.ts"
+import { MessagePolicy } from "../ports/MessagePolicy.ts"
+import { MessageStore } from "../ports/MessageStore.ts"
+import { RelayCrypto } from "../ports/RelayCrypto.ts"
+import type { MessageRefusal, SecureLevel } from "../schemas/Message.ts"
+import { ReEncryptorProtocol, RelayUnavailable } from "../schemas/protocols/ReEncryptor.ts"
+import { type AgentName, brokerServices } from "../schemas/Topics.ts"
+import { BrokerKeeperKey } from "./ServerKeys.ts"
+
+const levelOf = (accepted: Accepted): SecureLevel =>
+  accepted._tag === "Closed" ? "end_to_end" : accepted.message.level
+
+/** Sorts the recipients a message names into those it goes to, and why not for the rest. */
+const makeRecipients = Effect.gen(function* () {
+  const book = yield* AgentBook
+  const policy = yield* MessagePolicy
+  return (from: AgentName, accepted: Accepted) => {
+    const refused: Array<MessageRefusal> = []
+    const recipients = recipientsOf(accepted).flatMap((name) => {
+      const known = book.get(name)
+      if (known === undefined || name === brokerServices) {
+        refused.push("unknown_recipient")
+        return []
+      }
+      if (!policy.permits(from, name, levelOf(accepted))) {
+        refused.push("not_permitted")
+        return []
+      }
+      return [{ name, agreementKey: known.agreement.key }]
+    })
+    return { recipients, refused }
+  }
+})
+
+/** The behaviour for one agent. */
+export const reEncryptor = (agent: AgentName) =>
+  Behaviour.make(ReEncryptorProtocol, (context) =>
+    Effect.gen(function* () {
+      const book = yield* AgentBook
+      const crypto = yield* RelayCrypto
+      const store = yield* MessageStore
+      const sortRecipients = yield* makeRecipients
+      const keeper = context.ref(BrokerKeeperKey)
+
+      const refuse = (code: MessageRefusal, nowMs: number, refusal?: RefusedMessage) =>
+        Effect.logDebug(`a message of ${agent} is refused: ${refusal?.message ?? code}`).pipe(
+          Effect.andThen(store.refused(agent, code, nowMs))
+        )
+
+      /** Stores what follows from a good message, and has it delivered. */
+      const relay = Effect.fnUntraced(function* (accepted: Accepted, nowMs: number) {
+        const { recipients, refused } = sortRecipients(agent, accepted)
+        for (const code of refused) yield* refuse(code, nowMs)
+        const outgoing = yield* crypto.outgoing(accepted, recipients, nowMs)
+        const { expires_at_ms, id } = identityOf(accepted)
+        const { deliveries, outcome } = yield* store.accept(agent, id, expires_at_ms, outgoing)
+        if (outcome === "replayed") return yield* refuse("replayed", nowMs)
+        if (deliveries.length > 0) yield* Effect.ignore(keeper.tell("Dispatch", { deliveries }))
+      })
+
+      return context.handlers({
+        Submit: Effect.fnUntraced(
+          function* ({ payload: { inbox, wire } }) {
+            const nowMs = yield* Clock.currentTimeMillis
+            const known = book.get(agent)
+            if (known === undefined) return yield* refuse("unknown_sender", nowMs)
+            const arrival = { inbox, wire, from: agent, senderKey: known.signingKey, nowMs }
+            const judged = yield* crypto.judge(arrival)
+            if (Result.isFailure(judged)) return yield* refuse(judged.failure.code, nowMs, judged.failure)
+            yield* relay(judged.success, nowMs)
+          },
+          Effect.catchTag("MessageStoreError", (error) =>
+            Effect.logError(`a message of ${agent} was not stored: ${error.reason}`).pipe(
+              Effect.andThen(Effect.fail(new RelayUnavailable({ reason: "the store failed" })))
+            )
+          )
+        )
+      })
+    })
+  )

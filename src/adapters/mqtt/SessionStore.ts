@@ -1,0 +1,239 @@
+/**
+ * What the embedded broker keeps of sessions, in the shape aedes asks for: subscriptions and retained messages in memory
+ * and on disk, queues on disk alone. Everything that was acknowledged survives the process.
+ *
+ * Which identifier a packet was last sent with is not kept: after a restart it is sent anew, with another.
+ *
+ * @module
+ */
+import { Readable } from "node:stream"
+import type { Client, Subscription } from "aedes"
+import type { AedesPacket } from "aedes-packet"
+import MemoryPersistence from "aedes-persistence/asyncPersistence.js"
+import type { Effect } from "effect"
+import type { DatabaseHost, SqliteError } from "../sqlite/Database.ts"
+import type { MqttMethods, PacketName, WillRow } from "../sqlite/messages/MqttRows.ts"
+
+/** Packets of one page of a queue. */
+const pagePackets = 64
+
+export interface SessionStoreOptions {
+  readonly host: DatabaseHost<MqttMethods>
+  readonly run: <A>(effect: Effect.Effect<A, SqliteError>) => Promise<A>
+  /** How many packets wait for one client at the most. */
+  readonly queuePackets: number
+  /** Told how many packets were dropped from full queues. */
+  readonly onDropped: (packets: number) => void
+}
+
+type Identified = Pick<Client, "id">
+interface Publication {
+  readonly topic: string
+  readonly payload?: Uint8Array | string
+  readonly qos?: number
+  readonly retain?: boolean
+}
+
+const bytesOf = (payload: Publication["payload"]): Uint8Array =>
+  payload === undefined
+    ? new Uint8Array(0)
+    : typeof payload === "string"
+      ? Buffer.from(payload)
+      : payload.slice()
+
+const nameOf = (packet: AedesPacket): PacketName => ({
+  broker: packet.brokerId,
+  counter: packet.brokerCounter
+})
+
+/** Messages over a QoS of 1 are not offered. */
+const noExactlyOnce = (): never => {
+  throw new Error("QoS 2 is not offered: messages carry ids of their own")
+}
+
+export class SessionStore extends MemoryPersistence {
+  private readonly options: SessionStoreOptions
+  private brokerId = ""
+  /** Packets on their way, by client and the identifier they were sent with. */
+  private readonly sent = new Map<string, Map<number, PacketName>>()
+
+  constructor(options: SessionStoreOptions) {
+    super()
+    this.options = options
+  }
+
+  private ask<const K extends keyof MqttMethods & string>(
+    method: K,
+    ...args: Parameters<MqttMethods[K]>
+  ): Promise<ReturnType<MqttMethods[K]>> {
+    return this.options.run(this.options.host.call(method, ...args))
+  }
+
+  override async setup(broker: { readonly id: string }): Promise<void> {
+    await super.setup(broker)
+    this.brokerId = broker.id
+    const { retained, subscriptions } = await this.ask("sessions")
+    for (const { client, filter, qos } of subscriptions)
+      await super.addSubscriptions({ id: client } as Client, [
+        { topic: filter, qos: qos as Subscription["qos"] }
+      ])
+    for (const { payload, qos, topic } of retained)
+      await super.storeRetained({
+        cmd: "publish",
+        topic,
+        qos,
+        payload: Buffer.from(payload),
+        retain: true
+      } as AedesPacket)
+  }
+
+  override async storeRetained(packet: AedesPacket): Promise<void> {
+    const { payload, qos = 0, topic } = packet as Publication
+    await this.ask("retain", { topic, qos, payload: bytesOf(payload) })
+    await super.storeRetained(packet)
+  }
+
+  override async addSubscriptions(client: Client, subscriptions: Array<Subscription>): Promise<void> {
+    const rows = subscriptions.map(({ qos, topic }) => ({
+      client: client.id,
+      filter: topic,
+      qos: qos as number
+    }))
+    await this.ask("subscribe", rows)
+    await super.addSubscriptions(client, subscriptions)
+  }
+
+  override async removeSubscriptions(client: Client, filters: Array<string>): Promise<void> {
+    await this.ask("unsubscribe", client.id, filters)
+    await super.removeSubscriptions(client, filters)
+  }
+
+  /** A clean session begins: what the last one left goes. */
+  override async cleanSubscriptions(client: Client): Promise<void> {
+    this.sent.delete(client.id)
+    await this.ask("forgetClient", client.id)
+    await super.cleanSubscriptions(client)
+  }
+
+  override outgoingEnqueue(subscription: { clientId: string }, packet: AedesPacket): Promise<void> {
+    return this.outgoingEnqueueCombi([subscription], packet)
+  }
+
+  override async outgoingEnqueueCombi(
+    subscriptions: Array<{ clientId: string }>,
+    packet: AedesPacket
+  ): Promise<void> {
+    if (subscriptions.length === 0) return
+    // One queue takes a packet once, by however many of its filters.
+    const clients = [...new Set(subscriptions.map(({ clientId }) => clientId))]
+    const { payload, retain = false, topic } = packet as Publication
+    const row = { ...nameOf(packet), topic, retain, payload: bytesOf(payload) }
+    const dropped = await this.ask("enqueue", clients, row, this.options.queuePackets)
+    if (dropped > 0) this.options.onDropped(dropped)
+  }
+
+  override async outgoingUpdate(client: Identified, packet: AedesPacket): Promise<void> {
+    const { messageId } = packet as { messageId?: number }
+    if (messageId === undefined) return
+    const sent = this.sent.get(client.id) ?? new Map<number, PacketName>()
+    sent.set(messageId, nameOf(packet))
+    this.sent.set(client.id, sent)
+  }
+
+  override async outgoingClearMessageId(client: Identified, packet: AedesPacket): Promise<AedesPacket> {
+    const { messageId = 0 } = packet as { messageId?: number }
+    const sent = this.sent.get(client.id)
+    const name = sent?.get(messageId)
+    if (name !== undefined) {
+      await this.ask("acknowledged", client.id, name)
+      sent?.delete(messageId)
+    }
+    return packet
+  }
+
+  override outgoingStream(client: Identified): Readable {
+    this.sent.delete(client.id)
+    return Readable.from(this.queue(client.id))
+  }
+
+  private async *queue(client: string) {
+    let behind = 0
+    for (;;) {
+      const page = await this.ask("waiting", client, behind, pagePackets)
+      for (const { broker, counter, payload, place, retain, topic } of page) {
+        behind = place
+        yield {
+          cmd: "publish",
+          brokerId: broker,
+          brokerCounter: counter,
+          topic,
+          retain,
+          qos: 1,
+          payload: Buffer.from(payload)
+        }
+      }
+      if (page.length < pagePackets) return
+    }
+  }
+
+  /** Ends a session whole: its subscriptions, its queue, its will. */
+  async forget(client: string): Promise<void> {
+    this.sent.delete(client)
+    await this.ask("forgetClient", client)
+    await super.cleanSubscriptions({ id: client } as Client)
+  }
+
+  /** A connection has ended: what it was sent and did not acknowledge is sent again by the next. */
+  disconnected(client: string): void {
+    this.sent.delete(client)
+  }
+
+  override incomingStorePacket(): Promise<void> {
+    return Promise.resolve().then(noExactlyOnce)
+  }
+
+  override async putWill(client: Identified, packet: AedesPacket): Promise<void> {
+    const { payload, qos = 0, retain = false, topic } = packet as Publication
+    Object.assign(packet, { brokerId: this.brokerId, clientId: client.id })
+    await this.ask("putWill", {
+      client: client.id,
+      broker: this.brokerId,
+      topic,
+      qos,
+      retain,
+      payload: bytesOf(payload)
+    })
+  }
+
+  private toPacket({ broker, client, payload, qos, retain, topic }: WillRow) {
+    return {
+      cmd: "publish",
+      brokerId: broker,
+      clientId: client,
+      topic,
+      qos,
+      retain,
+      payload: Buffer.from(payload)
+    }
+  }
+
+  override async getWill(client: Identified): Promise<undefined> {
+    const will = await this.ask("will", client.id)
+    return (will === null ? undefined : this.toPacket(will)) as undefined
+  }
+
+  override async delWill(client: Identified): Promise<undefined> {
+    const will = await this.ask("takeWill", client.id)
+    return (will === null ? undefined : this.toPacket(will)) as undefined
+  }
+
+  /** Of lives of the broker other than those named. */
+  override streamWill(brokers: Readonly<Record<string, unknown>> = {}): Readable {
+    const wills = async function* (this: SessionStore) {
+      for (const will of await this.ask("wills")) {
+        if (!Object.hasOwn(brokers, will.broker)) yield this.toPacket(will)
+      }
+    }
+    return Readable.from(wills.call(this))
+  }
+}

@@ -1,0 +1,117 @@
+/** What broker services keep of agents and messages, as synchronous functions over one database. */
+import type { Effect } from "effect"
+import type { AgentRow, DeliveryRow, MessageStore, RefusalRow } from "../../../ports/MessageStore.ts"
+import type { DatabaseSync } from "../Database.ts"
+
+type Port = MessageStore["Service"]
+type Synchronous<F> = F extends (...args: infer A) => Effect.Effect<infer R, unknown>
+  ? (...args: A) => R
+  : never
+
+export type RelayMethods = {
+  readonly [K in Exclude<keyof Port, "agents">]: Synchronous<Port[K]>
+} & { readonly agents: () => Effect.Success<Port["agents"]> }
+
+type Row = Readonly<Record<string, unknown>>
+
+const toAgent = (row: Row): AgentRow => ({
+  agent: row["agent"] as AgentRow["agent"],
+  device: row["device"] as AgentRow["device"],
+  signingKey: row["signing_key"] as AgentRow["signingKey"],
+  agreement: { key: row["agreement_key"] as string, version: row["agreement_version"] as number },
+  visible: row["visible"] === 1,
+  edgeDevices: JSON.parse(row["edge_devices"] as string) as ReadonlyArray<string>,
+  session: row["session"] as AgentRow["session"],
+  status: row["status"] as AgentRow["status"],
+  statusAtMs: row["status_at_ms"] as number
+})
+
+const toDelivery = (row: Row): DeliveryRow => ({
+  place: row["place"] as number,
+  to: row["recipient"] as DeliveryRow["to"],
+  inbox: row["inbox"] as DeliveryRow["inbox"],
+  wire: row["wire"] as Uint8Array
+})
+
+const agentMethods = (database: DatabaseSync) => {
+  const all = database.prepare("SELECT * FROM agents ORDER BY agent")
+  const put = database.prepare(`
+    INSERT INTO agents (agent, device, signing_key, agreement_key, agreement_version, visible, edge_devices, session,
+      status, status_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (agent) DO UPDATE SET device = excluded.device, signing_key = excluded.signing_key,
+      agreement_key = excluded.agreement_key, agreement_version = excluded.agreement_version,
+      visible = excluded.visible, edge_devices = excluded.edge_devices, session = excluded.session,
+      status = excluded.status, status_at_ms = excluded.status_at_ms`)
+  const drop = database.prepare("DELETE FROM agents WHERE agent = ?")
+  const dropDeliveries = database.prepare("DELETE FROM deliveries WHERE recipient = ?")
+  return {
+    agents: () => (all.all() as Array<Row>).map(toAgent),
+    putAgent: (row) =>
+      void put.run(
+        row.agent,
+        row.device,
+        row.signingKey,
+        row.agreement.key,
+        row.agreement.version,
+        row.visible ? 1 : 0,
+        JSON.stringify(row.edgeDevices),
+        row.session,
+        row.status,
+        row.statusAtMs
+      ),
+    dropAgent: (agent) => {
+      drop.run(agent)
+      dropDeliveries.run(agent)
+    }
+  } satisfies Partial<RelayMethods>
+}
+
+export const relayMethods = (database: DatabaseSync): RelayMethods => {
+  const remember = database.prepare(
+    "INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+  )
+  const insert = database.prepare(
+    "INSERT INTO deliveries (recipient, inbox, expires_at_ms, wire) VALUES (?, ?, ?, ?)"
+  )
+  const page = database.prepare("SELECT * FROM deliveries WHERE place > ? ORDER BY place LIMIT ?")
+  const pageOf = database.prepare(
+    "SELECT * FROM deliveries WHERE recipient = ? AND place > ? ORDER BY place LIMIT ?"
+  )
+  const remove = database.prepare("DELETE FROM deliveries WHERE place = ?")
+  const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
+  const expire = database.prepare("DELETE FROM deliveries WHERE expires_at_ms <= ?")
+  const count = database.prepare(`
+    INSERT INTO refusals (agent, code, count, last_at_ms) VALUES (?, ?, 1, ?)
+    ON CONFLICT (agent, code) DO UPDATE SET count = count + 1, last_at_ms = excluded.last_at_ms`)
+  const refusals = database.prepare("SELECT * FROM refusals ORDER BY last_at_ms DESC, agent, code LIMIT ?")
+  return {
+    ...agentMethods(database),
+    accept: (sender, id, expiresAtMs, deliveries) => {
+      if (remember.run(sender, id, expiresAtMs).changes === 0) return { outcome: "replayed", deliveries: [] }
+      const rows = deliveries.map((delivery) => {
+        const { inbox, to, wire } = delivery
+        return { ...delivery, place: Number(insert.run(to, inbox, expiresAtMs, wire).lastInsertRowid) }
+      })
+      return { outcome: "stored", deliveries: rows }
+    },
+    undelivered: (recipient, behind, maximum) => {
+      const rows = recipient === null ? page.all(behind, maximum) : pageOf.all(recipient, behind, maximum)
+      return (rows as Array<Row>).map(toDelivery)
+    },
+    delivered: (places) => {
+      for (const place of places) remove.run(place)
+    },
+    prune: (nowMs) => {
+      forget.run(nowMs)
+      return Number(expire.run(nowMs).changes)
+    },
+    refused: (agent, code, atMs) => void count.run(agent, code, atMs),
+    refusals: (maximum) =>
+      (refusals.all(maximum) as Array<Row>).map((row) => ({
+        agent: row["agent"] as RefusalRow["agent"],
+        code: row["code"] as RefusalRow["code"],
+        count: row["count"] as number,
+        lastAtMs: row["last_at_ms"] as number
+      }))
+  }
+}

@@ -1,0 +1,129 @@
+/**
+ * Messages between agents: signed, sealed, opened and judged. Everything here is a pure function; who may write to whom,
+ * and which ids were seen before, is for others to say.
+ *
+ * @module
+ */
+import { Result, Schema } from "effect"
+import { Delivery, Message, MessageLimits, MessageRefusal, Sealed } from "../schemas/Message.ts"
+import { decodeBase64, encodeBase64 } from "./Base64.ts"
+import { canonicalBytes } from "./CanonicalJson.ts"
+import type { Engine } from "./Engine.ts"
+import { type HpkeBinding, type HpkeKeyPair, openHpke, sealHpke } from "./Hpke.ts"
+import { isSignedByItsKey, type JsonSigner, readerOf, type SignedJson, signJson } from "./SignedJson.ts"
+
+/** A message was refused. `code` is counted; `detail` is for people, and may quote untrusted text. */
+export class RefusedMessage extends Schema.TaggedError<RefusedMessage>()("RefusedMessage", {
+  code: MessageRefusal,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.code}: ${this.detail}`
+  }
+}
+
+export type Judged<A> = Result.Result<A, RefusedMessage>
+
+const refuse = (code: MessageRefusal, detail: string) => Result.fail(new RefusedMessage({ code, detail }))
+
+/** Checks that a document is signed, and by the key that its sender is known to have. */
+export const checkSigner = <A extends SignedJson>(
+  engine: Engine,
+  document: A,
+  knownKey: string
+): Judged<A> => {
+  if (document.signing_key !== knownKey)
+    return refuse("bad_signature", "it is signed with another key than its sender's")
+  return isSignedByItsKey(engine, document)
+    ? Result.succeed(document)
+    : refuse("bad_signature", "its signature does not fit")
+}
+
+/** Checks the times a message names. A skew of the sender's clock is forgiven at its start, never at its end. */
+export const checkTimes = (
+  { expires_at_ms, issued_at_ms }: Pick<Message, "issued_at_ms" | "expires_at_ms">,
+  nowMs: number
+): Judged<void> => {
+  if (expires_at_ms - issued_at_ms > MessageLimits.lifetimeMs)
+    return refuse("lives_too_long", `it would live for ${expires_at_ms - issued_at_ms} ms`)
+  if (issued_at_ms > nowMs + MessageLimits.futureMs)
+    return refuse("from_the_future", `it is dated ${issued_at_ms - nowMs} ms ahead`)
+  if (expires_at_ms <= nowMs) return refuse("expired", `it expired ${nowMs - expires_at_ms} ms ago`)
+  return Result.succeed(undefined)
+}
+
+const readAs = <A>(schema: Schema.Codec<A, unknown>) => {
+  const read = readerOf(schema, MessageLimits.wireBytes)
+  return (bytes: Uint8Array): Judged<A> =>
+    bytes.length > MessageLimits.wireBytes
+      ? refuse("too_large", `it has ${bytes.length} bytes, at most ${MessageLimits.wireBytes} are taken`)
+      : Result.mapError(read(bytes), (detail) => new RefusedMessage({ code: "malformed", detail }))
+}
+
+/** Reads what is told to be signed; of its signature nothing is known yet. Never throws. */
+export const readMessage = readAs(Message)
+export const readSealed = readAs(Sealed)
+export const readDelivery = readAs(Delivery)
+
+/** What both sides bind into a sealed document: who, to whom and to which key; then all else but the box itself. */
+const bindingOf = (header: Omit<Sealed, "enc" | "ciphertext" | "signature">): HpkeBinding => {
+  const { from, recipient_key, to } = header
+  return { info: canonicalBytes(["postern/sealed/v1", from, to, recipient_key]), aad: canonicalBytes(header) }
+}
+
+/** Where a document is sealed to, and under which name. */
+export type SealHeader = Pick<Sealed, "id" | "level" | "from" | "to" | "issued_at_ms" | "expires_at_ms">
+
+/** Seals a document to a raw X25519 key (base64) and signs the outside. `entropy`: 32 fresh secret bytes. */
+export const sealMessage = (
+  engine: Engine,
+  signer: JsonSigner,
+  header: SealHeader,
+  document: unknown,
+  recipientKey: string,
+  entropy: Uint8Array
+): Judged<Sealed> => {
+  const key = decodeBase64(recipientKey)
+  const open = {
+    type: "postern/sealed/v1" as const,
+    ...header,
+    recipient_key: recipientKey,
+    signing_key: signer.signingKey
+  } as Omit<Sealed, "enc" | "ciphertext" | "signature">
+  const box =
+    key === undefined ? undefined : sealHpke(engine, key, bindingOf(open), canonicalBytes(document), entropy)
+  if (box === undefined) return refuse("unknown_recipient", "the recipient's key is none to seal to")
+  const { signing_key: _, ...unsigned } = open
+  return Result.succeed(
+    signJson<Sealed>(engine, signer, {
+      ...unsigned,
+      enc: encodeBase64(box.enc),
+      ciphertext: encodeBase64(box.ciphertext)
+    })
+  )
+}
+
+/** The plaintext of a sealed document whose signature was checked. `keyFor` gives the pair of a public key, or undefined. */
+export const openSealed = (
+  engine: Engine,
+  keyFor: (recipientKey: string) => HpkeKeyPair | undefined,
+  sealed: Sealed
+): Judged<Uint8Array> => {
+  const keys = keyFor(sealed.recipient_key)
+  if (keys === undefined) return refuse("not_for_this_key", "it is sealed to a key that is not ours any more")
+  const { ciphertext, enc, signature: _, ...header } = sealed
+  const box = { enc: decodeBase64(enc), ciphertext: decodeBase64(ciphertext) }
+  const plaintext =
+    box.enc === undefined || box.ciphertext === undefined
+      ? undefined
+      : openHpke(engine, keys, bindingOf(header), { enc: box.enc, ciphertext: box.ciphertext })
+  return plaintext === undefined
+    ? refuse("not_opened", "it does not open: it, its sender, recipient or key was changed")
+    : Result.succeed(plaintext)
+}
+
+/** How many bytes a body takes, as canonical JSON. */
+export const bodyBytes = (body: Message["body"]): number => canonicalBytes(body).length
+
+/** The bytes that travel. */
+export const toWire = (document: SignedJson): Uint8Array => canonicalBytes(document)

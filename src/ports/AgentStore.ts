@@ -1,0 +1,64 @@
+/**
+ * What an agent keeps of messages over its lives: those it means to send, ids of those it has taken until they expire, and
+ * those its application has not dealt with yet. Every method is one transaction, durable when it ends.
+ */
+import type { Effect } from "effect"
+import { Context, Schema } from "effect"
+import type { TimestampMs } from "../schemas/Ids.ts"
+import type { Message, MessageId, PublicMessage, SecureLevel } from "../schemas/Message.ts"
+import type { AgentName } from "../schemas/Topics.ts"
+
+export class AgentStoreError extends Schema.TaggedError<AgentStoreError>()("AgentStoreError", {
+  /** `full`: as many messages wait as may wait. */
+  code: Schema.Literals(["failed", "full"]),
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `the agent's messages: ${this.reason}`
+  }
+}
+
+/** A message on its way out, not signed yet: it is when the broker is there. */
+export interface Draft {
+  readonly id: MessageId
+  readonly level: SecureLevel | "public"
+  readonly to: ReadonlyArray<AgentName>
+  readonly subject: string
+  readonly body: Message["body"]
+  readonly issued_at_ms: TimestampMs
+  readonly expires_at_ms: TimestampMs
+}
+
+/** A message that came and was found good. A public one's sender is a claim. */
+export type Received =
+  | { readonly _tag: "Secure"; readonly message: Message; readonly receivedAtMs: number }
+  | { readonly _tag: "Public"; readonly message: PublicMessage; readonly receivedAtMs: number }
+
+export interface WaitingMessage {
+  /** Rises. */
+  readonly place: number
+  readonly received: Received
+}
+
+export class AgentStore extends Context.Service<
+  AgentStore,
+  {
+    readonly queue: (draft: Draft) => Effect.Effect<void, AgentStoreError>
+    /** Oldest first. */
+    readonly queued: (maximum: number) => Effect.Effect<ReadonlyArray<Draft>, AgentStoreError>
+    readonly sent: (ids: ReadonlyArray<MessageId>) => Effect.Effect<void, AgentStoreError>
+    /**
+     * Puts a message into the application's inbox, and a secure one's id among those that came: both or neither. False where
+     * it came before.
+     */
+    readonly take: (received: Received) => Effect.Effect<boolean, AgentStoreError>
+    /** What the application has not dealt with, oldest first, behind a place. */
+    readonly waiting: (
+      behind: number,
+      maximum: number
+    ) => Effect.Effect<ReadonlyArray<WaitingMessage>, AgentStoreError>
+    readonly dealtWith: (places: ReadonlyArray<number>) => Effect.Effect<void, AgentStoreError>
+    /** Forgets ids and drafts that have expired; gives the drafts that were never sent. */
+    readonly prune: (nowMs: number) => Effect.Effect<ReadonlyArray<MessageId>, AgentStoreError>
+  }
+>()("postern/ports/AgentStore") {}

@@ -1,0 +1,72 @@
+/**
+ * The MQTT broker, as broker services see it: embedded in the server, or another program. It carries; who may do what it
+ * is told.
+ */
+import type { Effect, Scope } from "effect"
+import { Context, Schema } from "effect"
+import type { TopicRole } from "../schemas/TopicRights.ts"
+import type { AgentName } from "../schemas/Topics.ts"
+
+/** The broker could not be opened or does not answer. */
+export class BrokerError extends Schema.TaggedError<BrokerError>()("BrokerError", {
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `the MQTT broker: ${this.reason}`
+  }
+}
+
+/** Something that was published to a topic of broker services. */
+export interface Publication {
+  /** Who sent it, as far as the broker knows: by its credentials, or by whose will it was. */
+  readonly from: AgentName
+  readonly role: TopicRole
+  readonly topic: string
+  readonly payload: Uint8Array
+}
+
+/** Why a connection or a publication was turned away by the broker itself. */
+export type BrokerRefusal = "not_permitted" | "too_large" | "bad_credentials" | "too_many"
+
+/** What the broker asks and tells. */
+export interface BrokerHandlers {
+  /** Judges the credentials of a connection: what it may do, or null. */
+  readonly authenticate: (name: AgentName, password: Uint8Array) => Effect.Effect<TopicRole | null>
+  /**
+   * Takes a publication for broker services. It is acknowledged to its sender when this has succeeded, whatever was made of
+   * it; where it fails it is not, and comes again.
+   */
+  readonly received: (publication: Publication) => Effect.Effect<void, { readonly message: string }>
+  /** A connection stands, or has ended. */
+  readonly presence: (name: AgentName, connected: boolean) => Effect.Effect<void>
+  readonly refused: (name: AgentName | null, reason: BrokerRefusal) => Effect.Effect<void>
+}
+
+/** An open broker. */
+export interface OpenBroker {
+  /** Where agents reach it: `mqtt://host:port`, `ws://host:port`. */
+  readonly addresses: ReadonlyArray<string>
+  /**
+   * Publishes with QoS 1. Ends when every session that takes it has it safe; `false` when there was none, and nobody will
+   * ever get it.
+   */
+  readonly publish: (
+    topic: string,
+    payload: Uint8Array,
+    options?: { readonly retain?: boolean }
+  ) => Effect.Effect<boolean, BrokerError>
+  /** Cuts an agent off at once and forgets its session: subscriptions, queue and will. */
+  readonly expel: (name: AgentName) => Effect.Effect<void, BrokerError>
+  /** Who is connected now. */
+  readonly connected: Effect.Effect<ReadonlyArray<string>>
+  /** Ends when the broker is gone, with the reason. */
+  readonly ended: Effect.Effect<string>
+}
+
+export class MessageBroker extends Context.Service<
+  MessageBroker,
+  {
+    /** Opens it for as long as the scope is open. */
+    readonly open: (handlers: BrokerHandlers) => Effect.Effect<OpenBroker, BrokerError, Scope.Scope>
+  }
+>()("postern/ports/MessageBroker") {}

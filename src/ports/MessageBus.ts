@@ -1,0 +1,54 @@
+/** An agent's connection to the MQTT broker. One connection is one session of the agent; who wants another connects anew. */
+import type { Effect, Scope } from "effect"
+import { Context, Schema } from "effect"
+
+/** The broker was not reached, turned the agent away, or went away. */
+export class BusError extends Schema.TaggedError<BusError>()("BusError", {
+  /** `refused`: the broker does not take these credentials. `unreachable`: anything on the way to it. */
+  code: Schema.Literals(["refused", "unreachable"]),
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `the MQTT broker: ${this.reason}`
+  }
+}
+
+export interface BusMessage {
+  readonly topic: string
+  readonly payload: Uint8Array
+  /** Kept by the broker for those who come later. */
+  readonly retained: boolean
+}
+
+export interface BusOptions {
+  readonly name: string
+  readonly password: Uint8Array
+  /** What the broker publishes when the connection breaks. */
+  readonly will: { readonly topic: string; readonly payload: Uint8Array }
+  /** Takes what comes, one after the other; it is acknowledged when this has succeeded. */
+  readonly received: (message: BusMessage) => Effect.Effect<void, { readonly message: string }>
+}
+
+/** An open connection. */
+export interface BusLink {
+  /** Ends when the broker has acknowledged it. */
+  readonly publish: (
+    topic: string,
+    payload: Uint8Array,
+    options?: { readonly retain?: boolean }
+  ) => Effect.Effect<void, BusError>
+  /** Subscribes; gives the filters that the broker does not let this agent read. */
+  readonly subscribe: (filters: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, BusError>
+  /** Leaves cleanly: the broker publishes no will. */
+  readonly leave: Effect.Effect<void>
+  /** Ends when the connection has, with the reason. */
+  readonly ended: Effect.Effect<string>
+}
+
+export class MessageBus extends Context.Service<
+  MessageBus,
+  {
+    /** Connects, for as long as the scope is open. What waits in the session may come at once. */
+    readonly connect: (options: BusOptions) => Effect.Effect<BusLink, BusError, Scope.Scope>
+  }
+>()("postern/ports/MessageBus") {}

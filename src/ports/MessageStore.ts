@@ -1,0 +1,88 @@
+/**
+ * What broker services keep: agents and their keys, ids of messages until they expire, what is on its way to recipients,
+ * and how often what was refused. Every method is one transaction, durable when it ends.
+ */
+import type { Effect } from "effect"
+import { Context, Schema } from "effect"
+import type { Agreement, Presence, SessionId } from "../schemas/Agents.ts"
+import type { DeviceId, Name, SigningKey } from "../schemas/Ids.ts"
+import type { MessageId, MessageRefusal } from "../schemas/Message.ts"
+import type { AgentName } from "../schemas/Topics.ts"
+
+/** A call to the store failed. Nothing was changed, as far as is known. */
+export class MessageStoreError extends Schema.TaggedError<MessageStoreError>()("MessageStoreError", {
+  operation: Schema.String,
+  reason: Schema.String
+}) {}
+
+/** An agent that has shaken hands. */
+export interface AgentRow {
+  readonly agent: Name
+  readonly device: DeviceId
+  readonly signingKey: SigningKey
+  readonly agreement: Agreement
+  readonly visible: boolean
+  readonly edgeDevices: ReadonlyArray<string>
+  readonly session: SessionId
+  readonly status: Presence
+  readonly statusAtMs: number
+}
+
+/** Something for one recipient's inbox. */
+export interface NewDelivery {
+  readonly to: AgentName
+  readonly inbox: "protected" | "private"
+  readonly wire: Uint8Array
+}
+
+export interface DeliveryRow extends NewDelivery {
+  /** Rises. */
+  readonly place: number
+}
+
+/** What becomes of an id. */
+export type Acceptance = "stored" | "replayed"
+
+export interface RefusalRow {
+  readonly agent: AgentName
+  readonly code: MessageRefusal
+  readonly count: number
+  readonly lastAtMs: number
+}
+
+export class MessageStore extends Context.Service<
+  MessageStore,
+  {
+    readonly agents: Effect.Effect<ReadonlyArray<AgentRow>, MessageStoreError>
+    readonly putAgent: (row: AgentRow) => Effect.Effect<void, MessageStoreError>
+    /** Removes an agent with all that waits for it. */
+    readonly dropAgent: (agent: AgentName) => Effect.Effect<void, MessageStoreError>
+    /** Remembers a sender's id until its end, and stores what follows from it: both or neither. */
+    readonly accept: (
+      sender: AgentName,
+      id: MessageId,
+      expiresAtMs: number,
+      deliveries: ReadonlyArray<NewDelivery>
+    ) => Effect.Effect<
+      { readonly outcome: Acceptance; readonly deliveries: ReadonlyArray<DeliveryRow> },
+      MessageStoreError
+    >
+    /** What is not delivered yet, oldest first: of one recipient, or of all. */
+    readonly undelivered: (
+      recipient: AgentName | null,
+      behind: number,
+      maximum: number
+    ) => Effect.Effect<ReadonlyArray<DeliveryRow>, MessageStoreError>
+    /** The broker has them. */
+    readonly delivered: (places: ReadonlyArray<number>) => Effect.Effect<void, MessageStoreError>
+    /** Forgets ids and deliveries that have expired; gives how many deliveries were never made. */
+    readonly prune: (nowMs: number) => Effect.Effect<number, MessageStoreError>
+    readonly refused: (
+      agent: AgentName,
+      code: MessageRefusal,
+      atMs: number
+    ) => Effect.Effect<void, MessageStoreError>
+    /** The most recent first. */
+    readonly refusals: (maximum: number) => Effect.Effect<ReadonlyArray<RefusalRow>, MessageStoreError>
+  }
+>()("postern/ports/MessageStore") {}

@@ -1,0 +1,35 @@
+/** Keeps the MQTT broker open, and brings what is to be delivered to it. */
+import { Schema } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { AgentName } from "../Topics.ts"
+
+/** There is no broker at the moment. */
+export class NoBroker extends Schema.TaggedError<NoBroker>()("NoBroker", { reason: Schema.String }) {}
+
+const Delivery = Schema.Struct({
+  place: Schema.Int,
+  to: AgentName,
+  inbox: Schema.Literals(["protected", "private"]),
+  wire: Schema.Uint8Array
+})
+
+export const BrokerKeeperProtocol = RpcGroup.make(
+  /** Where agents reach it. */
+  Rpc.make("Addresses", { success: Schema.Array(Schema.String) }),
+  Rpc.make("Connected", { success: Schema.Array(Schema.String) }),
+  /** These were stored: bring them to their recipients. A lost word costs until the next round. */
+  Rpc.make("Dispatch", { payload: { deliveries: Schema.Array(Delivery) } }),
+  /** An agent has come: bring it what waited for it. */
+  Rpc.make("Came", { payload: { agent: AgentName } }),
+  /** Publishes a document of broker services. */
+  Rpc.make("Publish", {
+    payload: { topic: Schema.String, wire: Schema.Uint8Array, retain: Schema.Boolean },
+    error: NoBroker
+  }),
+  /** Cuts an agent off, session included. */
+  Rpc.make("Expel", { payload: { agent: AgentName }, error: NoBroker }),
+  Rpc.make("Due"),
+  /** A round is done: what the broker has, and whether it failed. */
+  Rpc.make("Delivered", { payload: { places: Schema.Array(Schema.Int), failed: Schema.Boolean } }),
+  Rpc.make("Lost", { payload: { reason: Schema.String } })
+)

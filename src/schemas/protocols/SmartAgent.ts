@@ -1,0 +1,96 @@
+/** A device as an agent: sends, takes and answers messages over MQTT. */
+import { Schema } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { DirectoryEntry, Handshake } from "../Agents.ts"
+import { Count, labelUpTo } from "../Ids.ts"
+import { MessageId, MessageRefusal, SecureLevel } from "../Message.ts"
+import { AgentName } from "../Topics.ts"
+import { Ticket } from "./Ticket.ts"
+
+/** A message cannot be sent as it is. */
+export class CannotSend extends Schema.TaggedError<CannotSend>()("CannotSend", {
+  code: Schema.Literals([
+    "body_too_large",
+    "no_json",
+    "no_recipient",
+    "too_many_recipients",
+    "too_long_a_life",
+    "full"
+  ]),
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return this.reason
+  }
+}
+
+/** There is no broker at the moment. */
+export class NoBus extends Schema.TaggedError<NoBus>()("NoBus", { reason: Schema.String }) {
+  override get message(): string {
+    return this.reason
+  }
+}
+
+/** What came could not be kept: it must come again. */
+export class NotKept extends Schema.TaggedError<NotKept>()("NotKept", { reason: Schema.String }) {}
+
+/** How good the way to a peer is, by the last pings. */
+export const LinkQuality = Schema.Struct({
+  agent: AgentName,
+  pings: Count,
+  lost: Count,
+  last_rtt_ms: Schema.NullOr(Schema.Finite),
+  /** Smoothed as in RFC 6298. */
+  smoothed_rtt_ms: Schema.NullOr(Schema.Finite)
+})
+export type LinkQuality = typeof LinkQuality.Type
+
+export const AgentReport = Schema.Struct({
+  name: Schema.NullOr(AgentName),
+  state: Schema.Literals(["no_trust", "offline", "connecting", "connected", "waiting", "refused", "known"]),
+  detail: Schema.String,
+  queued: Count,
+  refused: Schema.Record(MessageRefusal, Count),
+  links: Schema.Array(LinkQuality)
+})
+export type AgentReport = typeof AgentReport.Type
+
+export const SmartAgentProtocol = RpcGroup.make(
+  /** Takes a message for sending. It is on disk when this is answered, and goes out when the broker is there. */
+  Rpc.make("Send", {
+    payload: {
+      level: Schema.Literals(["public", ...SecureLevel.literals]),
+      to: Schema.Array(AgentName),
+      subject: labelUpTo(128),
+      body: Schema.Json,
+      /** Null: a day. */
+      lifetimeMs: Schema.NullOr(Count)
+    },
+    success: MessageId,
+    error: CannotSend
+  }),
+  /** Asks a peer whether it is there; the ticket gives the round-trip time in milliseconds, null where no answer came. */
+  Rpc.make("Ping", { payload: { to: AgentName }, success: Ticket<number | null>(), error: NoBus }),
+  /** Whom the signed list of broker services names. */
+  Rpc.make("Peers", { success: Schema.Array(DirectoryEntry) }),
+  Rpc.make("Report", { success: AgentReport }),
+  /** What others may know of this agent. */
+  Rpc.make("Show", {
+    payload: { visible: Schema.Boolean, edgeDevices: Handshake.fields.edge_devices }
+  }),
+  /** It is time. To itself. */
+  Rpc.make("Due"),
+  /** Something said in the background was said. To itself. */
+  Rpc.make("Said"),
+  /** A connection has ended, or never stood. */
+  Rpc.make("Ended", {
+    payload: { code: Schema.Literals(["refused", "unreachable"]), reason: Schema.String }
+  }),
+  /** Drafts that the broker has. */
+  Rpc.make("Flushed", { payload: { sent: Schema.Array(MessageId), failed: Schema.Boolean } }),
+  /** Something came from the broker. */
+  Rpc.make("Came", {
+    payload: { topic: Schema.String, payload: Schema.Uint8Array },
+    error: NotKept
+  })
+)

@@ -1,0 +1,280 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { connect as connectTcp } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterEach, assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import mqtt, { type MqttClient } from "mqtt"
+import { embeddedBroker } from "../../../src/adapters/mqtt/EmbeddedBroker.ts"
+import { openInProcess } from "../../../src/adapters/sqlite/InProcessDatabase.ts"
+import { messagesDatabase } from "../../../src/adapters/sqlite/messages/MessagesDatabase.ts"
+import type { BrokerHandlers, OpenBroker, Publication } from "../../../src/ports/MessageBroker.ts"
+import type { TopicRole } from "../../../src/schemas/TopicRights.ts"
+import { waitUntil } from "../../support/Program.ts"
+
+const root = "mf2c"
+
+/** A broker over a folder, and what it told. */
+class Bench {
+  readonly folder = mkdtempSync(join(tmpdir(), "postern-broker-"))
+  readonly received: Array<Publication> = []
+  readonly refused: Array<string> = []
+  readonly presence: Array<string> = []
+  readonly clients: Array<MqttClient> = []
+  broker!: OpenBroker
+  private scope: Scope.Closeable | undefined
+  /** What takes a publication; replaced by tests. */
+  take: (publication: Publication) => Effect.Effect<void> = () => Effect.void
+
+  private readonly handlers: BrokerHandlers = {
+    authenticate: (_name, password) => {
+      const role = new TextDecoder().decode(password)
+      return Effect.succeed(["agent", "stranger"].includes(role) ? (role as TopicRole) : null)
+    },
+    received: (publication) =>
+      Effect.suspend(() => {
+        this.received.push(publication)
+        return this.take(publication)
+      }),
+    presence: (name, connected) => Effect.sync(() => void this.presence.push(`${name} ${connected}`)),
+    refused: (name, reason) => Effect.sync(() => void this.refused.push(`${name} ${reason}`))
+  }
+
+  async open(queuePackets = 1_000): Promise<void> {
+    const scope = Effect.runSync(Scope.make())
+    this.scope = scope
+    this.broker = await Effect.runPromise(
+      Effect.gen({ self: this }, function* () {
+        const database = yield* openInProcess(messagesDatabase, join(this.folder, "messages.db"))
+        return yield* embeddedBroker({
+          host: "127.0.0.1",
+          port: 0,
+          webSocketPort: 0,
+          topicRoot: root,
+          maximumConnections: 50,
+          queuePackets,
+          database
+        })(this.handlers)
+      }).pipe(Scope.provide(scope))
+    )
+  }
+
+  async close(): Promise<void> {
+    for (const client of this.clients.splice(0)) await client.endAsync(true)
+    if (this.scope !== undefined) await Effect.runPromise(Scope.close(this.scope, Exit.void))
+    this.scope = undefined
+  }
+
+  async client(name: string, options: { clean?: boolean; role?: string; web?: boolean } = {}) {
+    const { clean = false, role = "agent", web = false } = options
+    const client = await mqtt.connectAsync(this.broker.addresses[web ? 1 : 0] as string, {
+      clientId: name,
+      username: name,
+      password: role,
+      clean,
+      reconnectPeriod: 0
+    })
+    client.on("error", () => undefined)
+    this.clients.push(client)
+    return client
+  }
+}
+
+let bench: Bench
+afterEach(async () => {
+  await bench.close()
+  rmSync(bench.folder, { recursive: true })
+})
+
+const textsOf = (client: MqttClient): Array<string> => {
+  const texts: Array<string> = []
+  client.on("message", (_topic, payload) => void texts.push(payload.toString()))
+  return texts
+}
+
+describe("the embedded broker", () => {
+  it("carries public messages, over TCP and WebSocket", async () => {
+    bench = new Bench()
+    await bench.open()
+    const bob = await bench.client("bob", { web: true })
+    const heard = textsOf(bob)
+    await bob.subscribeAsync(`${root}/bob/#`, { qos: 1 })
+    const alice = await bench.client("alice")
+    await alice.publishAsync(`${root}/bob/public`, "hello", { qos: 1 })
+    await waitUntil("the message", () => heard.length === 1)
+    assert.deepStrictEqual(heard, ["hello"])
+  })
+
+  it("keeps sessions, queues and what is retained over its own end", async () => {
+    bench = new Bench()
+    await bench.open()
+    const before = await bench.client("bob")
+    await before.subscribeAsync(`${root}/bob/#`, { qos: 1 })
+    await before.endAsync()
+    const alice = await bench.client("alice")
+    await alice.publishAsync(`${root}/alice/public/where`, "the shed", { qos: 1, retain: true })
+    for (let index = 0; index < 100; index++)
+      await alice.publishAsync(`${root}/bob/public`, String(index), { qos: 1 })
+    await bench.close()
+    await bench.open()
+    const bob = await mqtt.connect(bench.broker.addresses[0] as string, {
+      clientId: "bob",
+      username: "bob",
+      password: "agent",
+      clean: false,
+      reconnectPeriod: 0
+    })
+    bench.clients.push(bob)
+    const heard = textsOf(bob)
+    await waitUntil("the queue", () => heard.length >= 100)
+    assert.deepStrictEqual(
+      heard,
+      Array.from({ length: 100 }, (_, index) => String(index))
+    )
+    await bob.subscribeAsync(`${root}/+/public/#`, { qos: 1 })
+    await waitUntil("what is retained", () => heard.length > 100)
+    assert.strictEqual(heard[100], "the shed")
+  })
+
+  it("acknowledges what is for broker services when it is safe, and not before", async () => {
+    bench = new Bench()
+    await bench.open()
+    let release: () => void = () => undefined
+    bench.take = () => Effect.promise(() => new Promise<void>((done) => void (release = done)))
+    const alice = await bench.client("alice")
+    let acknowledged = false
+    const sending = alice.publishAsync(`${root}/broker-services/private`, "secret", { qos: 1 }).then(() => {
+      acknowledged = true
+    })
+    await waitUntil("the publication", () => bench.received.length === 1)
+    // Another agent's message goes the whole way meanwhile.
+    const carol = await bench.client("carol")
+    await carol.publishAsync(`${root}/alice/public`, "hello", { qos: 1 })
+    assert.isFalse(acknowledged)
+    release()
+    await sending
+    assert.deepStrictEqual(
+      bench.received.map(({ from, role, topic }) => ({ from, role, topic })),
+      [{ from: "alice", role: "agent", topic: `${root}/broker-services/private` }] as never
+    )
+  })
+
+  it("swallows and counts what may not be written; refuses what may not be read", async () => {
+    bench = new Bench()
+    await bench.open()
+    const bob = await bench.client("bob")
+    const heard = textsOf(bob)
+    await bob.subscribeAsync(`${root}/bob/#`, { qos: 1 })
+    const mallory = await bench.client("mallory")
+    for (const inbox of ["protected", "private", "handshake", "public/handshake", "nonsense"])
+      await mallory.publishAsync(`${root}/bob/${inbox}`, inbox, { qos: 1 })
+    await mallory.publishAsync("$SYS/x", "x", { qos: 1 })
+    await mallory.publishAsync(`${root}/broker-services/discovery`, "nobody", { qos: 1 })
+    for (const filter of [
+      "#",
+      `${root}/#`,
+      `${root}/bob/#`,
+      `${root}/bob/private`,
+      `${root}/+/private`,
+      "$SYS/#"
+    ]) {
+      const [granted] = await mallory.subscribeAsync(filter, { qos: 1 }).catch(() => [{ qos: 128 }])
+      assert.strictEqual(granted?.qos, 128, filter)
+    }
+    const stranger = await bench.client("stranger", { role: "stranger" })
+    await stranger.publishAsync(`${root}/bob/public`, "stranger", { qos: 1 })
+    await mallory.publishAsync(`${root}/bob/public`, "allowed", { qos: 1 })
+    await waitUntil("the one that is allowed", () => heard.length > 0)
+    assert.deepStrictEqual(heard, ["allowed"])
+    assert.strictEqual(bench.refused.filter((each) => each === "mallory not_permitted").length, 13)
+    assert.include(bench.refused, "stranger not_permitted")
+    assert.lengthOf(bench.received, 0)
+  })
+
+  it("turns away who has no credentials, another's name, or the services' own", async () => {
+    bench = new Bench()
+    await bench.open()
+    const attempt = (clientId: string, username: string, password: string) =>
+      mqtt
+        .connectAsync(bench.broker.addresses[0] as string, {
+          clientId,
+          username,
+          password,
+          reconnectPeriod: 0
+        })
+        .then(
+          () => "connected",
+          (error: { readonly code?: number }) => error.code
+        )
+    assert.strictEqual(await attempt("bob", "bob", "wrong"), 5)
+    assert.strictEqual(await attempt("bob", "alice", "agent"), 5)
+    assert.strictEqual(await attempt("broker-services", "broker-services", "agent"), 5)
+    assert.strictEqual(await attempt("no/name", "no/name", "agent"), 5)
+  })
+
+  it("expels an agent at once, session included", async () => {
+    bench = new Bench()
+    await bench.open()
+    const bob = await bench.client("bob")
+    await bob.subscribeAsync(`${root}/bob/#`, { qos: 1 })
+    const closed = new Promise<void>((done) => bob.once("close", () => done()))
+    await Effect.runPromise(bench.broker.expel("bob" as never))
+    await closed
+    const alice = await bench.client("alice")
+    await alice.publishAsync(`${root}/bob/public`, "too late", { qos: 1 })
+    const again = await bench.client("bob")
+    const heard = textsOf(again)
+    await again.subscribeAsync(`${root}/bob/#`, { qos: 1 })
+    await alice.publishAsync(`${root}/bob/public`, "new", { qos: 1 })
+    await waitUntil("the new message", () => heard.length > 0)
+    assert.deepStrictEqual(heard, ["new"])
+  })
+
+  it("is held up by no reader that does not read", async () => {
+    bench = new Bench()
+    await bench.open()
+    const slow = await bench.client("slow")
+    await slow.subscribeAsync(`${root}/slow/#`, { qos: 1 })
+    ;(slow.stream as unknown as { pause: () => void }).pause()
+    const bob = await bench.client("bob")
+    const heard = textsOf(bob)
+    await bob.subscribeAsync(`${root}/bob/#`, { qos: 1 })
+    const alice = await bench.client("alice")
+    const large = "x".repeat(100_000)
+    for (let index = 0; index < 120; index++) {
+      await alice.publishAsync(`${root}/slow/public`, large, { qos: 1 })
+      await alice.publishAsync(`${root}/bob/public`, String(index), { qos: 1 })
+    }
+    await waitUntil("all of bob's", () => heard.length === 120)
+    await waitUntil("the slow one is cut off", async () =>
+      (await Effect.runPromise(bench.broker.connected)).every((name) => name !== "slow")
+    )
+  })
+
+  it("cuts off who sends packets beyond all bounds", async () => {
+    bench = new Bench()
+    await bench.open()
+    const { port } = new URL(bench.broker.addresses[0] as string)
+    const socket = connectTcp(Number(port), "127.0.0.1")
+    socket.on("error", () => undefined)
+    const closed = new Promise<void>((done) => socket.once("close", () => done()))
+    // A CONNECT of 200 MB.
+    socket.write(Buffer.from([0x10, 0x80, 0x84, 0xaf, 0x5f]))
+    const chunk = Buffer.alloc(64 * 1024)
+    let sent = 0
+    const push = () => {
+      while (sent < 2_000_000 && socket.writable) {
+        sent += chunk.length
+        if (!socket.write(chunk)) return void socket.once("drain", push)
+      }
+    }
+    push()
+    await closed
+    const alice = await bench.client("alice")
+    await alice
+      .publishAsync(`${root}/broker-services/private`, "y".repeat(257 * 1024), { qos: 1 })
+      .catch(() => undefined)
+    await waitUntil("the refusal", () => bench.refused.includes("alice too_large") || !alice.connected)
+    assert.lengthOf(bench.received, 0)
+  })
+})
