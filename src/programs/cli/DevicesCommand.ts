@@ -8,6 +8,7 @@ import { Argument, Command, Flag } from "effect/cli"
 import { chooseDevice, deviceRecord, deviceRecords } from "../../adapters/operator/DeviceBook.ts"
 import { addToGroup, groups, groupsOf } from "../../adapters/operator/Groups.ts"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
+import { OperatorHome } from "../../adapters/operator/OperatorHome.ts"
 import type { DeviceRecord } from "../../adapters/operator/Records.ts"
 import { conditionLine } from "../../schemas/Conditions.ts"
 import { Name } from "../../schemas/Ids.ts"
@@ -42,29 +43,51 @@ export const deviceArgument = Argument.String("device").pipe(
   Argument.withDescription("Name, id, or the beginning of an id (dev_abcd…)")
 )
 
-/** Every device that server or device book know. */
+type Words = ReadonlyMap<string, ReadonlyArray<string>>
+
+/** Server and device book side by side, as both are now. `words` is what is wrong with the devices' own words. */
+const sideBySide = (devices: ReadonlyArray<DeviceView>, words: Words) =>
+  Effect.gen(function* () {
+    const records = yield* deviceRecords
+    const missing = records.filter((record) => !devices.some((view) => view.device === record.device))
+    return [
+      ...devices.map((view) =>
+        join(
+          view,
+          records.find((record) => record.device === view.device),
+          words.get(view.device)
+        )
+      ),
+      ...missing.map((record): KnownDevice => ({ view: undefined, record, alarms: [] }))
+    ]
+  })
+
+/** What the server says of a device that the book says otherwise. */
+const difference = ({ record, view }: KnownDevice): string | undefined => {
+  if (record === undefined || view?.status === record.status) return undefined
+  if (view !== undefined) return `the server calls ${record.name} ${view.status}, you ${record.status} it`
+  return record.status === "accepted"
+    ? `the server does not know ${record.name}, which was accepted`
+    : undefined
+}
+
+const judged = (known: KnownDevice): KnownDevice => {
+  const differs = difference(known)
+  return differs === undefined ? known : { ...known, alarms: [differs, ...known.alarms] }
+}
+
+/**
+ * Every device that server or device book know. Where the two differ, both are read once more while no other command of this
+ * home decides anything: a decision taken between the two readings is no alarm.
+ */
 export const knownDevices = Effect.gen(function* () {
+  const home = yield* OperatorHome
   const devices = yield* allDevices()
   const words = yield* takeDecisions(devices)
-  const records = yield* deviceRecords
-  const missing = records.filter((record) => !devices.some((view) => view.device === record.device))
-  return [
-    ...devices.map((view) =>
-      join(
-        view,
-        records.find((record) => record.device === view.device),
-        words.get(view.device)
-      )
-    ),
-    ...missing.map(
-      (record): KnownDevice => ({
-        view: undefined,
-        record,
-        alarms:
-          record.status === "accepted" ? [`the server does not know ${record.name}, which was accepted`] : []
-      })
-    )
-  ]
+  const known = yield* sideBySide(devices, words)
+  if (known.every((device) => difference(device) === undefined)) return known
+  const settled = yield* home.alone(Effect.flatMap(allDevices(), (devices) => sideBySide(devices, words)))
+  return settled.map(judged)
 })
 
 /** Holds the server's view against the book. `words` is what is wrong with the device's own word. */
@@ -73,14 +96,7 @@ const join = (
   record: DeviceRecord | undefined,
   words: ReadonlyArray<string> = []
 ): KnownDevice => {
-  if (record !== undefined) {
-    const differs =
-      view.status === record.status
-        ? []
-        : [`the server calls ${record.name} ${view.status}, you ${record.status} it`]
-    return { view, record, alarms: [...differs, ...words] }
-  }
-  const isForeign = view.status === "accepted" && words.length === 0
+  const isForeign = record === undefined && view.status === "accepted" && words.length === 0
   const foreign = `${view.name ?? view.device} was accepted, but neither from this home nor by an operator of your root. If you know it, accept it again: postern devices accept ${view.device}`
   return { view, record, alarms: isForeign ? [foreign] : words }
 }
@@ -128,6 +144,23 @@ const list = Command.make(
   ])
 )
 
+/** One device beside its record; as in `knownDevices`, both are read again where they differ. */
+const shownBeside = (shown: DeviceView) =>
+  Effect.gen(function* () {
+    const client = yield* ManagementClient
+    const home = yield* OperatorHome
+    const words = (yield* takeDecisions([shown])).get(shown.device)
+    const beside = (view: DeviceView) =>
+      Effect.map(deviceRecord(view.device), (record) => ({ ...join(view, record, words), view }))
+    const known = yield* beside(shown)
+    if (difference(known) === undefined) return known
+    const again = client.call("ask for the device again", (api) =>
+      api.devices.show({ params: { device: shown.device } })
+    )
+    const settled = yield* home.alone(Effect.flatMap(again, beside))
+    return { ...judged(settled), view: settled.view }
+  })
+
 /** What `show` tells of the past. */
 const seriesMs = 24 * 3_600_000
 const seriesPoints = 24
@@ -138,9 +171,8 @@ const show = Command.make(
   Effect.fnUntraced(function* ({ device }) {
     const client = yield* ManagementClient
     const nowMs = yield* Clock.currentTimeMillis
-    const view = yield* shownDevice(device)
-    const words = yield* takeDecisions([view])
-    const known = join(view, yield* deviceRecord(view.device), words.get(view.device))
+    const known = yield* shownBeside(yield* shownDevice(device))
+    const { view } = known
     const { reports } = yield* client.call("ask for the device's health", (api) =>
       api.devices.health({ params: { device: view.device }, query: { limit: 1 } })
     )
