@@ -6,7 +6,13 @@
  */
 import { Result, type Schema } from "effect"
 import { DeviceStatement } from "../schemas/DeviceStatement.ts"
-import { Admission, EnrolmentRequest, Preauthorisation, type ServerIdentity } from "../schemas/Enrolment.ts"
+import {
+  Admission,
+  BrokerServicesKey,
+  EnrolmentRequest,
+  Preauthorisation,
+  type ServerIdentity
+} from "../schemas/Enrolment.ts"
 import type { DeviceId, Digest, KeyId, Recipient, ServerId, SigningKey } from "../schemas/Ids.ts"
 import { Receipt } from "../schemas/Receipt.ts"
 import { RolloutControl, RolloutPlan } from "../schemas/Rollout.ts"
@@ -208,11 +214,27 @@ export const verifyEnrolment = (engine: Engine, envelope: unknown): Verdict<Veri
   )
 }
 
-/** Whether a server's public identity holds together. It proves nothing about who runs it. */
-export const verifyServerIdentity = (engine: Engine, identity: ServerIdentity): Verdict<ServerIdentity> => {
-  const key = idFits(engine, "server", identity.server, identity.signing_key, identity.recipient)
-  return Result.isFailure(key) ? Result.fail(key.failure) : Result.succeed(identity)
+/** The key of a server's broker services, by its own word; null where it carries no messages. */
+export const brokerServicesOf = (engine: Engine, identity: ServerIdentity): Verdict<SigningKey | null> => {
+  const { broker_services: envelope, server } = identity
+  if (envelope === undefined) return Result.succeed(null)
+  const publicKey = signingKeyBytes(identity.signing_key)
+  if (publicKey === undefined) return refuse("malformed", "the server's signing key is not acceptable")
+  const verifiers = [{ keyId: server, publicKey }]
+  const verified = verifyDocument(engine, "broker_services", BrokerServicesKey, envelope, verifiers, 1)
+  if (Result.isFailure(verified)) return Result.fail(verified.failure)
+  const { server: speaker, signing_key: key } = verified.success.document
+  if (speaker !== server) return refuse("malformed", `its broker services are those of ${speaker}`)
+  return signingKeyBytes(key) === undefined
+    ? refuse("malformed", "the key of its broker services is not acceptable")
+    : Result.succeed(key)
 }
+
+/** Whether a server's public identity holds together. It proves nothing about who runs it. */
+export const verifyServerIdentity = (engine: Engine, identity: ServerIdentity): Verdict<ServerIdentity> =>
+  Result.flatMap(idFits(engine, "server", identity.server, identity.signing_key, identity.recipient), () =>
+    Result.map(brokerServicesOf(engine, identity), () => identity)
+  )
 
 /** What a device signs with its own key: `signingKey` is from the device book, never from the server. */
 const verifyByDevice = <A extends { readonly device: DeviceId }>(

@@ -13,6 +13,8 @@
  *     PUT  /orders/ID/artifacts?offset=N&total=M   octets (a block)       idempotent by order and offset -> BlockAnswer
  *     POST /receipts    ReceiptDelivery     ReceiptAcknowledgement
  *     POST /health      HealthReport        Acknowledged
+ *     GET  /messaging                       MessagingOffer                404 no_messaging where there is none
+ *     GET  /mqtt                            MQTT over WebSocket           unsigned: MQTT has credentials of its own
  */
 import { Effect, Schema } from "effect"
 import { DegradedCodes } from "./Conditions.ts"
@@ -178,6 +180,7 @@ export const DeviceApiErrorCode = Schema.Literals([
   "conflict",
   "too_large",
   "gone",
+  "no_messaging",
   "overloaded",
   "internal"
 ])

@@ -44,6 +44,10 @@ export const PayloadTypes = {
     type: "postern/rollout-control/v1"
   },
   receipt: { payloadType: "application/vnd.postern.receipt+json", type: "postern/receipt/v1" },
+  broker_services: {
+    payloadType: "application/vnd.postern.broker-services+json",
+    type: "postern/broker-services/v1"
+  },
   statement: { payloadType: "application/vnd.postern.statement+json", type: "postern/statement/v1" }
 } as const
 export type SignedKind = keyof typeof PayloadTypes

@@ -1,5 +1,6 @@
 /** How a device becomes known and accepted: public identities, enrolment requests, invitations, admissions. */
 import { Schema } from "effect"
+import { DsseEnvelope } from "./Dsse.ts"
 import {
   DeviceId,
   Digest,
@@ -23,6 +24,14 @@ import { ServerAddress } from "./TrustRoot.ts"
  */
 const EnrolAddresses = Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses))
 
+/** The server's word for the key that its broker services sign with, which is apart from its own. */
+export const BrokerServicesKey = Schema.Struct({
+  type: Schema.Literal("postern/broker-services/v1"),
+  server: ServerId,
+  signing_key: SigningKey
+})
+export type BrokerServicesKey = typeof BrokerServicesKey.Type
+
 /** A server's public half, as `postern keys init` takes it into the root. Its id is derived from the two keys. */
 export const ServerIdentity = Schema.Struct({
   type: Schema.Literal("postern/server-identity/v1"),
@@ -30,7 +39,12 @@ export const ServerIdentity = Schema.Struct({
   signing_key: SigningKey,
   recipient: Recipient,
   addresses: Schema.Array(ServerAddress).check(Schema.isMaxLength(Limits.serverAddresses)),
-  enrol_addresses: Schema.optionalKey(EnrolAddresses)
+  enrol_addresses: Schema.optionalKey(EnrolAddresses),
+  /**
+   * A {@link BrokerServicesKey} signed by the server's own key, so that whoever has compared the server's id has it from the
+   * server; `brokerServicesOf` reads it. Absent where the server carries no messages.
+   */
+  broker_services: Schema.optionalKey(DsseEnvelope)
 })
 export type ServerIdentity = typeof ServerIdentity.Type
 

@@ -162,6 +162,9 @@ export const Limits = {
   jobWatchers: 10_000,
   devicePolls: 4,
 
+  /** Threads that work for messages. */
+  messagingThreads: 64,
+
   /** Programs. */
   shutdownMs: 5 * SECOND,
   fencedLives: 8

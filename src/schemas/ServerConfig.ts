@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { intBetween } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { logFormat, logLevel } from "./LogSettings.ts"
+import { MessagingConfig } from "./MessagingConfig.ts"
 import { configuration, programSetting, setting, settingTable, unsetSetting } from "./Setting.ts"
 import { torSettings } from "./TorSettings.ts"
 import { ServerAddress } from "./TrustRoot.ts"
@@ -124,6 +125,7 @@ export const ServerConfig = configuration({
   }),
   retention: RetentionConfig,
   onion: OnionConfig,
+  messaging: MessagingConfig,
   otlp_endpoint: unsetSetting(Schema.String.check(Schema.isPattern(/^https?:[/][/][^\s]+$/)), {
     description:
       "Where traces go, as OTLP over HTTP with JSON: the collector's address without `/v1/traces`. Unset, there are no traces and they cost nothing.",

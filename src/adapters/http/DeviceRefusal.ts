@@ -31,6 +31,7 @@ export const statusOf: Record<DeviceApiErrorCode, number> = {
   conflict: 409,
   too_large: 413,
   gone: 410,
+  no_messaging: 404,
   overloaded: 503,
   internal: 500
 }
