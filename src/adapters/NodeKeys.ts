@@ -4,6 +4,7 @@
  *
  *     <state folder>/keys/             0700
  *     <state folder>/keys/node.json    0600  { type, kind, id, signing_seed, decryption_keys, … }
+ *     <state folder>/keys/broker-services.json    likewise, beside a server's
  *
  * A decryption key can be followed by a new one. The old one is kept for {@link Limits.retiredKeyMs}, in which everything
  * sealed to it expires; the node's id, made of the first one's public half, stays.
@@ -29,7 +30,7 @@ import { parseX25519PublicKey, type X25519PublicKey } from "../crypto/Keys.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { Entropy } from "../ports/Entropy.ts"
 import type { EncryptionKey } from "../ports/Identity.ts"
-import { Count, DeviceId, Recipient, ServerId, SigningKey, TimestampMs } from "../schemas/Ids.ts"
+import { Count, DeviceId, Recipient, ServerId, ServicesId, SigningKey, TimestampMs } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import {
   createPrivateFile,
@@ -40,7 +41,8 @@ import {
   requirePrivateFolder
 } from "./files/AtomicFile.ts"
 
-export type NodeKind = "device" | "server"
+/** Broker services stand beside a server, in its folder, with keys of their own. */
+export type NodeKind = "device" | "server" | "broker-services"
 
 /** The key file could not be used: damaged, open to others, or not to be written. It is never replaced by itself. */
 export class KeyFileError extends Schema.TaggedError<KeyFileError>()("KeyFileError", {
@@ -55,8 +57,8 @@ export class KeyFileError extends Schema.TaggedError<KeyFileError>()("KeyFileErr
 /** A node's keys in memory. For adapters only; actors get the port `Identity`, which gives no private key out. */
 export interface NodeKeyRing {
   readonly kind: NodeKind
-  /** `dev_…` or `srv_…`, derived from the signing key and the first decryption key. */
-  readonly id: DeviceId | ServerId
+  /** `dev_…`, `srv_…` or `svc_…`, derived from the signing key and the first decryption key. */
+  readonly id: DeviceId | ServerId | ServicesId
   readonly signingKey: SigningKey
   /** The age recipient of the first decryption key, which the id is made of. */
   readonly recipient: Recipient
@@ -89,8 +91,8 @@ const maximumDecryptionKeys = 16
 
 const KeyFile = Schema.Struct({
   type: Schema.Literal("postern/node-keys/v1"),
-  kind: Schema.Literals(["device", "server"]),
-  id: Schema.Union([DeviceId, ServerId]),
+  kind: Schema.Literals(["device", "server", "broker-services"]),
+  id: Schema.Union([DeviceId, ServerId, ServicesId]),
   signing_seed: Schema.String,
   /** Oldest first; new ones are added behind. */
   decryption_keys: Schema.Array(Schema.String).check(
@@ -231,7 +233,8 @@ interface KeyFolder {
   readonly kind: NodeKind
 }
 
-const keyPath = ({ stateFolder }: KeyFolder): string => join(stateFolder, "keys", "node.json")
+const keyPath = ({ kind, stateFolder }: KeyFolder): string =>
+  join(stateFolder, "keys", kind === "broker-services" ? "broker-services.json" : "node.json")
 
 const attemptOn =
   (path: string) =>
@@ -304,31 +307,39 @@ const following = (current: () => NodeKeyRing): NodeKeyRing => ({
   }
 })
 
+/** The keys below a state folder, and the means to change the one that others encrypt to. */
+export const openNodeKeys = Effect.fnUntraced(function* (
+  folder: KeyFolder
+): Effect.fn.Return<
+  { readonly keys: NodeKeyRing; readonly rotation: KeyRotation["Service"] },
+  KeyFileError,
+  Entropy | CryptoEngine
+> {
+  const engine = yield* CryptoEngine
+  const entropy = yield* Entropy
+  const path = keyPath(folder)
+  let held = yield* loadKeyFile(folder)
+  const rotate = Effect.fnUntraced(function* (nowMs: number) {
+    const secret = Redacted.make(yield* entropy.bytes(x25519KeyBytes))
+    const file = rotated(held, secret, nowMs)
+    if (typeof file === "string") return yield* new KeyFileError({ path, reason: file })
+    const bytes = fileBytesOf(file)
+    // What could not be read at the next start is not written now.
+    const next = parseKeyFile(engine, folder.kind, bytes)
+    if (typeof next === "string") return yield* new KeyFileError({ path, reason: next })
+    yield* attemptOn(path)(() => replacePrivateFile(path, bytes))
+    held = next
+    return next.ring.encryption
+  })
+  return { keys: following(() => held.ring), rotation: { rotate } }
+})
+
 /** Provides the keys below a state folder, and the means to change the one that others encrypt to. */
 export const NodeKeysFile = (
   folder: KeyFolder
 ): Layer.Layer<NodeKeys | KeyRotation, KeyFileError, Entropy | CryptoEngine> =>
   Layer.effectContext(
-    Effect.gen(function* () {
-      const engine = yield* CryptoEngine
-      const entropy = yield* Entropy
-      const path = keyPath(folder)
-      let held = yield* loadKeyFile(folder)
-      const rotate = Effect.fnUntraced(function* (nowMs: number) {
-        const secret = Redacted.make(yield* entropy.bytes(x25519KeyBytes))
-        const file = rotated(held, secret, nowMs)
-        if (typeof file === "string") return yield* new KeyFileError({ path, reason: file })
-        const bytes = fileBytesOf(file)
-        // What could not be read at the next start is not written now.
-        const next = parseKeyFile(engine, folder.kind, bytes)
-        if (typeof next === "string") return yield* new KeyFileError({ path, reason: next })
-        yield* attemptOn(path)(() => replacePrivateFile(path, bytes))
-        held = next
-        return next.ring.encryption
-      })
-      return Context.make(
-        NodeKeys,
-        following(() => held.ring)
-      ).pipe(Context.add(KeyRotation, { rotate }))
-    })
+    Effect.map(openNodeKeys(folder), ({ keys, rotation }) =>
+      Context.make(NodeKeys, keys).pipe(Context.add(KeyRotation, rotation))
+    )
   )

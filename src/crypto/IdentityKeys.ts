@@ -4,24 +4,25 @@
  * @module
  */
 import { Redacted } from "effect"
-import type { DeviceId, Digest, ServerId } from "../schemas/Ids.ts"
+import type { DeviceId, Digest, ServerId, ServicesId } from "../schemas/Ids.ts"
 import { encodeBase32 } from "./Base32.ts"
 import { concatBytes, utf8 } from "./Bytes.ts"
 import { type Engine, ed25519KeyBytes, requireLength, x25519KeyBytes } from "./Engine.ts"
 
 /** What an id may stand for. An operator has no id of this kind: roles name its signing key (`key_…`). */
-export type IdentityKind = "device" | "server"
+export type IdentityKind = "device" | "server" | "broker-services"
 
 /** The id of each kind. */
 export interface IdentityIds {
   readonly device: DeviceId
   readonly server: ServerId
+  readonly "broker-services": ServicesId
 }
 
-const prefixes: Record<IdentityKind, string> = { device: "dev", server: "srv" }
+const prefixes: Record<IdentityKind, string> = { device: "dev", server: "srv", "broker-services": "svc" }
 
 /**
- * `dev_` or `srv_` and base32 of SHA-256 over `postern/<kind>-id/v1`, a zero byte, the Ed25519 key and the first X25519
+ * `dev_`, `srv_` or `svc_` and base32 of SHA-256 over `postern/<kind>-id/v1`, a zero byte, the Ed25519 key and the first X25519
  * key (32 bytes each). The id names both keys, so neither can be exchanged under it.
  */
 export const deriveId = <Kind extends IdentityKind>(

@@ -16,6 +16,12 @@ export const ServerId = Schema.String.check(Schema.isPattern(/^srv_[a-z2-7]{52}$
 )
 export type ServerId = typeof ServerId.Type
 
+/** Like {@link DeviceId}, for the keys of a server's broker services. */
+export const ServicesId = Schema.String.check(Schema.isPattern(/^svc_[a-z2-7]{52}$/)).pipe(
+  Schema.brand("ServicesId")
+)
+export type ServicesId = typeof ServicesId.Type
+
 /** `key_` and base32 of SHA-256 over a tag and an Ed25519 public key: how a role or a signature names a key. */
 export const KeyId = Schema.String.check(Schema.isPattern(/^key_[a-z2-7]{52}$/)).pipe(Schema.brand("KeyId"))
 export type KeyId = typeof KeyId.Type
