@@ -1,5 +1,6 @@
 /** The addresses of a device's actors. A tree binds them; everyone else refers to an actor by its key alone. */
 import { ActorKey } from "../kernel/index.ts"
+import { AgentInboxProtocol } from "../schemas/protocols/AgentInbox.ts"
 import { ConnectivityProtocol } from "../schemas/protocols/Connectivity.ts"
 import { GatewayProtocol } from "../schemas/protocols/Gateway.ts"
 import { HealthLoopProtocol } from "../schemas/protocols/HealthLoop.ts"
@@ -34,3 +35,6 @@ export const LaneKeys = {
 } satisfies Record<LaneName, ActorKey<never> | unknown>
 /** The device as an agent. */
 export const SmartAgentKey = ActorKey.make("smart-agent", SmartAgentProtocol)
+/** What came for it, for whoever listens on this machine, and the socket by which they do. */
+export const AgentInboxKey = ActorKey.make("agent-inbox", AgentInboxProtocol)
+export const AgentSocketKey = ActorKey.make("agent-socket", GatewayProtocol)

@@ -1,0 +1,113 @@
+/** See its protocol. What it knows of listeners ends with its life: whatever they had in hand is then given out again. */
+import { Deferred, Effect } from "effect"
+import { Behaviour } from "../kernel/index.ts"
+import { AgentStore, type AgentStoreError, type WaitingMessage } from "../ports/AgentStore.ts"
+import { AgentLocalLimits, type InboxMessage } from "../schemas/AgentLocal.ts"
+import { AgentInboxProtocol, type Handful, InboxTrouble } from "../schemas/protocols/AgentInbox.ts"
+
+const asTrouble = ({ message }: AgentStoreError) => new InboxTrouble({ code: "failed", reason: message })
+
+const shown = ({ place, received }: WaitingMessage): InboxMessage => ({
+  place,
+  received_at_ms: received.receivedAtMs,
+  message: received.message
+})
+
+/** Who has which messages in hand, and what is free. */
+const makeHands = () => {
+  const hands = new Map<string, Set<number>>()
+  /** Given back, in order. */
+  let free: ReadonlyArray<number> = []
+  /** Up to here everything was given out once. */
+  let cursor = 0
+  return {
+    handOf: (listener: string): Set<number> | undefined => {
+      const hand = hands.get(listener)
+      if (hand !== undefined || hands.size >= AgentLocalLimits.listeners) return hand
+      const fresh = new Set<number>()
+      hands.set(listener, fresh)
+      return fresh
+    },
+    /** Lets go of messages; whether a hand that was full is so no more. */
+    letGo: (listener: string, places: ReadonlyArray<number>): boolean => {
+      const hand = hands.get(listener)
+      const wasFull = (hand?.size ?? 0) >= AgentLocalLimits.window
+      for (const place of places) hand?.delete(place)
+      free = free.filter((place) => !places.includes(place))
+      return wasFull
+    },
+    leave: (listener: string): void => {
+      free = [...free, ...(hands.get(listener) ?? [])].sort((a, b) => a - b)
+      hands.delete(listener)
+    },
+    freeUpTo: (count: number): ReadonlyArray<number> => free.slice(0, count),
+    taken: (hand: Set<number>, places: ReadonlyArray<number>): void => {
+      for (const place of places) hand.add(place)
+      free = free.filter((place) => !hand.has(place))
+      cursor = Math.max(cursor, ...places)
+    },
+    cursor: () => cursor
+  }
+}
+
+/** Those behind, with what was given back before them. */
+const makeGiver = (hands: ReturnType<typeof makeHands>) =>
+  Effect.map(AgentStore, (store) =>
+    Effect.fnUntraced(function* (hand: Set<number>, count: number) {
+      const given: Array<WaitingMessage> = []
+      const returned = hands.freeUpTo(count)
+      for (const place of returned) {
+        const [found] = yield* store.waiting(place - 1, 1)
+        if (found?.place === place) given.push(found)
+      }
+      // Also those that are gone: nobody need look for them again.
+      hands.taken(hand, returned)
+      for (const place of returned) if (!given.some((one) => one.place === place)) hand.delete(place)
+      if (given.length < count) given.push(...(yield* store.waiting(hands.cursor(), count - given.length)))
+      hands.taken(
+        hand,
+        given.map(({ place }) => place)
+      )
+      return given.map(shown)
+    })
+  )
+
+/** The behaviour. */
+export const agentInbox = Behaviour.make(AgentInboxProtocol, (context) =>
+  Effect.gen(function* () {
+    const store = yield* AgentStore
+    const hands = makeHands()
+    const give = yield* makeGiver(hands)
+    let changed = Deferred.makeUnsafe<void>()
+    const wake = Effect.suspend(() => {
+      const before = changed
+      changed = Deferred.makeUnsafe<void>()
+      return Effect.asVoid(Deferred.succeed(before, undefined))
+    })
+    // Whoever waits must not wait for a life that is over.
+    yield* Effect.addFinalizer(() => wake)
+    return context.handlers({
+      Take: Effect.fnUntraced(function* ({ payload: { listener, maximum } }) {
+        const hand = hands.handOf(listener)
+        if (hand === undefined)
+          return yield* new InboxTrouble({
+            code: "too_many_listeners",
+            reason: `${AgentLocalLimits.listeners} programs listen already`
+          })
+        const count = Math.min(maximum, AgentLocalLimits.window - hand.size)
+        const messages = count > 0 ? yield* Effect.mapError(give(hand, count), asTrouble) : []
+        const ticket = { id: 0, waitMs: AgentLocalLimits.waitMs, answer: changed }
+        return { messages, changed: ticket } satisfies Handful
+      }),
+      Done: Effect.fnUntraced(function* ({ payload: { listener, places } }) {
+        yield* Effect.mapError(store.dealtWith(places), asTrouble)
+        if (hands.letGo(listener, places)) yield* wake
+      }),
+      Leave: ({ payload: { listener } }) => {
+        hands.leave(listener)
+        return wake
+      },
+      Arrived: () => wake
+    })
+  })
+)
