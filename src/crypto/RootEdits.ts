@@ -11,7 +11,7 @@ import { Limits } from "../schemas/Limits.ts"
 import { type Role, type RoleName, type RootKey, type RootServer, TrustRoot } from "../schemas/TrustRoot.ts"
 import type { Engine } from "./Engine.ts"
 import type { ProvedCard } from "./KeyCards.ts"
-import { checkKeys, keyIdOf, signingKeyBytes } from "./Trust.ts"
+import { brokerServicesOf, checkKeys, keyIdOf, signingKeyBytes } from "./Trust.ts"
 
 /** One change, or the sentence why it cannot be made. */
 export type RootEdit = (root: TrustRoot) => Result.Result<TrustRoot, string>
@@ -115,7 +115,32 @@ export const setThreshold =
       ? Result.fail(`a threshold is between 1 and ${Limits.envelopeSignatures / 2}`)
       : Result.succeed(changeRole(root, name, (role) => ({ ...role, threshold })))
 
-/** Lets a server carry this root, with the addresses under which devices reach it. Its identity must have been verified. */
+/** What the key of a server's broker services is called in a root, by which it leaves together with the server. */
+export const brokerServicesLabel = (server: string): string => `broker services ${server.slice(0, 12)}`
+
+const withoutLabelled = (root: TrustRoot, name: RoleName, label: string): TrustRoot =>
+  changeRole(root, name, (role) => ({
+    ...role,
+    keys: role.keys.filter((keyId) => root.keys[keyId]?.label !== label)
+  }))
+
+/** The root with a server's own key for broker services, in the place of an older one of that server. */
+const withBrokerServices = (engine: Engine, root: TrustRoot, server: string, key: SigningKey): TrustRoot => {
+  const label = brokerServicesLabel(server)
+  const emptied = withoutLabelled(root, "broker_services", label)
+  const keyId = keyIdOf(engine, signingKeyBytes(key) as Uint8Array)
+  if (emptied.roles.broker_services.keys.includes(keyId)) return emptied
+  return withKeyIn(
+    { ...emptied, keys: { ...emptied.keys, [keyId]: rootKey(key, label, null) } },
+    "broker_services",
+    keyId
+  )
+}
+
+/**
+ * Lets a server carry this root, with the addresses under which devices reach it, and its broker services sign where it
+ * has any. Its identity must have been verified.
+ */
 export const addServer =
   (engine: Engine, identity: ServerIdentity, addresses: RootServer["addresses"]): RootEdit =>
   (root) => {
@@ -126,12 +151,15 @@ export const addServer =
     const keyId = keyIdOf(engine, publicKey)
     const key = rootKey(identity.signing_key, `server ${identity.server.slice(0, 12)}`, null)
     const server: RootServer = { id: identity.server, key: keyId, recipient: identity.recipient, addresses }
+    const added = withKeyIn(
+      { ...root, keys: { ...root.keys, [keyId]: key }, servers: [...root.servers, server] },
+      "servers",
+      keyId
+    )
+    const services = brokerServicesOf(engine, identity)
+    if (Result.isFailure(services)) return Result.fail(services.failure.message)
     return Result.succeed(
-      withKeyIn(
-        { ...root, keys: { ...root.keys, [keyId]: key }, servers: [...root.servers, server] },
-        "servers",
-        keyId
-      )
+      services.success === null ? added : withBrokerServices(engine, added, server.id, services.success)
     )
   }
 
@@ -148,13 +176,16 @@ const findServer = (root: TrustRoot, text: string | null): Result.Result<RootSer
   )
 }
 
-/** Takes a server out, with its key. */
+/** Takes a server out, with its key and that of its broker services. */
 export const removeServer =
   (text: string): RootEdit =>
   (root) =>
     Result.map(findServer(root, text), ({ id, key }) =>
       changeRole(
-        { ...root, servers: root.servers.filter((server) => server.id !== id) },
+        {
+          ...withoutLabelled(root, "broker_services", brokerServicesLabel(id)),
+          servers: root.servers.filter((server) => server.id !== id)
+        },
         "servers",
         (role) => ({
           ...role,
@@ -178,6 +209,30 @@ export const setBrokerServices =
   (root) => {
     const emptied = changeRole(root, "broker_services", () => ({ keys: [], threshold: 1 }))
     return card === null ? Result.succeed(emptied) : addKey(card, ["broker_services"])(emptied)
+  }
+
+/**
+ * The key that a server says its broker services sign with: of the only server, exactly this one; else in the place of that
+ * server's. The root must name the server with the very key that signed this word.
+ */
+export const setServerBrokerServices =
+  (engine: Engine, identity: ServerIdentity): RootEdit =>
+  (root) => {
+    const publicKey = signingKeyBytes(identity.signing_key)
+    const entry = root.servers.find(({ id }) => id === identity.server)
+    if (publicKey === undefined || entry === undefined || entry.key !== keyIdOf(engine, publicKey))
+      return Result.fail(`the root does not name the server ${identity.server} with its own key`)
+    const services = brokerServicesOf(engine, identity)
+    if (Result.isFailure(services)) return Result.fail(services.failure.message)
+    if (services.success === null)
+      return Result.fail(
+        `the server ${identity.server} tells no key of broker services: it carries no messages (messaging.enabled), or is of an older version`
+      )
+    const emptied =
+      root.servers.length === 1
+        ? changeRole(root, "broker_services", () => ({ keys: [], threshold: 1 }))
+        : root
+    return Result.succeed(withBrokerServices(engine, emptied, identity.server, services.success))
   }
 
 const withoutStrays = (root: TrustRoot): TrustRoot => {

@@ -21,7 +21,8 @@ import {
   type StoredKeys,
   unprotectedKeyFile
 } from "../../crypto/KeyVault.ts"
-import { keyIdOf, signingKeyBytes } from "../../crypto/Trust.ts"
+import { setServerBrokerServices } from "../../crypto/RootEdits.ts"
+import { brokerServicesOf, keyIdOf, signingKeyBytes } from "../../crypto/Trust.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { Entropy } from "../../ports/Entropy.ts"
 import type { DsseEnvelope, SignedKind } from "../../schemas/Dsse.ts"
@@ -126,7 +127,8 @@ export const signerOf = (keys: NewKeys): Signer => ({
 })
 
 /**
- * The first trust root: this operator signs work, operator or recovery key sign roots, and the server signs its answers.
+ * The first trust root: this operator signs work, operator or recovery key sign roots, the server signs its answers, and its
+ * broker services what they pass on, where the server has any. The identity must have been verified.
  */
 export const firstRoot = (
   engine: Engine,
@@ -141,11 +143,13 @@ export const firstRoot = (
 ): { readonly envelope: DsseEnvelope; readonly digest: Digest; readonly root: TrustRoot } => {
   const { operator, recovery, server } = parts
   const serverKey = signingKeyBytes(server.signing_key)
-  if (serverKey === undefined) throw new RangeError("The server's identity must have been verified before")
+  const services = brokerServicesOf(engine, server)
+  if (serverKey === undefined || Result.isFailure(services))
+    throw new RangeError("The server's identity must have been verified before")
   const serverKeyId = keyIdOf(engine, serverKey)
   const key = (public_key: SigningKey, label: string, recipient: Recipient | null) =>
     ({ algorithm: "ed25519", public_key, label, recipient }) as const
-  const root: TrustRoot = {
+  const bare: TrustRoot = {
     type: "postern/root/v1",
     version: 1,
     issued_at_ms: parts.nowMs,
@@ -165,6 +169,8 @@ export const firstRoot = (
       { id: server.server, key: serverKeyId, recipient: server.recipient, addresses: parts.addresses }
     ]
   }
+  const root =
+    services.success === null ? bare : Result.getOrThrow(setServerBrokerServices(engine, server)(bare))
   const encoded = Schema.encodeSync(TrustRoot)(root)
   return { ...signDocument(engine, "root", encoded, [signerOf(operator), signerOf(recovery)]), root }
 }

@@ -198,7 +198,14 @@ const makeAndKeep = (parts: {
     yield* writeRecoveryKey(parts.recoveryPath, yield* keyFileBytes(recovery.stored, parts.passphrase))
     yield* keepRoot(1, made.envelope)
     yield* home.createBytes(operatorKeyFile, yield* keyFileBytes(operator.stored, parts.passphrase))
-    return { operator: operator.keyId, recovery: recovery.keyId, root_version: 1, root_digest: made.digest }
+    const [brokerServices = null] = made.root.roles.broker_services.keys
+    return {
+      operator: operator.keyId,
+      recovery: recovery.keyId,
+      broker_services: brokerServices,
+      root_version: 1,
+      root_digest: made.digest
+    }
   })
 
 /** Where devices reach the server: as the flags say, else as the server says, else where we reached it. */
@@ -249,7 +256,8 @@ const init = Command.make(
         ["operator", made.operator],
         ["recovery", made.recovery],
         ["root", `version 1, ${made.root_digest}`],
-        ["server", `${identity.server} at ${addresses.join(" ")}`]
+        ["server", `${identity.server} at ${addresses.join(" ")}`],
+        ...(made.broker_services === null ? [] : [["broker services", made.broker_services] as const])
       ])
     )
     yield* out(`\n${recoveryAdvice(recoveryPath, passphrase !== null)}\n\n`)

@@ -120,6 +120,11 @@ const draft = Command.make(
     {
       command: "postern keys root draft root-3.json --remove-operator anna",
       description: "Revoke an operator"
+    },
+    {
+      command: "postern keys root draft root-4.json --broker-services server",
+      description:
+        "Let devices believe the server's broker services, where it could not carry messages before"
     }
   ])
 )

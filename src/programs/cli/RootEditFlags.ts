@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs"
 import { Effect, Option, Result } from "effect"
 import { Flag } from "effect/cli"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
+import { fetchServerIdentity } from "../../adapters/operator/ManagementClient.ts"
 import { keyCardPrefix, readKeyCard } from "../../crypto/KeyCards.ts"
 import {
   addKey,
@@ -16,6 +17,7 @@ import {
   removeServer,
   setAddresses,
   setBrokerServices,
+  setServerBrokerServices,
   setThreshold
 } from "../../crypto/RootEdits.ts"
 import { verifyServerIdentity } from "../../crypto/Trust.ts"
@@ -24,7 +26,7 @@ import { Limits } from "../../schemas/Limits.ts"
 import type { RoleName } from "../../schemas/TrustRoot.ts"
 import { failure, usage } from "./Failure.ts"
 import { identityFromFile } from "./ServerIdentities.ts"
-import { parseAddress } from "./Settings.ts"
+import { chosenServer, parseAddress, wayTo } from "./Settings.ts"
 import { visible } from "./Text.ts"
 
 const many = (name: string, metavar: string, description: string, maximum: number = Limits.rootKeys) =>
@@ -57,7 +59,11 @@ export const editFlags = {
     "Where devices reach a server, best first; ID where there are several servers",
     Limits.rootServers * Limits.serverAddresses
   ),
-  brokerServices: one("broker-services", "CARD", "The key that broker services sign with; none: no key")
+  brokerServices: one(
+    "broker-services",
+    "KEY",
+    "The key that broker services sign with: server (what the server you are logged in to says is its own), a file with a server's identity, a key card, or none"
+  )
 }
 
 /** Values of {@link editFlags}. */
@@ -95,18 +101,52 @@ const thresholdEdit = (text: string) =>
     return setThreshold(role, Number(match[2]))
   })
 
-const serverEdit = (path: string) =>
+const identityIn = (path: string) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const verified = verifyServerIdentity(engine, yield* identityFromFile(path))
-    if (Result.isFailure(verified))
-      return yield* failure(`The server's identity in ${path} does not hold: ${verified.failure.message}`)
-    const { addresses } = verified.success
+    if (Result.isSuccess(verified)) return verified.success
+    return yield* failure(`The server's identity in ${path} does not hold: ${verified.failure.message}`)
+  })
+
+const serverEdit = (path: string) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const identity = yield* identityIn(path)
+    const { addresses } = identity
     if (addresses.length === 0)
       return yield* usage(
         `The identity in ${path} names no address. Configure the server's addresses, and write it anew`
       )
-    return addServer(engine, verified.success, addresses)
+    return addServer(engine, identity, addresses)
+  })
+
+/** What the server that is logged in to says of itself. The edit takes it only where the root names that very server. */
+const askedIdentity = Effect.gen(function* () {
+  const engine = yield* CryptoEngine
+  const { address, proxy } = yield* chosenServer
+  const verified = verifyServerIdentity(engine, yield* fetchServerIdentity(yield* wayTo(address, proxy)))
+  if (Result.isSuccess(verified)) return verified.success
+  return yield* failure(`The server's identity does not hold: ${verified.failure.message}`)
+})
+
+/** A server's identity and a key card may both stand in a file; the one is JSON, the other is not. */
+const holdsJson = (path: string): boolean => {
+  try {
+    return readFileSync(path, "utf8").trimStart().startsWith("{")
+  } catch {
+    return false
+  }
+}
+
+const brokerServicesEdit = (text: string) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    if (text === "none") return setBrokerServices(null)
+    if (text === "server") return setServerBrokerServices(engine, yield* askedIdentity)
+    return holdsJson(text)
+      ? setServerBrokerServices(engine, yield* identityIn(text))
+      : setBrokerServices(yield* cardFrom(text))
   })
 
 /** One edit for each server whose addresses are given. */
@@ -130,10 +170,7 @@ export const editsFrom = (flags: EditValues) =>
     for (const text of flags.removeRootKey) edits.push(removeKey(text, ["root"]))
     for (const text of flags.addOperator) edits.push(addKey(yield* cardFrom(text), ["operators"]))
     for (const text of flags.addRootKey) edits.push(addKey(yield* cardFrom(text), ["root"]))
-    if (Option.isSome(flags.brokerServices)) {
-      const text = flags.brokerServices.value
-      edits.push(setBrokerServices(text === "none" ? null : yield* cardFrom(text)))
-    }
+    if (Option.isSome(flags.brokerServices)) edits.push(yield* brokerServicesEdit(flags.brokerServices.value))
     for (const path of flags.addServer) edits.push(yield* serverEdit(path))
     for (const text of flags.removeServer) edits.push(removeServer(text))
     edits.push(...(yield* addressEdits(flags.address)))
