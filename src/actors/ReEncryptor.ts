@@ -83,6 +83,11 @@ export const reEncryptor = (agent: AgentName) =>
             Effect.logError(`a message of ${agent} was not stored: ${error.reason}`).pipe(
               Effect.andThen(Effect.fail(new RelayUnavailable({ reason: "the store failed" })))
             )
+          ),
+          Effect.catchTag("RelayCryptoError", (error) =>
+            Effect.logError(`a message of ${agent} was not relayed: ${error.reason}`).pipe(
+              Effect.andThen(Effect.fail(new RelayUnavailable({ reason: error.code })))
+            )
           )
         )
       })

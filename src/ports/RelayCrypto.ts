@@ -3,12 +3,22 @@
  * holds a private key.
  */
 import type { Effect } from "effect"
-import { Context } from "effect"
+import { Context, Schema } from "effect"
 import type { Judged } from "../crypto/Messages.ts"
 import type { Accepted, Arrival, Outgoing, RelayRecipient } from "../crypto/Relay.ts"
 import type { SignedJson, Unsigned } from "../crypto/SignedJson.ts"
 import type { Agreement } from "../schemas/Agents.ts"
 import type { SigningKey } from "../schemas/Ids.ts"
+
+/** The work could not be done now: too much of it waits, or whoever did it died over it. Nothing is known of its outcome. */
+export class RelayCryptoError extends Schema.TaggedError<RelayCryptoError>()("RelayCryptoError", {
+  code: Schema.Literals(["overloaded", "died", "failed", "closed"]),
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `broker services' cryptography: ${this.reason}`
+  }
+}
 
 export class RelayCrypto extends Context.Service<
   RelayCrypto,
@@ -17,12 +27,12 @@ export class RelayCrypto extends Context.Service<
     readonly signingKey: SigningKey
     /** The key to seal to now. */
     readonly agreement: Effect.Effect<Agreement>
-    readonly judge: (arrival: Arrival) => Effect.Effect<Judged<Accepted>>
+    readonly judge: (arrival: Arrival) => Effect.Effect<Judged<Accepted>, RelayCryptoError>
     readonly outgoing: (
       accepted: Accepted,
       recipients: ReadonlyArray<RelayRecipient>,
       nowMs: number
-    ) => Effect.Effect<ReadonlyArray<Outgoing>>
-    readonly sign: <A extends SignedJson>(unsigned: Unsigned<A>) => Effect.Effect<A>
+    ) => Effect.Effect<ReadonlyArray<Outgoing>, RelayCryptoError>
+    readonly sign: <A extends SignedJson>(unsigned: Unsigned<A>) => Effect.Effect<A, RelayCryptoError>
   }
 >()("postern/ports/RelayCrypto") {}

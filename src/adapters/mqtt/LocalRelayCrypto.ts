@@ -8,6 +8,7 @@ import { RelayCrypto } from "../../ports/RelayCrypto.ts"
 import type { Agreement } from "../../schemas/Agents.ts"
 import type { SigningKey } from "../../schemas/Ids.ts"
 
+/** Broker services' keys. Whoever rotates them gives new values here, and a new map, which is how that is noticed. */
 export interface RelayIdentity extends RelayKeys {
   /** The key to seal to now; one of the agreements. */
   readonly agreement: Agreement
@@ -23,7 +24,7 @@ export const LocalRelayCrypto = (
       const entropy = yield* Entropy
       return {
         signingKey: keys.signer.signingKey as SigningKey,
-        agreement: Effect.succeed(keys.agreement),
+        agreement: Effect.sync(() => keys.agreement),
         judge: (arrival) => Effect.sync(() => judgeArrival(engine, keys, arrival)),
         outgoing: (accepted, recipients, nowMs) =>
           Effect.map(entropy.bytes(recipients.length * outgoingEntropyBytes), (fresh) =>
