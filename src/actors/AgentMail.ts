@@ -1,7 +1,7 @@
 /** Making what an agent sends, out of drafts: signed and sealed when the broker is there, with the keys of that moment. */
 import { Effect, Result } from "effect"
 import { canonicalBytes } from "../crypto/CanonicalJson.ts"
-import { toWire } from "../crypto/Messages.ts"
+import { bodyFlaw, toWire } from "../crypto/Messages.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
 import type { Draft } from "../ports/AgentStore.ts"
 import type { Agreement, DirectoryEntry } from "../schemas/Agents.ts"
@@ -38,17 +38,10 @@ export const draftFlaw = ({
     })
   if (expires_at_ms - issued_at_ms > MessageLimits.lifetimeMs)
     return new CannotSend({ code: "too_long_a_life", reason: "a message lives 30 days at the most" })
-  try {
-    const { length } = canonicalBytes(body)
-    return length > MessageLimits.bodyBytes
-      ? new CannotSend({
-          code: "body_too_large",
-          reason: `the body has ${length} bytes, at most ${MessageLimits.bodyBytes} are taken`
-        })
-      : undefined
-  } catch (error) {
-    return new CannotSend({ code: "no_json", reason: error instanceof Error ? error.message : String(error) })
-  }
+  const flaw = bodyFlaw(body)
+  return flaw === undefined
+    ? undefined
+    : new CannotSend({ code: flaw.kind === "size" ? "body_too_large" : "no_json", reason: flaw.reason })
 }
 
 /** Makes the mail of a draft; null where a key for it is not known yet. */

@@ -42,28 +42,43 @@ export const checkSigner = <A extends SignedJson>(
 /** Checks the times a message names. A skew of the sender's clock is forgiven at its start, never at its end. */
 export const checkTimes = (
   { expires_at_ms, issued_at_ms }: Pick<Message, "issued_at_ms" | "expires_at_ms">,
-  nowMs: number
+  nowMs: number,
+  futureMs: number = MessageLimits.futureMs
 ): Judged<void> => {
   if (expires_at_ms - issued_at_ms > MessageLimits.lifetimeMs)
     return refuse("lives_too_long", `it would live for ${expires_at_ms - issued_at_ms} ms`)
-  if (issued_at_ms > nowMs + MessageLimits.futureMs)
+  if (issued_at_ms > nowMs + futureMs)
     return refuse("from_the_future", `it is dated ${issued_at_ms - nowMs} ms ahead`)
   if (expires_at_ms <= nowMs) return refuse("expired", `it expired ${nowMs - expires_at_ms} ms ago`)
   return Result.succeed(undefined)
 }
 
-const readAs = <A>(schema: Schema.Codec<A, unknown>) => {
-  const read = readerOf(schema, MessageLimits.wireBytes)
+const readAs = <A>(schema: Schema.Codec<A, unknown>, maximumBytes: number, maximumDepth: number) => {
+  const read = readerOf(schema, { maximumBytes, maximumDepth })
   return (bytes: Uint8Array): Judged<A> =>
-    bytes.length > MessageLimits.wireBytes
-      ? refuse("too_large", `it has ${bytes.length} bytes, at most ${MessageLimits.wireBytes} are taken`)
+    bytes.length > maximumBytes
+      ? refuse("too_large", `it has ${bytes.length} bytes, at most ${maximumBytes} are taken`)
       : Result.mapError(read(bytes), (detail) => new RefusedMessage({ code: "malformed", detail }))
 }
 
+/** A message is an object around its body. What broker services take must fit into what they make of it. */
+const messageDepth = 1 + MessageLimits.bodyDepth
+
 /** Reads what is told to be signed; of its signature nothing is known yet. Never throws. */
-export const readMessage = readAs(Message)
-export const readSealed = readAs(Sealed)
-export const readDelivery = readAs(Delivery)
+export const readMessage = readAs(Message, MessageLimits.messageBytes, messageDepth)
+export const readSealed = readAs(Sealed, MessageLimits.wireBytes, 1)
+export const readDelivery = readAs(Delivery, MessageLimits.wireBytes, 1 + messageDepth)
+
+/** Whether what was sealed says of itself what its outside said: else one name would stand for two messages. */
+export const checkInside = (
+  sealed: Pick<Sealed, "id" | "issued_at_ms" | "expires_at_ms">,
+  message: Message
+): Judged<Message> =>
+  message.id === sealed.id &&
+  message.issued_at_ms === sealed.issued_at_ms &&
+  message.expires_at_ms === sealed.expires_at_ms
+    ? Result.succeed(message)
+    : refuse("malformed", "its inside has another id, beginning or end than its outside")
 
 /** What both sides bind into a sealed document: who, to whom and to which key; then all else but the box itself. */
 const bindingOf = (header: Omit<Sealed, "enc" | "ciphertext" | "signature">): HpkeBinding => {
@@ -122,8 +137,36 @@ export const openSealed = (
     : Result.succeed(plaintext)
 }
 
-/** How many bytes a body takes, as canonical JSON. */
-export const bodyBytes = (body: Message["body"]): number => canonicalBytes(body).length
+/** Objects and arrays that stand in each other, at the most; 0 for a plain value. Of a value that JSON can hold. */
+const depthOf = (value: unknown): number => {
+  if (typeof value !== "object" || value === null) return 0
+  let deepest = 0
+  for (const member of Object.values(value)) deepest = Math.max(deepest, depthOf(member))
+  return 1 + deepest
+}
+
+/** Why a body cannot go into a message; undefined where it can. */
+export const bodyFlaw = (
+  body: unknown
+): { readonly kind: "size" | "form"; readonly reason: string } | undefined => {
+  try {
+    const { length } = canonicalBytes(body)
+    if (length > MessageLimits.bodyBytes)
+      return {
+        kind: "size",
+        reason: `the body has ${length} bytes, at most ${MessageLimits.bodyBytes} are taken`
+      }
+    const depth = depthOf(body)
+    return depth > MessageLimits.bodyDepth
+      ? {
+          kind: "form",
+          reason: `the body is nested ${depth} deep, at most ${MessageLimits.bodyDepth} are taken`
+        }
+      : undefined
+  } catch (error) {
+    return { kind: "form", reason: error instanceof Error ? error.message : String(error) }
+  }
+}
 
 /** The bytes that travel. */
 export const toWire = (document: SignedJson): Uint8Array => canonicalBytes(document)

@@ -4,11 +4,12 @@
  * @module
  */
 import { Result } from "effect"
-import type { Delivery, Message, Sealed } from "../schemas/Message.ts"
+import { type Delivery, type Message, MessageLimits, type Sealed } from "../schemas/Message.ts"
 import { type AgentName, brokerServices } from "../schemas/Topics.ts"
 import type { Engine } from "./Engine.ts"
 import type { HpkeKeyPair } from "./Hpke.ts"
 import {
+  checkInside,
   checkSigner,
   checkTimes,
   type Judged,
@@ -43,6 +44,13 @@ const byServices = <A extends Delivery | Sealed>(
     ? checkSigner(engine, document, document.signing_key)
     : refuse("bad_signature", "it is signed with no key of broker services")
 
+/** Whether a message names a key that may be its sender's. Of whom no list tells, broker services vouch for the key. */
+const isKeyOfSender = ({ keyOf, services }: Receiver, { from, signing_key }: Message): boolean => {
+  if (from === brokerServices) return services.has(signing_key)
+  const known = keyOf(from)
+  return known === undefined || known === signing_key
+}
+
 /** The sender's own word: signed by it, for us, of this level, in its time. */
 const checkOrigin = (
   engine: Engine,
@@ -53,16 +61,15 @@ const checkOrigin = (
 ): Judged<Message> => {
   if (message.level !== level) return refuse("wrong_level", `a ${message.level} message came as ${level}`)
   if (!message.to.includes(receiver.name)) return refuse("wrong_recipient", "it is for others")
-  const known = receiver.keyOf(message.from)
-  if ((known !== undefined && known !== message.signing_key) || !isSignedByItsKey(engine, message))
+  if (!isKeyOfSender(receiver, message) || !isSignedByItsKey(engine, message))
     return refuse("bad_signature", `it does not carry the signature of ${message.from}`)
-  return Result.map(checkTimes(message, nowMs), () => message)
+  return Result.map(checkTimes(message, nowMs, MessageLimits.receivedFutureMs), () => message)
 }
 
 const openFor = (engine: Engine, receiver: Receiver, sealed: Sealed): Judged<Message> =>
-  Result.flatMap(
-    openSealed(engine, (key) => receiver.agreements.get(key), sealed),
-    readMessage
+  openSealed(engine, (key) => receiver.agreements.get(key), sealed).pipe(
+    Result.flatMap(readMessage),
+    Result.flatMap((message) => checkInside(sealed, message))
   )
 
 const receiveDelivery = (
@@ -81,11 +88,13 @@ const receiveDelivery = (
   }
   if (inbox === "protected" || content.level !== "end_to_end" || content.to !== receiver.name)
     return refuse("wrong_inbox", "what is sealed came to the wrong inbox, or is for another")
-  return Result.flatMap(openFor(engine, receiver, content), (message) =>
-    message.from === content.from && message.signing_key === content.signing_key && message.id === content.id
+  return Result.flatMap(openFor(engine, receiver, content), (message) => {
+    if (message.from !== content.from || message.signing_key !== content.signing_key)
+      return refuse("wrong_sender", "its inside is of another sender than its outside")
+    return message.to.length === 1
       ? checkOrigin(engine, receiver, "end_to_end", message, nowMs)
-      : refuse("wrong_sender", "its inside is of another sender than its outside")
-  )
+      : refuse("wrong_recipient", "what is sealed end to end is for one alone")
+  })
 }
 
 /** Judges what came to an inbox, and opens it. Whether its id came before is for others to say. Never throws. */

@@ -10,6 +10,7 @@ import { type AgentName, brokerServices } from "../schemas/Topics.ts"
 import type { Engine } from "./Engine.ts"
 import { type HpkeKeyPair, hpkeEntropyBytes } from "./Hpke.ts"
 import {
+  checkInside,
   checkSigner,
   checkTimes,
   type Judged,
@@ -72,11 +73,8 @@ const checkOutside = (engine: Engine, arrival: Arrival, sealed: Sealed): Judged<
 const openPrivate = (engine: Engine, keys: RelayKeys, arrival: Arrival, sealed: Sealed): Judged<Message> =>
   openSealed(engine, (key) => keys.agreements.get(key), sealed).pipe(
     Result.flatMap(readMessage),
-    Result.flatMap((message) =>
-      message.id === sealed.id && message.expires_at_ms === sealed.expires_at_ms
-        ? checkMessage(engine, arrival, message)
-        : refuse("malformed", "its inside has another id or end than its outside")
-    )
+    Result.flatMap((message) => checkInside(sealed, message)),
+    Result.flatMap((message) => checkMessage(engine, arrival, message))
   )
 
 /** Judges what came: shape, sender, signature, times, inbox; a private one is opened. Never throws. */

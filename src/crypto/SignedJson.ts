@@ -6,7 +6,7 @@
  */
 import { Result, Schema } from "effect"
 import { decodeBase64, encodeBase64 } from "./Base64.ts"
-import { canonicalBytes, parseCanonical } from "./CanonicalJson.ts"
+import { canonicalBytes, type JsonBounds, parseCanonical } from "./CanonicalJson.ts"
 import type { Engine } from "./Engine.ts"
 
 /** Whose signature goes under a document: an Ed25519 seed and its public key in base64. */
@@ -43,10 +43,13 @@ export const isSignedByItsKey = (engine: Engine, document: SignedJson): boolean 
 }
 
 /** A reader of documents of one schema: strict, canonical, bounded. What it gives is not known to be signed yet. */
-export const readerOf = <A>(schema: Schema.Codec<A, unknown>, maximumBytes: number) => {
+export const readerOf = <A>(
+  schema: Schema.Codec<A, unknown>,
+  bounds: JsonBounds & { readonly maximumBytes: number }
+) => {
   const decode = Schema.decodeUnknownResult(schema, { onExcessProperty: "error" })
   return (bytes: Uint8Array): Result.Result<A, string> => {
-    const json = parseCanonical(bytes, { maximumBytes })
+    const json = parseCanonical(bytes, bounds)
     if (Result.isFailure(json)) return Result.fail(json.failure.message)
     return Result.mapError(decode(json.success), (error) => error.message.slice(0, 300))
   }

@@ -13,6 +13,17 @@ export const SessionId = Schema.String.check(Schema.isPattern(/^[a-z2-7]{26}$/))
 )
 export type SessionId = typeof SessionId.Type
 
+export const DocumentLimits = {
+  /** Any of the documents here but the list of agents. */
+  documentBytes: 16 * 1024,
+  directoryBytes: 240 * 1024,
+  /** Of that, what is not entries. */
+  directoryHeadBytes: 1024,
+  directoryAgents: 256,
+  directoryParts: 10_000,
+  edgeDevices: 32
+} as const
+
 const signed = { signing_key: SigningKey, signature: Signature }
 
 /** The key to seal to, and which one of its owner's it is. */
@@ -48,7 +59,10 @@ export const Handshake = Schema.Struct({
   agreement: Agreement,
   /** Whether others may be told of it. */
   visible: Schema.Boolean,
-  edge_devices: Schema.Array(EdgeDeviceName).check(Schema.isMaxLength(32), Schema.isUnique()),
+  edge_devices: Schema.Array(EdgeDeviceName).check(
+    Schema.isMaxLength(DocumentLimits.edgeDevices),
+    Schema.isUnique()
+  ),
   issued_at_ms: TimestampMs,
   ...signed
 })
@@ -116,11 +130,11 @@ export type DirectoryEntry = typeof DirectoryEntry.Type
 /** The agents that chose to be visible; signed with a key of the root's role. In parts where they are many. */
 export const Directory = Schema.Struct({
   type: Schema.Literal("postern/directory/v1"),
-  /** Rises with every change. */
+  /** Rises with every publication. All parts of one publication have the same. */
   version: Count,
-  part: intBetween(1, 1_000),
-  parts: intBetween(1, 1_000),
-  agents: Schema.Array(DirectoryEntry).check(Schema.isMaxLength(256)),
+  part: intBetween(1, DocumentLimits.directoryParts),
+  parts: intBetween(1, DocumentLimits.directoryParts),
+  agents: Schema.Array(DirectoryEntry).check(Schema.isMaxLength(DocumentLimits.directoryAgents)),
   issued_at_ms: TimestampMs,
   ...signed
 })

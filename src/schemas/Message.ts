@@ -28,14 +28,22 @@ export const SecureLevel = Schema.Literals(["protected", "private", "end_to_end"
 export type SecureLevel = typeof SecureLevel.Type
 
 export const MessageLimits = {
-  /** The body, as canonical JSON. */
+  /** The body, as canonical JSON. Senders keep to it; receivers judge the whole message. */
   bodyBytes: 64 * 1024,
-  /** Anything on the wire: a body sealed and in base64, twice wrapped. */
+  /** Objects and arrays that may stand in each other in a body: what it is wrapped in must be JSON that can be read, too. */
+  bodyDepth: 16,
+  /** A {@link Message} with the largest body, a hundred of the longest names and the longest subject. */
+  messageBytes: 72 * 1024,
+  /** Anything on the wire: a message sealed and in base64, twice wrapped. */
   wireBytes: 256 * 1024,
   recipients: 100,
   lifetimeMs: 30 * 86_400_000,
-  /** How far ahead a sender's clock may be. */
-  futureMs: 60_000
+  /** How far ahead a sender's clock may be of that of broker services, or a document for broker services be off either way. */
+  futureMs: 60_000,
+  /** How far ahead a sender's clock may be of its recipient's: both may be off, and broker services have judged it already. */
+  receivedFutureMs: 10 * 60_000,
+  /** Ids of one sender that broker services remember until they expire; a sender with more of them has to wait. */
+  seenPerSender: 100_000
 } as const
 
 export const Signature = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{86}==$/))
