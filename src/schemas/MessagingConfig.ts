@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { intBetween } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
+import { MessageRules, openRules, ruleLimits } from "./MessageRules.ts"
 import { setting, settingTable, unsetSetting } from "./Setting.ts"
 import { TopicRoot } from "./Topics.ts"
 
@@ -41,6 +42,11 @@ export const MessagingConfig = settingTable(
     discovery_interval_ms: setting(intBetween(1_000, 86_400_000), 60_000, {
       description:
         "How often the list of agents that may be seen is published where nothing has changed; changes are published at once."
+    }),
+    policy: setting(MessageRules, openRules, {
+      description:
+        "Which agents may write to which through broker services, as a list of rules: a message is passed on where one of them permits it. `from` and `to` are names, or one `*` for any letters in them, or lists of such; `levels` are the levels it is about, all where it is left out. Without any rule nobody may write to anybody. Public messages do not go through broker services, and no rule is about them.",
+      form: `a list of at most ${ruleLimits.rules} rules such as \`{ from = "sensor-*", to = ["hub", "cloud"], levels = ["private"] }\`, with names of devices, at most one \`*\` in each, and levels among protected, private and end_to_end`
     }),
     threads: unsetSetting(intBetween(1, Limits.messagingThreads), {
       description:
