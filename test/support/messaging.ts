@@ -15,6 +15,7 @@ import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
 import { embeddedBroker } from "../../src/adapters/mqtt/EmbeddedBroker.ts"
 import { LocalRelayCrypto } from "../../src/adapters/mqtt/LocalRelayCrypto.ts"
 import { mqttBus } from "../../src/adapters/mqtt/MqttBus.ts"
+import { MqttUpgrades } from "../../src/adapters/mqtt/MqttUpgrades.ts"
 import { NodeAgentCrypto } from "../../src/adapters/mqtt/NodeAgentCrypto.ts"
 import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
 import { NodeKeys, nodeKeyRingFrom } from "../../src/adapters/NodeKeys.ts"
@@ -74,9 +75,8 @@ export const startServices = (fleet: Fleet, path: string) =>
   Effect.gen(function* () {
     const database = yield* openInProcess(messagesDatabase, join(path, "messages.db"))
     const open = embeddedBroker({
-      host: "127.0.0.1",
-      port: 0,
-      webSocketPort: null,
+      listen: { host: "127.0.0.1", port: 0 },
+      upgrades: new MqttUpgrades(),
       topicRoot,
       maximumConnections: 2_000,
       queuePackets: 10_000,

@@ -5,33 +5,26 @@
  *
  * @module
  */
-import { createServer as createHttpServer } from "node:http"
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net"
 import type { Duplex } from "node:stream"
-import { Aedes, type AuthenticateError, type Client, type PublishPacket } from "aedes"
-import { Deferred, Effect, Schema, type Scope } from "effect"
+import { Aedes, type Client, type PublishPacket } from "aedes"
+import { Deferred, Effect, type Scope } from "effect"
 import mqemitter from "mqemitter"
 import { createWebSocketStream, WebSocketServer } from "ws"
-import {
-  BrokerError,
-  type BrokerHandlers,
-  type BrokerRefusal,
-  type OpenBroker
-} from "../../ports/MessageBroker.ts"
+import { BrokerError, type BrokerHandlers, type OpenBroker } from "../../ports/MessageBroker.ts"
 import { MessageLimits } from "../../schemas/Message.ts"
-import { mayRead, mayWrite, type TopicRole } from "../../schemas/TopicRights.ts"
-import { AgentName, brokerServices } from "../../schemas/Topics.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import type { DatabaseHost } from "../sqlite/Database.ts"
 import type { MqttMethods } from "../sqlite/messages/MqttRows.ts"
+import { Doorkeeper, maximumStrangers } from "./Doorkeeper.ts"
+import type { MqttUpgrades } from "./MqttUpgrades.ts"
 import { SessionStore } from "./SessionStore.ts"
 
 export interface EmbeddedBrokerOptions {
-  readonly host: string
-  /** 0 takes a free one, and the same again at the next opening. */
-  readonly port: number
-  /** For MQTT over WebSocket; null: none. */
-  readonly webSocketPort: number | null
+  /** Where plain TCP is taken; null: nowhere. Of port 0 it takes a free one, and the same again at the next opening. */
+  readonly listen: { readonly host: string; readonly port: number } | null
+  /** Where MQTT over WebSocket comes from. */
+  readonly upgrades: MqttUpgrades
   readonly topicRoot: string
   readonly maximumConnections: number
   /** Packets that wait for one agent. */
@@ -45,8 +38,8 @@ const packetBytes = MessageLimits.wireBytes + 1024
 const unreadBytes = 4 * 1024 * 1024
 const connectTimeoutMs = 10_000
 const heartbeatMs = 15_000
-/** Nobody may subscribe to it: what is refused goes there, since MQTT 3.1.1 can refuse only by cutting the connection. */
-const nowhere = "$postern/refused"
+/** Whoever is silent for longer, and half as long again, is taken for gone; clients must promise a shorter one. */
+const keepaliveLimitSeconds = 900
 
 /**
  * Hands messages to their readers without waiting for them: otherwise a reader that reads nothing would hold up whoever
@@ -61,114 +54,6 @@ const makeEmitter = () => {
     return emitter
   }
   return emitter
-}
-
-const isAgentName = Schema.is(AgentName)
-
-interface Standing {
-  readonly name: AgentName
-  readonly role: TopicRole
-}
-
-const refusal = (): AuthenticateError =>
-  Object.assign(new Error("not authorized"), { returnCode: 5 }) as AuthenticateError
-
-type Fork = <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
-
-/** Who is connected as what, and the answers to aedes's questions. */
-class Doorkeeper {
-  private readonly standings = new WeakMap<Client, Standing>()
-  private readonly handlers: BrokerHandlers
-  private readonly root: string
-  private readonly fork: Fork
-  private readonly maximumConnections: number
-  private connections = 0
-
-  constructor(handlers: BrokerHandlers, options: EmbeddedBrokerOptions, fork: Fork) {
-    this.handlers = handlers
-    this.root = options.topicRoot
-    this.maximumConnections = options.maximumConnections
-    this.fork = fork
-  }
-
-  standing(client: Client | null): Standing | undefined {
-    return client === null ? undefined : this.standings.get(client)
-  }
-
-  private refuse(name: AgentName | null, reason: BrokerRefusal): void {
-    void this.fork(this.handlers.refused(name, reason))
-  }
-
-  readonly authenticate = (
-    client: Client,
-    username: string | undefined,
-    password: Buffer | undefined,
-    done: (error: AuthenticateError | null, success: boolean | null) => void
-  ): void => {
-    const name = client.id
-    if (!isAgentName(name) || name === brokerServices || username !== name || password === undefined) {
-      this.refuse(null, "bad_credentials")
-      return done(refusal(), false)
-    }
-    if (this.connections >= this.maximumConnections) {
-      this.refuse(name, "too_many")
-      return done(refusal(), false)
-    }
-    const judge = this.handlers.authenticate(name, new Uint8Array(password))
-    this.fork(judge).then(
-      (role) => {
-        if (role === null) return done(refusal(), false)
-        this.standings.set(client, { name, role })
-        done(null, true)
-      },
-      () => done(refusal(), false)
-    )
-  }
-
-  /** Decides what becomes of a publication; ends when it is safe to acknowledge it. */
-  readonly admit = (client: Client | null, packet: PublishPacket): Promise<void> => {
-    const { name, role } = this.standing(client) ?? this.willOf(packet)
-    const isOurs = packet.topic.startsWith(`${this.root}/${brokerServices}/`)
-    const isOwn = packet.topic.startsWith(`${this.root}/${name}/public/`)
-    const refused = !mayWrite(role, name, this.root, packet.topic)
-      ? "not_permitted"
-      : packet.payload.length > MessageLimits.wireBytes
-        ? "too_large"
-        : undefined
-    // What is kept for those who come later is its sender's own to say.
-    if (!isOwn) packet.retain = false
-    if (refused !== undefined) {
-      packet.topic = nowhere
-      this.refuse(name, refused)
-      return Promise.resolve()
-    }
-    if (!isOurs) return Promise.resolve()
-    const payload = Uint8Array.from(
-      typeof packet.payload === "string" ? Buffer.from(packet.payload) : packet.payload
-    )
-    return this.fork(this.handlers.received({ from: name, role, topic: packet.topic, payload }))
-  }
-
-  /** A will is published after its owner's connection; the store knows whose it is. */
-  private willOf(packet: PublishPacket): Standing {
-    const { clientId } = packet as { clientId?: unknown }
-    return isAgentName(clientId) && clientId !== brokerServices
-      ? { name: clientId, role: "agent" }
-      : { name: brokerServices, role: "stranger" }
-  }
-
-  mayRead(client: Client, filter: string): boolean {
-    const standing = this.standing(client)
-    const may = standing !== undefined && mayRead(standing.role, standing.name, this.root, filter)
-    if (!may) this.refuse(standing?.name ?? null, "not_permitted")
-    return may
-  }
-
-  presence(client: Client, connected: boolean): void {
-    const standing = this.standing(client)
-    this.connections += connected ? 1 : -1
-    if (standing !== undefined) void this.fork(this.handlers.presence(standing.name, connected))
-  }
 }
 
 /** Cuts a connection that sends packets larger than any of ours, or does not read what it is sent. */
@@ -190,6 +75,11 @@ const makeAedes = async (store: SessionStore, door: Doorkeeper): Promise<Aedes> 
     heartbeatInterval: heartbeatMs,
     drainTimeout: 0,
     maxTopicLevels: 16,
+    keepaliveLimit: keepaliveLimitSeconds,
+    preConnect: (client, packet, done) => {
+      door.asks(client, packet)
+      done(null, true)
+    },
     authenticate: (client, username, password, done) => door.authenticate(client, username, password, done),
     authorizePublish: (client, packet, done) => {
       door.admit(client, packet).then(
@@ -246,31 +136,44 @@ const door = (server: Server, host: string, port: number) =>
       })
   )
 
-const openDoors = (broker: Aedes, options: EmbeddedBrokerOptions, ports: [number, number]) =>
+/** Takes what HTTP doors hand over, for as long as the scope is open. */
+const takeUpgrades = (upgrades: MqttUpgrades, take: (conn: Duplex) => void) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const sockets = new WebSocketServer({
+        noServer: true,
+        maxPayload: packetBytes,
+        handleProtocols: (offered) => (offered.has("mqtt") ? "mqtt" : false)
+      })
+      const close = upgrades.open((request, socket, head) =>
+        sockets.handleUpgrade(request, socket, head, (webSocket) => take(createWebSocketStream(webSocket)))
+      )
+      return { sockets, close }
+    }),
+    ({ close, sockets }) =>
+      Effect.sync(() => {
+        close()
+        for (const socket of sockets.clients) socket.terminate()
+      })
+  )
+
+/** Opens the broker's ways in; gives what it is reached by, but for the HTTP doors. */
+const openDoors = (broker: Aedes, options: EmbeddedBrokerOptions, known: { port: number }) =>
   Effect.gen(function* () {
     const take = (conn: Duplex): void => {
       conn.on("error", () => conn.destroy())
       holdToBounds(broker.handle(conn), conn)
     }
+    yield* takeUpgrades(options.upgrades, take)
+    if (options.listen === null) return []
     const plain = createServer((socket) => {
       socket.setNoDelay(true)
       take(socket)
     })
-    plain.maxConnections = options.maximumConnections
-    const tcp = yield* door(plain, options.host, ports[0])
-    ports[0] = tcp.address.port
-    if (options.webSocketPort === null) return [`mqtt://${hostOf(tcp.address)}`]
-    const http = createHttpServer((_request, response) => response.writeHead(426).end())
-    http.maxConnections = options.maximumConnections
-    const sockets = new WebSocketServer({
-      server: http,
-      maxPayload: packetBytes,
-      handleProtocols: (offered) => (offered.has("mqtt") ? "mqtt" : false)
-    })
-    sockets.on("connection", (socket) => take(createWebSocketStream(socket)))
-    const web = yield* door(http, options.host, ports[1])
-    ports[1] = web.address.port
-    return [`mqtt://${hostOf(tcp.address)}`, `ws://${hostOf(web.address)}`]
+    plain.maxConnections = options.maximumConnections + maximumStrangers
+    const { address } = yield* door(plain, options.listen.host, known.port)
+    known.port = address.port
+    return [`mqtt://${hostOf(address)}`]
   })
 
 const publishTo =
@@ -301,9 +204,9 @@ const publishTo =
 const failing = (what: string) => (error: unknown) =>
   new BrokerError({ reason: `${what}: ${errorText(error)}` })
 
-/** Opens the broker. A second opening listens on the same ports. */
+/** Opens the broker. A second opening listens on the same port. */
 export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
-  const ports: [number, number] = [options.port, options.webSocketPort ?? 0]
+  const known = { port: options.listen?.port ?? 0 }
   return (handlers: BrokerHandlers): Effect.Effect<OpenBroker, BrokerError, Scope.Scope> =>
     Effect.gen(function* () {
       const ended = yield* Deferred.make<string>()
@@ -328,7 +231,7 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
       ;(broker as unknown as NodeJS.EventEmitter).on("error", (error: Error) =>
         Deferred.doneUnsafe(ended, Effect.succeed(error.message))
       )
-      const addresses = yield* openDoors(broker, options, ports)
+      const addresses = yield* openDoors(broker, options, known)
       const clients = () => (broker as unknown as { clients: Record<string, Client> }).clients
       return {
         addresses,

@@ -1,11 +1,13 @@
 import { mkdtempSync, rmSync } from "node:fs"
-import { connect as connectTcp } from "node:net"
+import { createServer } from "node:http"
+import { type AddressInfo, connect as connectTcp } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import mqtt, { type MqttClient } from "mqtt"
 import { embeddedBroker } from "../../../src/adapters/mqtt/EmbeddedBroker.ts"
+import { MqttUpgrades } from "../../../src/adapters/mqtt/MqttUpgrades.ts"
 import { openInProcess } from "../../../src/adapters/sqlite/InProcessDatabase.ts"
 import { messagesDatabase } from "../../../src/adapters/sqlite/messages/MessagesDatabase.ts"
 import type { BrokerHandlers, OpenBroker, Publication } from "../../../src/ports/MessageBroker.ts"
@@ -21,6 +23,8 @@ class Bench {
   readonly refused: Array<string> = []
   readonly presence: Array<string> = []
   readonly clients: Array<MqttClient> = []
+  readonly upgrades = new MqttUpgrades()
+  private readonly http = createServer()
   broker!: OpenBroker
   private scope: Scope.Closeable | undefined
   /** What takes a publication; replaced by tests. */
@@ -47,9 +51,8 @@ class Bench {
       Effect.gen({ self: this }, function* () {
         const database = yield* openInProcess(messagesDatabase, join(this.folder, "messages.db"))
         return yield* embeddedBroker({
-          host: "127.0.0.1",
-          port: 0,
-          webSocketPort: 0,
+          listen: { host: "127.0.0.1", port: 0 },
+          upgrades: this.upgrades,
           topicRoot: root,
           maximumConnections: 50,
           queuePackets,
@@ -59,7 +62,17 @@ class Bench {
     )
   }
 
+  /** An HTTP server that hands everything over. */
+  async web(): Promise<string> {
+    this.http.on("upgrade", (request, socket, head) => {
+      if (!this.upgrades.hand(request, socket, head)) socket.destroy()
+    })
+    await new Promise<void>((done) => this.http.listen(0, "127.0.0.1", done))
+    return `ws://127.0.0.1:${(this.http.address() as AddressInfo).port}`
+  }
+
   async close(): Promise<void> {
+    this.http.close()
     for (const client of this.clients.splice(0)) await client.endAsync(true)
     if (this.scope !== undefined) await Effect.runPromise(Scope.close(this.scope, Exit.void))
     this.scope = undefined
@@ -67,7 +80,8 @@ class Bench {
 
   async client(name: string, options: { clean?: boolean; role?: string; web?: boolean } = {}) {
     const { clean = false, role = "agent", web = false } = options
-    const client = await mqtt.connectAsync(this.broker.addresses[web ? 1 : 0] as string, {
+    const url = web ? await this.web() : (this.broker.addresses[0] as string)
+    const client = await mqtt.connectAsync(url, {
       clientId: name,
       username: name,
       password: role,
@@ -140,7 +154,10 @@ describe("the embedded broker", () => {
     bench = new Bench()
     await bench.open()
     let release: () => void = () => undefined
-    bench.take = () => Effect.promise(() => new Promise<void>((done) => void (release = done)))
+    const released = new Promise<void>((done) => {
+      release = done
+    })
+    bench.take = () => Effect.promise(() => released)
     const alice = await bench.client("alice")
     let acknowledged = false
     const sending = alice.publishAsync(`${root}/broker-services/private`, "secret", { qos: 1 }).then(() => {

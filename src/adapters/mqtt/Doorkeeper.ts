@@ -1,0 +1,152 @@
+/**
+ * The embedded broker's answers to aedes's questions: who may come, publish and subscribe, and what becomes of what is
+ * published.
+ */
+import type { AuthenticateError, Client, ConnectPacket, PublishPacket } from "aedes"
+import { type Effect, Schema } from "effect"
+import type { BrokerHandlers, BrokerRefusal } from "../../ports/MessageBroker.ts"
+import { MessageLimits } from "../../schemas/Message.ts"
+import { mayRead, mayWrite, type TopicRole } from "../../schemas/TopicRights.ts"
+import { AgentName, brokerServices } from "../../schemas/Topics.ts"
+
+/** Connections of those who are no agents yet. Anybody can make a key. */
+export const maximumStrangers = 256
+/** Nobody may subscribe to it: what is refused goes there, since MQTT 3.1.1 can refuse only by cutting the connection. */
+const nowhere = "$postern/refused"
+
+export interface DoorkeeperOptions {
+  readonly topicRoot: string
+  readonly maximumConnections: number
+}
+
+const isAgentName = Schema.is(AgentName)
+
+interface Standing {
+  readonly name: AgentName
+  readonly role: TopicRole
+}
+
+const refusal = (): AuthenticateError =>
+  Object.assign(new Error("not authorized"), { returnCode: 5 }) as AuthenticateError
+
+export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
+
+/** Who is connected as what, and the answers to aedes's questions. */
+export class Doorkeeper {
+  private readonly standings = new WeakMap<Client, Standing>()
+  private readonly connects = new WeakMap<Client, ConnectPacket>()
+  private readonly handlers: BrokerHandlers
+  private readonly root: string
+  private readonly fork: Fork
+  private readonly maximumConnections: number
+  private readonly connections = { agent: 0, stranger: 0, services: 0 }
+
+  constructor(handlers: BrokerHandlers, options: DoorkeeperOptions, fork: Fork) {
+    this.handlers = handlers
+    this.root = options.topicRoot
+    this.maximumConnections = options.maximumConnections
+    this.fork = fork
+  }
+
+  standing(client: Client | null): Standing | undefined {
+    return client === null ? undefined : this.standings.get(client)
+  }
+
+  /** A word that nobody waits for; what becomes of it must not end the program. */
+  private tell(effect: Effect.Effect<void>): void {
+    this.fork(effect).catch(() => undefined)
+  }
+
+  private refuse(name: AgentName | null, reason: BrokerRefusal): void {
+    this.tell(this.handlers.refused(name, reason))
+  }
+
+  /** Keeps what a connection began with, until it is known whose it is. */
+  asks(client: Client, packet: ConnectPacket): void {
+    this.connects.set(client, packet)
+  }
+
+  /** What a stranger leaves behind ends with its connection. */
+  private leaveNothing(client: Client): void {
+    const packet = this.connects.get(client)
+    if (packet !== undefined) packet.clean = true
+    client.clean = true
+  }
+
+  private isFull(role: TopicRole): boolean {
+    return this.connections[role] >= (role === "stranger" ? maximumStrangers : this.maximumConnections)
+  }
+
+  readonly authenticate = (
+    client: Client,
+    username: string | undefined,
+    password: Buffer | undefined,
+    done: (error: AuthenticateError | null, success: boolean | null) => void
+  ): void => {
+    const name = client.id
+    if (!isAgentName(name) || name === brokerServices || username !== name || password === undefined) {
+      this.refuse(null, "bad_credentials")
+      return done(refusal(), false)
+    }
+    const judge = this.handlers.authenticate(name, new Uint8Array(password))
+    this.fork(judge).then(
+      (role) => {
+        if (role === null) return done(refusal(), false)
+        if (this.isFull(role)) {
+          this.refuse(name, "too_many")
+          return done(refusal(), false)
+        }
+        if (role === "stranger") this.leaveNothing(client)
+        this.standings.set(client, { name, role })
+        done(null, true)
+      },
+      () => done(refusal(), false)
+    )
+  }
+
+  /** Decides what becomes of a publication; ends when it is safe to acknowledge it. */
+  readonly admit = (client: Client | null, packet: PublishPacket): Promise<void> => {
+    const { name, role } = this.standing(client) ?? this.willOf(packet)
+    const isOurs = packet.topic.startsWith(`${this.root}/${brokerServices}/`)
+    const isOwn = packet.topic.startsWith(`${this.root}/${name}/public/`)
+    const refused = !mayWrite(role, name, this.root, packet.topic)
+      ? "not_permitted"
+      : packet.payload.length > MessageLimits.wireBytes
+        ? "too_large"
+        : undefined
+    // What is kept for those who come later is its sender's own to say.
+    if (!isOwn) packet.retain = false
+    if (refused !== undefined) {
+      packet.topic = nowhere
+      this.refuse(name, refused)
+      return Promise.resolve()
+    }
+    if (!isOurs) return Promise.resolve()
+    const payload = Uint8Array.from(
+      typeof packet.payload === "string" ? Buffer.from(packet.payload) : packet.payload
+    )
+    return this.fork(this.handlers.received({ from: name, role, topic: packet.topic, payload }))
+  }
+
+  /** A will is published after its owner's connection; the store knows whose it is. */
+  private willOf(packet: PublishPacket): Standing {
+    const { clientId } = packet as { clientId?: unknown }
+    return isAgentName(clientId) && clientId !== brokerServices
+      ? { name: clientId, role: "agent" }
+      : { name: brokerServices, role: "stranger" }
+  }
+
+  mayRead(client: Client, filter: string): boolean {
+    const standing = this.standing(client)
+    const may = standing !== undefined && mayRead(standing.role, standing.name, this.root, filter)
+    if (!may) this.refuse(standing?.name ?? null, "not_permitted")
+    return may
+  }
+
+  presence(client: Client, connected: boolean): void {
+    const standing = this.standing(client)
+    if (standing === undefined) return
+    this.connections[standing.role] += connected ? 1 : -1
+    this.tell(this.handlers.presence(standing.name, connected))
+  }
+}
