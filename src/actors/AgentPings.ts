@@ -1,6 +1,6 @@
 /** Questions whether a peer is there: who waits for which answer, how good each way is, and how often others may ask. */
 import { Deferred, Effect } from "effect"
-import type { MessageId } from "../schemas/Message.ts"
+import { type MessageId, MessageLimits } from "../schemas/Message.ts"
 import type { LinkQuality } from "../schemas/protocols/SmartAgent.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 import { monotonicMs } from "./Alarm.ts"
@@ -11,6 +11,9 @@ const maximumWaiting = 1_000
 /** Of each peer, so many questions at once are answered, and then so many a second. */
 const burst = 5
 const perSecond = 1
+/** Questions that were answered, for as long as they could come again and look fresh. */
+const maximumAnswered = 10_000
+const answeredMs = 2 * MessageLimits.futureMs
 
 interface Waiting {
   readonly to: AgentName
@@ -26,6 +29,13 @@ export const makePings = () => {
   const waiting = new Map<MessageId, Waiting>()
   const links = new Map<AgentName, LinkQuality>()
   const allowances = new Map<AgentName, { left: number; atMs: number }>()
+  const answeredAtMs = new Map<MessageId, number>()
+  const forgetAnswered = (nowMs: number): void => {
+    for (const [nonce, atMs] of answeredAtMs) {
+      if (answeredAtMs.size <= maximumAnswered && atMs > nowMs - answeredMs) break
+      answeredAtMs.delete(nonce)
+    }
+  }
 
   const linkTo = (agent: AgentName): LinkQuality =>
     links.get(agent) ?? { agent, pings: 0, lost: 0, last_rtt_ms: null, smoothed_rtt_ms: null }
@@ -70,15 +80,22 @@ export const makePings = () => {
         yield* Deferred.succeed(asked.answer, (yield* monotonicMs) - asked.sentMs)
         return true
       }),
-    /** Whether a peer's question is to be answered. */
-    mayAsk: (from: AgentName) =>
-      Effect.map(monotonicMs, (nowMs) => {
+    /**
+     * Whether a peer's question is to be answered, and why not. One that comes again is not its peer's doing: whoever reads
+     * along may send it, so it takes nothing from the peer's allowance.
+     */
+    admit: (from: AgentName, nonce: MessageId) =>
+      Effect.map(monotonicMs, (nowMs): "answer" | "replayed" | "overloaded" => {
+        if (answeredAtMs.has(nonce)) return "replayed"
         const { atMs, left } = allowances.get(from) ?? { atMs: nowMs, left: burst }
         const now = Math.min(burst, left + ((nowMs - atMs) / 1_000) * perSecond)
         allowances.delete(from)
         allowances.set(from, { atMs: nowMs, left: now >= 1 ? now - 1 : now })
         if (allowances.size > maximumPeers) allowances.delete(allowances.keys().next().value as AgentName)
-        return now >= 1
+        if (now < 1) return "overloaded"
+        answeredAtMs.set(nonce, nowMs)
+        forgetAnswered(nowMs)
+        return "answer"
       })
   }
 }

@@ -3,7 +3,7 @@
  * trust root names, and holds nobody who did not choose to be seen.
  */
 import { Clock, Effect, Result } from "effect"
-import { readHandshake, readPing, readStatus } from "../crypto/Handshakes.ts"
+import { partsOf, readHandshake, readPing, readStatus } from "../crypto/Handshakes.ts"
 import { RefusedMessage, toWire } from "../crypto/Messages.ts"
 import type { SignedJson } from "../crypto/SignedJson.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
@@ -12,12 +12,20 @@ import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { FleetStore } from "../ports/FleetStore.ts"
 import { type AgentRow, MessageStore } from "../ports/MessageStore.ts"
 import { RelayCrypto } from "../ports/RelayCrypto.ts"
-import type { AgentStatus, Directory, Handshake, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
+import type {
+  AgentStatus,
+  Directory,
+  DirectoryEntry,
+  Handshake,
+  HandshakeAnswer,
+  Ping
+} from "../schemas/Agents.ts"
 import type { Name } from "../schemas/Ids.ts"
 import { MessageLimits, type MessageRefusal } from "../schemas/Message.ts"
 import { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
 import { type AgentName, brokerServices, type Inbox, topicOf } from "../schemas/Topics.ts"
 import { makeClaims } from "./AgentDoor.ts"
+import { makePings } from "./AgentPings.ts"
 import { makeAlarm } from "./Alarm.ts"
 import { BrokerKeeperKey } from "./ServerKeys.ts"
 
@@ -29,7 +37,6 @@ export interface DirectoryOptions {
 
 /** Changes that come together are told together. */
 const gatherMs = 500
-const partAgents = 256
 
 /** Publishes documents of broker services. */
 const makeMouth = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
@@ -66,7 +73,8 @@ const shaken = (shake: Handshake, before: AgentRow | undefined, nowMs: number): 
   edgeDevices: shake.edge_devices,
   session: shake.session,
   status: "C",
-  statusAtMs: nowMs
+  statusAtMs: nowMs,
+  shakenAtMs: shake.issued_at_ms
 })
 
 /** Takes handshakes: judges who it is, writes the book, answers. */
@@ -107,8 +115,11 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
           code: "wrong_sender",
           detail: `it is the handshake of ${shake.agent}`
         })
-      if (tooOld(shake.issued_at_ms, nowMs))
-        return yield* new RefusedMessage({ code: "expired", detail: "the handshake is too old or too young" })
+      if (tooOld(shake.issued_at_ms, nowMs)) {
+        const detail = `the handshake is ${shake.issued_at_ms - nowMs} ms off this clock`
+        yield* answer(shake, "refused", detail, nowMs)
+        return yield* new RefusedMessage({ code: "expired", detail })
+      }
       const claim = yield* claimOf(from, shake.device, shake.signing_key)
       if (claim._tag === "Stranger") {
         yield* answer(shake, "waiting", "no operator has accepted this device yet", nowMs)
@@ -119,7 +130,11 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
         yield* answer(shake, "refused", claim.reason, nowMs)
         return yield* new RefusedMessage({ code: "not_permitted", detail: claim.reason })
       }
-      const row = shaken(shake, book.get(from), nowMs)
+      const before = book.get(from)
+      // Everybody can read handshakes, so one that was overtaken may be another's doing.
+      if (before?.device === shake.device && shake.issued_at_ms < before.shakenAtMs)
+        return yield* new RefusedMessage({ code: "replayed", detail: "a later handshake was taken already" })
+      const row = shaken(shake, before, nowMs)
       yield* store.putAgent(row)
       book.set(row)
       yield* answer(shake, "known", "", nowMs)
@@ -156,11 +171,12 @@ const makeStatuses = Effect.gen(function* () {
 })
 
 /** Answers whoever asks whether broker services are there. */
-const makePings = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
+const makePingAnswers = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const book = yield* AgentBook
     const publish = yield* makeMouth(context, topicRoot)
+    const pings = makePings()
     return Effect.fnUntraced(function* (from: AgentName, wire: Uint8Array, nowMs: number) {
       const read = readPing(engine, wire)
       if (Result.isFailure(read)) return yield* read.failure
@@ -180,6 +196,11 @@ const makePings = (context: Pick<ActorContext<never>, "ref">, topicRoot: string)
           code: "bad_signature",
           detail: "it is signed with another key than its sender's"
         })
+      if (tooOld(ping.issued_at_ms, nowMs))
+        return yield* new RefusedMessage({ code: "expired", detail: "the question is too old or too young" })
+      const admitted = yield* pings.admit(from, ping.nonce)
+      if (admitted !== "answer")
+        return yield* new RefusedMessage({ code: admitted, detail: `${from} asks too often` })
       yield* publish<Ping>(from, "public/pingack", {
         type: "postern/pong/v1",
         from: brokerServices,
@@ -191,33 +212,40 @@ const makePings = (context: Pick<ActorContext<never>, "ref">, topicRoot: string)
     })
   })
 
+const entryOf = (row: AgentRow): DirectoryEntry => ({
+  agent: row.agent,
+  device: row.device,
+  signing_key: row.signingKey,
+  agreement: row.agreement,
+  status: row.status,
+  edge_devices: row.edgeDevices
+})
+
 /** Tells everybody who may be seen, in parts. */
 const makeList = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
   Effect.gen(function* () {
     const book = yield* AgentBook
     const publish = yield* makeMouth(context, topicRoot)
-    return Effect.fnUntraced(function* (version: number, nowMs: number) {
-      const seen = book.all().filter(({ visible }) => visible)
-      const parts = Math.max(1, Math.ceil(seen.length / partAgents))
-      for (let part = 1; part <= parts; part++) {
-        const agents = seen.slice((part - 1) * partAgents, part * partAgents).map((row) => ({
-          agent: row.agent,
-          device: row.device,
-          signing_key: row.signingKey,
-          agreement: row.agreement,
-          status: row.status,
-          edge_devices: row.edgeDevices
-        }))
+    let version = 0
+    return Effect.fnUntraced(function* (nowMs: number) {
+      version = Math.max(version + 1, nowMs)
+      const parts = partsOf(
+        book
+          .all()
+          .filter(({ visible }) => visible)
+          .map(entryOf)
+      )
+      for (const [index, agents] of parts.entries()) {
         const document = {
           type: "postern/directory/v1" as const,
           version,
-          part,
-          parts,
-          agents,
+          part: index + 1,
+          parts: parts.length,
+          agents: [...agents],
           issued_at_ms: nowMs
         }
         // What stays for those who come later is the first part; the next publication brings them the rest.
-        yield* publish<Directory>(brokerServices, "discovery", document, part === 1)
+        yield* publish<Directory>(brokerServices, "discovery", document, index === 0)
       }
     })
   })
@@ -231,7 +259,7 @@ export const directory = (options: DirectoryOptions) =>
       const book = yield* AgentBook
       const shake = yield* makeHandshakes(context, options.topicRoot)
       const hear = yield* makeStatuses
-      const pong = yield* makePings(context, options.topicRoot)
+      const pong = yield* makePingAnswers(context, options.topicRoot)
       const tell = yield* makeList(context, options.topicRoot)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       for (const row of yield* store.agents) book.set(row)
@@ -279,7 +307,7 @@ export const directory = (options: DirectoryOptions) =>
         Agents: () => Effect.sync(() => book.all()),
         Due: Effect.fnUntraced(function* () {
           const nowMs = yield* Clock.currentTimeMillis
-          yield* Effect.ignore(tell(nowMs, nowMs))
+          yield* Effect.ignore(tell(nowMs))
           yield* alarm.ringIn(options.intervalMs)
         })
       })

@@ -65,6 +65,8 @@ export const reEncryptor = (agent: AgentName) =>
         const { expires_at_ms, id } = identityOf(accepted)
         const { deliveries, outcome } = yield* store.accept(agent, id, expires_at_ms, outgoing)
         if (outcome === "replayed") return yield* refuse("replayed", nowMs)
+        // Its sender must wait until some of its ids expire: to forget one early would let it be replayed.
+        if (outcome === "full") return yield* refuse("overloaded", nowMs)
         if (deliveries.length > 0) yield* Effect.ignore(keeper.tell("Dispatch", { deliveries }))
       })
 

@@ -26,6 +26,8 @@ export interface AgentRow {
   readonly session: SessionId
   readonly status: Presence
   readonly statusAtMs: number
+  /** When its last handshake was made, by its own clock: an older one is no news. */
+  readonly shakenAtMs: number
 }
 
 /** Something for one recipient's inbox. */
@@ -40,8 +42,8 @@ export interface DeliveryRow extends NewDelivery {
   readonly place: number
 }
 
-/** What becomes of an id. */
-export type Acceptance = "stored" | "replayed"
+/** What becomes of an id. `full`: its sender has as many unexpired ones as are remembered of anybody. */
+export type Acceptance = "stored" | "replayed" | "full"
 
 export interface RefusalRow {
   readonly agent: AgentName

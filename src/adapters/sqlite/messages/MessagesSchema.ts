@@ -85,4 +85,8 @@ CREATE TABLE refusals (
 ) STRICT, WITHOUT ROWID;
 `
 
-export const messagesMigrations: ReadonlyArray<string> = [version1, version2]
+const version3 = `
+ALTER TABLE agents ADD COLUMN shaken_at_ms INTEGER NOT NULL DEFAULT 0;
+`
+
+export const messagesMigrations: ReadonlyArray<string> = [version1, version2, version3]

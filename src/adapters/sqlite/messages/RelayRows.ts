@@ -1,6 +1,7 @@
 /** What broker services keep of agents and messages, as synchronous functions over one database. */
 import type { Effect } from "effect"
 import type { AgentRow, DeliveryRow, MessageStore, RefusalRow } from "../../../ports/MessageStore.ts"
+import { MessageLimits } from "../../../schemas/Message.ts"
 import type { DatabaseSync } from "../Database.ts"
 
 type Port = MessageStore["Service"]
@@ -23,7 +24,8 @@ const toAgent = (row: Row): AgentRow => ({
   edgeDevices: JSON.parse(row["edge_devices"] as string) as ReadonlyArray<string>,
   session: row["session"] as AgentRow["session"],
   status: row["status"] as AgentRow["status"],
-  statusAtMs: row["status_at_ms"] as number
+  statusAtMs: row["status_at_ms"] as number,
+  shakenAtMs: row["shaken_at_ms"] as number
 })
 
 const toDelivery = (row: Row): DeliveryRow => ({
@@ -37,11 +39,11 @@ const agentMethods = (database: DatabaseSync) => {
   const all = database.prepare("SELECT * FROM agents ORDER BY agent")
   const put = database.prepare(`
     INSERT INTO agents (agent, device, signing_key, agreement_key, agreement_version, visible, edge_devices, session,
-      status, status_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+      status, status_at_ms, shaken_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (agent) DO UPDATE SET device = excluded.device, signing_key = excluded.signing_key,
       agreement_key = excluded.agreement_key, agreement_version = excluded.agreement_version,
       visible = excluded.visible, edge_devices = excluded.edge_devices, session = excluded.session,
-      status = excluded.status, status_at_ms = excluded.status_at_ms`)
+      status = excluded.status, status_at_ms = excluded.status_at_ms, shaken_at_ms = excluded.shaken_at_ms`)
   const drop = database.prepare("DELETE FROM agents WHERE agent = ?")
   const dropDeliveries = database.prepare("DELETE FROM deliveries WHERE recipient = ?")
   return {
@@ -57,13 +59,29 @@ const agentMethods = (database: DatabaseSync) => {
         JSON.stringify(row.edgeDevices),
         row.session,
         row.status,
-        row.statusAtMs
+        row.statusAtMs,
+        row.shakenAtMs
       ),
     dropAgent: (agent) => {
       drop.run(agent)
       dropDeliveries.run(agent)
     }
   } satisfies Partial<RelayMethods>
+}
+
+/** To count a sender's ids costs as much as there are, so it is done once and then kept up, until some are forgotten. */
+const makeSeenCounts = (database: DatabaseSync) => {
+  const count = database.prepare("SELECT count(*) AS n FROM seen WHERE sender = ?")
+  const counts = new Map<string, number>()
+  return {
+    isFull: (sender: string): boolean => {
+      const known = counts.get(sender) ?? ((count.get(sender) as Row)["n"] as number)
+      counts.set(sender, known)
+      return known >= MessageLimits.seenPerSender
+    },
+    added: (sender: string): void => void counts.set(sender, (counts.get(sender) ?? 0) + 1),
+    forget: (): void => counts.clear()
+  }
 }
 
 export const relayMethods = (database: DatabaseSync): RelayMethods => {
@@ -84,10 +102,15 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
     INSERT INTO refusals (agent, code, count, last_at_ms) VALUES (?, ?, 1, ?)
     ON CONFLICT (agent, code) DO UPDATE SET count = count + 1, last_at_ms = excluded.last_at_ms`)
   const refusals = database.prepare("SELECT * FROM refusals ORDER BY last_at_ms DESC, agent, code LIMIT ?")
+  const known = database.prepare("SELECT 1 FROM seen WHERE sender = ? AND id = ?")
+  const seen = makeSeenCounts(database)
   return {
     ...agentMethods(database),
     accept: (sender, id, expiresAtMs, deliveries) => {
+      if (seen.isFull(sender))
+        return { outcome: known.get(sender, id) === undefined ? "full" : "replayed", deliveries: [] }
       if (remember.run(sender, id, expiresAtMs).changes === 0) return { outcome: "replayed", deliveries: [] }
+      seen.added(sender)
       const rows = deliveries.map((delivery) => {
         const { inbox, to, wire } = delivery
         return { ...delivery, place: Number(insert.run(to, inbox, expiresAtMs, wire).lastInsertRowid) }
@@ -102,7 +125,7 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
       for (const place of places) remove.run(place)
     },
     prune: (nowMs) => {
-      forget.run(nowMs)
+      if (forget.run(nowMs).changes > 0) seen.forget()
       return Number(expire.run(nowMs).changes)
     },
     refused: (agent, code, atMs) => void count.run(agent, code, atMs),
