@@ -52,7 +52,7 @@ const decodeRequest = Schema.decodeUnknownExit(Request)
 const decodeAnswer = Schema.decodeUnknownExit(Answer)
 
 /** Calls `onLine` for each line; `onTooLong` when one exceeds the bound. */
-const lines = (
+export const lines = (
   socket: Socket,
   maximumBytes: number,
   onLine: (line: string) => void,
@@ -129,7 +129,7 @@ export const clearWay = Effect.fnUntraced(function* (path: string) {
   yield* Effect.try({ try: () => rmSync(path, { force: true }), catch: (error) => failed(errorText(error)) })
 })
 
-const listen = (server: Server, path: string): Effect.Effect<void, ControlError> =>
+export const listen = (server: Server, path: string): Effect.Effect<void, ControlError> =>
   Effect.callback<void, ControlError>((resume) => {
     const failed = (error: unknown) =>
       resume(Effect.fail(new ControlError({ path, code: "failed", reason: errorText(error) })))

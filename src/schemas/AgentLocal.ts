@@ -40,7 +40,7 @@ export const AgentLocalLimits = {
 
 /** A message that came, until a listener is done with it. */
 export const InboxMessage = Schema.Struct({
-  /** Names it to {@link LocalRequest} `done`. Rises. */
+  /** Names it to `done`. Rises. */
   place: Count,
   received_at_ms: TimestampMs,
   message: Schema.Union([Message, PublicMessage])
@@ -73,7 +73,11 @@ export const LocalReport = Schema.Struct({
     claim_code: Schema.NullOr(Schema.String),
     detail: Schema.String
   }),
-  agent: AgentReport
+  agent: Schema.Struct({
+    ...AgentReport.fields,
+    /** By reason, those that occurred. */
+    refused: Schema.Record(Schema.String, Count)
+  })
 })
 export type LocalReport = typeof LocalReport.Type
 

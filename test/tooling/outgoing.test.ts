@@ -21,6 +21,7 @@ const allowed: Readonly<Record<string, string>> = {
   "src/adapters/operator/ManagementClient.ts":
     "the operator's, without a proxy and for no onion address; a device has none",
   "src/adapters/ControlSocket.ts": "a socket of this machine, in the state folder",
+  "src/adapters/agent/RemoteDesk.ts": "the agent's socket of this machine, in the state folder",
   "src/adapters/tor/TorControl.ts": "a tor's control port or socket",
   "src/adapters/tor/TorNode.ts": "a tor's SOCKS port or socket, to see whether it is there",
   "src/adapters/warden/WardenLink.ts": "a socket inherited from the warden",

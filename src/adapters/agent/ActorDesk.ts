@@ -1,0 +1,92 @@
+/** An agent's desk over the actors of this process. */
+import { Clock, Deferred, Effect, Option } from "effect"
+import type { RpcGroup } from "effect/rpc"
+import { encodeBase32 } from "../../crypto/Base32.ts"
+import type { ActorRef } from "../../kernel/index.ts"
+import type { AgentDesk, AgentListener } from "../../ports/AgentDesk.ts"
+import { Entropy } from "../../ports/Entropy.ts"
+import { AgentTrouble, type InboxMessage } from "../../schemas/AgentLocal.ts"
+import type { AgentInboxProtocol } from "../../schemas/protocols/AgentInbox.ts"
+import type { SmartAgentProtocol } from "../../schemas/protocols/SmartAgent.ts"
+import type { TrustKeeperProtocol } from "../../schemas/protocols/TrustKeeper.ts"
+
+/** Whom a desk asks. */
+export interface AgentActors {
+  readonly agent: ActorRef<RpcGroup.Rpcs<typeof SmartAgentProtocol>>
+  readonly inbox: ActorRef<RpcGroup.Rpcs<typeof AgentInboxProtocol>>
+  readonly trust: ActorRef<RpcGroup.Rpcs<typeof TrustKeeperProtocol>>
+}
+
+const listenerBytes = 16
+
+/** What actors fail with, in the words of the desk. */
+const asTrouble = (error: {
+  readonly _tag: string
+  readonly message: string
+  readonly code?: string
+  readonly reason?: string
+}): AgentTrouble => {
+  switch (error._tag) {
+    case "CannotSend":
+    case "InboxTrouble":
+      return new AgentTrouble({ code: error.code as AgentTrouble["code"], reason: error.message })
+    case "NoBus":
+      return new AgentTrouble({ code: "no_broker", reason: error.message })
+    default:
+      return new AgentTrouble({ code: "failed", reason: `the agent did not answer: ${error.message}` })
+  }
+}
+
+/** One listener of the inbox, under a name that no other has. */
+const makeListener = (inbox: AgentActors["inbox"], listener: string): AgentListener => ({
+  take: (maximum, waitMs) =>
+    Effect.gen(function* () {
+      const untilMs = (yield* Clock.currentTimeMillis) + waitMs
+      for (;;) {
+        const { changed, messages } = yield* Effect.mapError(
+          inbox.ask("Take", { listener, maximum }),
+          asTrouble
+        )
+        const leftMs = untilMs - (yield* Clock.currentTimeMillis)
+        if (messages.length > 0 || leftMs <= 0) return messages
+        const woken = yield* Effect.timeoutOption(Deferred.await(changed.answer), leftMs)
+        if (Option.isNone(woken)) return [] as ReadonlyArray<InboxMessage>
+      }
+    }),
+  done: (places) => Effect.mapError(inbox.ask("Done", { listener, places: [...places] }), asTrouble)
+})
+
+/** The desk of an agent that runs in this process. */
+export const makeActorDesk = ({ agent, inbox, trust }: AgentActors) =>
+  Effect.map(Entropy, (entropy): AgentDesk => {
+    const newListener = Effect.map(entropy.bytes(listenerBytes), (bytes) => encodeBase32(bytes))
+    return {
+      send: ({ lifetime_ms: lifetimeMs, ...letter }) =>
+        Effect.mapError(agent.ask("Send", { ...letter, lifetimeMs }), asTrouble),
+      ping: (to) =>
+        agent.ask("Ping", { to }).pipe(
+          Effect.mapError(asTrouble),
+          // A life that ends takes its open questions along.
+          Effect.flatMap(({ answer, waitMs }) =>
+            Effect.timeoutOrElse(Deferred.await(answer), {
+              duration: waitMs * 2,
+              orElse: () => Effect.succeed(null)
+            })
+          )
+        ),
+      peers: Effect.mapError(agent.ask("Peers"), asTrouble),
+      report: Effect.all({ view: trust.ask("View"), agent: agent.ask("Report") }).pipe(
+        Effect.mapError(asTrouble),
+        Effect.map(({ agent, view: { claimCode, detail, phase } }) => ({
+          enrolment: { phase, claim_code: claimCode, detail },
+          agent
+        }))
+      ),
+      show: ({ edge_devices: edgeDevices, visible }) =>
+        Effect.mapError(agent.ask("Show", { visible, edgeDevices }), asTrouble),
+      listen: Effect.map(
+        Effect.acquireRelease(newListener, (listener) => Effect.ignore(inbox.tell("Leave", { listener }))),
+        (listener) => makeListener(inbox, listener)
+      )
+    }
+  })

@@ -1,0 +1,139 @@
+/**
+ * The desk of an agent that another program of this machine runs, by its socket (`AgentSocket`). One connection; when it
+ * ends, everything under way fails with `gone`, and so does what is asked later.
+ *
+ * @module
+ */
+import { connect, type Socket } from "node:net"
+import { Effect, Result, Schema, type Scope } from "effect"
+import type { AgentDesk } from "../../ports/AgentDesk.ts"
+import {
+  AgentLocalLimits,
+  AgentTrouble,
+  LocalAnswer,
+  LocalReport,
+  type LocalRequest,
+  LocalValues
+} from "../../schemas/AgentLocal.ts"
+import { MessageId } from "../../schemas/Message.ts"
+import { lines } from "../ControlSocket.ts"
+import { errorCode, errorText } from "../files/AtomicFile.ts"
+import { agentSocketPath } from "./AgentSocket.ts"
+
+/** How long an agent may take for what it does at once. */
+const answerMs = 30_000
+
+const decodeAnswer = Schema.decodeUnknownResult(Schema.fromJsonString(LocalAnswer))
+
+const trouble = (code: AgentTrouble["code"], reason: string) => new AgentTrouble({ code, reason })
+
+type Unnumbered<A> = A extends unknown ? Omit<A, "id"> : never
+
+/** Waits until a connection stands. */
+const connected = (path: string): Effect.Effect<Socket, AgentTrouble> =>
+  Effect.callback((resume) => {
+    const socket = connect(path)
+    const failed = (error: Error): void => {
+      socket.destroy()
+      const isAbsent = ["ENOENT", "ECONNREFUSED"].includes(errorCode(error) ?? "")
+      resume(
+        Effect.fail(
+          isAbsent
+            ? trouble("not_running", `no agent runs on this state folder (${path})`)
+            : trouble("failed", `${path}: ${errorText(error)}`)
+        )
+      )
+    }
+    socket.once("error", failed)
+    socket.once("connect", () => {
+      socket.off("error", failed)
+      resume(Effect.succeed(socket))
+    })
+    return Effect.sync(() => void socket.destroy())
+  })
+
+/** Numbers questions and finds the answers to them. */
+const makeAsking = (socket: Socket) => {
+  const open = new Map<number, (answer: Effect.Effect<unknown, AgentTrouble>) => void>()
+  let lastId = 0
+  let over: AgentTrouble | undefined
+  const end = (why: AgentTrouble): void => {
+    over ??= why
+    socket.destroy()
+    for (const answer of open.values()) answer(Effect.fail(over))
+    open.clear()
+  }
+  const take = (line: string): void => {
+    const read = decodeAnswer(line)
+    if (Result.isFailure(read) || read.success.id === null)
+      return end(trouble("malformed", "what listens there does not speak as this version of Postern does"))
+    const answer = read.success
+    const asker = open.get(answer.id as number)
+    open.delete(answer.id as number)
+    asker?.(answer.ok ? Effect.succeed(answer.value) : Effect.fail(trouble(answer.code, answer.error)))
+  }
+  lines(socket, AgentLocalLimits.answerBytes + 1024, take, () =>
+    end(trouble("malformed", "the agent's answer is too large"))
+  )
+  socket.on("error", (error) => end(trouble("gone", `the agent is gone: ${errorText(error)}`)))
+  socket.on("close", () => end(trouble("gone", "the program that ran the agent has ended")))
+  return (request: Unnumbered<LocalRequest>, withinMs = answerMs): Effect.Effect<unknown, AgentTrouble> =>
+    Effect.callback<unknown, AgentTrouble>((resume) => {
+      if (over !== undefined) return resume(Effect.fail(over))
+      const id = ++lastId
+      open.set(id, resume)
+      socket.write(`${JSON.stringify({ ...request, id })}\n`)
+      return Effect.sync(() => void open.delete(id))
+    }).pipe(
+      Effect.timeoutOrElse({
+        duration: withinMs,
+        orElse: () => Effect.fail(trouble("timed_out", `the agent did not answer within ${withinMs} ms`))
+      })
+    )
+}
+
+/** A value of an answer; one of another shape comes from another version. */
+const as = <A>(schema: Schema.Codec<A, unknown>) => {
+  const decode = Schema.decodeUnknownResult(schema)
+  return Effect.flatMap((value: unknown) => {
+    const read = decode(value)
+    return Result.isSuccess(read)
+      ? Effect.succeed(read.success)
+      : Effect.fail(trouble("malformed", "the agent's answer is not of the expected shape"))
+  })
+}
+
+/** A ping has its own time; this is for an agent that does not answer at all. */
+const pingMs = 25_000
+
+/** Connects to the agent of a state folder, for as long as the scope lasts. */
+export const connectAgent = (stateFolder: string): Effect.Effect<AgentDesk, AgentTrouble, Scope.Scope> =>
+  Effect.gen(function* () {
+    const socket = yield* Effect.acquireRelease(connected(agentSocketPath(stateFolder)), (socket) =>
+      Effect.sync(() => void socket.destroy())
+    )
+    const ask = makeAsking(socket)
+    return {
+      send: (letter) => ask({ request: "send", ...letter }).pipe(as(MessageId)),
+      ping: (to) => ask({ request: "ping", to }, pingMs).pipe(as(Schema.NullOr(Schema.Finite))),
+      peers: ask({ request: "peers" }).pipe(as(LocalValues.peers)),
+      report: ask({ request: "report" }).pipe(as(LocalReport)),
+      show: (appearance) => Effect.asVoid(ask({ request: "show", ...appearance })),
+      listen: Effect.map(
+        // A listener is a connection.
+        Effect.acquireRelease(connected(agentSocketPath(stateFolder)), (own) =>
+          Effect.sync(() => void own.destroy())
+        ),
+        (own) => {
+          const asListener = makeAsking(own)
+          return {
+            take: (maximum, waitMs) =>
+              asListener({ request: "take", maximum, wait_ms: waitMs }, waitMs + answerMs).pipe(
+                as(LocalValues.take)
+              ),
+            done: (places) => Effect.asVoid(asListener({ request: "done", places: [...places] }))
+          }
+        }
+      )
+    }
+  })
