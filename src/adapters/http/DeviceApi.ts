@@ -16,7 +16,13 @@ import { Limits } from "../../schemas/Limits.ts"
 import { type Statement, statementHeader } from "../../schemas/Statement.ts"
 import { conditional } from "./Conditional.ts"
 import { type Claim, claimOf, type DoorHosts, makeAuthentication } from "./DeviceAuthentication.ts"
-import { type Answer, type DeviceEndpoints, makeEndpoints, type Proven } from "./DeviceEndpoints.ts"
+import {
+  type Answer,
+  type DeviceEndpoints,
+  type MessagingOfferOf,
+  makeEndpoints,
+  type Proven
+} from "./DeviceEndpoints.ts"
 import { type DeviceRefusal, refuse, refusing, retryAfterSeconds, statusOf } from "./DeviceRefusal.ts"
 import { type DeviceRoute, maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
@@ -29,6 +35,8 @@ export interface DeviceApiOptions {
   readonly addresses: () => ReadonlyArray<string>
   /** Those for enrolment alone; none by default. */
   readonly enrolAddresses?: ReadonlyArray<string>
+  /** What the server says of messages between devices; null where it carries none. */
+  readonly messaging?: ServerMessaging | null
   /** Where the API is served; by default whole, at the addresses that the root names. */
   readonly door?: {
     readonly hosts: DoorHosts
@@ -37,6 +45,14 @@ export interface DeviceApiOptions {
   }
   /** Resolves when the API is about to stop: held polls are then answered with what there is. */
   readonly stopping: Effect.Effect<void>
+}
+
+/** Messages between devices, as the API tells of them. */
+export interface ServerMessaging {
+  /** The server's word for the key of its broker services. */
+  readonly services: DsseEnvelope
+  /** How a device reaches the broker. */
+  readonly offer: MessagingOfferOf
 }
 
 /** What says only who the server is. */
@@ -106,12 +122,25 @@ const makeSigning = Effect.gen(function* () {
   })
 })
 
+/** The request for a WebSocket came here as a plain one. */
+const plainMqtt: DeviceApiErrorBody = {
+  error: "bad_request",
+  message:
+    "MQTT is spoken here over WebSocket, and this request asked for none: what stands between must hand on Upgrade and Connection"
+}
+const noUpgrade: ApiResponse = {
+  status: 426,
+  headers: { "content-type": jsonType, upgrade: "websocket" },
+  body: encodeJson(plainMqtt)
+}
+
 /** What anyone may ask, unsigned. */
 const makeOpenRoutes = (options: DeviceApiOptions) =>
   Effect.gen(function* () {
     const identity = yield* Identity
     const store = yield* FleetStore
     const enrolAddresses = options.enrolAddresses ?? []
+    const services = options.messaging?.services
     return (route: DeviceRoute): Effect.Effect<ApiResponse, DeviceRefusal> | undefined => {
       if (route.name === "identity") {
         const body: ServerIdentity = {
@@ -120,10 +149,12 @@ const makeOpenRoutes = (options: DeviceApiOptions) =>
           signing_key: identity.signingKey,
           recipient: identity.recipient,
           addresses: options.addresses(),
-          ...(enrolAddresses.length > 0 ? { enrol_addresses: enrolAddresses } : {})
+          ...(enrolAddresses.length > 0 ? { enrol_addresses: enrolAddresses } : {}),
+          ...(services === undefined ? {} : { broker_services: services })
         }
         return Effect.succeed(jsonResponse(200, body))
       }
+      if (route.name === "mqtt") return Effect.succeed(noUpgrade)
       return route.name === "roots"
         ? refusing(Effect.map(store.roots(route.from, 16), (roots) => jsonResponse(200, { roots })))
         : undefined
@@ -144,6 +175,7 @@ const run = (
       return endpoints.artifacts(proven, route.order, route.offset, route.totalBytes)
     case "identity":
     case "roots":
+    case "mqtt":
       return Effect.fail(refuse("bad_request", "this is asked without a signature"))
     default:
       return endpoints[route.name](proven)
@@ -184,7 +216,7 @@ export const makeDeviceApi = (options: DeviceApiOptions) =>
     const trust = yield* FleetTrust
     const { hosts = { but: new Set<string>() }, routes } = options.door ?? {}
     const authenticate = yield* makeAuthentication(hosts)
-    const endpoints = yield* makeEndpoints(options.actors, options.stopping)
+    const endpoints = yield* makeEndpoints(options.actors, options.stopping, options.messaging?.offer ?? null)
     const open = yield* makeOpenRoutes(options)
     const sign = yield* makeSigning
     const counted = makeInFlight()

@@ -16,6 +16,7 @@ import { DsseEnvelope } from "../../schemas/Dsse.ts"
 import { HealthReport } from "../../schemas/Health.ts"
 import type { DeviceId, Digest, OrderId } from "../../schemas/Ids.ts"
 import { Limits } from "../../schemas/Limits.ts"
+import type { MessagingOffer } from "../../schemas/MessagingOffer.ts"
 import { sequenceLimit } from "../../schemas/OutputFrames.ts"
 import { NotAccepted } from "../../schemas/protocols/Device.ts"
 import type { Ticket } from "../../schemas/protocols/Ticket.ts"
@@ -217,14 +218,29 @@ const payloadEndpoint = (actors: ServerActors) =>
     })
   })
 
+/** How an accepted device reaches the MQTT broker. */
+export type MessagingOfferOf = (device: DeviceId) => Effect.Effect<MessagingOffer, DeviceRefusal>
+
+const messagingEndpoint = (actors: ServerActors, offer: MessagingOfferOf | null) =>
+  Effect.fnUntraced(function* ({ device }: Proven) {
+    yield* requireAccepted(actors, device)
+    if (offer === null) return yield* refuse("no_messaging", "this server carries no messages")
+    return json(yield* offer(device))
+  })
+
 /** All signed endpoints. */
-export const makeEndpoints = (actors: ServerActors, stopping: Effect.Effect<void>) =>
+export const makeEndpoints = (
+  actors: ServerActors,
+  stopping: Effect.Effect<void>,
+  offer: MessagingOfferOf | null
+) =>
   Effect.map(
     Effect.all([resultEndpoints(actors), payloadEndpoint(actors), FleetTrust]),
     ([results, payload, trust]) => ({
       payload,
       poll: pollEndpoint(actors, stopping, trust),
       enrolment: enrolmentEndpoint(actors),
+      messaging: messagingEndpoint(actors, offer),
       ...reportEndpoints(actors),
       ...results
     })

@@ -8,7 +8,7 @@ import type { ApiRequest } from "./Exchange.ts"
 export type DeviceRoute =
   | { readonly name: "identity" }
   | { readonly name: "roots"; readonly from: number }
-  | { readonly name: "enrolment" | "poll" | "progress" | "receipts" | "health" }
+  | { readonly name: "enrolment" | "poll" | "progress" | "receipts" | "health" | "messaging" | "mqtt" }
   | {
       readonly name: "payload"
       readonly digest: Digest
@@ -33,6 +33,8 @@ const bodyBytes: Record<DeviceRoute["name"], number> = {
   progress: 128 * 1024,
   receipts: Limits.requestBodyBytes,
   health: 64 * 1024,
+  messaging: 0,
+  mqtt: 0,
   payload: 0,
   output: Limits.outputChunkEncryptedBytes,
   artifacts: Limits.blockBytes
@@ -68,7 +70,9 @@ const withoutParameters = {
   "POST /poll": "poll",
   "POST /progress": "progress",
   "POST /receipts": "receipts",
-  "POST /health": "health"
+  "POST /health": "health",
+  "GET /messaging": "messaging",
+  "GET /mqtt": "mqtt"
 } as const satisfies Record<string, DeviceRoute["name"]>
 
 const orderRoute = (rest: string, query: URLSearchParams): DeviceRoute | undefined => {

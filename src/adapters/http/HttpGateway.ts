@@ -17,6 +17,7 @@ import { encodeJson, jsonType } from "./Json.ts"
 import { type ListenAt, listen } from "./Listening.ts"
 import { headOf, makeRoom, type Room, readBody, send } from "./NodeExchange.ts"
 import { type RequestFigures, routeLabel } from "./RequestFigures.ts"
+import { type UpgradeOptions, Upgrades } from "./Upgrades.ts"
 
 /** What is served; null is not there at all. */
 export interface Apis {
@@ -36,6 +37,8 @@ export interface GatewayOptions<E, R> {
   readonly maximumRequests: number
   /** Builds the APIs of one life. `stopping` resolves when the port is about to close. */
   readonly apis: (context: Addresses, stopping: Effect.Effect<void>) => Effect.Effect<Apis, E, R>
+  /** What is handed over to another protocol; nothing by default. */
+  readonly upgrade?: UpgradeOptions | undefined
   /** Told each time the port is open. */
   readonly listening: (address: string) => Effect.Effect<void>
   /** Where requests are counted; nowhere by default. */
@@ -245,7 +248,7 @@ class Requests {
 
 const spareConnections = 256
 
-const openServer = (requests: Requests, maximumRequests: number): Server => {
+const openServer = (requests: Requests, maximumRequests: number, maximumUpgrades: number): Server => {
   const server = createServer(
     {
       maxHeaderSize: Limits.requestHeaderBytes,
@@ -260,14 +263,29 @@ const openServer = (requests: Requests, maximumRequests: number): Server => {
   server.timeout = Limits.connectionIdleMs
   server.maxHeadersCount = 100
   // Some more than requests, so that those beyond can still be told to come later.
-  server.maxConnections = maximumRequests + spareConnections
+  server.maxConnections = maximumRequests + maximumUpgrades + spareConnections
   return server
+}
+
+/** Hands over what asks for another protocol, where the port has one. */
+const openUpgrades = (
+  server: Server,
+  requests: Requests,
+  { figures, upgrade }: Pick<GatewayOptions<never, never>, "figures" | "upgrade">
+): Upgrades | null => {
+  if (upgrade === undefined) return null
+  const upgrades = new Upgrades(upgrade, requests.listener, (incoming, status) =>
+    figures?.answered(headOf(incoming), status, 0)
+  )
+  server.on("upgrade", upgrades.listener)
+  return upgrades
 }
 
 /** Stops listening, lets what is in work end for a moment, then cuts the rest off. */
 const closeServer = (
   server: Server,
   requests: Requests,
+  upgrades: Upgrades | null,
   stopping: Deferred.Deferred<void>
 ): Effect.Effect<void> =>
   Effect.gen(function* () {
@@ -278,6 +296,7 @@ const closeServer = (
     yield* Effect.timeoutOption(requests.drained, Duration.millis(Limits.drainMs))
     yield* requests.interruptAll
     server.closeAllConnections()
+    upgrades?.closeAll()
     yield* Deferred.await(closed)
   })
 
@@ -299,8 +318,9 @@ export const httpGateway = <E, R>(options: GatewayOptions<E, R>) => {
       const life = (yield* Clock.currentTimeMillis).toString(36)
       const watch = { figures: options.figures, spans: options.spans ?? false, life }
       const requests = new Requests(options.maximumRequests, apis, Effect.runForkWith(services), watch)
-      const server = openServer(requests, options.maximumRequests)
-      yield* Effect.addFinalizer(() => closeServer(server, requests, stopping))
+      const server = openServer(requests, options.maximumRequests, options.upgrade?.maximum ?? 0)
+      const upgrades = openUpgrades(server, requests, options)
+      yield* Effect.addFinalizer(() => closeServer(server, requests, upgrades, stopping))
       const origin = yield* listen(server, at)
       if (!("path" in at)) at = { ...at, port: Number(new URL(origin).port || 80) }
       const { figures } = options
