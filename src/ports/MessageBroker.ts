@@ -48,12 +48,12 @@ export interface OpenBroker {
   readonly addresses: ReadonlyArray<string>
   /**
    * Publishes with QoS 1. Ends when every session that takes it has it safe; `false` when there was none, and nobody will
-   * ever get it.
+   * ever get it. What is fleeting (QoS 0) is for those who are there now, and waits in no session's queue.
    */
   readonly publish: (
     topic: string,
     payload: Uint8Array,
-    options?: { readonly retain?: boolean }
+    options?: { readonly retain?: boolean; readonly fleeting?: boolean }
   ) => Effect.Effect<boolean, BrokerError>
   /** Cuts an agent off at once and forgets its session: subscriptions, queue and will. */
   readonly expel: (name: AgentName) => Effect.Effect<void, BrokerError>

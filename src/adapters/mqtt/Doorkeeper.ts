@@ -2,7 +2,7 @@
  * The embedded broker's answers to aedes's questions: who may come, publish and subscribe, and what becomes of what is
  * published.
  */
-import type { AuthenticateError, Client, ConnectPacket, PublishPacket } from "aedes"
+import type { Aedes, AuthenticateError, Client, ConnectPacket, PublishPacket } from "aedes"
 import { type Effect, Schema } from "effect"
 import type { BrokerHandlers, BrokerRefusal } from "../../ports/MessageBroker.ts"
 import { MessageLimits } from "../../schemas/Message.ts"
@@ -13,6 +13,20 @@ import { AgentName, brokerServices } from "../../schemas/Topics.ts"
 export const maximumStrangers = 256
 /** Nobody may subscribe to it: what is refused goes there, since MQTT 3.1.1 can refuse only by cutting the connection. */
 const nowhere = "$postern/refused"
+
+/** Nothing comes of a packet any more but its acknowledgement. */
+const discard = (packet: PublishPacket): void => {
+  Object.assign(packet, { topic: nowhere, payload: Buffer.alloc(0), retain: false })
+}
+
+/** aedes can publish in the name of a client, which its types do not tell. */
+interface PublishesFor {
+  readonly publish: (
+    packet: PublishPacket,
+    client: Client | null,
+    done: (error?: Error | null) => void
+  ) => void
+}
 
 export interface DoorkeeperOptions {
   readonly topicRoot: string
@@ -40,6 +54,13 @@ export class Doorkeeper {
   private readonly fork: Fork
   private readonly maximumConnections: number
   private readonly connections = { agent: 0, stranger: 0, services: 0 }
+  /**
+   * The newest connection of each name. aedes has such a list too, but an old connection that ends while a new one begins
+   * takes the new one off it.
+   */
+  private readonly newest = new Map<string, Client>()
+  /** Set as soon as it stands. */
+  broker: Aedes | undefined = undefined
 
   constructor(handlers: BrokerHandlers, options: DoorkeeperOptions, fork: Fork) {
     this.handlers = handlers
@@ -91,7 +112,10 @@ export class Doorkeeper {
     const judge = this.handlers.authenticate(name, new Uint8Array(password))
     this.fork(judge).then(
       (role) => {
-        if (role === null) return done(refusal(), false)
+        if (role === null) {
+          this.refuse(name, "bad_credentials")
+          return done(refusal(), false)
+        }
         if (this.isFull(role)) {
           this.refuse(name, "too_many")
           return done(refusal(), false)
@@ -117,15 +141,28 @@ export class Doorkeeper {
     // What is kept for those who come later is its sender's own to say.
     if (!isOwn) packet.retain = false
     if (refused !== undefined) {
-      packet.topic = nowhere
       this.refuse(name, refused)
+      discard(packet)
       return Promise.resolve()
     }
-    if (!isOurs) return Promise.resolve()
+    if (!isOurs) return this.passOn(client, packet)
     const payload = Uint8Array.from(
       typeof packet.payload === "string" ? Buffer.from(packet.payload) : packet.payload
     )
-    return this.fork(this.handlers.received({ from: name, role, topic: packet.topic, payload }))
+    const publication = { from: name, role, topic: packet.topic, payload }
+    discard(packet)
+    return this.fork(this.handlers.received(publication))
+  }
+
+  /** aedes acknowledges first and publishes then, but what is acknowledged must be safe: so it is published here. */
+  private passOn(client: Client | null, packet: PublishPacket): Promise<void> {
+    const copy = { ...packet }
+    discard(packet)
+    return new Promise((done, fail) => {
+      if (this.broker === undefined) return fail(new Error("the broker is not open yet"))
+      const broker = this.broker as unknown as PublishesFor
+      broker.publish(copy, client, (error) => (error == null ? done() : fail(error)))
+    })
   }
 
   /** A will is published after its owner's connection; the store knows whose it is. */
@@ -143,10 +180,35 @@ export class Doorkeeper {
     return may
   }
 
-  presence(client: Client, connected: boolean): void {
+  /** A connection stands; an older one of the same name ends. */
+  arrived(client: Client): void {
+    const before = this.newest.get(client.id)
+    if (before !== undefined) this.departed(before)
+    this.newest.set(client.id, client)
+    before?.close()
+    this.count(client, true)
+  }
+
+  /** A connection has ended. True where nobody of its name is here any more. */
+  departed(client: Client): boolean {
+    if (this.newest.get(client.id) !== client) return false
+    this.newest.delete(client.id)
+    this.count(client, false)
+    return true
+  }
+
+  private count(client: Client, connected: boolean): void {
     const standing = this.standing(client)
     if (standing === undefined) return
     this.connections[standing.role] += connected ? 1 : -1
     this.tell(this.handlers.presence(standing.name, connected))
+  }
+
+  connection(name: string): Client | undefined {
+    return this.newest.get(name)
+  }
+
+  names(): ReadonlyArray<string> {
+    return [...this.newest.keys()]
   }
 }

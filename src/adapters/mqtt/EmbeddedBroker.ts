@@ -65,6 +65,19 @@ const holdToBounds = (client: Client, conn: Duplex): void => {
   })
 }
 
+/**
+ * aedes takes a packet for one that came before when its number is lower than the last one's. Packets overtake each other
+ * on their way through the database, so that would withhold some of them; whoever gets one twice knows it by its id.
+ */
+const takeAllNumbers = (client: Client): void => {
+  const none = new Proxy<Record<string, number>>({}, { get: () => undefined, set: () => true })
+  Object.assign(client, { duplicates: none })
+}
+
+/** Before its CONNACK a client must get nothing (MQTT 3.1.1, 3.2); what waits in its queue comes behind it. */
+const isGreeted = (client: Client): boolean =>
+  (client as unknown as { readonly connackSent: boolean }).connackSent
+
 const isSlow = (client: Client): boolean => (client.conn as Duplex).writableLength > unreadBytes
 
 const makeAedes = async (store: SessionStore, door: Doorkeeper): Promise<Aedes> => {
@@ -97,9 +110,10 @@ const makeAedes = async (store: SessionStore, door: Doorkeeper): Promise<Aedes> 
       ),
     authorizeForward: (client, packet) => {
       if (isSlow(client)) client.conn.destroy()
-      return packet
+      return isGreeted(client) ? packet : null
     }
   })
+  door.broker = broker
   return broker
 }
 
@@ -158,11 +172,20 @@ const takeUpgrades = (upgrades: MqttUpgrades, take: (conn: Duplex) => void) =>
   )
 
 /** Opens the broker's ways in; gives what it is reached by, but for the HTTP doors. */
-const openDoors = (broker: Aedes, options: EmbeddedBrokerOptions, known: { port: number }) =>
+const openDoors = (
+  broker: Aedes,
+  departed: (client: Client) => void,
+  options: EmbeddedBrokerOptions,
+  known: { port: number }
+) =>
   Effect.gen(function* () {
     const take = (conn: Duplex): void => {
       conn.on("error", () => conn.destroy())
-      holdToBounds(broker.handle(conn), conn)
+      const client = broker.handle(conn)
+      takeAllNumbers(client)
+      holdToBounds(client, conn)
+      // aedes tells of an end only where its own list knows the connection.
+      conn.once("close", () => departed(client))
     }
     yield* takeUpgrades(options.upgrades, take)
     if (options.listen === null) return []
@@ -184,7 +207,7 @@ const publishTo =
         cmd: "publish",
         topic,
         payload: Buffer.from(payload),
-        qos: 1,
+        qos: options.fleeting === true ? 0 : 1,
         retain: options.retain ?? false,
         dup: false
       }
@@ -223,16 +246,14 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
         Effect.tryPromise({ try: () => makeAedes(store, keeper), catch: failing("cannot start") }),
         (open) => Effect.callback<void>((resume) => open.close(() => resume(Effect.void)))
       )
-      broker.on("client", (client) => keeper.presence(client, true))
-      broker.on("clientDisconnect", (client) => {
-        store.disconnected(client.id)
-        keeper.presence(client, false)
-      })
+      broker.on("client", (client) => keeper.arrived(client))
+      const departed = (client: Client): void => {
+        if (keeper.departed(client)) store.disconnected(client.id)
+      }
       ;(broker as unknown as NodeJS.EventEmitter).on("error", (error: Error) =>
         Deferred.doneUnsafe(ended, Effect.succeed(error.message))
       )
-      const addresses = yield* openDoors(broker, options, known)
-      const clients = () => (broker as unknown as { clients: Record<string, Client> }).clients
+      const addresses = yield* openDoors(broker, departed, options, known)
       return {
         addresses,
         publish: publishTo(broker, store),
@@ -240,7 +261,7 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
           Effect.tryPromise({
             try: async () => {
               await new Promise<void>((done) => {
-                const client = clients()[name]
+                const client = keeper.connection(name)
                 if (client === undefined) done()
                 else client.close(done)
               })
@@ -248,7 +269,7 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
             },
             catch: failing(`cannot expel ${name}`)
           }),
-        connected: Effect.sync(() => Object.keys(clients())),
+        connected: Effect.sync(() => keeper.names()),
         ended: Deferred.await(ended)
       }
     })
