@@ -148,6 +148,7 @@ const environmentOf = (
   options: MainLoopOptions
 ): TurnEnvironment => ({
   longPollMs: options.longPollMs,
+  takesOrders: options.takesOrders,
   diskReserveBytes: options.diskReserveBytes,
   conditions: gatherConditions(context, options.standing),
   trust: context.ref(TrustKeeperKey),

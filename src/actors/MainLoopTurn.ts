@@ -35,6 +35,8 @@ import { linkProblem, routeFailureOf } from "./TrustSteps.ts"
 
 export interface TurnOptions {
   readonly longPollMs: number
+  /** False: an agent alone, without lanes. It polls to be heard of, and to hear of operators' decisions and new roots. */
+  readonly takesOrders: boolean
   readonly diskReserveBytes: number
 }
 
@@ -70,6 +72,7 @@ const atOnce = 0
 interface Findings {
   readonly clockProven: boolean
   readonly rootExpired: boolean
+  readonly agentOnly: boolean
   readonly jailMissing: boolean
   readonly diskLow: boolean
   readonly outboxFull: boolean
@@ -86,6 +89,7 @@ export const blockedBy = (
   if (!found.clockProven) return "clock_unproven"
   if (found.rootExpired) return "root_expired"
   if (view.objection !== null) return view.objection
+  if (found.agentOnly) return "agent_only"
   if (found.jailMissing) return "no_jail"
   if (found.diskLow) return "disk_low"
   return found.outboxFull ? "outbox_full" : null
@@ -114,6 +118,7 @@ const look = Effect.fnUntraced(function* (
   const found: Omit<Findings, "degraded"> = {
     clockProven: yield* clock.proven,
     rootExpired: held.root.expires_at_ms <= nowMs,
+    agentOnly: !environment.takesOrders,
     // Before the first check is done nothing is known against it; a lane that is faster waits for the verdict.
     jailMissing: verdict._tag === "Some" && verdict.value.problem !== null,
     diskLow: Result.isFailure(free) || free.success < environment.diskReserveBytes,

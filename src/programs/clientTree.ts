@@ -156,6 +156,7 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
         behaviour: mainLoop({
           lanes: LaneName.literals,
           longPollMs: config.long_poll_ms,
+          takesOrders: true,
           diskReserveBytes: config.disk_reserve_bytes,
           sleepMinimumMs: config.sleep_minimum_ms,
           sleepMaximumMs: config.sleep_maximum_ms,

@@ -85,6 +85,7 @@ export const blockedTexts = {
   revoked: "An operator revoked this device.",
   root_expired: "The trust root has expired and no newer one is on the server.",
   clock_unproven: "The device has not yet been told the time in this boot.",
+  agent_only: "It runs as an agent alone: it sends and receives messages, and takes no work.",
   no_jail: "There is no safe jail on the device.",
   disk_low: "The device has too little free disk.",
   outbox_full: "Too many results wait to be sent.",

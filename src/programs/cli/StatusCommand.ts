@@ -108,7 +108,10 @@ const foreignRoot = keepAbreast.pipe(
 const weakness = (device: KnownDevice): ReadonlyArray<string> => {
   const blocked = device.view?.blocked ?? null
   const said = [
-    ...(blocked === null ? [] : [`takes no work: ${blocked}: ${blockedText(blocked)}`]),
+    // An agent alone is as it should be.
+    ...(blocked === null || blocked === "agent_only"
+      ? []
+      : [`takes no work: ${blocked}: ${blockedText(blocked)}`]),
     ...degradedCodes(device).map((code) => `degraded: ${conditionLine({ code, detail: "" })}`)
   ]
   return said.map((text) => `${visible(deviceName(device))} ${visible(text)}`)
