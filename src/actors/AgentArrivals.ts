@@ -2,13 +2,14 @@
  * What an agent makes of what comes: every document is judged by what the trust root and broker services say of its sender.
  * What is refused is counted and has no effect.
  */
-import { Clock, Effect, Result, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import { parseStrict } from "../crypto/CanonicalJson.ts"
 import { readDirectory, readHandshakeAnswer, readPing } from "../crypto/Handshakes.ts"
 import { RefusedMessage, toWire } from "../crypto/Messages.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
 import { AgentStore } from "../ports/AgentStore.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { BusError } from "../ports/MessageBus.ts"
 import type { Agreement, DirectoryEntry, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
 import { MessageLimits, PublicMessage } from "../schemas/Message.ts"
@@ -23,6 +24,7 @@ export interface AgentKnowledge {
   verdict: HandshakeAnswer["verdict"] | null
   detail: string
   services: Agreement | null
+  /** Of this session: broker services whose clock went back number their lists anew. */
   directoryVersion: number
   readonly peers: Map<AgentName, DirectoryEntry>
 }
@@ -65,13 +67,16 @@ const takeAnswer = Effect.fnUntraced(function* (
 const takeDirectory = Effect.fnUntraced(function* (
   knowledge: AgentKnowledge,
   session: AgentSession,
-  wire: Uint8Array
+  wire: Uint8Array,
+  nowMs: number
 ) {
   const read = readDirectory(yield* CryptoEngine, wire)
   if (Result.isFailure(read)) return yield* read.failure
-  const { agents, signing_key, version } = read.success
+  const { agents, issued_at_ms, signing_key, version } = read.success
   if (!isByServices(session, signing_key))
     return yield* refused("bad_signature", "it is signed with no key of broker services")
+  if (issued_at_ms > nowMs + MessageLimits.receivedFutureMs)
+    return yield* refused("from_the_future", "it would stand above every list to come")
   if (version < knowledge.directoryVersion)
     return yield* refused("replayed", "a newer list of agents is there already")
   if (version > knowledge.directoryVersion) knowledge.peers.clear()
@@ -83,10 +88,11 @@ const takeDirectory = Effect.fnUntraced(function* (
 export type Say = (publication: Effect.Effect<void, BusError>) => Effect.Effect<void>
 
 /** A question or an answer whether somebody is there. */
-const makePingTaker = (topicRoot: string, pings: Pings, say: Say) =>
+const makePingTaker = (pings: Pings, say: Say) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const crypto = yield* AgentCrypto
+    const clock = yield* DeviceClock
     return Effect.fnUntraced(function* (
       knowledge: AgentKnowledge,
       session: AgentSession,
@@ -109,11 +115,12 @@ const makePingTaker = (topicRoot: string, pings: Pings, say: Say) =>
           return yield* refused("replayed", "nobody waits for this answer")
         return
       }
-      const nowMs = yield* Clock.currentTimeMillis
+      const nowMs = yield* clock.nowMs
       if (Math.abs(ping.issued_at_ms - nowMs) > MessageLimits.futureMs)
         return yield* refused("expired", "it is too old")
-      if (!(yield* pings.mayAsk(ping.from)))
-        return yield* refused("overloaded", `${ping.from} asks too often`)
+      const admitted = yield* pings.admit(ping.from, ping.nonce)
+      if (admitted !== "answer")
+        return yield* refused(admitted, `${ping.from} asks too often, or another in its name`)
       const answer = yield* crypto.sign<Ping>({
         type: "postern/pong/v1",
         from: me,
@@ -121,7 +128,7 @@ const makePingTaker = (topicRoot: string, pings: Pings, say: Say) =>
         nonce: ping.nonce,
         issued_at_ms: nowMs
       })
-      const topic = topicOf(topicRoot, { agent: ping.from, inbox: "public/pingack" })
+      const topic = topicOf(session.topicRoot, { agent: ping.from, inbox: "public/pingack" })
       yield* say(session.link.publish(topic, toWire(answer)))
     })
   })
@@ -132,6 +139,7 @@ const decodePublic = Schema.decodeUnknownResult(PublicMessage, { onExcessPropert
 const makeMailTaker = Effect.gen(function* () {
   const crypto = yield* AgentCrypto
   const store = yield* AgentStore
+  const clock = yield* DeviceClock
   return {
     secure: Effect.fnUntraced(function* (
       knowledge: AgentKnowledge,
@@ -139,7 +147,7 @@ const makeMailTaker = Effect.gen(function* () {
       inbox: "protected" | "private",
       wire: Uint8Array
     ) {
-      const nowMs = yield* Clock.currentTimeMillis
+      const nowMs = yield* clock.nowMs
       const { name, services } = session.standing
       const keyOf = (agent: AgentName) => knowledge.peers.get(agent)?.signing_key
       const judged = yield* crypto.receive({ name, services, keyOf }, inbox, wire, nowMs)
@@ -153,27 +161,28 @@ const makeMailTaker = Effect.gen(function* () {
       const read = Result.isSuccess(json) ? decodePublic(json.success) : undefined
       if (read === undefined || Result.isFailure(read))
         return yield* refused("malformed", "it is no public message")
-      const receivedAtMs = yield* Clock.currentTimeMillis
+      const receivedAtMs = yield* clock.nowMs
       yield* store.take({ _tag: "Public", message: read.success, receivedAtMs })
     })
   }
 })
 
 /** Takes whatever comes by a topic. Fails with a refusal, or where the store or the broker does. */
-export const makeArrivals = (topicRoot: string, pings: Pings, say: Say) =>
+export const makeArrivals = (pings: Pings, say: Say) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
-    const takePing = yield* makePingTaker(topicRoot, pings, say)
+    const takePing = yield* makePingTaker(pings, say)
     const mail = yield* makeMailTaker
+    const clock = yield* DeviceClock
     const withEngine = Effect.provideService(CryptoEngine, engine)
 
     return Effect.fnUntraced(function* (knowledge: AgentKnowledge, topic: string, wire: Uint8Array) {
       const { session } = knowledge
-      const place = placeOf(topicRoot, topic)
+      const place = session === null ? undefined : placeOf(session.topicRoot, topic)
       if (session === null || place === undefined) return
       if (place.agent === brokerServices)
         return place.inbox === "discovery"
-          ? yield* takeDirectory(knowledge, session, wire).pipe(withEngine)
+          ? yield* takeDirectory(knowledge, session, wire, yield* clock.nowMs).pipe(withEngine)
           : undefined
       if (place.agent !== session.standing.name) return yield* refused("wrong_inbox", `it came by ${topic}`)
       switch (place.inbox) {

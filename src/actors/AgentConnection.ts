@@ -1,19 +1,27 @@
 /** Keeps an agent's session with the broker: opens one, notices its end, and says how the next may be begun. */
 import { Deferred, Effect, type Exit, Result } from "effect"
+import { AgentTrust } from "../ports/AgentTrust.ts"
 import type { BusError } from "../ports/MessageBus.ts"
 import type { AgentKnowledge } from "./AgentArrivals.ts"
 import { type Appearance, makeSessions } from "./AgentSession.ts"
-import { delayAfter } from "./Delays.ts"
+import { monotonicMs } from "./Alarm.ts"
+import { type Delays, delayAfter } from "./Delays.ts"
 
-/** How a session ended, or why it never began. */
+/** How a session ended, or why it never began. `changed`: who the agent is, or whom it believes, is another now. */
 export interface SessionEnd {
-  readonly code: BusError["code"]
+  readonly code: BusError["code"] | "changed"
   readonly reason: string
 }
 
-const pauses = { firstMs: 1_000, factor: 2, maximumMs: 60_000 }
-/** A broker that turns the agent away may take it once an operator has decided. */
-const refusedPauses = { firstMs: 5_000, factor: 2, maximumMs: 300_000 }
+const pauses: Readonly<Record<BusError["code"], Delays>> = {
+  unreachable: { firstMs: 1_000, factor: 2, maximumMs: 60_000 },
+  // A broker that turns the agent away may take it once an operator has decided.
+  refused: { firstMs: 5_000, factor: 2, maximumMs: 300_000 },
+  // A server without messaging is asked now and then, for it may have some one day.
+  none: { firstMs: 60_000, factor: 2, maximumMs: 900_000 }
+}
+/** A session that lasted for so long was no failure, however it ended. */
+const goodMs = 30_000
 const cameTimeoutMs = 30_000
 
 export const makeConnection = (
@@ -25,50 +33,68 @@ export const makeConnection = (
     ) => Effect.Effect<void, { readonly message: string }>
     readonly due: Effect.Effect<void>
   },
-  topicRoot: string,
   knowledge: AgentKnowledge,
   initial: Appearance
 ) =>
   Effect.gen(function* () {
-    const sessions = yield* makeSessions(topicRoot)
+    const trust = yield* AgentTrust
+    const sessions = yield* makeSessions
     let appearance = initial
     let failures = 0
+    let goodFromMs = Number.POSITIVE_INFINITY
+
+    const shakeAgain = Effect.suspend(() => {
+      const open = knowledge.session
+      return open === null ? Effect.void : Effect.ignore(sessions.shakeHands(open, appearance))
+    })
     return {
       /** One session, from its beginning to its end. */
       run: Effect.gen(function* () {
+        const changed = Effect.as(trust.changed(), {
+          code: "changed",
+          reason: "its name, or whom it believes, has changed"
+        } satisfies SessionEnd)
         // What waited in the session may come before the session is known here.
         const begun = yield* Deferred.make<void>()
         const open = yield* sessions.open(({ payload, topic }) =>
           Effect.andThen(Deferred.await(begun), self.came(topic, payload, cameTimeoutMs))
         )
+        yield* Effect.addFinalizer(() => sessions.leave(open))
         knowledge.session = open
         yield* Deferred.succeed(begun, undefined)
-        yield* Effect.addFinalizer(() => sessions.leave(open))
         yield* sessions.subscribe(open)
         yield* sessions.shakeHands(open, appearance)
-        failures = 0
+        goodFromMs = (yield* monotonicMs) + goodMs
         yield* self.due
-        return yield* open.link.ended
+        const ended = Effect.map(open.link.ended, (reason): SessionEnd => ({ code: "unreachable", reason }))
+        return yield* Effect.raceFirst(ended, changed)
       }).pipe(Effect.scoped, Effect.result),
-      endOf: (exit: Exit.Exit<Result.Result<string, BusError>>): SessionEnd => {
+      endOf: (exit: Exit.Exit<Result.Result<SessionEnd, BusError>>): SessionEnd => {
         if (exit._tag === "Failure") return { code: "unreachable", reason: "the session broke off" }
-        return Result.isFailure(exit.value)
-          ? { code: exit.value.failure.code, reason: exit.value.failure.reason }
-          : { code: "unreachable", reason: exit.value.success }
+        if (Result.isSuccess(exit.value)) return exit.value.success
+        const { code, reason } = exit.value.failure
+        return { code, reason }
       },
       /** Forgets the session; how long to wait for the next. */
-      ended: ({ code }: SessionEnd) =>
-        Effect.suspend(() => {
-          Object.assign(knowledge, { session: null, verdict: null, services: null })
-          failures++
-          return delayAfter(code === "refused" ? refusedPauses : pauses, failures)
-        }),
+      ended: Effect.fnUntraced(function* ({ code }: SessionEnd) {
+        Object.assign(knowledge, {
+          session: null,
+          verdict: null,
+          services: null,
+          directoryVersion: -1
+        })
+        const wasGood = (yield* monotonicMs) >= goodFromMs
+        goodFromMs = Number.POSITIVE_INFINITY
+        failures = code === "changed" ? 0 : wasGood ? 1 : failures + 1
+        return code === "changed" ? 0 : yield* delayAfter(pauses[code], failures)
+      }),
       /** What others may know of this agent from now on. */
       appear: (next: Appearance) =>
         Effect.suspend(() => {
           appearance = next
-          const open = knowledge.session
-          return open === null ? Effect.void : Effect.ignore(sessions.shakeHands(open, next))
-        })
+          return shakeAgain
+        }),
+      /** Tells the keys once more, since they have changed. */
+      shakeAgain
     }
   })

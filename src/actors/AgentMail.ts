@@ -10,8 +10,9 @@ import { type Message, MessageLimits } from "../schemas/Message.ts"
 import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
 import { type AgentName, brokerServices, topicOf } from "../schemas/Topics.ts"
 
-/** Keys at hand. */
+/** Where to, and the keys at hand. */
 export interface Addressees {
+  readonly topicRoot: string
   readonly services: Agreement
   readonly peer: (name: AgentName) => DirectoryEntry | undefined
 }
@@ -45,52 +46,50 @@ export const draftFlaw = ({
 }
 
 /** Makes the mail of a draft; null where a key for it is not known yet. */
-export const makeMail = (topicRoot: string) =>
-  Effect.gen(function* () {
-    const crypto = yield* AgentCrypto
+export const makeMail = Effect.gen(function* () {
+  const crypto = yield* AgentCrypto
+  return Effect.fnUntraced(function* (from: Name, draft: Draft, { peer, services, topicRoot }: Addressees) {
     const toInbox = (agent: AgentName, inbox: "public" | "protected" | "private") =>
       topicOf(topicRoot, { agent, inbox })
-
-    return Effect.fnUntraced(function* (from: Name, draft: Draft, { peer, services }: Addressees) {
-      const { body, expires_at_ms, id, issued_at_ms, level, subject, to } = draft
-      const target = to[0] as AgentName
-      if (level === "public") {
-        const wire = canonicalBytes({
-          type: "postern/public/v1",
-          id,
-          claimed_from: from,
-          issued_at_ms,
-          subject,
-          body
-        })
-        return { topic: toInbox(target, "public"), wire } satisfies Mail
-      }
-      const message = yield* crypto.sign<Message>({
-        type: "postern/message/v1",
+    const { body, expires_at_ms, id, issued_at_ms, level, subject, to } = draft
+    const target = to[0] as AgentName
+    if (level === "public") {
+      const wire = canonicalBytes({
+        type: "postern/public/v1",
         id,
-        level,
-        from,
-        to: [...to],
+        claimed_from: from,
         issued_at_ms,
-        expires_at_ms,
         subject,
         body
       })
-      if (level === "protected")
-        return { topic: toInbox(brokerServices, "protected"), wire: toWire(message) } satisfies Mail
-      const key = level === "private" ? services.key : peer(target)?.agreement.key
-      if (key === undefined) return null
-      const header = {
-        id,
-        level,
-        from,
-        to: level === "private" ? (brokerServices as AgentName) : target,
-        issued_at_ms,
-        expires_at_ms
-      }
-      const sealed = yield* crypto.seal(header, message, key)
-      return Result.isFailure(sealed)
-        ? null
-        : ({ topic: toInbox(brokerServices, "private"), wire: toWire(sealed.success) } satisfies Mail)
+      return { topic: toInbox(target, "public"), wire } satisfies Mail
+    }
+    const key = level === "private" ? services.key : peer(target)?.agreement.key
+    if (level !== "protected" && key === undefined) return null
+    const message = yield* crypto.sign<Message>({
+      type: "postern/message/v1",
+      id,
+      level,
+      from,
+      to: [...to],
+      issued_at_ms,
+      expires_at_ms,
+      subject,
+      body
     })
+    if (level === "protected" || key === undefined)
+      return { topic: toInbox(brokerServices, "protected"), wire: toWire(message) } satisfies Mail
+    const header = {
+      id,
+      level,
+      from,
+      to: level === "private" ? (brokerServices as AgentName) : target,
+      issued_at_ms,
+      expires_at_ms
+    }
+    const sealed = yield* crypto.seal(header, message, key)
+    return Result.isFailure(sealed)
+      ? null
+      : ({ topic: toInbox(brokerServices, "private"), wire: toWire(sealed.success) } satisfies Mail)
   })
+})

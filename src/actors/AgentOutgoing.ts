@@ -1,6 +1,7 @@
 /** What an agent means to send: kept on disk until the broker has it, and sent in the order it was given. */
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
 import { AgentStore, type Draft } from "../ports/AgentStore.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { MessageId } from "../schemas/Message.ts"
 import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
 import type { AgentName } from "../schemas/Topics.ts"
@@ -17,14 +18,15 @@ export interface Letter extends Pick<Draft, "level" | "to" | "subject" | "body">
   readonly lifetimeMs: number | null
 }
 
-export const makeOutgoingMail = (topicRoot: string, knowledge: AgentKnowledge) =>
+export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
   Effect.gen(function* () {
     const store = yield* AgentStore
-    const mailOf = yield* makeMail(topicRoot)
+    const clock = yield* DeviceClock
+    const mailOf = yield* makeMail
     return {
       /** Keeps a letter for sending. */
       keep: Effect.fnUntraced(function* ({ lifetimeMs, to, ...letter }: Letter, id: MessageId) {
-        const issued_at_ms = yield* Clock.currentTimeMillis
+        const issued_at_ms = yield* clock.nowMs
         const expires_at_ms = issued_at_ms + (lifetimeMs ?? defaultLifetimeMs)
         const draft: Draft = { ...letter, id, to: [...new Set(to)], issued_at_ms, expires_at_ms }
         const flaw = draftFlaw(draft)
@@ -34,10 +36,7 @@ export const makeOutgoingMail = (topicRoot: string, knowledge: AgentKnowledge) =
           ({ reason }) => new CannotSend({ code: "full", reason: `the message was not kept: ${reason}` })
         )
       }),
-      queued: Effect.map(
-        Effect.orElseSucceed(store.queued(10_000), () => []),
-        ({ length }) => length
-      ),
+      counts: Effect.orElseSucceed(store.counts, () => ({ drafts: 0, inbox: 0 })),
       /** Whether anything can go out. */
       canSend: (): boolean => knowledge.session !== null && knowledge.services !== null,
       /** One round: those that the broker has acknowledged. Fails with the broker or the store; what went before is told. */
@@ -45,14 +44,19 @@ export const makeOutgoingMail = (topicRoot: string, knowledge: AgentKnowledge) =
         const { peers, services, session } = knowledge
         const sent: Array<MessageId> = []
         if (session === null || services === null) return sent
+        const { link, standing, topicRoot } = session
         const peer = (name: AgentName) => peers.get(name)
-        for (const draft of yield* store.queued(roundDrafts)) {
-          const mail = yield* mailOf(session.standing.name, draft, { services, peer })
-          // A peer's key is not known yet: others need not wait for it.
-          if (mail === null) continue
-          yield* session.link.publish(mail.topic, mail.wire)
-          yield* store.sent([draft.id])
-          sent.push(draft.id)
+        for (let looked = 0, more = true; more && sent.length === 0; looked += roundDrafts) {
+          const drafts = yield* store.queued(looked + roundDrafts)
+          more = drafts.length === looked + roundDrafts
+          for (const draft of drafts.slice(looked)) {
+            const mail = yield* mailOf(standing.name, draft, { services, peer, topicRoot })
+            // A peer's key is not known yet: others need not wait for it.
+            if (mail === null) continue
+            yield* link.publish(mail.topic, mail.wire)
+            yield* store.sent([draft.id])
+            sent.push(draft.id)
+          }
         }
         return sent
       }),

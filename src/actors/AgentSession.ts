@@ -2,11 +2,12 @@
  * One session of an agent with the broker: connects with a proof of its own, subscribes to its inboxes, tells its status and
  * its keys, and lasts until the connection ends. What comes goes to the agent as messages.
  */
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
 import { encodeBase32 } from "../crypto/Base32.ts"
 import { toWire } from "../crypto/Messages.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
 import { type AgentStanding, AgentTrust } from "../ports/AgentTrust.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
 import { Entropy } from "../ports/Entropy.ts"
 import { BusError, type BusLink, type BusMessage, MessageBus } from "../ports/MessageBus.ts"
 import type { AgentStatus, ConnectProof, Handshake, Presence, SessionId } from "../schemas/Agents.ts"
@@ -19,6 +20,8 @@ export interface AgentSession {
   /** The nonce that the answer to its handshake must carry. */
   readonly nonce: MessageId
   readonly standing: AgentStanding
+  /** Below which all topics are. */
+  readonly topicRoot: string
   readonly link: BusLink
 }
 
@@ -29,6 +32,8 @@ export interface Appearance {
 }
 
 const idBytes = 16
+/** How long saying goodbye may take: the program is about to end. */
+const goodbyeMs = 1_000
 
 /** 128 random bits in base32: ids of messages, nonces, sessions. */
 export const makeIds = Effect.gen(function* () {
@@ -39,16 +44,17 @@ export const makeIds = Effect.gen(function* () {
 /** Documents by which an agent says who it is and whether it is there. */
 const makeWords = Effect.gen(function* () {
   const crypto = yield* AgentCrypto
+  const { nowMs } = yield* DeviceClock
   return {
     status: Effect.fnUntraced(function* (standing: AgentStanding, session: SessionId, status: Presence) {
-      const issued_at_ms = yield* Clock.currentTimeMillis
+      const issued_at_ms = yield* nowMs
       const type = "postern/status/v1" as const
       return toWire(
         yield* crypto.sign<AgentStatus>({ type, agent: standing.name, session, status, issued_at_ms })
       )
     }),
     proof: Effect.fnUntraced(function* ({ device, name, server }: AgentStanding, session: SessionId) {
-      const issued_at_ms = yield* Clock.currentTimeMillis
+      const issued_at_ms = yield* nowMs
       const type = "postern/mqtt-connect/v1" as const
       return toWire(
         yield* crypto.sign<ConnectProof>({ type, agent: name, device, server, session, issued_at_ms })
@@ -66,66 +72,67 @@ const makeWords = Effect.gen(function* () {
           agreement: yield* crypto.agreement,
           visible,
           edge_devices: edgeDevices,
-          issued_at_ms: yield* Clock.currentTimeMillis
+          issued_at_ms: yield* nowMs
         })
       )
     })
   }
 })
 
+const toServices = (topicRoot: string, inbox: "handshake" | "status") =>
+  topicOf(topicRoot, { agent: brokerServices, inbox })
+
 /** Opens sessions. */
-export const makeSessions = (topicRoot: string) =>
-  Effect.gen(function* () {
-    const bus = yield* MessageBus
-    const trust = yield* AgentTrust
-    const words = yield* makeWords
-    const newId = yield* makeIds
-    const toServices = (inbox: "handshake" | "status") => topicOf(topicRoot, { agent: brokerServices, inbox })
+export const makeSessions = Effect.gen(function* () {
+  const bus = yield* MessageBus
+  const trust = yield* AgentTrust
+  const words = yield* makeWords
+  const newId = yield* makeIds
 
-    /** Tells the keys, to broker services and, where it may be seen, to everybody. */
-    const shakeHands = Effect.fnUntraced(function* (session: AgentSession, appearance: Appearance) {
-      const wire = yield* words.handshake(session, appearance)
-      yield* session.link.publish(toServices("handshake"), wire)
-      const own = topicOf(topicRoot, { agent: session.standing.name, inbox: "public/handshake" })
-      // An empty one takes back what was kept for those who come later.
-      yield* session.link.publish(own, appearance.visible ? wire : new Uint8Array(0), { retain: true })
-    })
-
-    /** Says goodbye, so that others need not wait for the will. */
-    const leave = Effect.fnUntraced(function* ({ id, link, standing }: AgentSession) {
-      const wire = yield* words.status(standing, id, "DG")
-      yield* Effect.ignore(link.publish(toServices("status"), wire))
-      yield* link.leave
-    })
-
-    const open = Effect.fnUntraced(function* (
-      received: (message: BusMessage) => Effect.Effect<void, { readonly message: string }>
-    ) {
-      const standing = trust.current()
-      if (standing === null)
-        return yield* new BusError({ code: "unreachable", reason: "no broker services are trusted yet" })
-      const id = (yield* newId) as SessionId
-      const link = yield* bus.connect({
-        name: standing.name,
-        password: yield* words.proof(standing, id),
-        will: { topic: toServices("status"), payload: yield* words.status(standing, id, "DU") },
-        received
-      })
-      return { id, nonce: (yield* newId) as MessageId, standing, link } satisfies AgentSession
-    })
-
-    /** Subscribes to its inboxes. A stranger gets one of them alone, and hears by it whether that changes. */
-    const subscribe = Effect.fnUntraced(function* ({ link, standing: { name } }: AgentSession) {
-      const denied = yield* link.subscribe([
-        topicOf(topicRoot, { agent: name, inbox: "handshake" }),
-        `${topicRoot}/${name}/#`,
-        topicOf(topicRoot, { agent: brokerServices, inbox: "discovery" })
-      ])
-      if (denied.length > 0)
-        yield* Effect.logInfo(
-          `the broker takes ${name} as a stranger: not to be read are ${denied.join(", ")}`
-        )
-    })
-
-    return { open, subscribe, shakeHands, leave }
+  /** Tells the keys, to broker services and, where it may be seen, to everybody. */
+  const shakeHands = Effect.fnUntraced(function* (session: AgentSession, appearance: Appearance) {
+    const wire = yield* words.handshake(session, appearance)
+    const { topicRoot } = session
+    yield* session.link.publish(toServices(topicRoot, "handshake"), wire)
+    const own = topicOf(topicRoot, { agent: session.standing.name, inbox: "public/handshake" })
+    // An empty one takes back what was kept for those who come later.
+    yield* session.link.publish(own, appearance.visible ? wire : new Uint8Array(0), { retain: true })
   })
+
+  /** Says goodbye, so that others need not wait for the will. */
+  const leave = Effect.fnUntraced(function* ({ id, link, standing, topicRoot }: AgentSession) {
+    const wire = yield* words.status(standing, id, "DG")
+    yield* Effect.timeoutOption(Effect.ignore(link.publish(toServices(topicRoot, "status"), wire)), goodbyeMs)
+    yield* link.leave
+  })
+
+  const open = Effect.fnUntraced(function* (
+    received: (message: BusMessage) => Effect.Effect<void, { readonly message: string }>
+  ) {
+    const standing = trust.current()
+    if (standing === null)
+      return yield* new BusError({ code: "none", reason: "no broker services are trusted yet" })
+    const id = (yield* newId) as SessionId
+    const { connect, topicRoot } = yield* bus.find
+    const link = yield* connect({
+      name: standing.name,
+      password: yield* words.proof(standing, id),
+      will: { topic: toServices(topicRoot, "status"), payload: yield* words.status(standing, id, "DU") },
+      received
+    })
+    return { id, nonce: (yield* newId) as MessageId, standing, topicRoot, link } satisfies AgentSession
+  })
+
+  /** Subscribes to its inboxes. A stranger gets one of them alone, and hears by it whether that changes. */
+  const subscribe = Effect.fnUntraced(function* ({ link, standing: { name }, topicRoot }: AgentSession) {
+    const denied = yield* link.subscribe([
+      topicOf(topicRoot, { agent: name, inbox: "handshake" }),
+      `${topicRoot}/${name}/#`,
+      topicOf(topicRoot, { agent: brokerServices, inbox: "discovery" })
+    ])
+    if (denied.length > 0)
+      yield* Effect.logInfo(`the broker takes ${name} as a stranger: not to be read are ${denied.join(", ")}`)
+  })
+
+  return { open, subscribe, shakeHands, leave }
+})

@@ -2,36 +2,38 @@
  * A device as an agent: see its protocol. It keeps a session with the broker, comes again whenever it was lost, sends what
  * waits in the order it was given, and puts what is good into the application's inbox, once.
  */
-import { Clock, Deferred, Effect, Exit } from "effect"
+import { Deferred, Effect, Exit } from "effect"
+import type { RpcGroup } from "effect/rpc"
 import { type RefusedMessage, toWire } from "../crypto/Messages.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
-
 import { AgentTrust } from "../ports/AgentTrust.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { BusError } from "../ports/MessageBus.ts"
 import type { Ping } from "../schemas/Agents.ts"
 import type { MessageId, MessageRefusal } from "../schemas/Message.ts"
 import { type AgentReport, NoBus, NotKept, SmartAgentProtocol } from "../schemas/protocols/SmartAgent.ts"
 import { type AgentName, topicOf } from "../schemas/Topics.ts"
 import { type AgentKnowledge, freshKnowledge, makeArrivals } from "./AgentArrivals.ts"
-import { makeConnection } from "./AgentConnection.ts"
+import { makeConnection, type SessionEnd } from "./AgentConnection.ts"
 import { makeOutgoingMail } from "./AgentOutgoing.ts"
 import { makePings, type Pings } from "./AgentPings.ts"
 import { type Appearance, makeIds } from "./AgentSession.ts"
-import { makeAlarm } from "./Alarm.ts"
+import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { SmartAgentKey } from "./ClientKeys.ts"
 
-export interface SmartAgentOptions extends Appearance {
-  readonly topicRoot: string
-}
+export type SmartAgentOptions = Appearance
 
 const pingTimeoutMs = 10_000
 const pruneMs = 60_000
+/** Sending that failed while the session stands is tried again after this. */
+const sendAgainMs = 2_000
 
 /** Asks a peer whether it is there. */
-const makeAsker = (topicRoot: string, knowledge: AgentKnowledge, pings: Pings) =>
+const makeAsker = (knowledge: AgentKnowledge, pings: Pings) =>
   Effect.gen(function* () {
     const crypto = yield* AgentCrypto
+    const clock = yield* DeviceClock
     const newId = yield* makeIds
     /** The question, to be published, and the ticket for its answer. */
     return Effect.fnUntraced(function* (to: AgentName) {
@@ -45,9 +47,9 @@ const makeAsker = (topicRoot: string, knowledge: AgentKnowledge, pings: Pings) =
         from: session.standing.name,
         to,
         nonce,
-        issued_at_ms: yield* Clock.currentTimeMillis
+        issued_at_ms: yield* clock.nowMs
       })
-      const topic = topicOf(topicRoot, { agent: to, inbox: "public/pingreq" })
+      const topic = topicOf(session.topicRoot, { agent: to, inbox: "public/pingreq" })
       return { publication: session.link.publish(topic, toWire(question)), nonce, answer }
     })
   })
@@ -55,10 +57,14 @@ const makeAsker = (topicRoot: string, knowledge: AgentKnowledge, pings: Pings) =
 const stateOf = (
   knowledge: AgentKnowledge,
   hasTrust: boolean,
-  isConnecting: boolean
+  isConnecting: boolean,
+  last: SessionEnd["code"] | null
 ): AgentReport["state"] => {
   if (!hasTrust) return "no_trust"
-  if (knowledge.session === null) return isConnecting ? "connecting" : "offline"
+  if (knowledge.session === null) {
+    if (last === "none") return "no_messaging"
+    return isConnecting ? "connecting" : "offline"
+  }
   return knowledge.verdict ?? "connected"
 }
 
@@ -76,9 +82,9 @@ const makeTally = () => {
 }
 
 /** The parts of one life. */
+type Parts = Effect.Success<ReturnType<typeof makeParts>>
 const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
   Effect.gen(function* () {
-    const { topicRoot } = options
     const self = context.ref(SmartAgentKey)
     const knowledge = freshKnowledge()
     const pings = makePings()
@@ -91,64 +97,110 @@ const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
       pings,
       say,
       trust: yield* AgentTrust,
+      clock: yield* DeviceClock,
       newId: yield* makeIds,
-      ask: yield* makeAsker(topicRoot, knowledge, pings),
-      mail: yield* makeOutgoingMail(topicRoot, knowledge),
-      arrive: yield* makeArrivals(topicRoot, pings, say),
-      connection: yield* makeConnection(
-        { came, due: Effect.ignore(self.tell("Due")) },
-        topicRoot,
-        knowledge,
-        options
-      ),
+      ask: yield* makeAsker(knowledge, pings),
+      mail: yield* makeOutgoingMail(knowledge),
+      arrive: yield* makeArrivals(pings, say),
+      connection: yield* makeConnection({ came, due: Effect.ignore(self.tell("Due")) }, knowledge, options),
       tally: makeTally()
     }
   })
 
 const said = () => ["Said"] as never
 
+type Context = ActorContext<RpcGroup.Rpcs<typeof SmartAgentProtocol>>
+
+/** What goes on beside the messages: the session, and sending what waits. */
+const makeWork = (context: Context, { connection, knowledge, mail, pings, tally, trust }: Parts) => {
+  const is = { connecting: false, flushing: false }
+  let last: SessionEnd | null = null
+  const flush: Effect.Effect<void> = Effect.suspend(() => {
+    if (is.flushing || !mail.canSend()) return Effect.void
+    is.flushing = true
+    return context.startTask(mail.round, (exit) => [
+      "Flushed",
+      { sent: Exit.isSuccess(exit) ? exit.value : [], failed: Exit.isFailure(exit) }
+    ])
+  })
+  return {
+    /** Keeps a session, where there is trust; one at a time. */
+    begin: Effect.suspend(() => {
+      if (is.connecting || trust.current() === null) return Effect.void
+      is.connecting = true
+      return context.startTask(connection.run, (exit) => ["Ended", connection.endOf(exit)])
+    }),
+    /** The session ended; how long to wait for the next. */
+    ended: Effect.fnUntraced(function* (end: SessionEnd) {
+      is.connecting = false
+      const isNews = last?.reason !== end.reason
+      last = end
+      if (isNews && trust.current() !== null && end.code !== "none")
+        yield* Effect.logInfo(`no session with the MQTT broker: ${end.reason}`)
+      return yield* connection.ended(end)
+    }),
+    /** Sends what waits, in rounds. */
+    flush,
+    flushed: () => {
+      is.flushing = false
+    },
+    report: Effect.map(mail.counts, ({ drafts, inbox }): AgentReport => {
+      const standing = trust.current()
+      return {
+        name: standing?.name ?? null,
+        state: stateOf(knowledge, standing !== null, is.connecting, last?.code ?? null),
+        detail: knowledge.session === null ? (last?.reason ?? "") : knowledge.detail,
+        queued: drafts,
+        waiting: inbox,
+        refused: tally.counts(),
+        links: pings.links()
+      }
+    })
+  }
+}
+
+/** Rings whenever who the agent is, or whom it believes, has changed; and once at the start. */
+const followTrust = ({ trust }: Parts, due: Effect.Effect<void>) =>
+  Effect.suspend(() => {
+    const changed = trust.changed()
+    return Effect.andThen(due, changed)
+  }).pipe(Effect.forever, Effect.forkScoped)
+
+const makeLife = (context: Context, options: SmartAgentOptions) =>
+  Effect.gen(function* () {
+    const parts = yield* makeParts(context as never, options)
+    const work = makeWork(context, parts)
+    const alarm = yield* makeAlarm(context.self.tell("Due"))
+    let prunedMs = yield* monotonicMs
+    yield* followTrust(parts, Effect.ignore(context.self.tell("Due")))
+    return {
+      parts,
+      work,
+      alarm,
+      due: Effect.gen(function* () {
+        const nowMs = yield* monotonicMs
+        if (nowMs - prunedMs >= pruneMs && parts.trust.current() !== null) {
+          prunedMs = nowMs
+          yield* parts.mail.prune(yield* parts.clock.nowMs)
+        }
+        yield* alarm.ringIn(pruneMs)
+        yield* work.begin
+        yield* work.flush
+      })
+    }
+  })
+
 /** The behaviour. */
 export const smartAgent = (options: SmartAgentOptions) =>
   Behaviour.make(SmartAgentProtocol, (context) =>
     Effect.gen(function* () {
-      const parts = yield* makeParts(context as never, options)
-      const { arrive, ask, connection, knowledge, mail, newId, pings, say, tally, trust } = parts
-      const alarm = yield* makeAlarm(context.self.tell("Due"))
-      const is = { connecting: false, flushing: false }
-      let trouble = ""
-      let prunedAtMs = yield* Clock.currentTimeMillis
-
-      const begin = Effect.suspend(() => {
-        if (is.connecting) return Effect.void
-        is.connecting = true
-        return context.startTask(connection.run, (exit) => ["Ended", connection.endOf(exit)])
-      })
-      const flush = Effect.suspend(() => {
-        if (is.flushing || !mail.canSend()) return Effect.void
-        is.flushing = true
-        return context.startTask(mail.round, (exit) => [
-          "Flushed",
-          { sent: Exit.isSuccess(exit) ? exit.value : [], failed: Exit.isFailure(exit) }
-        ])
-      })
-      const report = Effect.map(mail.queued, (queued): AgentReport => {
-        const standing = trust.current()
-        return {
-          name: standing?.name ?? null,
-          state: stateOf(knowledge, standing !== null, is.connecting),
-          detail: knowledge.session === null ? trouble : knowledge.detail,
-          queued,
-          refused: tally.counts(),
-          links: pings.links()
-        }
-      })
-
-      yield* alarm.ringIn(0)
+      const { alarm, due, parts, work } = yield* makeLife(context, options)
+      const { arrive, ask, connection, knowledge, mail, newId, pings, say, tally } = parts
       return context.handlers({
         Send: Effect.fnUntraced(function* ({ payload }) {
           const id = (yield* newId) as MessageId
           yield* mail.keep(payload, id)
-          yield* flush
+          yield* work.flush
           return id
         }),
         Ping: Effect.fnUntraced(function* ({ payload: { to } }) {
@@ -162,33 +214,24 @@ export const smartAgent = (options: SmartAgentOptions) =>
           return { id: 0, waitMs: pingTimeoutMs, answer: settled }
         }),
         Peers: () => Effect.sync(() => [...knowledge.peers.values()]),
-        Report: () => report,
-        Show: ({ payload }) => connection.appear(payload),
+        Report: () => work.report,
+        // The broker's acknowledgement may come behind a message that waits for this very handler.
+        Show: ({ payload }) => say(connection.appear(payload)),
+        Rotated: () => say(connection.shakeAgain),
         Said: () => Effect.void,
         Came: ({ payload: { payload, topic } }) =>
           arrive(knowledge, topic, payload).pipe(
             Effect.catchTag("RefusedMessage", tally.refused),
             Effect.catchTag("AgentStoreError", ({ reason }) => Effect.fail(new NotKept({ reason }))),
-            Effect.andThen(flush)
+            Effect.andThen(work.flush)
           ),
-        Ended: Effect.fnUntraced(function* ({ payload }) {
-          is.connecting = false
-          trouble = payload.reason
-          yield* alarm.ringIn(yield* connection.ended(payload))
-        }),
+        Ended: ({ payload }) => Effect.flatMap(work.ended(payload), alarm.ringIn),
         Flushed: ({ payload: { failed, sent } }) => {
-          is.flushing = false
-          return failed || sent.length === 0 ? Effect.void : flush
+          work.flushed()
+          if (failed) return alarm.ringIn(sendAgainMs)
+          return sent.length === 0 ? Effect.void : work.flush
         },
-        Due: Effect.fnUntraced(function* () {
-          const nowMs = yield* Clock.currentTimeMillis
-          if (nowMs - prunedAtMs > pruneMs) {
-            prunedAtMs = nowMs
-            yield* mail.prune(nowMs)
-          }
-          yield* begin
-          yield* flush
-        })
+        Due: () => due
       })
     })
   )

@@ -7,6 +7,7 @@ import type { RpcGroup } from "effect/rpc"
 import { claimCode } from "../crypto/IdentityKeys.ts"
 import { invitationId } from "../crypto/Invitations.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
+import { AgentTrust } from "../ports/AgentTrust.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import { Identity } from "../ports/Identity.ts"
@@ -28,6 +29,7 @@ import { ConnectivityKey, MainLoopKey, WatchdogKey } from "./ClientKeys.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
 import { makeOnionStanding } from "./OnionStanding.ts"
 import {
+  agentStandingOf,
   fitsPin,
   type HeldAdmission,
   type HeldObjection,
@@ -125,6 +127,7 @@ const makeKeeper = Effect.fnUntraced(function* (
   const identity = yield* Identity
   const link = yield* ServerLink
   const clock = yield* DeviceClock
+  const agent = yield* AgentTrust
   const self: Self = {
     device: identity.id as DeviceId,
     signingKey: identity.signingKey,
@@ -149,7 +152,7 @@ const makeKeeper = Effect.fnUntraced(function* (
     yield* onion.follow(state.held)
   }
   const phase = (): TrustPhase => phaseOf(state.admission, self.incarnation)
-  return { context, options, longestPauseMs, ledger, engine, clock, onion, self, state, phase }
+  return { context, options, longestPauseMs, ledger, engine, clock, agent, onion, self, state, phase }
 })
 
 type Keeper = Effect.Success<ReturnType<typeof makeKeeper>>
@@ -177,6 +180,10 @@ const viewOf = (keeper: Keeper, onionHeld: OnionClientKey | null): TrustView => 
 })
 
 const view = (keeper: Keeper) => Effect.map(keeper.onion.held, (held) => viewOf(keeper, held))
+
+/** Lets the device's agent know where it stands. */
+const tellAgent = ({ agent, clock, self, state }: Keeper) =>
+  Effect.map(clock.nowMs, (nowMs) => agent.set(agentStandingOf(state.held, state.admission, self, nowMs)))
 
 const takeRoot = Effect.fnUntraced(function* ({ ledger, onion, state }: Keeper, held: HeldRoot) {
   if (state.held !== null && held.root.version <= state.held.root.version) return
@@ -327,6 +334,7 @@ export const trustKeeper = (options: TrustOptions, longestPauseMs: number) =>
           state.asked = 0
           return alarm.ringIn(0)
         })
+      yield* tellAgent(keeper)
       yield* waitFor(0, false)
       return context.handlers({
         View: () => view(keeper),
@@ -337,6 +345,7 @@ export const trustKeeper = (options: TrustOptions, longestPauseMs: number) =>
           if (payload.onionShared !== null) yield* keeper.onion.take(payload.onionShared)
           keeper.onion.admitted()
           state.heard = true
+          yield* tellAgent(keeper)
           if (keeper.phase() !== before) yield* waitFor(yield* pauseOf(keeper))
           if (payload.rootVersion !== null && payload.rootVersion > state.announced) {
             state.announced = payload.rootVersion
@@ -352,6 +361,7 @@ export const trustKeeper = (options: TrustOptions, longestPauseMs: number) =>
         StepEnded: Effect.fnUntraced(function* ({ payload }) {
           const before = { phase: keeper.phase(), held: state.held }
           yield* stepEnded(keeper, payload)
+          yield* tellAgent(keeper)
           const after = { phase: keeper.phase(), held: state.held }
           // Of an accepted device the main loop tells, which asks far more often.
           if (after.phase !== "accepted") {

@@ -16,6 +16,7 @@ import {
   verifyNextRoot,
   verifyPreauthorisation
 } from "../crypto/Trust.ts"
+import type { AgentStanding } from "../ports/AgentTrust.ts"
 import { HighWater } from "../schemas/DeviceApi.ts"
 import { DsseEnvelope, PayloadTypes } from "../schemas/Dsse.ts"
 import { Admission, Preauthorisation, type ServerIdentity } from "../schemas/Enrolment.ts"
@@ -296,3 +297,21 @@ export const objectionOf = (
   admission: HeldAdmission | null
 ): LedgerObjection | null =>
   kept !== null && (admission?.admission.sequence ?? 0) <= kept.sequence ? kept.objection : null
+
+/**
+ * Who the device is as an agent, and whose word it takes as that of broker services. Null where it is not accepted, or
+ * holds no root in force that names any.
+ */
+export const agentStandingOf = (
+  held: HeldRoot | null,
+  admission: HeldAdmission | null,
+  self: Self,
+  nowMs: number
+): AgentStanding | null => {
+  const isAccepted = phaseOf(admission, self.incarnation) === "accepted"
+  if (held === null || admission === null || !isAccepted || held.root.expires_at_ms <= nowMs) return null
+  const { keys, roles } = held.root
+  const services = new Set(roles.broker_services.keys.flatMap((key) => keys[key]?.public_key ?? []))
+  if (services.size === 0) return null
+  return { name: admission.admission.name, device: self.device, server: held.server, services }
+}

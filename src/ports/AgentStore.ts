@@ -46,6 +46,8 @@ export class AgentStore extends Context.Service<
     readonly queue: (draft: Draft) => Effect.Effect<void, AgentStoreError>
     /** Oldest first. */
     readonly queued: (maximum: number) => Effect.Effect<ReadonlyArray<Draft>, AgentStoreError>
+    /** How many wait to be sent, and for the application. */
+    readonly counts: Effect.Effect<{ readonly drafts: number; readonly inbox: number }, AgentStoreError>
     readonly sent: (ids: ReadonlyArray<MessageId>) => Effect.Effect<void, AgentStoreError>
     /**
      * Puts a message into the application's inbox, and a secure one's id among those that came: both or neither. False where

@@ -1,5 +1,8 @@
-/** Who an agent is, and whom it believes: what the trust root and the device's acceptance say, as plain cells. */
-import { Context } from "effect"
+/**
+ * Who an agent is, and whom it believes: what the trust root and the device's acceptance say. A plain cell, written by the
+ * trust keeper alone.
+ */
+import { Context, type Effect } from "effect"
 import type { DeviceId, Name, ServerId } from "../schemas/Ids.ts"
 
 export interface AgentStanding {
@@ -13,7 +16,10 @@ export interface AgentStanding {
 export class AgentTrust extends Context.Service<
   AgentTrust,
   {
-    /** Null before the device has a name and a root that names broker services. */
+    /** Null as long as the device is not accepted, or holds no root in force that names broker services. */
     readonly current: () => AgentStanding | null
+    readonly set: (standing: AgentStanding | null) => void
+    /** Ends when another standing is set after this was called. Take it first and look after, so that no change is missed. */
+    readonly changed: () => Effect.Effect<void>
   }
 >()("postern/ports/AgentTrust") {}

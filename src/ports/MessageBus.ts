@@ -1,11 +1,17 @@
-/** An agent's connection to the MQTT broker. One connection is one session of the agent; who wants another connects anew. */
+/**
+ * An agent's way to the MQTT broker. Where the broker is may change, so it is found anew for each connection; one connection
+ * is one session of the agent.
+ */
 import type { Effect, Scope } from "effect"
 import { Context, Schema } from "effect"
 
-/** The broker was not reached, turned the agent away, or went away. */
+/** The broker was not found or reached, turned the agent away, or went away. */
 export class BusError extends Schema.TaggedError<BusError>()("BusError", {
-  /** `refused`: the broker does not take these credentials. `unreachable`: anything on the way to it. */
-  code: Schema.Literals(["refused", "unreachable"]),
+  /**
+   * `none`: the server says that there is no broker. `refused`: the broker does not take these credentials. `unreachable`:
+   * anything on the way to it.
+   */
+  code: Schema.Literals(["none", "refused", "unreachable"]),
   reason: Schema.String
 }) {
   override get message(): string {
@@ -22,6 +28,7 @@ export interface BusMessage {
 
 export interface BusOptions {
   readonly name: string
+  /** For a broker that takes an agent's signed proof in the place of a password. */
   readonly password: Uint8Array
   /** What the broker publishes when the connection breaks. */
   readonly will: { readonly topic: string; readonly payload: Uint8Array }
@@ -45,10 +52,17 @@ export interface BusLink {
   readonly ended: Effect.Effect<string>
 }
 
+/** A broker as it was found. */
+export interface BusDoor {
+  /** Below which all topics are. */
+  readonly topicRoot: string
+  /** Connects, for as long as the scope is open. What waits in the session may come at once. */
+  readonly connect: (options: BusOptions) => Effect.Effect<BusLink, BusError, Scope.Scope>
+}
+
 export class MessageBus extends Context.Service<
   MessageBus,
   {
-    /** Connects, for as long as the scope is open. What waits in the session may come at once. */
-    readonly connect: (options: BusOptions) => Effect.Effect<BusLink, BusError, Scope.Scope>
+    readonly find: Effect.Effect<BusDoor, BusError>
   }
 >()("postern/ports/MessageBus") {}

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Effect, Layer, Redacted } from "effect"
+import { Clock, Effect, Layer, Redacted } from "effect"
 import { makeAgentDoor } from "../../src/actors/AgentDoor.ts"
 import { brokerKeeper } from "../../src/actors/BrokerKeeper.ts"
 import { SmartAgentKey } from "../../src/actors/ClientKeys.ts"
@@ -12,6 +12,7 @@ import { reEncryptor } from "../../src/actors/ReEncryptor.ts"
 import { BrokerKeeperKey, DirectoryKey, ReEncryptorKey } from "../../src/actors/ServerKeys.ts"
 import { smartAgent } from "../../src/actors/SmartAgent.ts"
 import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
+import { AgentTrustCell } from "../../src/adapters/AgentTrustCell.ts"
 import { embeddedBroker } from "../../src/adapters/mqtt/EmbeddedBroker.ts"
 import { LocalRelayCrypto } from "../../src/adapters/mqtt/LocalRelayCrypto.ts"
 import { mqttBus } from "../../src/adapters/mqtt/MqttBus.ts"
@@ -28,6 +29,7 @@ import { MessageStoreOver } from "../../src/adapters/sqlite/SqliteMessageStore.t
 import { ActorSystem, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
 import { AgentStore } from "../../src/ports/AgentStore.ts"
 import { AgentTrust } from "../../src/ports/AgentTrust.ts"
+import { DeviceClock } from "../../src/ports/DeviceClock.ts"
 import { type DeviceRow, FleetStore } from "../../src/ports/FleetStore.ts"
 import { Identity } from "../../src/ports/Identity.ts"
 import { MessageBroker } from "../../src/ports/MessageBroker.ts"
@@ -42,6 +44,13 @@ const serverKeys = nodeKeyRingFrom(engine, "server", filled(200))
 /** Broker services' keys, which are apart from the server's. */
 const servicesKeys = nodeKeyRingFrom(engine, "server", filled(201))
 const Chance = Layer.merge(NativeCryptoEngine, SystemEntropy)
+
+/** Agents whose clocks are right. */
+const SystemDeviceClock = Layer.succeed(DeviceClock, {
+  nowMs: Clock.currentTimeMillis,
+  proven: Effect.succeed(true),
+  accept: () => Effect.succeed(0)
+})
 
 /** Devices that operators have accepted, by name. */
 export class Fleet {
@@ -138,9 +147,15 @@ export const startAgent = (fleet: Fleet, name: string, address: URL, path: strin
     const dial = Effect.sync(() => connect({ host: address.hostname, port: Number(address.port) }))
     const services = yield* Layer.build(
       Layer.mergeAll(
-        Layer.succeed(MessageBus, mqttBus({ dial })),
+        Layer.succeed(
+          MessageBus,
+          mqttBus({ find: Effect.succeed({ topicRoot, password: null, brokers: [{ mqtt: 4, dial }] }) })
+        ),
         Layer.succeed(AgentStore, store),
-        Layer.succeed(AgentTrust, { current: () => standing }),
+        Layer.effectDiscard(Effect.map(AgentTrust, (trust) => trust.set(standing))).pipe(
+          Layer.provideMerge(AgentTrustCell)
+        ),
+        SystemDeviceClock,
         NodeAgentCrypto.pipe(Layer.provide(Layer.succeed(NodeKeys, ring)))
       ).pipe(Layer.provideMerge(Chance))
     )
@@ -151,7 +166,7 @@ export const startAgent = (fleet: Fleet, name: string, address: URL, path: strin
         children: [
           ChildSpec.make({
             key: SmartAgentKey,
-            behaviour: smartAgent({ topicRoot, visible: true, edgeDevices: [] })
+            behaviour: smartAgent({ visible: true, edgeDevices: [] })
           })
         ]
       })

@@ -1,29 +1,55 @@
 /**
- * The port `MessageBus` on mqtt.js: MQTT 3.1.1 over a stream that others open, so that it goes whatever way the rest of the
- * program goes. Reconnecting is the agent's business, since every connection needs a proof of its own.
+ * The port `MessageBus` on mqtt.js: MQTT 3.1.1 or 5 over a stream that others open, so that it goes whatever way the rest
+ * of the program goes. Reconnecting is the agent's business, since every connection needs a proof of its own. mqtt.js is
+ * loaded at the first connection: most devices are no agents.
  *
  * @module
  */
 import type { Duplex } from "node:stream"
-import { Deferred, Effect, type Scope } from "effect"
-import { type ErrorWithReasonCode, MqttClient } from "mqtt"
+import { Deferred, Effect, Exit, Result, Scope } from "effect"
+import type { ErrorWithReasonCode, IClientOptions, MqttClient } from "mqtt"
 import { BusError, type BusLink, type BusOptions, type MessageBus } from "../../ports/MessageBus.ts"
 import { errorText } from "../files/AtomicFile.ts"
 
+/** One way to the broker. */
+export interface FoundBroker {
+  /** 3.1.1 (4) or 5. */
+  readonly mqtt: 4 | 5
+  /** Opens a stream to it, which ends with the scope. */
+  readonly dial: Effect.Effect<Duplex, { readonly message: string }, Scope.Scope>
+}
+
+/** The broker as it was found, and every way to it, best first. */
+export interface FoundBus {
+  readonly topicRoot: string
+  /** Null: the agent's signed proof is the password. */
+  readonly password: string | null
+  readonly brokers: ReadonlyArray<FoundBroker>
+}
+
 export interface MqttBusOptions {
-  /** Opens a stream to the broker. */
-  readonly dial: Effect.Effect<Duplex, { readonly message: string }>
+  readonly find: Effect.Effect<FoundBus, BusError>
   /** How long the broker may be silent before the connection counts as broken, in seconds. Default 30. */
   readonly keepaliveSeconds?: number
   /** How long connecting and subscribing, and each publication, may take. Default 30 s. */
   readonly answerMs?: number
+  /** How long opening a stream may take: through Tor, several circuits are tried. Default 60 s. */
+  readonly dialMs?: number
 }
+
+/** How long leaving may take before the connection is cut. */
+const leaveMs = 2_000
+/** For so long a broker of MQTT 5 keeps a session whose agent is away: as long as a message may live. */
+const sessionSeconds = 30 * 86_400
 
 const unreachable = (reason: string) => new BusError({ code: "unreachable", reason })
 
+/** Bad user name or password, and not authorised: of MQTT 3.1.1, then of 5. */
+const refusals: ReadonlySet<number | undefined> = new Set([4, 5, 0x86, 0x87])
+
 const problemOf = (error: unknown): BusError => {
   const { code } = error as Partial<ErrorWithReasonCode>
-  return code === 4 || code === 5
+  return refusals.has(code)
     ? new BusError({ code: "refused", reason: "it does not take this agent's credentials" })
     : unreachable(errorText(error))
 }
@@ -34,24 +60,31 @@ const called = (work: (done: (error?: Error | null) => void) => void): Effect.Ef
     work((error) => resume(error == null ? Effect.void : Effect.fail(problemOf(error))))
   })
 
-const settingsOf = ({ name, password, will }: BusOptions, keepaliveSeconds: number) => ({
+const settingsOf = (
+  { name, password, will }: BusOptions,
+  broker: FoundBroker,
+  shared: string | null,
+  keepaliveSeconds: number
+): IClientOptions => ({
   clientId: name,
   username: name,
-  password: Buffer.from(password),
+  password: Buffer.from(shared ?? password),
   clean: false,
-  protocolVersion: 4 as const,
+  protocolVersion: broker.mqtt,
+  ...(broker.mqtt === 5 ? { properties: { sessionExpiryInterval: sessionSeconds } } : {}),
   keepalive: keepaliveSeconds,
   reconnectPeriod: 0,
   resubscribe: false,
   queueQoSZero: false,
-  will: { topic: will.topic, payload: Buffer.from(will.payload), qos: 1 as const, retain: false }
+  will: { topic: will.topic, payload: Buffer.from(will.payload), qos: 1, retain: false }
 })
 
 /** The client on a stream; it ends with the scope, and at once. */
-const clientOn = (stream: Duplex, options: BusOptions, keepaliveSeconds: number) =>
+const clientOn = (stream: Duplex, settings: IClientOptions) =>
   Effect.acquireRelease(
-    Effect.sync(() => {
-      const client = new MqttClient(() => stream as never, settingsOf(options, keepaliveSeconds))
+    Effect.promise(async () => {
+      const { MqttClient: Client } = await import("mqtt")
+      const client = new Client(() => stream as never, settings)
       // Without a listener an error would end the program; what it means is told by "close".
       client.on("error", () => undefined)
       return client
@@ -75,53 +108,106 @@ const subscribed = (
       const answer = packet ?? (error as { packet?: typeof packet } | null)?.packet
       if (answer === undefined)
         return resume(error == null ? Effect.succeed([]) : Effect.fail(problemOf(error)))
-      resume(Effect.succeed(filters.filter((_, index) => answer.granted[index] === 128)))
+      resume(Effect.succeed(filters.filter((_, index) => Number(answer.granted[index]) >= 0x80)))
     })
+  })
+
+/**
+ * Hands on what comes. Set before anything can: a session that goes on brings its queue with the first packet. mqtt.js
+ * passes over what failed; only with a new connection does the broker bring it again.
+ */
+const handOn = (
+  client: MqttClient,
+  stream: Duplex,
+  received: BusOptions["received"],
+  run: <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
+): void => {
+  client.handleMessage = ({ payload, retain, topic }, done) => {
+    const message = { topic, payload: new Uint8Array(Buffer.from(payload)), retained: retain }
+    run(received(message)).then(
+      () => done(),
+      (error) => {
+        stream.destroy(new Error(`a message was not kept: ${errorText(error)}`))
+        done(new Error("it was not kept"))
+      }
+    )
+  }
+}
+
+const inTime = (timeoutMs: number, what: string) =>
+  Effect.timeoutOrElse({
+    duration: timeoutMs,
+    orElse: () => Effect.fail(unreachable(`${what} was not answered within ${timeoutMs} ms`))
+  })
+
+type Bounds = Required<Omit<MqttBusOptions, "find">>
+
+/** One connection, by one way. */
+const open = (broker: FoundBroker, password: string | null, options: BusOptions, bounds: Bounds) =>
+  Effect.gen(function* () {
+    const { answerMs, dialMs, keepaliveSeconds } = bounds
+    const run = Effect.runPromiseWith(yield* Effect.context<never>())
+    const stream = yield* broker.dial.pipe(
+      Effect.mapError((error) => unreachable(error.message)),
+      inTime(dialMs, "the connection")
+    )
+    const client = yield* clientOn(stream, settingsOf(options, broker, password, keepaliveSeconds))
+    const ended = yield* Deferred.make<string>()
+    let reason = "the connection was closed"
+    client.on("error", (error) => {
+      reason = error.message
+    })
+    client.once("close", () => Deferred.doneUnsafe(ended, Effect.succeed(reason)))
+    handOn(client, stream, options.received, run)
+    yield* connected(client).pipe(inTime(answerMs, "CONNECT"))
+    // What was under way when the connection ended is never answered.
+    const cutOff = Effect.flatMap(Deferred.await(ended), (why) => Effect.fail(unreachable(why)))
+    const whileUp = <A>(work: Effect.Effect<A, BusError>, what: string) =>
+      Effect.raceFirst(work, cutOff).pipe(inTime(answerMs, what))
+    return {
+      subscribe: (filters) => whileUp(subscribed(client, filters), "SUBSCRIBE"),
+      publish: (topic, payload, { retain = false } = {}) =>
+        whileUp(
+          called((done) => client.publish(topic, Buffer.from(payload), { qos: 1, retain }, done)),
+          "a publication"
+        ),
+      leave: Effect.callback<void>((resume) => void client.end(false, {}, () => resume(Effect.void))).pipe(
+        Effect.timeoutOption(leaveMs),
+        Effect.asVoid
+      ),
+      ended: Deferred.await(ended)
+    } satisfies BusLink
+  })
+
+/** Tries the ways in turn; whoever is turned away by the broker tries no other. */
+const openFirst = ({ brokers, password }: FoundBus, options: BusOptions, bounds: Bounds) =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.scope
+    let failure = unreachable("no way to it is known")
+    for (const broker of brokers) {
+      const own = yield* Scope.fork(scope)
+      const attempt = open(broker, password, options, bounds).pipe(
+        Scope.provide(own),
+        Effect.onInterrupt(() => Scope.close(own, Exit.void))
+      )
+      const link = yield* Effect.result(attempt)
+      if (Result.isSuccess(link)) return link.success
+      yield* Scope.close(own, Exit.void)
+      failure = link.failure
+      if (failure.code === "refused") break
+    }
+    return yield* failure
   })
 
 export const mqttBus = ({
   answerMs = 30_000,
-  dial,
+  dialMs = 60_000,
+  find,
   keepaliveSeconds = 30
-}: MqttBusOptions): MessageBus["Service"] => {
-  const inTime = (what: string) =>
-    Effect.timeoutOrElse({
-      duration: answerMs,
-      orElse: () => Effect.fail(unreachable(`${what} was not answered within ${answerMs} ms`))
-    })
-  return {
+}: MqttBusOptions): MessageBus["Service"] => ({
+  find: Effect.map(find, (found) => ({
+    topicRoot: found.topicRoot,
     connect: (options: BusOptions): Effect.Effect<BusLink, BusError, Scope.Scope> =>
-      Effect.gen(function* () {
-        const run = Effect.runPromiseWith(yield* Effect.context<never>())
-        const stream = yield* dial.pipe(
-          Effect.mapError((error) => unreachable(error.message)),
-          inTime("the connection")
-        )
-        const client = yield* clientOn(stream, options, keepaliveSeconds)
-        const ended = yield* Deferred.make<string>()
-        let reason = "the connection was closed"
-        client.on("error", (error) => {
-          reason = error.message
-        })
-        client.once("close", () => Deferred.doneUnsafe(ended, Effect.succeed(reason)))
-        // Set before anything can come: a session that goes on brings its queue with the first packet.
-        client.handleMessage = ({ payload, retain, topic }, done) => {
-          const message = { topic, payload: new Uint8Array(Buffer.from(payload)), retained: retain }
-          run(options.received(message)).then(
-            () => done(),
-            (error) => done(error instanceof Error ? error : new Error(errorText(error)))
-          )
-        }
-        yield* connected(client).pipe(inTime("CONNECT"))
-        return {
-          subscribe: (filters) => subscribed(client, filters).pipe(inTime("SUBSCRIBE")),
-          publish: (topic, payload, more = {}) =>
-            called((done) =>
-              client.publish(topic, Buffer.from(payload), { qos: 1, retain: more.retain ?? false }, done)
-            ).pipe(inTime("a publication")),
-          leave: Effect.callback<void>((resume) => void client.end(false, {}, () => resume(Effect.void))),
-          ended: Deferred.await(ended)
-        }
-      })
-  }
-}
+      openFirst(found, options, { answerMs, dialMs, keepaliveSeconds })
+  }))
+})

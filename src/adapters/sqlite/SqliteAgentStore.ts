@@ -22,6 +22,7 @@ export const makeAgentStore = (host: DatabaseHost<AgentMethods>): AgentStore["Se
         outcome === "full" ? Effect.fail(full("messages to be sent")) : Effect.void
       ),
     queued: ask("queued"),
+    counts: Effect.suspend(ask("counts")),
     sent: ask("sent"),
     take: (received) =>
       Effect.flatMap(ask("take")(received), (outcome) =>

@@ -5,6 +5,7 @@ import { condition } from "../../actors/DeviceConditions.ts"
 import { keptEnrolAddresses } from "../../actors/EnrolAddresses.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
+import { AgentTrustCell } from "../../adapters/AgentTrustCell.ts"
 import { controlGateway } from "../../adapters/ControlGateway.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { ledgerDeviceClock } from "../../adapters/LedgerDeviceClock.ts"
@@ -69,6 +70,7 @@ export const ClientServices = (
   )
   return Layer.mergeAll(
     ledgerDeviceClock(),
+    AgentTrustCell,
     surroundings,
     LinuxHost({ stateFolder, requiredProcesses: config.required_processes }),
     Layer.merge(connectivityOf(config), SealedOnionAccess).pipe(Layer.provideMerge(tunnelOf(config))),

@@ -47,9 +47,26 @@ export type LinkQuality = typeof LinkQuality.Type
 
 export const AgentReport = Schema.Struct({
   name: Schema.NullOr(AgentName),
-  state: Schema.Literals(["no_trust", "offline", "connecting", "connected", "waiting", "refused", "known"]),
+  /**
+   * `no_trust`: the device is not accepted, or its root names no broker services. `no_messaging`: the server has no broker.
+   * `connected`: not answered by broker services yet. `waiting`, `refused`, `known`: what they answered.
+   */
+  state: Schema.Literals([
+    "no_trust",
+    "no_messaging",
+    "offline",
+    "connecting",
+    "connected",
+    "waiting",
+    "refused",
+    "known"
+  ]),
+  /** Why it is so, for people. */
   detail: Schema.String,
+  /** Messages that wait to be sent. */
   queued: Count,
+  /** Messages that wait for the application. */
+  waiting: Count,
   refused: Schema.Record(MessageRefusal, Count),
   links: Schema.Array(LinkQuality)
 })
@@ -78,13 +95,15 @@ export const SmartAgentProtocol = RpcGroup.make(
   Rpc.make("Show", {
     payload: { visible: Schema.Boolean, edgeDevices: Handshake.fields.edge_devices }
   }),
+  /** The key that others seal to has changed: broker services and peers are told at once. */
+  Rpc.make("Rotated"),
   /** It is time. To itself. */
   Rpc.make("Due"),
   /** Something said in the background was said. To itself. */
   Rpc.make("Said"),
   /** A connection has ended, or never stood. */
   Rpc.make("Ended", {
-    payload: { code: Schema.Literals(["refused", "unreachable"]), reason: Schema.String }
+    payload: { code: Schema.Literals(["none", "refused", "unreachable", "changed"]), reason: Schema.String }
   }),
   /** Drafts that the broker has. */
   Rpc.make("Flushed", { payload: { sent: Schema.Array(MessageId), failed: Schema.Boolean } }),

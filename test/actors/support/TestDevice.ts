@@ -2,6 +2,7 @@
 import { Effect, Exit, Layer, Random, Redacted, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { TrustOptions } from "../../../src/actors/TrustKeeper.ts"
+import { AgentTrustCell } from "../../../src/adapters/AgentTrustCell.ts"
 import { IdentityOfNodeKeys } from "../../../src/adapters/FileIdentity.ts"
 import { ledgerDeviceClock } from "../../../src/adapters/LedgerDeviceClock.ts"
 import { NodeKeys } from "../../../src/adapters/NodeKeys.ts"
@@ -162,6 +163,7 @@ export class TestDevice {
     const machine = Layer.mergeAll(
       IdentityOfNodeKeys,
       ledgerDeviceClock(0),
+      AgentTrustCell,
       SimulatedHostLayer(this.host),
       SealedOnionAccess.pipe(Layer.provideMerge(this.options.tunnel ?? NoTunnel)),
       SqliteHistoryOver(this.memories)

@@ -9,6 +9,7 @@ export const agentBounds = { drafts: 10_000, inbox: 10_000, seen: 1_000_000 } as
 export type AgentMethods = {
   readonly queue: (draft: Draft) => "queued" | "full"
   readonly queued: (maximum: number) => ReadonlyArray<Draft>
+  readonly counts: () => { readonly drafts: number; readonly inbox: number }
   readonly sent: (ids: ReadonlyArray<MessageId>) => void
   readonly take: (received: Received) => "taken" | "seen" | "full"
   readonly waiting: (behind: number, maximum: number) => ReadonlyArray<WaitingMessage>
@@ -52,8 +53,9 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
       ReturnType<typeof count>,
       ReturnType<typeof count>
     ]
+    const countOf = (counted: ReturnType<typeof count>) => (counted.get() as Row)["n"] as number
     const isFull = (counted: ReturnType<typeof count>, maximum: number): boolean =>
-      ((counted.get() as Row)["n"] as number) >= maximum
+      countOf(counted) >= maximum
     const addDraft = database.prepare("INSERT INTO drafts (id, expires_at_ms, draft) VALUES (?, ?, ?)")
     const listDrafts = database.prepare("SELECT draft FROM drafts ORDER BY place LIMIT ?")
     const dropDraft = database.prepare("DELETE FROM drafts WHERE id = ?")
@@ -73,6 +75,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
       },
       queued: (maximum) =>
         (listDrafts.all(maximum) as Array<Row>).map((row) => JSON.parse(row["draft"] as string) as Draft),
+      counts: () => ({ drafts: countOf(drafts), inbox: countOf(inbox) }),
       sent: (ids) => {
         for (const id of ids) dropDraft.run(id)
       },
