@@ -161,6 +161,8 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
         Came: ({ payload }) => orLater(Effect.andThen(backlog.addWaiting(payload.agent), round)),
         Publish: ({ payload: { retain, topic, wire } }) =>
           Effect.asVoid(Effect.mapError(broker.publish(topic, wire, { retain }), noBroker)),
+        Password: ({ payload }) =>
+          Effect.mapError(broker.passwordFor(payload.agent, payload.device), noBroker),
         Expel: ({ payload }) => Effect.mapError(broker.expel(payload.agent), noBroker),
         Delivered: ({ payload: { failed, places } }) =>
           Effect.gen(function* () {

@@ -4,6 +4,7 @@
  */
 import type { Effect, Scope } from "effect"
 import { Context, Schema } from "effect"
+import type { DeviceId } from "../schemas/Ids.ts"
 import type { TopicRole } from "../schemas/TopicRights.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 
@@ -18,7 +19,10 @@ export class BrokerError extends Schema.TaggedError<BrokerError>()("BrokerError"
 
 /** Something that was published to a topic of broker services. */
 export interface Publication {
-  /** Who sent it, as far as the broker knows: by its credentials, or by whose will it was. */
+  /**
+   * Who sent it: the embedded broker knows by credentials, or by whose will it was. A broker that tells of no senders
+   * leaves what the publication claims, so its signature must be judged by that name's key.
+   */
   readonly from: AgentName
   readonly role: TopicRole
   readonly topic: string
@@ -26,7 +30,15 @@ export interface Publication {
 }
 
 /** Why a connection or a publication was turned away by the broker itself. */
-export type BrokerRefusal = "not_permitted" | "too_large" | "bad_credentials" | "too_many"
+export type BrokerRefusal =
+  | "not_permitted"
+  | "too_large"
+  | "bad_credentials"
+  | "too_many"
+  /** It names no sender that could be, and the broker cannot tell. */
+  | "malformed"
+  | "unknown_sender"
+  | "overloaded"
 
 /** What the broker asks and tells. */
 export interface BrokerHandlers {
@@ -55,7 +67,12 @@ export interface OpenBroker {
     payload: Uint8Array,
     options?: { readonly retain?: boolean; readonly fleeting?: boolean }
   ) => Effect.Effect<boolean, BrokerError>
-  /** Cuts an agent off at once and forgets its session: subscriptions, queue and will. */
+  /**
+   * The password that an accepted device must come with under this name, made where it has none yet; null where its signed
+   * proof is the password.
+   */
+  readonly passwordFor: (name: AgentName, device: DeviceId) => Effect.Effect<string | null, BrokerError>
+  /** Cuts an agent off at once and forgets its session, password, subscriptions, queue and will. */
   readonly expel: (name: AgentName) => Effect.Effect<void, BrokerError>
   /** Who is connected now. */
   readonly connected: Effect.Effect<ReadonlyArray<string>>

@@ -12,11 +12,12 @@ import { Deferred, Effect, type Scope } from "effect"
 import mqemitter from "mqemitter"
 import { createWebSocketStream, WebSocketServer } from "ws"
 import { BrokerError, type BrokerHandlers, type OpenBroker } from "../../ports/MessageBroker.ts"
+import { Limits } from "../../schemas/Limits.ts"
 import { MessageLimits } from "../../schemas/Message.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import type { DatabaseHost } from "../sqlite/Database.ts"
 import type { MqttMethods } from "../sqlite/messages/MqttRows.ts"
-import { Doorkeeper, maximumStrangers } from "./Doorkeeper.ts"
+import { Doorkeeper } from "./Doorkeeper.ts"
 import type { MqttUpgrades } from "./MqttUpgrades.ts"
 import { SessionStore } from "./SessionStore.ts"
 
@@ -193,7 +194,7 @@ const openDoors = (
       socket.setNoDelay(true)
       take(socket)
     })
-    plain.maxConnections = options.maximumConnections + maximumStrangers
+    plain.maxConnections = options.maximumConnections + Limits.messagingStrangers
     const { address } = yield* door(plain, options.listen.host, known.port)
     known.port = address.port
     return [`mqtt://${hostOf(address)}`]
@@ -257,6 +258,7 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
       return {
         addresses,
         publish: publishTo(broker, store),
+        passwordFor: () => Effect.succeed(null),
         expel: (name) =>
           Effect.tryPromise({
             try: async () => {

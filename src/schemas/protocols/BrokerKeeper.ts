@@ -1,6 +1,7 @@
 /** Keeps the MQTT broker open, and brings what is to be delivered to it. */
 import { Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
+import { DeviceId } from "../Ids.ts"
 import { AgentName } from "../Topics.ts"
 
 /** There is no broker at the moment. */
@@ -24,6 +25,12 @@ export const BrokerKeeperProtocol = RpcGroup.make(
   /** Publishes a document of broker services. */
   Rpc.make("Publish", {
     payload: { topic: Schema.String, wire: Schema.Uint8Array, retain: Schema.Boolean },
+    error: NoBroker
+  }),
+  /** The password of a device that is accepted under this name; null where its signed proof is the password. */
+  Rpc.make("Password", {
+    payload: { agent: AgentName, device: DeviceId },
+    success: Schema.NullOr(Schema.String),
     error: NoBroker
   }),
   /** Cuts an agent off, session included. */
