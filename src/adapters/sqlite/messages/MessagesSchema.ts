@@ -89,4 +89,21 @@ const version3 = `
 ALTER TABLE agents ADD COLUMN shaken_at_ms INTEGER NOT NULL DEFAULT 0;
 `
 
-export const messagesMigrations: ReadonlyArray<string> = [version1, version2, version3]
+const version4 = `
+-- Beside a Mosquitto: agents' passwords there, and what was taken from broker services' inboxes and is not dealt with yet.
+CREATE TABLE mosquitto_accounts (
+  agent TEXT PRIMARY KEY,
+  device TEXT NOT NULL,
+  password TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mosquitto_arrivals (
+  place INTEGER PRIMARY KEY AUTOINCREMENT,
+  sender TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  payload BLOB NOT NULL
+) STRICT;
+CREATE INDEX mosquitto_arrivals_by_sender ON mosquitto_arrivals (sender, place);
+`
+
+export const messagesMigrations: ReadonlyArray<string> = [version1, version2, version3, version4]
