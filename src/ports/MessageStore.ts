@@ -6,7 +6,8 @@ import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { Agreement, Presence, SessionId } from "../schemas/Agents.ts"
 import type { DeviceId, Name, SigningKey } from "../schemas/Ids.ts"
-import type { MessageId, MessageRefusal } from "../schemas/Message.ts"
+import type { MessageId } from "../schemas/Message.ts"
+import type { RefusalCode } from "../schemas/MessagingViews.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 
 /** A call to the store failed. Nothing was changed, as far as is known. */
@@ -45,9 +46,16 @@ export interface DeliveryRow extends NewDelivery {
 /** What becomes of an id. `full`: its sender has as many unexpired ones as are remembered of anybody. */
 export type Acceptance = "stored" | "replayed" | "full"
 
+/** What waits for an agent: in this store, and in its session at the broker, where that is the server's own. */
+export interface Backlog {
+  readonly undelivered: number
+  readonly queued: number
+}
+
 export interface RefusalRow {
-  readonly agent: AgentName
-  readonly code: MessageRefusal
+  /** Null: all together who are no agents. There may be any number of those, and they choose their names. */
+  readonly agent: AgentName | null
+  readonly code: RefusalCode
   readonly count: number
   readonly lastAtMs: number
 }
@@ -79,12 +87,29 @@ export class MessageStore extends Context.Service<
     readonly delivered: (places: ReadonlyArray<number>) => Effect.Effect<void, MessageStoreError>
     /** Forgets ids and deliveries that have expired; gives how many deliveries were never made. */
     readonly prune: (nowMs: number) => Effect.Effect<number, MessageStoreError>
+    readonly backlogs: (
+      agents: ReadonlyArray<AgentName>
+    ) => Effect.Effect<ReadonlyArray<Backlog & { readonly agent: AgentName }>, MessageStoreError>
+    /** What waits for all together. */
+    readonly backlog: Effect.Effect<Backlog, MessageStoreError>
+    /**
+     * Counts a refusal, in a bounded number of rows. Refusals that come while others are being written are written together
+     * with the next ones, so that a flood of them costs little; at a crash those are not counted.
+     */
     readonly refused: (
-      agent: AgentName,
-      code: MessageRefusal,
+      agent: AgentName | null,
+      code: RefusalCode,
       atMs: number
     ) => Effect.Effect<void, MessageStoreError>
-    /** The most recent first. */
-    readonly refusals: (maximum: number) => Effect.Effect<ReadonlyArray<RefusalRow>, MessageStoreError>
+    /** The most recent first; of all, or of one. */
+    readonly refusals: (
+      maximum: number,
+      agent?: AgentName | null
+    ) => Effect.Effect<ReadonlyArray<RefusalRow>, MessageStoreError>
+    /** Of all together, by reason. */
+    readonly refusalCounts: Effect.Effect<
+      ReadonlyArray<Pick<RefusalRow, "code" | "count" | "lastAtMs">>,
+      MessageStoreError
+    >
   }
 >()("postern/ports/MessageStore") {}

@@ -162,8 +162,15 @@ export const Limits = {
   jobWatchers: 10_000,
   devicePolls: 4,
 
+  /** Counts of refused messages, one for each agent and reason. */
+  refusalRows: 4_096,
+  /** Agents on one page. */
+  agentsPerPage: 200,
+
   /** Threads that work for messages. */
   messagingThreads: 64,
+  /** Connections of those who are no agents yet at the server's own broker. Anybody can make a key. */
+  messagingStrangers: 256,
 
   /** Programs. */
   shutdownMs: 5 * SECOND,

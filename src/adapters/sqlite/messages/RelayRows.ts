@@ -1,17 +1,22 @@
 /** What broker services keep of agents and messages, as synchronous functions over one database. */
 import type { Effect } from "effect"
-import type { AgentRow, DeliveryRow, MessageStore, RefusalRow } from "../../../ports/MessageStore.ts"
+import type { AgentRow, DeliveryRow, MessageStore } from "../../../ports/MessageStore.ts"
 import { MessageLimits } from "../../../schemas/Message.ts"
 import type { DatabaseSync } from "../Database.ts"
+import { type RefusalMethods, refusalMethods } from "./RefusalRows.ts"
 
 type Port = MessageStore["Service"]
 type Synchronous<F> = F extends (...args: infer A) => Effect.Effect<infer R, unknown>
   ? (...args: A) => R
   : never
 
+type Effects = "agents" | "backlog" | "refusalCounts"
+
 export type RelayMethods = {
-  readonly [K in Exclude<keyof Port, "agents">]: Synchronous<Port[K]>
-} & { readonly agents: () => Effect.Success<Port["agents"]> }
+  readonly [K in Exclude<keyof Port, Effects | keyof RefusalMethods>]: Synchronous<Port[K]>
+} & {
+  readonly [K in Exclude<Effects, keyof RefusalMethods>]: () => Effect.Success<Port[K]>
+} & RefusalMethods
 
 type Row = Readonly<Record<string, unknown>>
 
@@ -84,6 +89,24 @@ const makeSeenCounts = (database: DatabaseSync) => {
   }
 }
 
+/** What waits for agents: in the store, and in the sessions of the embedded broker. */
+const backlogMethods = (database: DatabaseSync) => {
+  const stored = database.prepare("SELECT count(*) AS n FROM deliveries WHERE recipient = ?")
+  const queued = database.prepare("SELECT count(*) AS n FROM outgoing WHERE client = ?")
+  const allStored = database.prepare("SELECT count(*) AS n FROM deliveries")
+  const allQueued = database.prepare("SELECT count(*) AS n FROM outgoing")
+  const numberOf = (row: unknown) => (row as Row)["n"] as number
+  return {
+    backlogs: (agents) =>
+      agents.map((agent) => ({
+        agent,
+        undelivered: numberOf(stored.get(agent)),
+        queued: numberOf(queued.get(agent))
+      })),
+    backlog: () => ({ undelivered: numberOf(allStored.get()), queued: numberOf(allQueued.get()) })
+  } satisfies Partial<RelayMethods>
+}
+
 export const relayMethods = (database: DatabaseSync): RelayMethods => {
   const remember = database.prepare(
     "INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
@@ -98,14 +121,12 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
   const remove = database.prepare("DELETE FROM deliveries WHERE place = ?")
   const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
   const expire = database.prepare("DELETE FROM deliveries WHERE expires_at_ms <= ?")
-  const count = database.prepare(`
-    INSERT INTO refusals (agent, code, count, last_at_ms) VALUES (?, ?, 1, ?)
-    ON CONFLICT (agent, code) DO UPDATE SET count = count + 1, last_at_ms = excluded.last_at_ms`)
-  const refusals = database.prepare("SELECT * FROM refusals ORDER BY last_at_ms DESC, agent, code LIMIT ?")
   const known = database.prepare("SELECT 1 FROM seen WHERE sender = ? AND id = ?")
   const seen = makeSeenCounts(database)
   return {
     ...agentMethods(database),
+    ...backlogMethods(database),
+    ...refusalMethods(database),
     accept: (sender, id, expiresAtMs, deliveries) => {
       if (seen.isFull(sender))
         return { outcome: known.get(sender, id) === undefined ? "full" : "replayed", deliveries: [] }
@@ -127,14 +148,6 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
     prune: (nowMs) => {
       if (forget.run(nowMs).changes > 0) seen.forget()
       return Number(expire.run(nowMs).changes)
-    },
-    refused: (agent, code, atMs) => void count.run(agent, code, atMs),
-    refusals: (maximum) =>
-      (refusals.all(maximum) as Array<Row>).map((row) => ({
-        agent: row["agent"] as RefusalRow["agent"],
-        code: row["code"] as RefusalRow["code"],
-        count: row["count"] as number,
-        lastAtMs: row["last_at_ms"] as number
-      }))
+    }
   }
 }
