@@ -5,10 +5,16 @@
  */
 import { Clock, Effect, Exit } from "effect"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
-import { type BrokerHandlers, MessageBroker, type OpenBroker } from "../ports/MessageBroker.ts"
+import { AgentBook } from "../ports/AgentBook.ts"
+import {
+  type BrokerHandlers,
+  type BrokerRefusal,
+  MessageBroker,
+  type OpenBroker
+} from "../ports/MessageBroker.ts"
 import { type DeliveryRow, MessageStore, type MessageStoreError } from "../ports/MessageStore.ts"
 import { BrokerKeeperProtocol, NoBroker } from "../schemas/protocols/BrokerKeeper.ts"
-import { type AgentName, placeOf, topicOf } from "../schemas/Topics.ts"
+import { type AgentName, brokerServices, placeOf, topicOf } from "../schemas/Topics.ts"
 import { makeAlarm } from "./Alarm.ts"
 import { delayAfter } from "./Delays.ts"
 import { DirectoryKey, ReEncryptorKey } from "./ServerKeys.ts"
@@ -76,6 +82,18 @@ const bring = Effect.fnUntraced(function* (
   return { places: taken.flat(), failed }
 })
 
+/** Counts what the broker turned away, under the agents that are known alone: names are cheap. */
+const makeRefusals = Effect.gen(function* () {
+  const store = yield* MessageStore
+  const book = yield* AgentBook
+  return Effect.fnUntraced(function* (agent: AgentName | null, reason: BrokerRefusal) {
+    yield* Effect.logDebug(`the broker refused ${agent ?? "somebody"}: ${reason}`)
+    const code = reason === "too_many" ? "overloaded" : reason
+    const counted = agent !== null && book.get(agent) !== undefined ? agent : brokerServices
+    yield* Effect.ignore(store.refused(counted, code, yield* Clock.currentTimeMillis))
+  })
+})
+
 /** What waits for its round: some in memory, the rest known to be in the store. */
 const makeBacklog = Effect.gen(function* () {
   const store = yield* MessageStore
@@ -121,7 +139,7 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
         authenticate: options.authenticate,
         received: receiver(context, options.topicRoot),
         presence: (agent, connected) => Effect.ignore(directory.tell("Present", { agent, connected })),
-        refused: (agent, reason) => Effect.logDebug(`the broker refused ${agent ?? "somebody"}: ${reason}`)
+        refused: yield* makeRefusals
       })
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       let isBringing = false
@@ -160,7 +178,7 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
         },
         Came: ({ payload }) => orLater(Effect.andThen(backlog.addWaiting(payload.agent), round)),
         Publish: ({ payload: { retain, topic, wire } }) =>
-          Effect.asVoid(Effect.mapError(broker.publish(topic, wire, { retain }), noBroker)),
+          Effect.asVoid(Effect.mapError(broker.publish(topic, wire, { retain, fleeting: true }), noBroker)),
         Password: ({ payload }) =>
           Effect.mapError(broker.passwordFor(payload.agent, payload.device), noBroker),
         Expel: ({ payload }) => Effect.mapError(broker.expel(payload.agent), noBroker),

@@ -37,6 +37,12 @@ export interface DirectoryOptions {
 
 /** Changes that come together are told together. */
 const gatherMs = 500
+/** The list names everybody and goes to everybody: so many entries are sent in a millisecond. */
+const entriesPerMs = 20
+
+/** How long changes are gathered before they are told. */
+const gatheringMs = (agents: number, intervalMs: number): number =>
+  Math.min(intervalMs, Math.max(gatherMs, (agents * agents) / entriesPerMs))
 
 /** Publishes documents of broker services. */
 const makeMouth = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
@@ -264,7 +270,13 @@ export const directory = (options: DirectoryOptions) =>
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       for (const row of yield* store.agents) book.set(row)
 
-      const changed = alarm.ringIn(gatherMs)
+      let isGathering = false
+      const changed = Effect.suspend(() => {
+        // Those who keep changing must not put off the list for ever.
+        if (isGathering) return Effect.void
+        isGathering = true
+        return alarm.ringIn(gatheringMs(book.all().length, options.intervalMs))
+      })
       const orRefused = <R>(
         from: AgentName,
         effect: Effect.Effect<boolean, { readonly message: string }, R>
@@ -277,6 +289,12 @@ export const directory = (options: DirectoryOptions) =>
             return false
           })
         )
+
+      /** Takes back the keys that an agent has left for those who come later. */
+      const silence = (agent: AgentName) => {
+        const topic = topicOf(options.topicRoot, { agent, inbox: "public/handshake" })
+        return context.ref(BrokerKeeperKey).tell("Publish", { topic, wire: new Uint8Array(0), retain: true })
+      }
 
       yield* alarm.ringIn(gatherMs)
       return context.handlers({
@@ -301,12 +319,14 @@ export const directory = (options: DirectoryOptions) =>
           if (found === undefined || (found?.status === "accepted" && found.name === row.agent)) return
           book.delete(row.agent)
           yield* Effect.ignore(store.dropAgent(row.agent))
+          yield* Effect.ignore(silence(row.agent))
           yield* Effect.ignore(context.ref(BrokerKeeperKey).tell("Expel", { agent: row.agent as Name }))
           yield* changed
         }),
         Agents: () => Effect.sync(() => book.all()),
         Due: Effect.fnUntraced(function* () {
           const nowMs = yield* Clock.currentTimeMillis
+          isGathering = false
           yield* Effect.ignore(tell(nowMs))
           yield* alarm.ringIn(options.intervalMs)
         })

@@ -132,6 +132,8 @@ export const MessageRefusal = Schema.Literals([
   "from_the_future",
   "lives_too_long",
   "replayed",
-  "overloaded"
+  "overloaded",
+  /** A connection that could not prove whose it is, or claimed a name that is another's. */
+  "bad_credentials"
 ])
 export type MessageRefusal = typeof MessageRefusal.Type

@@ -22,7 +22,7 @@ export const BrokerKeeperProtocol = RpcGroup.make(
   Rpc.make("Dispatch", { payload: { deliveries: Schema.Array(Delivery) } }),
   /** An agent has come: bring it what waited for it. */
   Rpc.make("Came", { payload: { agent: AgentName } }),
-  /** Publishes a document of broker services. */
+  /** Publishes a document of broker services, for those who are there now and, where it is retained, those who come later. */
   Rpc.make("Publish", {
     payload: { topic: Schema.String, wire: Schema.Uint8Array, retain: Schema.Boolean },
     error: NoBroker
