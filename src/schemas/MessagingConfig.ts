@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { intBetween } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { MessageRules, openRules, ruleLimits } from "./MessageRules.ts"
+import { MosquittoConfig } from "./MosquittoConfig.ts"
 import { setting, settingTable, unsetSetting } from "./Setting.ts"
 import { TopicRoot } from "./Topics.ts"
 
@@ -52,7 +53,8 @@ export const MessagingConfig = settingTable(
       description:
         "How many threads verify, open and seal messages. Default: one less than there are processors, and at least one.",
       example: 2
-    })
+    }),
+    mosquitto: MosquittoConfig
   },
   { description: "Messages between devices, as agents at an MQTT broker." }
 )
