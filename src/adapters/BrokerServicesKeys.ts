@@ -3,13 +3,12 @@
  *
  * @module
  */
-import { Context, Effect, Layer, Redacted } from "effect"
+import { Context, Effect, Layer } from "effect"
 import type { CryptoEngine } from "../ports/CryptoEngine.ts"
 import type { Entropy } from "../ports/Entropy.ts"
 import { Identity } from "../ports/Identity.ts"
 import type { BrokerServicesKey } from "../schemas/Enrolment.ts"
 import type { ServerId } from "../schemas/Ids.ts"
-import type { RelayIdentity } from "./mqtt/LocalRelayCrypto.ts"
 import { type KeyFileError, type KeyRotation, type NodeKeyRing, openNodeKeys } from "./NodeKeys.ts"
 
 export class BrokerServicesKeys extends Context.Service<
@@ -33,15 +32,4 @@ export const brokerServicesWord = Effect.gen(function* () {
     signing_key: keys.signingKey
   }
   return (yield* identity.sign("broker_services", document)).envelope
-})
-
-/** What the work on messages takes of them; it always is the newest. */
-export const relayIdentityOf = (keys: NodeKeyRing): RelayIdentity => ({
-  signer: { seed: Redacted.value(keys.signingSeed), signingKey: keys.signingKey },
-  get agreements() {
-    return keys.agreements
-  },
-  get agreement() {
-    return { key: keys.agreementKey, version: keys.encryption.version }
-  }
 })

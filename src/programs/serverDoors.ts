@@ -28,6 +28,7 @@ import type { OnionHosts } from "../ports/OnionServices.ts"
 import { Limits } from "../schemas/Limits.ts"
 import type { OnionServiceName, OnionStatus } from "../schemas/OnionStatus.ts"
 import type { ServerConfig } from "../schemas/ServerConfig.ts"
+import type { DoorMessaging } from "./server/MessagingReach.ts"
 import { serverTree } from "./serverTree.ts"
 
 /** The references that the APIs are handed. */
@@ -52,6 +53,8 @@ export interface DoorOptions {
   readonly metrics: Effect.Effect<string>
   /** What is said of the onion services while tor does not run; null where there are none. */
   readonly closedOnion: OnionStatus | null
+  /** Messages between devices; null where the server carries none. */
+  readonly messaging: DoorMessaging | null
 }
 
 export interface HttpDoorOptions extends DoorOptions {
@@ -105,6 +108,7 @@ const onionApis = (
       actors: serverActors(context),
       addresses: () => identityAddresses(options.config, hosts, null),
       enrolAddresses: enrolAddresses(options.config, hosts),
+      messaging: options.messaging,
       stopping,
       door: { hosts: { only: hosts[service] }, ...(routes === undefined ? {} : { routes }) }
     })
@@ -129,6 +133,7 @@ export const onionDoor = (options: DoorOptions, door: OnionDoor) =>
           : Math.min(strangersRequests, options.config.maximum_requests),
       figures: options.figures,
       spans: options.config.otlp_endpoint !== null,
+      upgrade: door.service === "device" ? (options.messaging?.upgrade ?? undefined) : undefined,
       apis: (context, stopping) => onionApis(options, door, context, stopping),
       listening: door.listening
     })
@@ -166,12 +171,14 @@ export const httpDoor = (options: HttpDoorOptions) => {
       maximumRequests: config.maximum_requests,
       figures,
       spans: config.otlp_endpoint !== null,
+      upgrade: options.messaging?.upgrade ?? undefined,
       apis: (context, stopping) =>
         Effect.all({
           device: makeDeviceApi({
             actors: serverActors(context),
             addresses,
             enrolAddresses: enrolAddresses(config, onion),
+            messaging: options.messaging,
             stopping,
             door: { hosts: { but: new Set(Object.values(onion ?? {})) } }
           }),
@@ -223,7 +230,8 @@ export const controlDoor = (options: {
 /** Starts a tree; its gateways may want to look at the whole of it. */
 export const startServer = <
   const Gateways extends ReadonlyArray<AnySpec>,
-  const Onion extends ReadonlyArray<AnySpec> = readonly []
+  const Onion extends ReadonlyArray<AnySpec> = readonly [],
+  const Messaging extends ReadonlyArray<AnySpec> = readonly []
 >(
   config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices" | "retention">,
   gateways: (inspect: Effect.Effect<SystemInspection>) => Gateways,
@@ -232,6 +240,8 @@ export const startServer = <
     readonly spans?: boolean
     /** What reaches the server over Tor. */
     readonly onion?: (inspect: Effect.Effect<SystemInspection>) => Onion | null
+    /** What carries messages between devices. */
+    readonly messaging?: Messaging | null
   } = {}
 ) =>
   Effect.gen(function* () {
@@ -239,7 +249,10 @@ export const startServer = <
     const inspect = Effect.flatMap(Deferred.await(started), (system) => system.inspect(100))
     const system = yield* ActorSystem.make({
       name: "server",
-      root: serverTree(config, gateways(inspect), more.onion?.(inspect)),
+      root: serverTree(config, gateways(inspect), {
+        onion: more.onion?.(inspect) ?? null,
+        messaging: more.messaging ?? null
+      }),
       spans: more.spans ?? false
     })
     yield* Deferred.succeed(started, system)

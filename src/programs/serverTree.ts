@@ -13,6 +13,11 @@
  *     ├─ campaigns                optional: without it nothing more is released, and all else goes on
  *     │  ├─ rollouts              one actor per open rollout: releases its phases
  *     │  └─ rollout-keeper        takes plans in, wakes the rollouts
+ *     ├─ messaging                optional, and only where it is wanted: a broker that fails costs messages, and nothing else.
+ *     │  │                        one-for-one: mailboxes and the agents' book outlive each life, so none needs another's restart
+ *     │  ├─ directory             knows the agents
+ *     │  ├─ re-encryptors         one actor per agent that sends
+ *     │  └─ broker-keeper         the MQTT broker, whose WebSockets the doors hand over; first down, so that nothing comes in
  *     ├─ gateways
  *     │  ├─ control               the Unix socket for `postern ps`
  *     │  └─ http                  both APIs on one port
@@ -75,6 +80,16 @@ const campaigns = () =>
     ]
   })
 
+/** Its broker is tried again for ever: its port may be taken, or its disk full, for a while. */
+const messagingOf = <const Children extends ReadonlyArray<AnySpec>>(children: Children) =>
+  Supervisor.spec({
+    id: "messaging",
+    strategy: "one-for-one",
+    optional: true,
+    degradedBackoff: { firstMs: 1_000, maximumMs: 30_000 },
+    children
+  })
+
 /** tor may be away for long: it is tried again after a minute at the latest, whatever happened. */
 const overTor = <const Children extends ReadonlyArray<AnySpec>>(children: Children) =>
   Supervisor.spec({
@@ -90,13 +105,19 @@ const overTor = <const Children extends ReadonlyArray<AnySpec>>(children: Childr
 /** Builds the tree from the configuration; its ports come from the context. Nothing here is shared between two trees. */
 export const serverTree = <
   const Gateways extends ReadonlyArray<AnySpec>,
-  const Onion extends ReadonlyArray<AnySpec> = readonly []
+  const Onion extends ReadonlyArray<AnySpec> = readonly [],
+  const Messaging extends ReadonlyArray<AnySpec> = readonly []
 >(
   config: Pick<ServerConfig, "poll_sleep_ms" | "maximum_devices" | "retention">,
   gateways: Gateways,
-  /** What reaches the server over Tor; null where nothing does. */
-  onion: Onion | null = null
+  parts: {
+    /** What reaches the server over Tor; null where nothing does. */
+    readonly onion?: Onion | null
+    /** What carries messages between devices; null where nothing does. */
+    readonly messaging?: Messaging | null
+  } = {}
 ) => {
+  const { messaging = null, onion = null } = parts
   const observers = Supervisor.spec({
     id: "observers",
     strategy: "one-for-one",
@@ -137,6 +158,13 @@ export const serverTree = <
   return Supervisor.spec({
     id: "server",
     strategy: "rest-for-one",
-    children: [observers, vital, campaigns(), doors, ...(onion === null ? [] : [overTor(onion)])]
+    children: [
+      observers,
+      vital,
+      campaigns(),
+      ...(messaging === null ? [] : [messagingOf(messaging)]),
+      doors,
+      ...(onion === null ? [] : [overTor(onion)])
+    ]
   })
 }

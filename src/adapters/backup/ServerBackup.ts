@@ -48,6 +48,8 @@ export class BackupError extends Schema.TaggedError<BackupError>()("BackupError"
 }
 
 const keyFile = "keys/node.json"
+/** Absent where the server never carried messages. */
+const servicesKeyFile = "keys/broker-services.json"
 const databaseFile = (definition: DatabaseDefinition<Methods>): string => `${definition.name}.db`
 const blobFolders = ["payloads", "artifacts"]
 const manifestBytes = 64 * 1024 * 1024
@@ -104,6 +106,8 @@ const backUpSecrets = Effect.fnUntraced(function* (
     })
   })
   yield* keep(keyFile, join(stateFolder, keyFile))
+  const servicesKeys = join(stateFolder, servicesKeyFile)
+  if (existsSync(servicesKeys)) yield* keep(servicesKeyFile, servicesKeys)
   for (const definition of serverDatabases) {
     const name = databaseFile(definition)
     const source = join(stateFolder, name)

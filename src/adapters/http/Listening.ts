@@ -12,11 +12,13 @@ export type ListenAt = { readonly host: string; readonly port: number } | { read
 /** It could not be opened. */
 export class GatewayError extends Schema.TaggedError<GatewayError>()("GatewayError", {
   place: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  /** The setting that names the port. */
+  setting: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     const mend = this.reason.includes("EADDRINUSE")
-      ? ". Another program listens there: stop it, or name another port with --port"
+      ? `. Another program listens there: stop it, or name another port with ${this.setting ?? "--port"}`
       : ""
     return `cannot listen on ${this.place}: ${this.reason}${mend}`
   }
@@ -58,11 +60,14 @@ export const listen = (server: Server, at: ListenAt): Effect.Effect<string, Gate
  * Tries once whether the port can be opened, so that a wrong one is said at the start and at once; the actor that holds the
  * listener later would try again and again.
  */
-export const requireFreePort = (host: string, port: number): Effect.Effect<void, GatewayError> =>
+export const requireFreePort = (
+  at: { readonly host: string; readonly port: number },
+  setting: string
+): Effect.Effect<void, GatewayError> =>
   Effect.suspend(() => {
     const probe = createServer()
     const close = Effect.callback<void>((resume) => {
       probe.close(() => resume(Effect.void))
     })
-    return Effect.andThen(bind(probe, { host, port }), close)
-  })
+    return Effect.andThen(bind(probe, at), close)
+  }).pipe(Effect.mapError(({ place, reason }) => new GatewayError({ place, reason, setting })))

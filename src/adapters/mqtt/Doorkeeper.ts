@@ -5,12 +5,11 @@
 import type { Aedes, AuthenticateError, Client, ConnectPacket, PublishPacket } from "aedes"
 import { type Effect, Schema } from "effect"
 import type { BrokerHandlers, BrokerRefusal } from "../../ports/MessageBroker.ts"
+import { Limits } from "../../schemas/Limits.ts"
 import { MessageLimits } from "../../schemas/Message.ts"
 import { mayRead, mayWrite, type TopicRole } from "../../schemas/TopicRights.ts"
 import { AgentName, brokerServices } from "../../schemas/Topics.ts"
 
-/** Connections of those who are no agents yet. Anybody can make a key. */
-export const maximumStrangers = 256
 /** Nobody may subscribe to it: what is refused goes there, since MQTT 3.1.1 can refuse only by cutting the connection. */
 const nowhere = "$postern/refused"
 
@@ -95,7 +94,9 @@ export class Doorkeeper {
   }
 
   private isFull(role: TopicRole): boolean {
-    return this.connections[role] >= (role === "stranger" ? maximumStrangers : this.maximumConnections)
+    return (
+      this.connections[role] >= (role === "stranger" ? Limits.messagingStrangers : this.maximumConnections)
+    )
   }
 
   readonly authenticate = (

@@ -1,6 +1,7 @@
 /** The server's commands. */
 import { Clock, Effect, Layer, Option, Redacted } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
+import { BrokerServicesKeysFile, brokerServicesWord } from "../../adapters/BrokerServicesKeys.ts"
 import { hashToken, makeToken } from "../../adapters/http/ManagementAccess.ts"
 import { SqliteFleetStoreInProcess } from "../../adapters/sqlite/SqliteFleetStore.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
@@ -17,7 +18,7 @@ import { ownDoctorCommand } from "../doctor/Examination.ts"
 import { examineServer } from "../doctor/ServerDoctor.ts"
 import { enrolAddresses, identityAddresses } from "../serverDoors.ts"
 import { hostsIfEnabled } from "./OnionReach.ts"
-import { CryptoServices, runServer, ServerIdentityFiles } from "./RunServer.ts"
+import { cryptoServices, runServer, ServerIdentityFiles } from "./RunServer.ts"
 import { loadServerConfig, serverArguments, serverConfig, settingFlags } from "./ServerSettings.ts"
 import { prepareState } from "./ServerState.ts"
 import { stateCommands } from "./StateCommands.ts"
@@ -34,13 +35,17 @@ const identity = Command.make("identity", {}, () =>
       const own = yield* Identity
       const onion = yield* hostsIfEnabled(config)
       const newcomers = enrolAddresses(config, onion)
+      const services = config.messaging.enabled
+        ? yield* Effect.provide(brokerServicesWord, BrokerServicesKeysFile(config.state_folder))
+        : null
       const body: ServerIdentity = {
         type: "postern/server-identity/v1",
         server: own.id as ServerId,
         signing_key: own.signingKey,
         recipient: own.recipient,
         addresses: identityAddresses(config, onion, plannedOrigin(config)),
-        ...(newcomers.length > 0 ? { enrol_addresses: newcomers } : {})
+        ...(newcomers.length > 0 ? { enrol_addresses: newcomers } : {}),
+        ...(services === null ? {} : { broker_services: services })
       }
       return body
     }).pipe(Effect.provide(ServerIdentityFiles(config.state_folder)))
@@ -72,7 +77,7 @@ const createToken = Command.make(
         const hash = hashToken(yield* CryptoEngine, made)
         const outcome = yield* store.addToken(name, role, hash, yield* Clock.currentTimeMillis)
         return outcome === "added" ? Option.some(made) : Option.none()
-      }).pipe(Effect.provide(Layer.merge(SqliteFleetStoreInProcess(folder), CryptoServices)))
+      }).pipe(Effect.provide(Layer.merge(SqliteFleetStoreInProcess(folder), cryptoServices())))
       if (Option.isNone(token))
         return yield* failure(`there is a token named ${name} already: choose another name`)
       yield* out(`${Redacted.value(token.value)}\n`)

@@ -1,20 +1,23 @@
 /** Runs the server: state folder, identity, stores, tree; until it is told to stop or cannot go on. */
 import { Clock, Deferred, Effect, Layer } from "effect"
 import { FileBlobStore } from "../../adapters/blobs/FileBlobStore.ts"
+import { ChosenEngine, engineText } from "../../adapters/ChosenEngine.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../adapters/FleetTrustCell.ts"
 import { requireFreePort } from "../../adapters/http/Listening.ts"
-import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
+import { MqttUpgrades } from "../../adapters/mqtt/MqttUpgrades.ts"
 import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { lockState } from "../../adapters/StateLock.ts"
 import { SystemdNotify } from "../../adapters/SystemdNotify.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
 import { SqliteFleetStore } from "../../adapters/sqlite/SqliteFleetStore.ts"
-import type { ActorSystem } from "../../kernel/index.ts"
+import type { ActorSystem, AnySpec } from "../../kernel/index.ts"
+import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
 import { Identity } from "../../ports/Identity.ts"
 import type { OnionHosts } from "../../ports/OnionServices.ts"
 import { ServiceManager } from "../../ports/ServiceManager.ts"
+import type { EngineChoice } from "../../schemas/CryptoSettings.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import { software } from "../../schemas/Version.ts"
 import { untilTerminated } from "../Service.ts"
@@ -26,15 +29,23 @@ import {
   serverActors,
   startServer
 } from "../serverDoors.ts"
+import {
+  type DoorMessaging,
+  doorMessaging,
+  listenPlace,
+  MessagingServices,
+  messagingChildren
+} from "./MessagingReach.ts"
 import { OnionDoors, OnionServicesOf, onionReach } from "./OnionReach.ts"
 import { makeServerMetrics } from "./ServerMetrics.ts"
 import { tracing } from "./Tracing.ts"
 
-export const CryptoServices = Layer.mergeAll(NativeCryptoEngine, SystemEntropy)
+/** Without a choice, what the environment says. */
+export const cryptoServices = (choice?: EngineChoice) => Layer.merge(ChosenEngine(choice), SystemEntropy)
 
 /** Keys in the state folder, made on the first start. */
-export const ServerIdentityFiles = (folder: string) =>
-  FileIdentity({ stateFolder: folder, kind: "server" }).pipe(Layer.provideMerge(CryptoServices))
+export const ServerIdentityFiles = (folder: string, choice?: EngineChoice) =>
+  FileIdentity({ stateFolder: folder, kind: "server" }).pipe(Layer.provideMerge(cryptoServices(choice)))
 
 /** All ports of a server whose databases are served by threads started from `entry`. */
 export const ServerServices = (config: ServerConfig, entry: URL) => {
@@ -49,14 +60,15 @@ export const ServerServices = (config: ServerConfig, entry: URL) => {
     store,
     FileBlobStore(config.state_folder, config.minimum_free_bytes),
     FleetTrustCell
-  ).pipe(Layer.provideMerge(ServerIdentityFiles(config.state_folder)))
+  ).pipe(Layer.provideMerge(ServerIdentityFiles(config.state_folder, config.crypto_engine)))
 }
 
 /** Says where the server is, and the id that operators compare before they trust it. */
 const announce = (id: string, origin: string, onion: OnionHosts | null) =>
   Effect.gen(function* () {
     const trust = yield* FleetTrust
-    yield* Effect.logInfo(`${software} listens on ${origin} as ${id}`)
+    const engine = engineText(yield* CryptoEngine)
+    yield* Effect.logInfo(`${software} listens on ${origin} as ${id}, with ${engine}`)
     if (onion !== null)
       yield* Effect.logInfo(
         `over Tor devices reach it at http://${onion.device}; postern status shows when that is published`
@@ -71,8 +83,18 @@ const announce = (id: string, origin: string, onion: OnionHosts | null) =>
 /** Often enough for a watchdog of two minutes, by a fiber of the event loop that serves the requests. */
 const signOfLifeMs = 30_000
 
+/** What carries messages between devices. */
+interface Messaging<Children extends ReadonlyArray<AnySpec>> {
+  readonly children: Children
+  readonly door: DoorMessaging
+}
+
 /** The tree, until it ends. Interrupting stops it in order. */
-const served = (config: ServerConfig, doors: OnionDoors) =>
+const served = <const Children extends ReadonlyArray<AnySpec>>(
+  config: ServerConfig,
+  doors: OnionDoors,
+  messaging: Messaging<Children> | null
+) =>
   Effect.gen(function* () {
     const startedAtMs = yield* Clock.currentTimeMillis
     const trust = yield* FleetTrust
@@ -100,6 +122,7 @@ const served = (config: ServerConfig, doors: OnionDoors) =>
       startedAtMs,
       inspect,
       closedOnion,
+      messaging: messaging?.door ?? null,
       figures: metrics.requests,
       metrics: metrics.scrape({
         system: running,
@@ -123,7 +146,8 @@ const served = (config: ServerConfig, doors: OnionDoors) =>
       ],
       {
         spans: config.otlp_endpoint !== null,
-        onion: (inspect) => onion?.children(doorOptions(inspect)) ?? null
+        onion: (inspect) => onion?.children(doorOptions(inspect)) ?? null,
+        messaging: messaging?.children ?? null
       }
     )
     yield* Deferred.succeed(started, system)
@@ -132,15 +156,50 @@ const served = (config: ServerConfig, doors: OnionDoors) =>
     yield* untilTerminated("server", system)
   }).pipe(Effect.scoped)
 
+/**
+ * The server with messages between devices. What they need may be broken, a database or a key file: then it says so, and runs
+ * without them.
+ */
+const servedWithMessages = (config: ServerConfig, doors: OnionDoors, entry: URL) =>
+  Effect.gen(function* () {
+    const upgrades = new MqttUpgrades()
+    const services = yield* Layer.build(MessagingServices(config, entry, upgrades)).pipe(
+      Effect.catch((error) =>
+        Effect.as(
+          Effect.logError(
+            `no messages are carried, and everything else goes on: ${error.message}. Mend it, or turn messaging.enabled off, and start the server again`
+          ),
+          null
+        )
+      )
+    )
+    if (services === null) return yield* served(config, doors, null)
+    return yield* Effect.gen(function* () {
+      const children = yield* messagingChildren(config)
+      const door = yield* doorMessaging(config, upgrades)
+      return yield* served(config, doors, { children, door })
+    }).pipe(Effect.provideContext(services))
+  })
+
+/** Fails where a port that is wanted is another program's. */
+const requirePorts = Effect.fnUntraced(function* ({ host, messaging, port }: ServerConfig) {
+  yield* requireFreePort({ host, port }, "--port")
+  if (!messaging.enabled || messaging.listen === null) return
+  yield* requireFreePort(listenPlace(messaging.listen), "messaging.listen")
+})
+
 /** Runs the server on its state folder, which no other program may use meanwhile. */
 export const runServer = (config: ServerConfig, entry: URL) =>
   Effect.gen(function* () {
     yield* lockState(config.state_folder)
-    yield* requireFreePort(config.host, config.port)
+    yield* requirePorts(config)
     const doors = new OnionDoors()
     const services = OnionServicesOf(config, doors).pipe(
       Layer.provideMerge(ServerServices(config, entry)),
       Layer.merge(SystemdNotify(process.env))
     )
-    yield* Effect.provide(served(config, doors), services)
+    const program = config.messaging.enabled
+      ? servedWithMessages(config, doors, entry)
+      : served(config, doors, null)
+    yield* Effect.provide(program, services)
   }).pipe(Effect.scoped, Effect.provide([programLog(logOptions(config)), tracing(config.otlp_endpoint)]))

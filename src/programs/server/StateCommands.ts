@@ -15,7 +15,7 @@ import { Dropped } from "../../schemas/protocols/Retention.ts"
 import { failure } from "../cli/Failure.ts"
 import { out } from "../cli/Screen.ts"
 import { showSize, showTime } from "../cli/Text.ts"
-import { CryptoServices, ServerIdentityFiles } from "./RunServer.ts"
+import { cryptoServices, ServerIdentityFiles } from "./RunServer.ts"
 import { serverConfig } from "./ServerSettings.ts"
 import { prepareState } from "./ServerState.ts"
 
@@ -92,7 +92,7 @@ const restore = Command.make(
     yield* prepareState(stateFolder)
     const source = resolve(folder)
     const manifest = yield* restoreServer({ source, stateFolder, identities, maximumDevices }).pipe(
-      Effect.provide(CryptoServices)
+      Effect.provide(cryptoServices())
     )
     yield* out(
       `Restored ${manifest.files.length} files of ${manifest.server}, as they were at ${showTime(manifest.made_at_ms)}, into ${stateFolder}. Start the server; docs/operating-the-server.md says what to look at then.\n`
