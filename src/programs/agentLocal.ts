@@ -17,13 +17,7 @@ export const agentLocal = (stateFolder: string) =>
     strategy: "one-for-one",
     optional: true,
     children: [
-      ChildSpec.make({
-        key: AgentInboxKey,
-        shutdownMs,
-        // A listener that leaves must be heard.
-        mailbox: { overflow: "wait" },
-        behaviour: agentInbox
-      }),
+      ChildSpec.make({ key: AgentInboxKey, shutdownMs, behaviour: agentInbox }),
       ChildSpec.make({
         key: AgentSocketKey,
         shutdownMs,

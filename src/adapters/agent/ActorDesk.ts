@@ -1,5 +1,5 @@
 /** An agent's desk over the actors of this process. */
-import { Clock, Deferred, Effect, Option } from "effect"
+import { Clock, Deferred, Effect, Option, Schedule } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import { encodeBase32 } from "../../crypto/Base32.ts"
 import type { ActorRef } from "../../kernel/index.ts"
@@ -18,6 +18,8 @@ export interface AgentActors {
 }
 
 const listenerBytes = 16
+/** A listener that leaves must be heard, also where the inbox is busy just now. */
+const leaveAgain = Schedule.max([Schedule.spaced("100 millis"), Schedule.recurs(50)])
 
 /** What actors fail with, in the words of the desk. */
 const asTrouble = (error: {
@@ -85,7 +87,14 @@ export const makeActorDesk = ({ agent, inbox, trust }: AgentActors) =>
       show: ({ edge_devices: edgeDevices, visible }) =>
         Effect.mapError(agent.ask("Show", { visible, edgeDevices }), asTrouble),
       listen: Effect.map(
-        Effect.acquireRelease(newListener, (listener) => Effect.ignore(inbox.tell("Leave", { listener }))),
+        Effect.acquireRelease(newListener, (listener) =>
+          inbox
+            .tell("Leave", { listener })
+            .pipe(
+              Effect.retry({ while: ({ _tag }) => _tag === "MailboxFull", schedule: leaveAgain }),
+              Effect.ignore
+            )
+        ),
         (listener) => makeListener(inbox, listener)
       )
     }
