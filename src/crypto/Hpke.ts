@@ -80,8 +80,22 @@ const sharedSecret = (
   return labeledExpand(engine, kemSuite, extracted, "shared_secret", concatBytes(enc, recipient), sha256Bytes)
 }
 
-/** Key and nonce of the one message (RFC 9180, 5.1, with neither PSK nor its id). */
-const keySchedule = (engine: Engine, shared: Uint8Array, info: Uint8Array) => {
+/** All that follows from an agreement: the KEM's secret, and key and nonce of the one message. */
+export interface HpkeKeys {
+  readonly shared: Uint8Array
+  readonly key: Uint8Array
+  readonly nonce: Uint8Array
+}
+
+/** Key and nonce of the one message (RFC 9180, 5.1, with neither PSK nor its id), from the raw agreement. */
+export const hpkeKeys = (
+  engine: Engine,
+  agreed: Uint8Array,
+  enc: Uint8Array,
+  recipient: Uint8Array,
+  info: Uint8Array
+): HpkeKeys => {
+  const shared = sharedSecret(engine, agreed, enc, recipient)
   const context = concatBytes(
     baseMode,
     labeledExtract(engine, hpkeSuite, nothing, "psk_id_hash", nothing),
@@ -89,6 +103,7 @@ const keySchedule = (engine: Engine, shared: Uint8Array, info: Uint8Array) => {
   )
   const secret = labeledExtract(engine, hpkeSuite, shared, "secret", nothing)
   return {
+    shared,
     key: labeledExpand(engine, hpkeSuite, secret, "key", context, chachaKeyBytes),
     nonce: labeledExpand(engine, hpkeSuite, secret, "base_nonce", context, chachaNonceBytes)
   }
@@ -109,7 +124,7 @@ export const sealHpke = (
   const agreed = engine.x25519.sharedSecret(entropy, recipient)
   if (agreed === undefined) return undefined
   const enc = engine.x25519.publicKey(entropy)
-  const { key, nonce } = keySchedule(engine, sharedSecret(engine, agreed, enc, recipient), binding.info)
+  const { key, nonce } = hpkeKeys(engine, agreed, enc, recipient, binding.info)
   return { enc, ciphertext: engine.chacha20poly1305.seal(key, nonce, plaintext, binding.aad) }
 }
 
@@ -128,7 +143,6 @@ export const openHpke = (
 ): Uint8Array | undefined => {
   const agreed = engine.x25519.sharedSecret(recipient.secret, enc)
   if (agreed === undefined) return undefined
-  const shared = sharedSecret(engine, agreed, enc, recipient.public)
-  const { key, nonce } = keySchedule(engine, shared, binding.info)
+  const { key, nonce } = hpkeKeys(engine, agreed, enc, recipient.public, binding.info)
   return engine.chacha20poly1305.open(key, nonce, ciphertext, binding.aad)
 }

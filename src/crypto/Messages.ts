@@ -81,7 +81,7 @@ export const checkInside = (
     : refuse("malformed", "its inside has another id, beginning or end than its outside")
 
 /** What both sides bind into a sealed document: who, to whom and to which key; then all else but the box itself. */
-const bindingOf = (header: Omit<Sealed, "enc" | "ciphertext" | "signature">): HpkeBinding => {
+export const bindingOf = (header: Omit<Sealed, "enc" | "ciphertext" | "signature">): HpkeBinding => {
   const { from, recipient_key, to } = header
   return { info: canonicalBytes(["postern/sealed/v1", from, to, recipient_key]), aad: canonicalBytes(header) }
 }
