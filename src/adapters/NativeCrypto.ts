@@ -31,13 +31,12 @@ import {
   type Ed25519,
   type Engine,
   ed25519KeyBytes,
-  ed25519SignatureBytes,
   requireHkdfBounds,
   requireLength,
   type X25519,
   x25519KeyBytes
 } from "../crypto/Engine.ts"
-import { isPlausibleEd25519Key } from "../crypto/Keys.ts"
+import { isPlausibleEd25519Key, isPlausibleEd25519Signature } from "../crypto/Keys.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 
 /** A plain view of a Buffer: callers get `Uint8Array`s whichever engine made them. */
@@ -94,8 +93,8 @@ const nativeEd25519: Ed25519 = {
     return plain(sign(null, message, signingKey(seed)))
   },
   verify: (signature, message, publicKey) => {
-    // OpenSSL takes non-canonical and small-order keys; the gate before it does not.
-    if (signature.length !== ed25519SignatureBytes || !isPlausibleEd25519Key(publicKey)) return false
+    // OpenSSL takes non-canonical and small-order keys, and before 3.5 such signatures; the gate before it does not.
+    if (!isPlausibleEd25519Signature(signature) || !isPlausibleEd25519Key(publicKey)) return false
     try {
       return verify(null, message, verifyingKey(publicKey), signature)
     } catch {

@@ -46,7 +46,7 @@ export interface Ed25519 {
   sign(message: Uint8Array, seed: Uint8Array): Uint8Array
   /**
    * Whether the signature is good. Never throws: wrong lengths, a key off the curve, a non-canonical or
-   * small-order key, a non-canonical `R` or `S` are all `false`. The cofactorless equation is checked.
+   * small-order key or `R`, a non-canonical `S` are all `false`. The cofactorless equation is checked.
    */
   verify(signature: Uint8Array, message: Uint8Array, publicKey: Uint8Array): boolean
 }

@@ -8,7 +8,7 @@
  */
 import { ed25519 } from "@noble/curves/ed25519.js"
 import { Result, Schema } from "effect"
-import { ed25519KeyBytes, x25519KeyBytes } from "./Engine.ts"
+import { ed25519KeyBytes, ed25519SignatureBytes, x25519KeyBytes } from "./Engine.ts"
 import { encodeHex } from "./Hex.ts"
 
 /** A key was refused. `reason` is for programs, `message` for people. */
@@ -52,17 +52,23 @@ const isBelowPrime = (bytes: Uint8Array): boolean => {
   return (bytes[0] as number) < 0xed
 }
 
-const withoutSign = (bytes: Uint8Array): string => {
+/** The highest bytes that coordinates of small order have: hardly any other point needs to be looked at further. */
+const smallOrderTops: ReadonlySet<number> = new Set([0x00, 0x05, 0x7a, 0x7f])
+
+/** Whether 32 bytes spell a point of small order, canonically or with the wrong sign. */
+const isSmallOrder = (bytes: Uint8Array): boolean => {
+  const top = (bytes[31] as number) & 0x7f
+  if (!smallOrderTops.has(top)) return false
   const copy = bytes.slice()
-  copy[31] = (copy[31] as number) & 0x7f
-  return encodeHex(copy)
+  copy[31] = top
+  return smallOrderY.has(encodeHex(copy))
 }
 
 /** Why an Ed25519 key is not to be used, judged by its bytes alone; `undefined` for a good one. */
 const ed25519Flaw = (bytes: Uint8Array): InvalidKey["reason"] | undefined => {
   if (bytes.length !== ed25519KeyBytes) return "length"
   if (!isBelowPrime(bytes)) return "not_canonical"
-  return smallOrderY.has(withoutSign(bytes)) ? "small_order" : undefined
+  return isSmallOrder(bytes) ? "small_order" : undefined
 }
 
 /**
@@ -70,6 +76,13 @@ const ed25519Flaw = (bytes: Uint8Array): InvalidKey["reason"] | undefined => {
  * before every verification, so that both refuse the same keys.
  */
 export const isPlausibleEd25519Key = (bytes: Uint8Array): boolean => ed25519Flaw(bytes) === undefined
+
+/**
+ * The same of a signature: its length, and an `R` that is not of small order. No honest signer makes such an `R`; OpenSSL
+ * refuses it from 3.5 on and took it before, so whoever may choose keys could make signatures that engines judge apart.
+ */
+export const isPlausibleEd25519Signature = (bytes: Uint8Array): boolean =>
+  bytes.length === ed25519SignatureBytes && !isSmallOrder(bytes.subarray(0, 32))
 
 const explain: Record<InvalidKey["reason"], string> = {
   length: "it must have 32 bytes",

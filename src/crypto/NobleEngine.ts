@@ -18,13 +18,12 @@ import {
   type Ed25519,
   type Engine,
   ed25519KeyBytes,
-  ed25519SignatureBytes,
   requireHkdfBounds,
   requireLength,
   type X25519,
   x25519KeyBytes
 } from "./Engine.ts"
-import { isPlausibleEd25519Key } from "./Keys.ts"
+import { isPlausibleEd25519Key, isPlausibleEd25519Signature } from "./Keys.ts"
 
 const { Point } = ed25519
 const order = Point.Fn.ORDER
@@ -42,7 +41,7 @@ const littleEndian = (bytes: Uint8Array): bigint => {
  * R' = S·B - k·A, and R' must be spelled exactly like R.
  */
 const verify: Ed25519["verify"] = (signature, message, publicKey) => {
-  if (signature.length !== ed25519SignatureBytes || !isPlausibleEd25519Key(publicKey)) return false
+  if (!isPlausibleEd25519Signature(signature) || !isPlausibleEd25519Key(publicKey)) return false
   const encodedR = signature.subarray(0, 32)
   const s = littleEndian(signature.subarray(32))
   if (s >= order) return false

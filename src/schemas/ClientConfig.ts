@@ -1,5 +1,6 @@
 /** The device's configuration. Every key has a default that works; times in milliseconds, sizes in bytes. */
 import { Schema } from "effect"
+import { cryptoEngine } from "./CryptoSettings.ts"
 import { Count, intBetween, Name } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { logFormat, logLevel } from "./LogSettings.ts"
@@ -118,6 +119,7 @@ export const ClientConfig = configuration({
   sleep_maximum_ms: setting(intBetween(Limits.pollSleepMinimumMs, Limits.pollSleepMaximumMs), 300_000, {
     description: "The longest sleep between polls that the server may ask for."
   }),
+  crypto_engine: cryptoEngine,
   log_level: logLevel,
   log_format: logFormat,
   health_interval_ms: setting(intBetween(1_000, 24 * 3_600_000), 60_000, {

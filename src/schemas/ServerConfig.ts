@@ -1,5 +1,6 @@
 /** The server's configuration. Every key has a default that works. */
 import { Schema } from "effect"
+import { cryptoEngine } from "./CryptoSettings.ts"
 import { intBetween } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { logFormat, logLevel } from "./LogSettings.ts"
@@ -132,6 +133,7 @@ export const ServerConfig = configuration({
     form: "an http or https address",
     example: "http://127.0.0.1:4318"
   }),
+  crypto_engine: cryptoEngine,
   log_level: logLevel,
   log_format: logFormat,
   maximum_devices: setting(intBetween(1, 1_000_000), 100_000, {

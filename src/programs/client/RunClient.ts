@@ -6,11 +6,11 @@ import { keptEnrolAddresses } from "../../actors/EnrolAddresses.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
 import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
 import { AgentTrustCell } from "../../adapters/AgentTrustCell.ts"
+import { ChosenEngine, engineText } from "../../adapters/ChosenEngine.ts"
 import { controlGateway } from "../../adapters/ControlGateway.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { ledgerDeviceClock } from "../../adapters/LedgerDeviceClock.ts"
 import { LinuxHost } from "../../adapters/LinuxHost.ts"
-import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { PackageFiles } from "../../adapters/PackageFiles.ts"
 import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { findNeeds } from "../../adapters/Requirements.ts"
@@ -62,7 +62,7 @@ export const ClientServices = (
   const { config } = settings
   const stateFolder = config.state_folder
   const identity = FileIdentity({ stateFolder, kind: "device" }).pipe(
-    Layer.provideMerge(Layer.merge(NativeCryptoEngine, SystemEntropy))
+    Layer.provideMerge(Layer.merge(ChosenEngine(config.crypto_engine), SystemEntropy))
   )
   const stored = Layer.merge(
     SqliteLedger({ stateFolder, entry, onTrouble: logFromCallback(logOptions(config)) }),
@@ -242,7 +242,8 @@ const runTree = (settings: ClientSettings, found: Found) =>
     // Before the tree itself: the running job.
     yield* Effect.addFinalizer(() => Effect.andThen(manager.stopping, drainClient(system)))
     yield* manager.ready
-    yield* Effect.logInfo(`${software} runs as ${identity.id}`)
+    const engine = engineText(yield* CryptoEngine)
+    yield* Effect.logInfo(`${software} runs as ${identity.id}, with ${engine}`)
     yield* settings.once
       ? Effect.raceFirst(waitOnce(system), untilTerminated("client", system))
       : untilTerminated("client", system)

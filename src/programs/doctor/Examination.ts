@@ -4,12 +4,13 @@
  */
 import { Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
+import { ChosenEngine, engineFinding } from "../../adapters/ChosenEngine.ts"
 import { requirement } from "../../adapters/doctor/Findings.ts"
 import { machineChecks } from "../../adapters/doctor/MachineChecks.ts"
 import { type Patient, type PatientKind, patientAt } from "../../adapters/doctor/Patient.ts"
-import { NativeCryptoEngine } from "../../adapters/NativeCrypto.ts"
 import { type ConfigError, type LoadedConfig, renderProblem } from "../../adapters/TomlConfig.ts"
 import type { CryptoEngine } from "../../ports/CryptoEngine.ts"
+import type { EngineChoice } from "../../schemas/CryptoSettings.ts"
 import { type Finding, gravest } from "../../schemas/Finding.ts"
 import { silentExit } from "../cli/Failure.ts"
 import { bold, green, out, outJson, red } from "../cli/Screen.ts"
@@ -35,7 +36,7 @@ const wronglyConfigured = ({ problems }: ConfigError) =>
   ])
 
 /** Loads a program's configuration and looks at the program with it. */
-export const examine = <A extends { readonly state_folder: string }>(
+export const examine = <A extends { readonly state_folder: string; readonly crypto_engine: EngineChoice }>(
   kind: PatientKind,
   load: Effect.Effect<LoadedConfig<A>, ConfigError>,
   look: (patient: Patient, config: A) => Effect.Effect<ReadonlyArray<Finding>, never, CryptoEngine>
@@ -48,8 +49,12 @@ export const examine = <A extends { readonly state_folder: string }>(
     const patient = yield* patientAt(kind, config.state_folder)
     const findings = yield* look(patient, config)
     const said = configuration.ok(file === null ? "no file: defaults, environment and flags" : file)
-    return { kind, stateFolder: config.state_folder, findings: [said, ...findings] }
-  }).pipe(Effect.provide(NativeCryptoEngine))
+    return {
+      kind,
+      stateFolder: config.state_folder,
+      findings: [said, engineFinding(config.crypto_engine), ...findings]
+    }
+  }).pipe(Effect.provide(ChosenEngine()))
 
 const label = {
   ok: (text: string) => green(text),

@@ -11,6 +11,7 @@ import { lockState } from "../../adapters/StateLock.ts"
 import { SystemdNotify } from "../../adapters/SystemdNotify.ts"
 import { SystemEntropy } from "../../adapters/SystemEntropy.ts"
 import { SqliteFleetStore } from "../../adapters/sqlite/SqliteFleetStore.ts"
+import type { Engine } from "../../crypto/Engine.ts"
 import type { ActorSystem, AnySpec } from "../../kernel/index.ts"
 import { CryptoEngine } from "../../ports/CryptoEngine.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
@@ -64,11 +65,10 @@ export const ServerServices = (config: ServerConfig, entry: URL) => {
 }
 
 /** Says where the server is, and the id that operators compare before they trust it. */
-const announce = (id: string, origin: string, onion: OnionHosts | null) =>
+const announce = (id: string, origin: string, onion: OnionHosts | null, engine: Engine) =>
   Effect.gen(function* () {
     const trust = yield* FleetTrust
-    const engine = engineText(yield* CryptoEngine)
-    yield* Effect.logInfo(`${software} listens on ${origin} as ${id}, with ${engine}`)
+    yield* Effect.logInfo(`${software} listens on ${origin} as ${id}, with ${engineText(engine)}`)
     if (onion !== null)
       yield* Effect.logInfo(
         `over Tor devices reach it at http://${onion.device}; postern status shows when that is published`
@@ -99,6 +99,7 @@ const served = <const Children extends ReadonlyArray<AnySpec>>(
     const startedAtMs = yield* Clock.currentTimeMillis
     const trust = yield* FleetTrust
     const { id } = yield* Identity
+    const engine = yield* CryptoEngine
     const metrics = yield* makeServerMetrics
     const started = yield* Deferred.make<ActorSystem>()
     const running = Deferred.await(started)
@@ -111,7 +112,7 @@ const served = <const Children extends ReadonlyArray<AnySpec>>(
       Effect.suspend(() => {
         bound = origin
         return Effect.andThen(
-          Effect.provideService(announce(id, origin, onion?.hosts ?? null), FleetTrust, trust),
+          Effect.provideService(announce(id, origin, onion?.hosts ?? null, engine), FleetTrust, trust),
           manager.ready
         )
       })
