@@ -1,35 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect } from "effect"
-import type { WaitingMessage } from "../../src/ports/AgentStore.ts"
-import type { SecureLevel } from "../../src/schemas/Message.ts"
-import { Fleet, startAgent, startServices, withFolder } from "../support/messaging.ts"
+import {
+  type Agent,
+  bodies,
+  Fleet,
+  inboxOf,
+  inState,
+  send,
+  startAgent,
+  startServices,
+  until,
+  withFolder
+} from "../support/messaging.ts"
 
-const until = <A, E, R>(what: string, look: Effect.Effect<A | undefined, E, R>) =>
-  Effect.gen(function* () {
-    for (let waitedMs = 0; ; waitedMs += 20) {
-      const found = yield* look
-      if (found !== undefined) return found
-      if (waitedMs > 60_000) return yield* Effect.fail(new Error(`waited in vain for ${what}`))
-      yield* Effect.sleep(20)
-    }
-  })
-
-const bodies = (waiting: ReadonlyArray<WaitingMessage>) =>
-  waiting.map(({ received }) => received.message.body)
-
-type Agent = Effect.Success<ReturnType<typeof startAgent>>
-const known = (agent: Agent) =>
-  until(
-    "the handshake",
-    Effect.map(agent.ref.ask("Report"), ({ state }) => (state === "known" ? true : undefined))
-  )
-const inboxOf = (agent: Agent, count: number) =>
-  until(
-    `${count} messages`,
-    Effect.map(agent.store.waiting(0, 1_000), (waiting) => (waiting.length >= count ? waiting : undefined))
-  )
-const send = (agent: Agent, level: SecureLevel | "public", to: ReadonlyArray<string>, body: unknown) =>
-  agent.ref.ask("Send", { level, to: to as never, subject: "", body: body as never, lifetimeMs: null })
+const known = (agent: Agent) => inState(agent, "known")
 
 describe("agents and broker services", () => {
   it.live("exchange a message of each level, and a ping", () =>
@@ -100,9 +84,7 @@ describe("agents and broker services", () => {
           Effect.map(carol.ref.ask("Report"), ({ state }) => (state === "waiting" ? true : undefined))
         )
         const other = new Fleet()
-        other.add("somebody")
-        other.add("nobody")
-        other.add("alice")
+        other.add("alice", "accepted", "somebody else")
         const impostor = yield* startAgent(other, "alice", address, path)
         yield* until(
           "the refusal",

@@ -1,9 +1,10 @@
 /** Broker services and agents in one process, over a real broker. */
+import { createHash } from "node:crypto"
 import { mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Clock, Effect, Layer, Redacted } from "effect"
+import { Clock, Context, Effect, Layer, Redacted } from "effect"
 import { makeAgentDoor } from "../../src/actors/AgentDoor.ts"
 import { brokerKeeper } from "../../src/actors/BrokerKeeper.ts"
 import { SmartAgentKey } from "../../src/actors/ClientKeys.ts"
@@ -14,12 +15,12 @@ import { smartAgent } from "../../src/actors/SmartAgent.ts"
 import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
 import { AgentTrustCell } from "../../src/adapters/AgentTrustCell.ts"
 import { embeddedBroker } from "../../src/adapters/mqtt/EmbeddedBroker.ts"
-import { LocalRelayCrypto } from "../../src/adapters/mqtt/LocalRelayCrypto.ts"
+import { LocalRelayCrypto, type RelayIdentity } from "../../src/adapters/mqtt/LocalRelayCrypto.ts"
 import { mqttBus } from "../../src/adapters/mqtt/MqttBus.ts"
 import { MqttUpgrades } from "../../src/adapters/mqtt/MqttUpgrades.ts"
 import { NodeAgentCrypto } from "../../src/adapters/mqtt/NodeAgentCrypto.ts"
 import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
-import { NodeKeys, nodeKeyRingFrom } from "../../src/adapters/NodeKeys.ts"
+import { type NodeKeyRing, NodeKeys, nodeKeyRingFrom } from "../../src/adapters/NodeKeys.ts"
 import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
 import { openInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
 import { agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.ts"
@@ -27,7 +28,8 @@ import { messagesDatabase } from "../../src/adapters/sqlite/messages/MessagesDat
 import { makeAgentStore } from "../../src/adapters/sqlite/SqliteAgentStore.ts"
 import { MessageStoreOver } from "../../src/adapters/sqlite/SqliteMessageStore.ts"
 import { ActorSystem, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
-import { AgentStore } from "../../src/ports/AgentStore.ts"
+import { AgentBook } from "../../src/ports/AgentBook.ts"
+import { AgentStore, type WaitingMessage } from "../../src/ports/AgentStore.ts"
 import { AgentTrust } from "../../src/ports/AgentTrust.ts"
 import { DeviceClock } from "../../src/ports/DeviceClock.ts"
 import { type DeviceRow, FleetStore } from "../../src/ports/FleetStore.ts"
@@ -35,14 +37,51 @@ import { Identity } from "../../src/ports/Identity.ts"
 import { MessageBroker } from "../../src/ports/MessageBroker.ts"
 import { MessageBus } from "../../src/ports/MessageBus.ts"
 import { MessagePolicy } from "../../src/ports/MessagePolicy.ts"
+import { MessageStore } from "../../src/ports/MessageStore.ts"
+import type { Presence } from "../../src/schemas/Agents.ts"
 import type { DeviceId, Name, ServerId } from "../../src/schemas/Ids.ts"
+import type { MessageRefusal, SecureLevel } from "../../src/schemas/Message.ts"
+import type { AgentReport } from "../../src/schemas/protocols/SmartAgent.ts"
 
-const topicRoot = "mf2c"
-const filled = (seed: number) => new Uint8Array(64).fill(seed)
 const engine = NativeCrypto
-const serverKeys = nodeKeyRingFrom(engine, "server", filled(200))
-/** Broker services' keys, which are apart from the server's. */
-const servicesKeys = nodeKeyRingFrom(engine, "server", filled(201))
+/** Keys that are the same in every process of a test. */
+export const ringOf = (kind: "device" | "server", who: string): NodeKeyRing =>
+  nodeKeyRingFrom(engine, kind, createHash("sha512").update(`${kind} ${who}`).digest())
+
+export const serverKeys = ringOf("server", "server")
+
+/** A ring with a further key to be sealed to; what was sealed to the older ones opens all the same. */
+export const rotated = (ring: NodeKeyRing): NodeKeyRing => {
+  const version = ring.encryption.version + 1
+  const next = ringOf(ring.kind as "device" | "server", `${ring.id} ${version}`)
+  return {
+    ...ring,
+    agreementKey: next.agreementKey,
+    agreements: new Map([...ring.agreements, ...next.agreements]),
+    encryption: { ...next.encryption, version }
+  }
+}
+
+/** Broker services' keys, which are apart from the server's and can be followed by others. */
+export class ServicesKeys {
+  ring: NodeKeyRing
+  constructor(who = "services") {
+    this.ring = ringOf("server", who)
+  }
+  /** As the port's implementation takes them: always the newest. */
+  relay(): RelayIdentity {
+    const current = () => this.ring
+    return {
+      signer: { seed: Redacted.value(this.ring.signingSeed), signingKey: this.ring.signingKey },
+      get agreements() {
+        return current().agreements
+      },
+      get agreement() {
+        return { key: current().agreementKey, version: current().encryption.version }
+      }
+    }
+  }
+}
 const Chance = Layer.merge(NativeCryptoEngine, SystemEntropy)
 
 /** Agents whose clocks are right. */
@@ -55,13 +94,27 @@ const SystemDeviceClock = Layer.succeed(DeviceClock, {
 /** Devices that operators have accepted, by name. */
 export class Fleet {
   readonly rows = new Map<string, DeviceRow>()
-  readonly rings = new Map<string, ReturnType<typeof nodeKeyRingFrom>>()
+  readonly rings = new Map<string, NodeKeyRing>()
 
-  add(name: string, status: DeviceRow["status"] = "accepted"): void {
-    const ring = nodeKeyRingFrom(engine, "device", filled(this.rings.size + 1))
+  /** `who` it is: the same name may be claimed by another. */
+  add(name: string, status: DeviceRow["status"] = "accepted", who = name): void {
+    const ring = ringOf("device", who)
     this.rings.set(name, ring)
     const row = { device: ring.id, status, name, request: { signing_key: ring.signingKey } }
     this.rows.set(name, row as unknown as DeviceRow)
+  }
+
+  ring(name: string): NodeKeyRing {
+    const ring = this.rings.get(name)
+    if (ring === undefined) throw new Error(`no device is named ${name}`)
+    return ring
+  }
+
+  /** What operators decide about a device. */
+  decide(name: string, status: DeviceRow["status"]): DeviceId {
+    const row = this.rows.get(name) as DeviceRow
+    this.rows.set(name, { ...row, status })
+    return row.device
   }
 
   readonly store = {
@@ -79,16 +132,26 @@ const folder = Effect.acquireRelease(
   (path) => Effect.sync(() => rmSync(path, { recursive: true }))
 )
 
+export interface ServicesOptions {
+  readonly topicRoot?: string
+  readonly port?: number
+  readonly intervalMs?: number
+  readonly queuePackets?: number
+  readonly permits?: MessagePolicy["Service"]["permits"]
+  readonly keys?: ServicesKeys
+}
+
 /** Broker services with an embedded broker, as a running system. */
-export const startServices = (fleet: Fleet, path: string) =>
+export const startServices = (fleet: Fleet, path: string, options: ServicesOptions = {}) =>
   Effect.gen(function* () {
+    const { intervalMs = 60_000, permits = () => true, topicRoot = "mf2c" } = options
     const database = yield* openInProcess(messagesDatabase, join(path, "messages.db"))
     const open = embeddedBroker({
-      listen: { host: "127.0.0.1", port: 0 },
+      listen: { host: "127.0.0.1", port: options.port ?? 0 },
       upgrades: new MqttUpgrades(),
       topicRoot,
       maximumConnections: 2_000,
-      queuePackets: 10_000,
+      queuePackets: options.queuePackets ?? 10_000,
       database
     })
     const services = yield* Layer.build(
@@ -98,12 +161,8 @@ export const startServices = (fleet: Fleet, path: string) =>
         AgentBookCell,
         Layer.succeed(FleetStore, fleet.store),
         Layer.succeed(Identity, { id: serverKeys.id } as unknown as Identity["Service"]),
-        Layer.succeed(MessagePolicy, { permits: () => true }),
-        LocalRelayCrypto({
-          signer: { seed: Redacted.value(servicesKeys.signingSeed), signingKey: servicesKeys.signingKey },
-          agreements: servicesKeys.agreements,
-          agreement: { key: servicesKeys.agreementKey, version: 1 }
-        })
+        Layer.succeed(MessagePolicy, { permits }),
+        LocalRelayCrypto((options.keys ?? new ServicesKeys()).relay())
       ).pipe(Layer.provideMerge(Chance))
     )
     const system = yield* Effect.gen(function* () {
@@ -113,7 +172,7 @@ export const startServices = (fleet: Fleet, path: string) =>
           id: "messaging",
           strategy: "one-for-one",
           children: [
-            ChildSpec.make({ key: DirectoryKey, behaviour: directory({ topicRoot, intervalMs: 60_000 }) }),
+            ChildSpec.make({ key: DirectoryKey, behaviour: directory({ topicRoot, intervalMs }) }),
             Supervisor.dynamic({
               key: ReEncryptorKey,
               maximum: 2_000,
@@ -130,26 +189,63 @@ export const startServices = (fleet: Fleet, path: string) =>
       })
     }).pipe(Effect.provideContext(services))
     const [address] = yield* system.ref(BrokerKeeperKey).ask("Addresses")
-    return { system, address: new URL(address as string) }
+    return {
+      system,
+      address: new URL(address as string),
+      store: Context.get(services, MessageStore),
+      book: Context.get(services, AgentBook)
+    }
   })
 
+export interface AgentOptions {
+  readonly topicRoot?: string
+  readonly visible?: boolean
+  readonly edgeDevices?: ReadonlyArray<string>
+  readonly keepaliveSeconds?: number
+  readonly answerMs?: number
+}
+
+/** The ring that a fleet has for a name at the moment. */
+const following = (fleet: Fleet, name: string): NodeKeyRing => ({
+  ...fleet.ring(name),
+  get encryption() {
+    return fleet.ring(name).encryption
+  },
+  get agreements() {
+    return fleet.ring(name).agreements
+  },
+  get agreementKey() {
+    return fleet.ring(name).agreementKey
+  }
+})
+
 /** An agent as a running system. */
-export const startAgent = (fleet: Fleet, name: string, address: URL, path: string) =>
+export const startAgent = (
+  fleet: Fleet,
+  name: string,
+  address: URL,
+  path: string,
+  options: AgentOptions = {}
+) =>
   Effect.gen(function* () {
-    const ring = fleet.rings.get(name) as NonNullable<ReturnType<Fleet["rings"]["get"]>>
+    const { edgeDevices = [], topicRoot = "mf2c", visible = true, ...timings } = options
+    const ring = following(fleet, name)
     const store = makeAgentStore(yield* openInProcess(agentDatabase, join(path, `${name}.db`)))
     const standing = {
       name: name as Name,
       device: ring.id as DeviceId,
       server: serverKeys.id as ServerId,
-      services: new Set<string>([servicesKeys.signingKey])
+      services: new Set<string>([new ServicesKeys().ring.signingKey])
     }
     const dial = Effect.sync(() => connect({ host: address.hostname, port: Number(address.port) }))
     const services = yield* Layer.build(
       Layer.mergeAll(
         Layer.succeed(
           MessageBus,
-          mqttBus({ find: Effect.succeed({ topicRoot, password: null, brokers: [{ mqtt: 4, dial }] }) })
+          mqttBus({
+            ...timings,
+            find: Effect.succeed({ topicRoot, password: null, brokers: [{ mqtt: 4, dial }] })
+          })
         ),
         Layer.succeed(AgentStore, store),
         Layer.effectDiscard(Effect.map(AgentTrust, (trust) => trust.set(standing))).pipe(
@@ -166,7 +262,7 @@ export const startAgent = (fleet: Fleet, name: string, address: URL, path: strin
         children: [
           ChildSpec.make({
             key: SmartAgentKey,
-            behaviour: smartAgent({ visible: true, edgeDevices: [] })
+            behaviour: smartAgent({ visible, edgeDevices })
           })
         ]
       })
@@ -177,3 +273,71 @@ export const startAgent = (fleet: Fleet, name: string, address: URL, path: strin
 /** Runs a test with a folder of its own. */
 export const withFolder = <A, E, R>(test: (path: string) => Effect.Effect<A, E, R>) =>
   Effect.scoped(Effect.flatMap(folder, test))
+
+export type Services = Effect.Success<ReturnType<typeof startServices>>
+export type Agent = Effect.Success<ReturnType<typeof startAgent>>
+
+/** Looks until something is there, for a minute. */
+export const until = <A, E, R>(what: string, look: Effect.Effect<A | undefined, E, R>) =>
+  Effect.gen(function* () {
+    for (let waitedMs = 0; ; waitedMs += 20) {
+      const found = yield* look
+      if (found !== undefined) return found
+      if (waitedMs > 60_000) return yield* Effect.fail(new Error(`waited in vain for ${what}`))
+      yield* Effect.sleep(20)
+    }
+  })
+
+const orUndefined = <A>(is: boolean, value: A): A | undefined => (is ? value : undefined)
+
+/** Waits until an agent says to be in a state. */
+export const inState = (agent: Agent, state: AgentReport["state"]) =>
+  until(
+    `the state ${state}`,
+    Effect.map(agent.ref.ask("Report"), (report) => orUndefined(report.state === state, report))
+  )
+
+/** Waits until an agent's list names exactly these. */
+export const seesPeers = (agent: Agent, names: ReadonlyArray<string>) =>
+  until(
+    `the list ${names.join(", ")}`,
+    Effect.map(agent.ref.ask("Peers"), (peers) => {
+      const seen = peers.map((each) => String(each.agent)).sort()
+      return orUndefined(seen.join() === [...names].sort().join(), peers)
+    })
+  )
+
+/** Waits for so many messages that the application has not dealt with. */
+export const inboxOf = (agent: Agent, count: number) =>
+  until(
+    `${count} messages`,
+    Effect.map(agent.store.waiting(0, 10_000), (waiting) => orUndefined(waiting.length >= count, waiting))
+  )
+
+export const send = (
+  agent: Agent,
+  level: SecureLevel | "public",
+  to: ReadonlyArray<string>,
+  body: unknown,
+  lifetimeMs: number | null = null
+) => agent.ref.ask("Send", { level, to: to as never, subject: "", body: body as never, lifetimeMs })
+
+export const bodies = (waiting: ReadonlyArray<WaitingMessage>): ReadonlyArray<unknown> =>
+  waiting.map(({ received }) => received.message.body)
+
+/** Waits until broker services have an agent down as present or gone. */
+export const inStatus = (services: Services, name: string, status: Presence) =>
+  until(
+    `the status ${status} of ${name}`,
+    Effect.sync(() => {
+      const row = services.book.get(name as Name)
+      return orUndefined(row?.status === status, row)
+    })
+  )
+
+/** How often something of an agent was refused for a reason. */
+export const refusedOf = (services: Services, agent: string, code: MessageRefusal) =>
+  Effect.map(
+    services.store.refusals(1_000),
+    (rows) => rows.find((row) => row.agent === agent && row.code === code)?.count ?? 0
+  )
