@@ -155,6 +155,7 @@ const makeMailTaker = Effect.gen(function* () {
       const isNew = yield* store.take({ _tag: "Secure", message: judged.success, receivedAtMs: nowMs })
       // The broker may bring a message twice, so this is no attack.
       if (!isNew) yield* Effect.logDebug(`a message of ${judged.success.from} came again`)
+      return isNew
     }),
     open: Effect.fnUntraced(function* (wire: Uint8Array) {
       const json = parseStrict(wire, { maximumBytes: MessageLimits.wireBytes })
@@ -162,12 +163,12 @@ const makeMailTaker = Effect.gen(function* () {
       if (read === undefined || Result.isFailure(read))
         return yield* refused("malformed", "it is no public message")
       const receivedAtMs = yield* clock.nowMs
-      yield* store.take({ _tag: "Public", message: read.success, receivedAtMs })
+      return yield* store.take({ _tag: "Public", message: read.success, receivedAtMs })
     })
   }
 })
 
-/** Takes whatever comes by a topic. Fails with a refusal, or where the store or the broker does. */
+/** Takes whatever comes by a topic; true where it is for the application. Fails with a refusal, or where the store or the broker does. */
 export const makeArrivals = (pings: Pings, say: Say) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
@@ -179,27 +180,31 @@ export const makeArrivals = (pings: Pings, say: Say) =>
     return Effect.fnUntraced(function* (knowledge: AgentKnowledge, topic: string, wire: Uint8Array) {
       const { session } = knowledge
       const place = session === null ? undefined : placeOf(session.topicRoot, topic)
-      if (session === null || place === undefined) return
-      if (place.agent === brokerServices)
-        return place.inbox === "discovery"
-          ? yield* takeDirectory(knowledge, session, wire, yield* clock.nowMs).pipe(withEngine)
-          : undefined
+      if (session === null || place === undefined) return false
+      if (place.agent === brokerServices) {
+        if (place.inbox === "discovery")
+          yield* takeDirectory(knowledge, session, wire, yield* clock.nowMs).pipe(withEngine)
+        return false
+      }
       if (place.agent !== session.standing.name) return yield* refused("wrong_inbox", `it came by ${topic}`)
       switch (place.inbox) {
         case "handshake":
-          return yield* takeAnswer(knowledge, session, wire).pipe(withEngine)
+          yield* takeAnswer(knowledge, session, wire).pipe(withEngine)
+          return false
         case "protected":
         case "private":
           return yield* mail.secure(knowledge, session, place.inbox, wire)
         case "public":
           return yield* mail.open(wire)
         case "public/pingreq":
-          return yield* takePing(knowledge, session, "postern/ping/v1", wire)
+          yield* takePing(knowledge, session, "postern/ping/v1", wire)
+          return false
         case "public/pingack":
-          return yield* takePing(knowledge, session, "postern/pong/v1", wire)
+          yield* takePing(knowledge, session, "postern/pong/v1", wire)
+          return false
         default:
           // Its own public handshake, as everybody sees it.
-          return
+          return false
       }
     })
   })

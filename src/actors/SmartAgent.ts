@@ -20,7 +20,7 @@ import { makeOutgoingMail } from "./AgentOutgoing.ts"
 import { makePings, type Pings } from "./AgentPings.ts"
 import { type Appearance, makeIds } from "./AgentSession.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
-import { SmartAgentKey } from "./ClientKeys.ts"
+import { AgentInboxKey, SmartAgentKey } from "./ClientKeys.ts"
 
 export type SmartAgentOptions = Appearance
 
@@ -196,6 +196,7 @@ export const smartAgent = (options: SmartAgentOptions) =>
     Effect.gen(function* () {
       const { alarm, due, parts, work } = yield* makeLife(context, options)
       const { arrive, ask, connection, knowledge, mail, newId, pings, say, tally } = parts
+      const inbox = context.ref(AgentInboxKey)
       return context.handlers({
         Send: Effect.fnUntraced(function* ({ payload }) {
           const id = (yield* newId) as MessageId
@@ -221,6 +222,7 @@ export const smartAgent = (options: SmartAgentOptions) =>
         Said: () => Effect.void,
         Came: ({ payload: { payload, topic } }) =>
           arrive(knowledge, topic, payload).pipe(
+            Effect.flatMap((isMail) => (isMail ? Effect.ignore(inbox.tell("Arrived")) : Effect.void)),
             Effect.catchTag("RefusedMessage", tally.refused),
             Effect.catchTag("AgentStoreError", ({ reason }) => Effect.fail(new NotKept({ reason }))),
             Effect.andThen(work.flush)

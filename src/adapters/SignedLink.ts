@@ -30,6 +30,7 @@ import {
 } from "../schemas/DeviceApi.ts"
 import { ServerIdentity } from "../schemas/Enrolment.ts"
 import type { Digest } from "../schemas/Ids.ts"
+import { MessagingOffer, mqttPath } from "../schemas/MessagingOffer.ts"
 import { isOnionOrigin } from "../schemas/Onion.ts"
 import { firstBytes } from "./http/FirstBytes.ts"
 import { encodeJson, jsonType, octetsType } from "./http/Json.ts"
@@ -179,7 +180,7 @@ const makeCall =
     ask: Partial<Ask> & Pick<Ask, "method" | "path">,
     schema: Schema.Codec<A, unknown>,
     purpose: Purpose = "work"
-  ): Effect.Effect<Answer<A>, LinkError> => {
+  ): Effect.Effect<Answer<A> & { readonly origin: string }, LinkError> => {
     const allowed = { ...base, ...ask }
     const uploadMs = Math.floor(allowed.body.length / slowestUploadBytes) * 1_000
     const responseTimeoutMs = allowed.responseTimeoutMs + uploadMs
@@ -188,7 +189,8 @@ const makeCall =
       Effect.gen(function* () {
         const { body, origin, statement } = yield* signed(whole, purpose, progress)
         const decoded = yield* decodeAnswer(origin, schema, body)
-        return { body: decoded, serverTimeMs: statement.at_ms, rootVersion: statement.root_version }
+        const { at_ms: serverTimeMs, root_version: rootVersion } = statement
+        return { body: decoded, serverTimeMs, rootVersion, origin }
       })
     )
   }
@@ -207,6 +209,7 @@ const makeCalls = (
   const call = makeCall(signed, way, base, callTimeoutMs)
 
   return {
+    get: <A>(path: string, schema: Schema.Codec<A, unknown>) => call({ method: "GET", path }, schema),
     put: <A>(path: string, query: string, body: Uint8Array, schema: Schema.Codec<A, unknown>) =>
       call({ method: "PUT", path, query, body }, schema),
     /** `waitMs`: how long the server may hold the request before it answers. */
@@ -250,13 +253,21 @@ const makeCalls = (
   }
 }
 
+/** The offer as it reads to whoever asked at `origin`. */
+const offerFrom = (origin: string, offer: MessagingOffer): MessagingOffer => ({
+  ...offer,
+  brokers: offer.brokers.map((broker) =>
+    broker.url === mqttPath ? { ...broker, url: `${origin.replace(/^http/, "ws")}${mqttPath}` } : broker
+  )
+})
+
 const makeLink = (
   tools: ExchangeTools,
   clock: DeviceClock["Service"],
   options: SignedLinkOptions
 ): ServerLink["Service"] => {
   const way = makeServerAddresses(options.addresses, options.enrolAddresses ?? [])
-  const { download, plain, post, put } = makeCalls(tools, way, clock, options)
+  const { download, get, plain, post, put } = makeCalls(tools, way, clock, options)
   return {
     identity: Effect.sync(way.turn).pipe(
       Effect.andThen(plain("/identity", "", ServerIdentity, "enrolment")),
@@ -282,7 +293,11 @@ const makeLink = (
     artifacts: (order, offset, totalBytes, block) =>
       put(`/orders/${order}/artifacts`, `?offset=${offset}&total=${totalBytes}`, block, BlockAnswer),
     receipts: (delivery) => post("/receipts", delivery, ReceiptAcknowledgement),
-    health: (report) => post("/health", report, Acknowledged)
+    health: (report) => post("/health", report, Acknowledged),
+    messaging: Effect.map(get("/messaging", MessagingOffer), ({ origin, ...answer }) => ({
+      ...answer,
+      body: offerFrom(origin, answer.body)
+    }))
   }
 }
 

@@ -20,6 +20,7 @@ import type { DsseEnvelope } from "../schemas/Dsse.ts"
 import type { ServerIdentity } from "../schemas/Enrolment.ts"
 import type { HealthReport } from "../schemas/Health.ts"
 import type { Digest, OrderId, ServerId } from "../schemas/Ids.ts"
+import type { MessagingOffer } from "../schemas/MessagingOffer.ts"
 import { RouteFailure } from "../schemas/RouteFailure.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 
@@ -120,5 +121,10 @@ export class ServerLink extends Context.Service<
     ) => Effect.Effect<Answer<BlockAnswer>, LinkError>
     readonly receipts: (delivery: ReceiptDelivery) => Effect.Effect<Answer<ReceiptAcknowledgement>, LinkError>
     readonly health: (report: HealthReport) => Effect.Effect<Answer<unknown>, LinkError>
+    /**
+     * Where the MQTT broker is; a broker at the server's own address has the full address that answered now. Refused with
+     * `no_messaging` where there is none.
+     */
+    readonly messaging: Effect.Effect<Answer<MessagingOffer>, LinkError>
   }
 >()("postern/ports/ServerLink") {}

@@ -1,5 +1,6 @@
 /** The device's configuration. Every key has a default that works; times in milliseconds, sizes in bytes. */
 import { Schema } from "effect"
+import { AgentConfig } from "./AgentConfig.ts"
 import { cryptoEngine } from "./CryptoSettings.ts"
 import { Count, intBetween, Name } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
@@ -163,6 +164,7 @@ export const ClientConfig = configuration({
   }),
   proxy: proxySetting,
   tor,
+  agent: AgentConfig,
   grants,
   devices: setting(
     Schema.Record(

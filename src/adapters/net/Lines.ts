@@ -57,7 +57,7 @@ const maximumLines = 64
  * A connection that was silent for so long is probed, ten times in ten seconds, and cut where no probe is answered: its
  * other end may be gone, or a gate in between have forgotten it. Often enough for such gates, and little on a paid line.
  */
-const probeAfterMs = 10_000
+export const probeAfterMs = 10_000
 
 const routeKey = (route: OpenRoute): string => {
   if (route._tag === "Direct") return "direct"
@@ -66,7 +66,7 @@ const routeKey = (route: OpenRoute): string => {
 }
 
 /** Numbers of circuits, with the memory which one is good. A number that failed is never used again. */
-const makeCircuits = (name: string) => {
+export const makeCircuits = (name: string) => {
   let current = 0
   let highest = 0
   const circuits: Circuits = {
@@ -136,7 +136,7 @@ const makeLine = (
 }
 
 /** TLS over a connection that stands, with Node's own checks of the certificate. */
-const secured = (socket: Socket, options: ConnectionOptions, signal: AbortSignal): Promise<Socket> =>
+export const secured = (socket: Socket, options: ConnectionOptions, signal: AbortSignal): Promise<Socket> =>
   new Promise((resolve, reject) => {
     const host = options.host ?? ""
     const secure = connectTls({

@@ -85,7 +85,8 @@ export const makeWire = (socket: Socket): Wire => {
   }
 }
 
-const unreached: Readonly<Record<string, string>> = {
+/** What errors of a connection mean, in words. */
+export const unreached: Readonly<Record<string, string>> = {
   ECONNREFUSED: "nobody listens there",
   ENOENT: "nobody listens there",
   EACCES: "this user may not use it",

@@ -83,8 +83,10 @@ export const isTunnelledBy =
   (origin: string): boolean =>
     tor.mode === "always" || (tor.mode === "auto" && isOnionOrigin(origin))
 
+/** By which way each address is reached. */
+export const routesOf = (config: ClientConfig) =>
+  Effect.map(Tunnel, (tor) => makeRoutes({ mode: config.tor.mode, proxy: upstreamOf(config), tor }))
+
 /** What carries requests. */
 export const transportOf = (config: ClientConfig) =>
-  Effect.flatMap(Tunnel, (tor) =>
-    httpTransport({ routes: makeRoutes({ mode: config.tor.mode, proxy: upstreamOf(config), tor }) })
-  )
+  Effect.flatMap(routesOf(config), (routes) => httpTransport({ routes }))

@@ -1,6 +1,12 @@
 /** Runs the client: state folder, identity, ledger, link, tree; until it is told to stop or cannot go on. */
 import { Deferred, Effect, Layer, Redacted, Result, Schedule, Schema } from "effect"
-import { ControlGatewayKey, HealthLoopKey, HistorianKey, MainLoopKey } from "../../actors/ClientKeys.ts"
+import {
+  ControlGatewayKey,
+  HealthLoopKey,
+  HistorianKey,
+  MainLoopKey,
+  SmartAgentKey
+} from "../../actors/ClientKeys.ts"
 import { condition } from "../../actors/DeviceConditions.ts"
 import { keptEnrolAddresses } from "../../actors/EnrolAddresses.ts"
 import type { TrustOptions } from "../../actors/TrustKeeper.ts"
@@ -31,14 +37,16 @@ import { ServiceManager } from "../../ports/ServiceManager.ts"
 import type { ClientConfig } from "../../schemas/ClientConfig.ts"
 import type { Condition } from "../../schemas/Conditions.ts"
 import { software } from "../../schemas/Version.ts"
+import { agentLocal } from "../agentLocal.ts"
 import { drainClient } from "../clientDrain.ts"
 import { sweepLeftovers } from "../clientSweep.ts"
 import { clientTree } from "../clientTree.ts"
 import { untilTerminated } from "../Service.ts"
+import { AgentServices, AgentStoreInWorker, agentBranch } from "./Agent.ts"
 import { type ClientSettings, Misconfigured, misconfigured } from "./ClientSettings.ts"
 import type { ConfigurationMade } from "./ConfigurationFile.ts"
 import { rotateKey, rotateRequest } from "./KeysCommand.ts"
-import { connectivityOf, isTunnelledBy, transportOf, tunnelOf } from "./Reach.ts"
+import { connectivityOf, isTunnelledBy, routesOf, transportOf, tunnelOf } from "./Reach.ts"
 import { selfReport } from "./selfReport.ts"
 import { alone, type Surroundings, settleUnderWarden } from "./UnderWarden.ts"
 
@@ -61,16 +69,15 @@ export const ClientServices = (
 ) => {
   const { config } = settings
   const stateFolder = config.state_folder
+  const onTrouble = logFromCallback(logOptions(config))
   const identity = FileIdentity({ stateFolder, kind: "device" }).pipe(
     Layer.provideMerge(Layer.merge(ChosenEngine(config.crypto_engine), SystemEntropy))
   )
-  const stored = Layer.merge(
-    SqliteLedger({ stateFolder, entry, onTrouble: logFromCallback(logOptions(config)) }),
-    PackageFiles({ stateFolder })
-  )
+  const stored = Layer.merge(SqliteLedger({ stateFolder, entry, onTrouble }), PackageFiles({ stateFolder }))
   return Layer.mergeAll(
     ledgerDeviceClock(),
     AgentTrustCell,
+    AgentStoreInWorker({ stateFolder, entry, onTrouble }),
     surroundings,
     LinuxHost({ stateFolder, requiredProcesses: config.required_processes }),
     Layer.merge(connectivityOf(config), SealedOnionAccess).pipe(Layer.provideMerge(tunnelOf(config))),
@@ -195,7 +202,12 @@ const startClient = (settings: ClientSettings, found: Found) =>
     const withSystem = <A>(ask: (system: ActorSystem) => Effect.Effect<A>) =>
       Effect.flatMap(Deferred.await(started), ask)
     const rotate = yield* rotateKey(
-      withSystem((system) => Effect.ignore(system.ref(MainLoopKey).tell("Nudge")))
+      withSystem((system) =>
+        Effect.andThen(
+          Effect.ignore(system.ref(MainLoopKey).tell("Nudge")),
+          config.agent.enabled ? Effect.ignore(system.ref(SmartAgentKey).tell("Rotated")) : Effect.void
+        )
+      )
     )
     const handlers = {
       [rotateRequest]: rotate,
@@ -225,7 +237,10 @@ const startClient = (settings: ClientSettings, found: Found) =>
           trust: trustOptions(settings),
           ...found
         },
-        [control]
+        [
+          ...(config.agent.enabled ? [agentBranch(config.agent), agentLocal(config.state_folder)] : []),
+          control
+        ]
       )
     })
     yield* Deferred.succeed(started, system)
@@ -272,14 +287,16 @@ export const runClient = (settings: ClientSettings, entry: URL, made: Configurat
     yield* Effect.gen(function* () {
       const addresses = yield* bootstrapAddresses(settings)
       const transport = yield* transportOf(settings.config)
+      const link = SignedLink({
+        transport,
+        addresses,
+        enrolAddresses: settings.invitation?.enrol_addresses ?? (yield* keptEnrolAddresses),
+        isTunnelled: isTunnelledBy(settings.config)
+      })
+      const agent = AgentServices(settings.config.agent, yield* routesOf(settings.config))
       yield* Effect.provide(
         runTree(settings, { servers: addresses, standing }),
-        SignedLink({
-          transport,
-          addresses,
-          enrolAddresses: settings.invitation?.enrol_addresses ?? (yield* keptEnrolAddresses),
-          isTunnelled: isTunnelledBy(settings.config)
-        })
+        Layer.provideMerge(agent, link)
       )
     }).pipe(Effect.provideContext(local))
   }).pipe(Effect.scoped, Effect.provide(programLog(logOptions(settings.config))))

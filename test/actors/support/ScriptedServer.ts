@@ -228,6 +228,7 @@ export class ScriptedServer {
           )
         ),
       hasCircuits: Effect.sync(() => this.hasCircuits),
+      messaging: reach(Effect.suspend(() => Effect.fail(refusedWith("no_messaging")))),
       progress: (report) => answer(() => void this.progress.push(...report.events)),
       output: (order, sequence, chunk) =>
         answer(() => {
