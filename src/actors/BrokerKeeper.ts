@@ -13,8 +13,9 @@ import {
   type OpenBroker
 } from "../ports/MessageBroker.ts"
 import { type DeliveryRow, MessageStore, type MessageStoreError } from "../ports/MessageStore.ts"
-import { BrokerKeeperProtocol, NoBroker } from "../schemas/protocols/BrokerKeeper.ts"
-import { type AgentName, brokerServices, placeOf, topicOf } from "../schemas/Topics.ts"
+import type { DeviceId } from "../schemas/Ids.ts"
+import { BrokerKeeperProtocol, type BrokerPublication, NoBroker } from "../schemas/protocols/BrokerKeeper.ts"
+import { type AgentName, placeOf, topicOf } from "../schemas/Topics.ts"
 import { makeAlarm } from "./Alarm.ts"
 import { delayAfter } from "./Delays.ts"
 import { DirectoryKey, ReEncryptorKey } from "./ServerKeys.ts"
@@ -89,7 +90,7 @@ const makeRefusals = Effect.gen(function* () {
   return Effect.fnUntraced(function* (agent: AgentName | null, reason: BrokerRefusal) {
     yield* Effect.logDebug(`the broker refused ${agent ?? "somebody"}: ${reason}`)
     const code = reason === "too_many" ? "overloaded" : reason
-    const counted = agent !== null && book.get(agent) !== undefined ? agent : brokerServices
+    const counted = agent !== null && book.get(agent) !== undefined ? agent : null
     yield* Effect.ignore(store.refused(counted, code, yield* Clock.currentTimeMillis))
   })
 })
@@ -111,6 +112,10 @@ const makeBacklog = Effect.gen(function* () {
       Effect.map(store.undelivered(agent, 0, maximumPending), (rows) => {
         pending.push(...rows)
       }),
+    /** What waits in memory for an agent that is none any more: another may have its name next. */
+    forget: (agent: AgentName): void => {
+      pending = pending.filter(({ to }) => to !== agent)
+    },
     /** Looks through the store from its beginning, at the next round. */
     rewind: (): void => {
       isBehind = true
@@ -128,6 +133,27 @@ const makeBacklog = Effect.gen(function* () {
   }
 })
 
+const noBroker = (error: { readonly message: string }) => new NoBroker({ reason: error.message })
+
+type Asked<A> = { readonly payload: A }
+
+/** What others want of an open broker; `forget` drops what waits here for an agent. */
+const questions = (broker: OpenBroker, forget: (agent: AgentName) => void) => ({
+  Addresses: () => Effect.succeed(broker.addresses),
+  Connected: () => broker.connected,
+  State: () =>
+    Effect.map(broker.connected, ({ length }) => ({ addresses: broker.addresses, connected: length })),
+  Publish: ({ payload: { retain, topic, wire } }: Asked<BrokerPublication>) =>
+    Effect.asVoid(Effect.mapError(broker.publish(topic, wire, { retain, fleeting: true }), noBroker)),
+  Password: ({ payload }: Asked<{ readonly agent: AgentName; readonly device: DeviceId }>) =>
+    Effect.mapError(broker.passwordFor(payload.agent, payload.device), noBroker),
+  Expel: ({ payload }: Asked<{ readonly agent: AgentName }>) =>
+    Effect.suspend(() => {
+      forget(payload.agent)
+      return Effect.mapError(broker.expel(payload.agent), noBroker)
+    })
+})
+
 /** The behaviour. */
 export const brokerKeeper = (options: BrokerKeeperOptions) =>
   Behaviour.make(BrokerKeeperProtocol, (context) =>
@@ -138,7 +164,10 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
       const broker = yield* (yield* MessageBroker).open({
         authenticate: options.authenticate,
         received: receiver(context, options.topicRoot),
-        presence: (agent, connected) => Effect.ignore(directory.tell("Present", { agent, connected })),
+        presence: (agent, connected, role) =>
+          Effect.ignore(
+            directory.tell("Present", { agent, connected, ...(role === undefined ? {} : { role }) })
+          ),
         refused: yield* makeRefusals
       })
       const alarm = yield* makeAlarm(context.self.tell("Due"))
@@ -161,7 +190,6 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
         Effect.catch(effect, (error) =>
           Effect.andThen(Effect.logWarning(`deliveries wait: ${error.reason}`), alarm.ringIn(pauses.firstMs))
         )
-      const noBroker = (error: { readonly message: string }) => new NoBroker({ reason: error.message })
 
       yield* context.startTask(broker.ended, (exit) => [
         "Lost",
@@ -170,18 +198,12 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
       yield* alarm.ringIn(0)
 
       return context.handlers({
-        Addresses: () => Effect.succeed(broker.addresses),
-        Connected: () => broker.connected,
+        ...questions(broker, backlog.forget),
         Dispatch: ({ payload }) => {
           backlog.add(payload.deliveries)
           return orLater(round)
         },
         Came: ({ payload }) => orLater(Effect.andThen(backlog.addWaiting(payload.agent), round)),
-        Publish: ({ payload: { retain, topic, wire } }) =>
-          Effect.asVoid(Effect.mapError(broker.publish(topic, wire, { retain, fleeting: true }), noBroker)),
-        Password: ({ payload }) =>
-          Effect.mapError(broker.passwordFor(payload.agent, payload.device), noBroker),
-        Expel: ({ payload }) => Effect.mapError(broker.expel(payload.agent), noBroker),
         Delivered: ({ payload: { failed, places } }) =>
           Effect.gen(function* () {
             isBringing = false

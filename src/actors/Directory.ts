@@ -20,12 +20,13 @@ import type {
   HandshakeAnswer,
   Ping
 } from "../schemas/Agents.ts"
-import type { Name } from "../schemas/Ids.ts"
 import { MessageLimits, type MessageRefusal } from "../schemas/Message.ts"
 import { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
 import { type AgentName, brokerServices, type Inbox, topicOf } from "../schemas/Topics.ts"
+import { makeDecisions } from "./AgentDecisions.ts"
 import { makeClaims } from "./AgentDoor.ts"
 import { makePings } from "./AgentPings.ts"
+import { makeAgentViews } from "./AgentViews.ts"
 import { makeAlarm } from "./Alarm.ts"
 import { BrokerKeeperKey } from "./ServerKeys.ts"
 
@@ -256,6 +257,12 @@ const makeList = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) 
     })
   })
 
+/** Whoever has this name next comes again when its last owner is gone. */
+const beingCutOff = new RefusedMessage({
+  code: "overloaded",
+  detail: "the name's last owner is just leaving"
+})
+
 /** The behaviour. */
 export const directory = (options: DirectoryOptions) =>
   Behaviour.make(DirectoryProtocol, (context) =>
@@ -277,6 +284,7 @@ export const directory = (options: DirectoryOptions) =>
         isGathering = true
         return alarm.ringIn(gatheringMs(book.all().length, options.intervalMs))
       })
+      const decisions = yield* makeDecisions(context, options.topicRoot, changed)
       const orRefused = <R>(
         from: AgentName,
         effect: Effect.Effect<boolean, { readonly message: string }, R>
@@ -285,25 +293,28 @@ export const directory = (options: DirectoryOptions) =>
           Effect.gen(function* () {
             yield* Effect.logDebug(`a word of ${from} is refused: ${error.message}`)
             const code: MessageRefusal = error instanceof RefusedMessage ? error.code : "overloaded"
-            yield* Effect.ignore(store.refused(from, code, yield* Clock.currentTimeMillis))
+            // Strangers choose their names, and are counted together.
+            const isNamed = book.get(from) !== undefined || (yield* fleet.deviceNamed(from)) !== null
+            yield* store.refused(isNamed ? from : null, code, yield* Clock.currentTimeMillis)
             return false
-          })
+          }).pipe(Effect.orElseSucceed(() => false))
         )
-
-      /** Takes back the keys that an agent has left for those who come later. */
-      const silence = (agent: AgentName) => {
-        const topic = topicOf(options.topicRoot, { agent, inbox: "public/handshake" })
-        return context.ref(BrokerKeeperKey).tell("Publish", { topic, wire: new Uint8Array(0), retain: true })
-      }
 
       yield* alarm.ringIn(gatherMs)
       return context.handlers({
         Arrived: Effect.fnUntraced(function* ({ payload: { from, inbox, wire } }) {
           const nowMs = yield* Clock.currentTimeMillis
-          const take = inbox === "handshake" ? shake : inbox === "status" ? hear : pong
+          const take = decisions.isLeaving(from)
+            ? () => Effect.fail(beingCutOff)
+            : inbox === "handshake"
+              ? shake
+              : inbox === "status"
+                ? hear
+                : pong
           if (yield* orRefused(from, take(from, wire, nowMs))) yield* changed
         }),
-        Present: Effect.fnUntraced(function* ({ payload: { agent, connected } }) {
+        Present: Effect.fnUntraced(function* ({ payload: { agent, connected, role } }) {
+          if (connected && role === "agent") yield* decisions.standsAsAgent(agent)
           const row = book.get(agent)
           // Who comes says so itself; who is gone may have been cut off without a will.
           if (connected || row === undefined || row.status !== "C") return
@@ -312,18 +323,8 @@ export const directory = (options: DirectoryOptions) =>
           book.set(next)
           yield* changed
         }),
-        Decided: Effect.fnUntraced(function* ({ payload: { device } }) {
-          const row = book.all().find((each) => each.device === device)
-          if (row === undefined) return
-          const found = yield* Effect.orElseSucceed(fleet.device(device), () => undefined)
-          if (found === undefined || (found?.status === "accepted" && found.name === row.agent)) return
-          book.delete(row.agent)
-          yield* Effect.ignore(store.dropAgent(row.agent))
-          yield* Effect.ignore(silence(row.agent))
-          yield* Effect.ignore(context.ref(BrokerKeeperKey).tell("Expel", { agent: row.agent as Name }))
-          yield* changed
-        }),
-        Agents: () => Effect.sync(() => book.all()),
+        ...decisions.handlers,
+        ...(yield* makeAgentViews),
         Due: Effect.fnUntraced(function* () {
           const nowMs = yield* Clock.currentTimeMillis
           isGathering = false

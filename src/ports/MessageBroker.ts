@@ -49,8 +49,8 @@ export interface BrokerHandlers {
    * it; where it fails it is not, and comes again.
    */
   readonly received: (publication: Publication) => Effect.Effect<void, { readonly message: string }>
-  /** A connection stands, or has ended. */
-  readonly presence: (name: AgentName, connected: boolean) => Effect.Effect<void>
+  /** A connection stands, or has ended; as whose, where the broker knows. */
+  readonly presence: (name: AgentName, connected: boolean, role?: TopicRole) => Effect.Effect<void>
   readonly refused: (name: AgentName | null, reason: BrokerRefusal) => Effect.Effect<void>
 }
 

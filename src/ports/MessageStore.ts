@@ -6,8 +6,7 @@ import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { Agreement, Presence, SessionId } from "../schemas/Agents.ts"
 import type { DeviceId, Name, SigningKey } from "../schemas/Ids.ts"
-import type { MessageId } from "../schemas/Message.ts"
-import type { RefusalCode } from "../schemas/MessagingViews.ts"
+import type { MessageId, MessageRefusal } from "../schemas/Message.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 
 /** A call to the store failed. Nothing was changed, as far as is known. */
@@ -55,7 +54,7 @@ export interface Backlog {
 export interface RefusalRow {
   /** Null: all together who are no agents. There may be any number of those, and they choose their names. */
   readonly agent: AgentName | null
-  readonly code: RefusalCode
+  readonly code: MessageRefusal
   readonly count: number
   readonly lastAtMs: number
 }
@@ -98,7 +97,7 @@ export class MessageStore extends Context.Service<
      */
     readonly refused: (
       agent: AgentName | null,
-      code: RefusalCode,
+      code: MessageRefusal,
       atMs: number
     ) => Effect.Effect<void, MessageStoreError>
     /** The most recent first; of all, or of one. */

@@ -4,21 +4,14 @@
  */
 import { Schema } from "effect"
 import { Agreement, EdgeDeviceName, Presence } from "./Agents.ts"
-import { Count, DeviceId, KeyId, Name, SigningKey, TimestampMs } from "./Ids.ts"
+import { Count, DeviceId, Name, SigningKey, TimestampMs } from "./Ids.ts"
 import { MessageRefusal } from "./Message.ts"
-
-/**
- * Why something was refused: a message, as `MessageRefusal` says; or by the broker itself: `bad_credentials` (nobody who may
- * come) and `too_many` (connections).
- */
-export const RefusalCode = Schema.Literals([...MessageRefusal.literals, "bad_credentials", "too_many"])
-export type RefusalCode = typeof RefusalCode.Type
 
 /** Refusals of one agent's messages for one reason. */
 export const RefusalView = Schema.Struct({
   /** Null: all together who are no agents. */
   agent: Schema.NullOr(Name),
-  code: RefusalCode,
+  code: MessageRefusal,
   count: Count,
   last_at_ms: TimestampMs
 })
@@ -62,21 +55,27 @@ export const BrokerView = Schema.Struct({
 })
 export type BrokerView = typeof BrokerView.Type
 
-/** Broker services at a glance. */
-export const MessagingStatus = Schema.Struct({
-  broker: BrokerView,
-  /** What they sign with, and the key's id as the trust root has it. */
+/** What broker services know of all agents together. */
+export const AgentsOverview = Schema.Struct({
+  /** What broker services sign with. */
   signing_key: SigningKey,
-  key_id: KeyId,
-  /** Whether the trust root's role names it: without that no agent believes them. */
-  in_root: Schema.Boolean,
   /** Agents by status. */
   agents: Schema.Struct({ C: Count, DG: Count, DU: Count }),
   visible: Count,
+  /** As in {@link AgentView}. */
   undelivered: Count,
   queued: Count,
-  /** Refusals by reason since the counts began, and when the last one was. */
+  /** Refusals by reason, since they are counted. */
   refusals: Schema.Record(Schema.String, Count),
   last_refusal_at_ms: Schema.NullOr(TimestampMs)
+})
+export type AgentsOverview = typeof AgentsOverview.Type
+
+/** Broker services at a glance. */
+export const MessagingStatus = Schema.Struct({
+  ...AgentsOverview.fields,
+  /** Whether the trust root's role names the signing key: without that no agent believes it. */
+  in_root: Schema.Boolean,
+  broker: BrokerView
 })
 export type MessagingStatus = typeof MessagingStatus.Type

@@ -202,7 +202,7 @@ export class Doorkeeper {
     const standing = this.standing(client)
     if (standing === undefined) return
     this.connections[standing.role] += connected ? 1 : -1
-    this.tell(this.handlers.presence(standing.name, connected))
+    this.tell(this.handlers.presence(standing.name, connected, standing.role))
   }
 
   connection(name: string): Client | undefined {

@@ -1,8 +1,19 @@
 /** Knows the agents: who they are, whether they are there, and who may be seen. */
 import { Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
-import { DeviceId } from "../Ids.ts"
+import { Presence } from "../Agents.ts"
+import { DeviceId, Name } from "../Ids.ts"
+import { Unavailable } from "../ManagementErrors.ts"
+import { AgentDetail, AgentsOverview, AgentView, RefusalView } from "../MessagingViews.ts"
 import { AgentName } from "../Topics.ts"
+
+/** Which agents are asked for. */
+export const DirectoryQuery = Schema.Struct({
+  behind: Schema.NullOr(Name),
+  status: Schema.NullOr(Presence),
+  limit: Schema.Int
+})
+export type DirectoryQuery = typeof DirectoryQuery.Type
 
 export const DirectoryProtocol = RpcGroup.make(
   /** Something came to `broker-services/handshake`, `…/status` or `…/public/pingreq`. */
@@ -13,11 +24,35 @@ export const DirectoryProtocol = RpcGroup.make(
       wire: Schema.Uint8Array
     }
   }),
-  /** The broker says that a connection stands, or has ended. */
-  Rpc.make("Present", { payload: { agent: AgentName, connected: Schema.Boolean } }),
-  /** Operators have decided about a device, or it has new keys. */
+  /** The broker says that a connection stands, or has ended; and as whose, where it knows. */
+  Rpc.make("Present", {
+    payload: {
+      agent: AgentName,
+      connected: Schema.Boolean,
+      role: Schema.optionalKey(Schema.Literals(["agent", "stranger", "services"]))
+    }
+  }),
+  /** Operators have decided about a device: it is cut off, or let in, or stays as it is. */
   Rpc.make("Decided", { payload: { device: DeviceId } }),
-  /** For the management view. */
-  Rpc.make("Agents", { success: Schema.Array(Schema.Unknown) }),
+  /** Agents by name, behind one of them; the views that follow are for operators. */
+  Rpc.make("Agents", {
+    payload: DirectoryQuery,
+    success: Schema.Array(AgentView),
+    error: Unavailable
+  }),
+  /** One of them; null where there is no such agent. */
+  Rpc.make("Agent", { payload: { agent: Name }, success: Schema.NullOr(AgentDetail), error: Unavailable }),
+  Rpc.make("Refusals", {
+    payload: { limit: Schema.Int },
+    success: Schema.Array(RefusalView),
+    error: Unavailable
+  }),
+  /** Some seconds old at the most. */
+  Rpc.make("Overview", { success: AgentsOverview, error: Unavailable }),
+  /** Looks at some of the agents, whether they may still be ones. */
+  Rpc.make("Review"),
+  /** Those who are to be cut off at the broker are, or the broker failed. */
+  Rpc.make("Expelling"),
+  Rpc.make("Expelled", { payload: { agents: Schema.Array(AgentName) } }),
   Rpc.make("Due")
 )

@@ -1,0 +1,162 @@
+/**
+ * What operators' decisions mean for agents. Whom they turned away, or gave another name, is cut off at once: from that
+ * moment nothing of it is passed on, then its connection and session end at the broker, and last it is forgotten with what
+ * waits for it. Its row goes last, so that whoever finds it after a restart does the rest.
+ */
+import { Effect, Exit } from "effect"
+import type { RpcGroup } from "effect/rpc"
+import type { ActorContext } from "../kernel/index.ts"
+import { AgentBook } from "../ports/AgentBook.ts"
+import { FleetStore } from "../ports/FleetStore.ts"
+import { type AgentRow, MessageStore } from "../ports/MessageStore.ts"
+import type { DeviceId, Name } from "../schemas/Ids.ts"
+import type { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
+import { type AgentName, topicOf } from "../schemas/Topics.ts"
+import { makeAlarm } from "./Alarm.ts"
+import { delayAfter } from "./Delays.ts"
+import { BrokerKeeperKey } from "./ServerKeys.ts"
+
+/** Agents that one look compares with the fleet, and how often all are: a word about a decision may be lost. */
+const reviewAgents = 64
+const reviewMs = 5 * 60_000
+const reviewAgainMs = 2_000
+/** How long the broker may take to cut somebody off, and when it is asked again. */
+const expelTimeoutMs = 10_000
+const pauses = { firstMs: 200, factor: 2, maximumMs: 30_000 }
+
+type Context = ActorContext<RpcGroup.Rpcs<typeof DirectoryProtocol>>
+
+interface Leaving {
+  /** Whether what waits under the name goes too. */
+  readonly forget: boolean
+}
+
+/** Cuts names off at the broker, as often as it takes. */
+const makeExpulsions = (context: Context, topicRoot: string) =>
+  Effect.gen(function* () {
+    const store = yield* MessageStore
+    const keeper = context.ref(BrokerKeeperKey)
+    const alarm = yield* makeAlarm(context.self.tell("Expelling"))
+    const leaving = new Map<AgentName, Leaving>()
+    /** Those the broker is just being asked for. */
+    let inHand: ReadonlyMap<AgentName, Leaving> | null = null
+    let failures = 0
+
+    const expel = ([agent, { forget }]: readonly [AgentName, Leaving]) =>
+      Effect.gen(function* () {
+        yield* keeper.ask("Expel", { agent }, { timeoutMs: expelTimeoutMs })
+        if (!forget) return
+        // What it left for those who come later: the keys of an agent that is one no more.
+        const topic = topicOf(topicRoot, { agent, inbox: "public/handshake" })
+        yield* keeper.ask("Publish", { topic, wire: new Uint8Array(0), retain: true })
+        yield* store.dropAgent(agent)
+      }).pipe(
+        Effect.as([agent]),
+        Effect.catch((error) =>
+          Effect.as(Effect.logWarning(`${agent} is not cut off at the broker yet: ${error._tag}`), [])
+        )
+      )
+    const begin = Effect.suspend(() => {
+      if (inHand !== null || leaving.size === 0) return Effect.void
+      inHand = new Map(leaving)
+      return context.startTask(Effect.forEach([...inHand], expel, { concurrency: 8 }), (exit) => [
+        "Expelled",
+        { agents: Exit.isSuccess(exit) ? exit.value.flat() : [] }
+      ])
+    })
+    return {
+      /** Whether somebody of this name is just being cut off: whoever has it next must wait until that is done. */
+      isLeaving: (agent: AgentName): boolean => leaving.get(agent)?.forget === true,
+      add: (agent: AgentName, forget: boolean) =>
+        Effect.suspend(() => {
+          leaving.set(agent, { forget: forget || leaving.get(agent)?.forget === true })
+          return begin
+        }),
+      begin,
+      done: (agents: ReadonlyArray<AgentName>) =>
+        Effect.gen(function* () {
+          // Who was to leave once more meanwhile may have come back meanwhile.
+          for (const agent of agents) if (leaving.get(agent) === inHand?.get(agent)) leaving.delete(agent)
+          inHand = null
+          failures = agents.length > 0 ? 0 : failures + 1
+          if (failures === 0) yield* begin
+          else yield* alarm.ringIn(yield* delayAfter(pauses, failures))
+        })
+    }
+  })
+
+/** Holds the book of agents against the fleet. */
+export const makeDecisions = (context: Context, topicRoot: string, changed: Effect.Effect<void>) =>
+  Effect.gen(function* () {
+    const fleet = yield* FleetStore
+    const book = yield* AgentBook
+    const expulsions = yield* makeExpulsions(context, topicRoot)
+    const alarm = yield* makeAlarm(context.self.tell("Review"))
+    let reviewed: AgentName | null = null
+
+    const cutOff = (agent: AgentName) =>
+      Effect.gen(function* () {
+        book.delete(agent)
+        yield* changed
+        yield* expulsions.add(agent, true)
+      })
+
+    /** Cuts off those of a device's names that are its own no more. Gives its name now, or null. */
+    const judge = Effect.fnUntraced(function* (device: DeviceId, rows: ReadonlyArray<AgentRow>) {
+      const found = yield* fleet.device(device)
+      const name = found?.status === "accepted" ? (found.name as Name | null) : null
+      for (const row of rows) if (row.agent !== name) yield* cutOff(row.agent)
+      return name
+    })
+
+    const decided = Effect.fnUntraced(function* (device: DeviceId) {
+      const name = yield* judge(
+        device,
+        book.all().filter((row) => row.device === device)
+      )
+      if (name === null) return
+      const holder = book.get(name)
+      if (holder?.device === device) return
+      if (holder !== undefined) return yield* cutOff(name)
+      // Whoever waits under this name as a stranger is let in, or turned away where the name is another's now.
+      yield* expulsions.add(name, false)
+    })
+
+    const review = Effect.gen(function* () {
+      const behind: AgentName | null = reviewed
+      const rows = book
+        .all()
+        .filter(({ agent }) => behind === null || agent > behind)
+        .sort((left, right) => (left.agent < right.agent ? -1 : 1))
+        .slice(0, reviewAgents)
+      for (const row of rows) yield* judge(row.device, [row])
+      reviewed = rows.length < reviewAgents ? null : (rows.at(-1)?.agent ?? null)
+      yield* alarm.ringIn(reviewed === null ? reviewMs : 0)
+    })
+    const orAgain = <E extends { readonly message: string }, R>(what: Effect.Effect<void, E, R>) =>
+      Effect.catch(what, (error) =>
+        Effect.andThen(
+          Effect.logWarning(`agents are not held against the fleet: ${error.message}`),
+          alarm.ringIn(reviewAgainMs)
+        )
+      )
+
+    yield* alarm.ringIn(0)
+    return {
+      isLeaving: expulsions.isLeaving,
+      /** Somebody stands at the broker as an agent: it was judged before, and may have been turned away since. */
+      standsAsAgent: (agent: AgentName) =>
+        Effect.flatMap(fleet.deviceNamed(agent), (row) => {
+          if (row !== null) return Effect.void
+          return book.get(agent) === undefined ? expulsions.add(agent, false) : cutOff(agent)
+        }).pipe(orAgain),
+      handlers: {
+        Decided: ({ payload }: { readonly payload: { readonly device: DeviceId } }) =>
+          orAgain(decided(payload.device)),
+        Review: () => orAgain(review),
+        Expelling: () => expulsions.begin,
+        Expelled: ({ payload }: { readonly payload: { readonly agents: ReadonlyArray<AgentName> } }) =>
+          expulsions.done(payload.agents)
+      }
+    }
+  })
