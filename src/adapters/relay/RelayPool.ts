@@ -105,20 +105,12 @@ export class RelayPool {
     })
   }
 
-  /** Starts the threads; `opened` hears once: of the first that is ready, or why none is. */
-  open(opened: (error: RelayCryptoError | undefined) => void): void {
-    let left = this.seats.length
-    let told = false
-    const tell = (error: RelayCryptoError | undefined) => {
-      left--
-      if (told || (error !== undefined && left > 0)) return
-      told = true
-      opened(error)
-    }
-    for (const seat of this.seats) this.start(seat, tell)
+  /** Starts the threads, and waits for none: work does. */
+  open(): void {
+    for (const seat of this.seats) this.start(seat)
   }
 
-  private start(seat: Seat, opened: (error: RelayCryptoError | undefined) => void): void {
+  private start(seat: Seat): void {
     const { agreements } = this.options.keys
     const role: RelayRole = {
       role: "postern/relay",
@@ -129,21 +121,15 @@ export class RelayPool {
     const worker = new Worker(this.options.entry, settings)
     seat.worker = worker
     seat.told = agreements
-    let told = false
     let lastError = "it ended without a word"
-    const tell = (error: RelayCryptoError | undefined) => {
-      clearTimeout(timer)
-      if (!told) opened(error)
-      told = true
-    }
     const timer = setTimeout(() => {
       lastError = `it was not ready within ${openTimeoutMs} ms`
       void worker.terminate()
     }, openTimeoutMs)
     worker.on("message", (message: FromRelayThread) => {
       if (message.type === "ready") {
+        clearTimeout(timer)
         seat.ready = true
-        tell(undefined)
         this.flush()
       } else this.settle(seat, message.results)
     })
@@ -151,7 +137,7 @@ export class RelayPool {
       lastError = error instanceof Error ? error.message : String(error)
     })
     worker.on("exit", () => {
-      tell(new RelayCryptoError({ code: "died", reason: lastError }))
+      clearTimeout(timer)
       this.bury(seat, lastError)
     })
   }
@@ -179,10 +165,19 @@ export class RelayPool {
     const delayMs = restartDelaysMs[Math.min(seat.deaths, restartDelaysMs.length - 1)] as number
     seat.deaths++
     seat.restart = setTimeout(() => {
-      if (!this.closing) this.start(seat, () => undefined)
+      if (!this.closing) this.start(seat)
     }, delayMs)
     seat.restart.unref()
     this.flush()
+    if (this.seats.every(({ deaths, ready }) => !ready && deaths > maximumDeaths))
+      this.failWaiting(new RelayCryptoError({ code: "died", reason: `no thread can be started: ${reason}` }))
+  }
+
+  /** Who waits is told, rather than to wait for threads that do not come. */
+  private failWaiting(error: RelayCryptoError): void {
+    const waiting = [...this.suspects, ...this.queue.drain()]
+    this.suspects = []
+    for (const job of waiting) job.settle(error)
   }
 
   private settle(seat: Seat, results: Extract<FromRelayThread, { type: "results" }>["results"]): void {
@@ -303,15 +298,14 @@ export class RelayPool {
   async close(): Promise<void> {
     this.closing = true
     const inHand = this.seats.flatMap((seat) => [...seat.inHand.values()])
-    const left = [...inHand, ...this.suspects, ...this.queue.drain()]
-    this.suspects = []
+    const ended = new RelayCryptoError({ code: "closed", reason: "broker services end" })
     const workers = this.seats.map((seat) => {
       clearTimeout(seat.restart)
       clearTimeout(seat.silence)
       return seat.worker?.terminate()
     })
-    for (const job of left)
-      job.settle(new RelayCryptoError({ code: "closed", reason: "broker services end" }))
+    for (const job of inHand) job.settle(ended)
+    this.failWaiting(ended)
     await Promise.all(workers)
   }
 

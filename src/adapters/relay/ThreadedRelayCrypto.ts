@@ -50,24 +50,22 @@ export const relayIdentityOf = (ring: NodeKeyRing): RelayIdentity => ({
 })
 
 const makePool = (options: RelayPoolOptions) =>
-  Effect.gen(function* () {
-    const pool = yield* Effect.acquireRelease(
-      Effect.sync(() => new RelayPool(options)),
-      (open) => Effect.promise(() => open.close())
-    )
-    yield* Effect.callback<void, RelayCryptoError>((resume) =>
-      pool.open((error) => resume(error === undefined ? Effect.void : Effect.fail(error)))
-    )
-    return pool
-  })
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const pool = new RelayPool(options)
+      pool.open()
+      return pool
+    }),
+    (pool) => Effect.promise(() => pool.close())
+  )
 
 const toJudged = (value: JudgedPlain) =>
   "accepted" in value ? Result.succeed(value.accepted) : Result.fail(new RefusedMessage(value.refused))
 
-/** Waits until the first thread is ready. */
+/** Waits for no thread: work does, and hears where none comes. */
 export const ThreadedRelayCrypto = (
   options: ThreadedRelayOptions
-): Layer.Layer<RelayCrypto | RelayThreads, RelayCryptoError, CryptoEngine | Entropy> =>
+): Layer.Layer<RelayCrypto | RelayThreads, never, CryptoEngine | Entropy> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const entropy = yield* Entropy

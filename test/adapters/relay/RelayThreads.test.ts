@@ -229,13 +229,17 @@ describe("broker services' threads", () => {
     }).pipe(Effect.provide(threaded({ keys }).pipe(Layer.provide(Native))))
   })
 
-  it.live("fail to start where their program does not", () =>
+  it.live("tell who waits that no thread can be started", () =>
     Effect.gen(function* () {
-      const missing = threaded({ entry: new URL("file:///nowhere/to/be/found.js") })
-      const error = yield* Effect.flip(Effect.scoped(Layer.build(missing.pipe(Layer.provide(Native)))))
+      const crypto = yield* RelayCrypto
+      const error = yield* Effect.flip(signed(crypto, "test/c"))
       assert.strictEqual(error.code, "died")
-      assert.match(error.message, /found\.js/)
-    })
+      assert.match(error.message, /no thread can be started.*found\.js/)
+    }).pipe(
+      Effect.provide(
+        threaded({ entry: new URL("file:///nowhere/to/be/found.js") }).pipe(Layer.provide(Native))
+      )
+    )
   )
 
   it("have keys whose public halves are told right", () => {
