@@ -1,5 +1,7 @@
-/** The messages database as a database class: sessions of the embedded broker, what stands beside a Mosquitto, and
- * what broker services keep. */
+/**
+ * The messages database as a database class: sessions of the embedded broker, what stands beside a Mosquitto, and what
+ * broker services keep.
+ */
 import type { DatabaseDefinition } from "../Database.ts"
 import { messagesMigrations } from "./MessagesSchema.ts"
 import { type MosquittoMethods, mosquittoMethods } from "./MosquittoRows.ts"

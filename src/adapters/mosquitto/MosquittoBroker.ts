@@ -1,0 +1,160 @@
+/**
+ * The port `MessageBroker` over a Mosquitto 2 beside the server. Broker services are a client of it: they take what comes to
+ * their inboxes, publish, and keep the agents' accounts through its dynamic security plugin.
+ *
+ * Opening never waits for Mosquitto: a connection that is lost, or never stood, is sought again and again, and until then
+ * publications and questions for passwords fail. What agents publish meanwhile waits in the sessions of broker services.
+ *
+ * Inboxes are spread over connections by topic and not by a shared subscription, which would be faster still: messages of one
+ * sender would overtake each other, and Mosquitto 2.0 forgets who shares a subscription when it is started anew.
+ *
+ * @module
+ */
+import { Clock, Effect, type Scope } from "effect"
+import type { AgentBook } from "../../ports/AgentBook.ts"
+import { BrokerError, type BrokerHandlers, type OpenBroker } from "../../ports/MessageBroker.ts"
+import { brokerServices, type Inbox, topicOf } from "../../schemas/Topics.ts"
+import { type Accounts, type AccountsLine, type AccountsOptions, makeAccounts } from "./Accounts.ts"
+import { makeArrivals } from "./Arrivals.ts"
+import { makeControl } from "./Control.ts"
+import { controlAnswers, droppedTopic, uptimeTopic } from "./DynamicSecurity.ts"
+import { type Line, type LineOptions, openLine } from "./Line.ts"
+import { makeVitals } from "./Vitals.ts"
+
+export interface MosquittoBrokerOptions extends AccountsOptions, LineOptions {
+  /** Where agents reach it. */
+  readonly agentsAddress: string
+  readonly book: AgentBook["Service"]
+}
+
+/** Which connection takes which inboxes. Each keeps the order of what it takes. */
+const takers: Readonly<Record<string, ReadonlyArray<Inbox>>> = {
+  presence: ["handshake", "status", "public/pingreq"],
+  protected: ["protected"],
+  private: ["private"]
+}
+/** No agent can have a name with a slash in it. */
+const clientIdOf = (part: string): string => `${brokerServices}/${part}`
+
+/** Between two attempts to connect. */
+const pauses = { firstMs: 500, factor: 2, maximumMs: 30_000 }
+/** The fleet is looked through for accounts whose end nobody told of. */
+const sweepMs = 300_000
+
+/** What stands as long as the connections do. */
+interface Standing {
+  readonly line: Line
+  readonly accounts: AccountsLine
+}
+
+const text = new TextDecoder()
+
+/** Ends a session by beginning one of the same name that does not outlive its connection. */
+const takeOver =
+  (options: LineOptions): AccountsLine["takeOver"] =>
+  (agent) =>
+    Effect.scoped(
+      Effect.asVoid(openLine(options, { clientId: agent, lasting: false, received: async () => undefined }))
+    )
+
+/** The connections: gives one session, from its beginning to the end of any of them, and what stands meanwhile. */
+const makeSessions = (options: MosquittoBrokerOptions, handlers: BrokerHandlers, accounts: Accounts) =>
+  Effect.gen(function* () {
+    const run = Effect.runPromiseWith(yield* Effect.context<never>())
+    const control = yield* makeControl
+    const vitals = makeVitals(options.book, handlers)
+    const arrive = yield* makeArrivals({ ...options, handlers, isKnown: accounts.has }).pipe(
+      Effect.mapError((error) => new BrokerError({ reason: error.message }))
+    )
+    let standing: Standing | null = null
+
+    const openMain = openLine(options, {
+      clientId: clientIdOf("main"),
+      lasting: false,
+      received: async (topic, payload) => {
+        if (topic === controlAnswers) control.answered(payload)
+        else await run(vitals.told(topic, text.decode(payload)))
+      }
+    })
+    const openTaker = Effect.fnUntraced(function* (part: string, inboxes: ReadonlyArray<Inbox>) {
+      const line = yield* openLine(options, {
+        clientId: clientIdOf(part),
+        lasting: true,
+        received: (topic, payload) => run(arrive(topic, payload))
+      })
+      yield* line.subscribe(
+        inboxes.map((inbox) => topicOf(options.topicRoot, { agent: brokerServices, inbox }))
+      )
+      return line
+    })
+    const session = Effect.gen(function* () {
+      const line = yield* openMain
+      yield* line.subscribe([controlAnswers, uptimeTopic, droppedTopic])
+      const own: AccountsLine = { control: control.on(line), takeOver: takeOver(options) }
+      yield* accounts.reconcile(own)
+      vitals.connected(yield* Clock.currentTimeMillis)
+      const lines = [line]
+      for (const [part, inboxes] of Object.entries(takers)) lines.push(yield* openTaker(part, inboxes))
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          standing = null
+        })
+      )
+      standing = { line, accounts: own }
+      yield* Effect.logInfo(`connected with Mosquitto at ${options.address}`)
+      const sweep = Effect.andThen(Effect.sleep(sweepMs), accounts.sweep(own))
+      return yield* Effect.raceFirst(
+        Effect.raceAllFirst(lines.map(({ ended }) => ended)),
+        Effect.forever(Effect.catch(sweep, (error) => Effect.logWarning(error.message)))
+      )
+    })
+    return { session: Effect.scoped(session), standing: () => standing }
+  })
+
+/** One session after the other. */
+const again = (session: Effect.Effect<string, BrokerError>): Effect.Effect<never> => {
+  let failures = 0
+  const pause = Effect.suspend(() =>
+    Effect.sleep(Math.min(pauses.maximumMs, pauses.firstMs * pauses.factor ** failures++))
+  )
+  const forgiven = Effect.tap(session, () =>
+    Effect.sync(() => {
+      failures = 0
+    })
+  )
+  return forgiven.pipe(
+    Effect.catch(({ reason }) => Effect.succeed(reason)),
+    Effect.flatMap((reason) => Effect.logWarning(`no connection with Mosquitto: ${reason}`)),
+    Effect.andThen(pause),
+    Effect.forever
+  )
+}
+
+/** Opens it for as long as the scope is open. */
+export const mosquittoBroker =
+  (options: MosquittoBrokerOptions) =>
+  (handlers: BrokerHandlers): Effect.Effect<OpenBroker, BrokerError, Scope.Scope> =>
+    Effect.gen(function* () {
+      const accounts = yield* makeAccounts(options)
+      const { session, standing } = yield* makeSessions(options, handlers, accounts)
+      yield* Effect.forkScoped(again(session))
+      const noLine = new BrokerError({
+        reason: `Mosquitto at ${options.address} is not reached at the moment`
+      })
+      const withStanding = <A>(use: (standing: Standing) => Effect.Effect<A, BrokerError>) =>
+        Effect.suspend(() => {
+          const now = standing()
+          return now === null ? Effect.fail(noLine) : use(now)
+        })
+      return {
+        addresses: [options.agentsAddress],
+        publish: (topic, payload, { retain = false } = {}) =>
+          withStanding(({ line }) => line.publish(topic, payload, retain)),
+        passwordFor: (agent, device) => withStanding((now) => accounts.password(now.accounts, agent, device)),
+        expel: (agent) => Effect.suspend(() => accounts.expel(standing()?.accounts ?? null, agent)),
+        connected: Effect.sync(() =>
+          options.book.all().flatMap(({ agent, status }) => (status === "C" ? [agent] : []))
+        ),
+        ended: Effect.never
+      }
+    })
