@@ -29,7 +29,7 @@ import { EnrolmentFull, NoRoot, RegistrarProtocol } from "../schemas/protocols/R
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
 import { makePreauthorised, makeTurnstile, preauthorisationFlaw } from "./Newcomers.ts"
 import { refusalOf, requireGoodRoot } from "./OperatorWord.ts"
-import { DeviceKey, OnionKeeperKey } from "./ServerKeys.ts"
+import { DeviceKey, DirectoryKey, OnionKeeperKey } from "./ServerKeys.ts"
 import { makeSharing } from "./SharedKeys.ts"
 import { orUnavailable } from "./StoreTrouble.ts"
 
@@ -127,10 +127,15 @@ const admissionFlaw = (admission: Admission, row: DeviceRow, server: string): st
   return null
 }
 
-/** Told after a change that may concern a device's key to the onion service. */
-type KeyChanged = (row: DeviceRow) => Effect.Effect<void>
+/** Whom others are told of. A lost word costs time: those who hear it look for themselves now and then. */
+interface News {
+  /** A change that may concern a device's key to the onion service. */
+  readonly keyChanged: (row: DeviceRow) => Effect.Effect<void>
+  /** A device was let in, turned away or given another name. */
+  readonly decided: (device: DeviceId) => Effect.Effect<void>
+}
 
-const enrolments = Effect.fnUntraced(function* (keyChanged: KeyChanged) {
+const enrolments = Effect.fnUntraced(function* ({ decided, keyChanged }: News) {
   const store = yield* FleetStore
   const engine = yield* CryptoEngine
   const identity = yield* Identity
@@ -170,6 +175,7 @@ const enrolments = Effect.fnUntraced(function* (keyChanged: KeyChanged) {
     const row = yield* store.device(device)
     if (row === null) return pending
     if (row.status === "accepted") yield* keyChanged(row)
+    if (row.status === "accepted" && status === "pending") yield* decided(device)
     // Over this a device that slept through a change of its group's key finds back.
     return { ...answerTo(request, row), ...(yield* share(row)) }
   })
@@ -201,7 +207,7 @@ const preauthorisations = Effect.gen(function* () {
   })
 })
 
-const admissions = Effect.fnUntraced(function* (keyChanged: KeyChanged) {
+const admissions = Effect.fnUntraced(function* ({ decided, keyChanged }: News) {
   const store = yield* FleetStore
   const engine = yield* CryptoEngine
   const identity = yield* Identity
@@ -227,7 +233,8 @@ const admissions = Effect.fnUntraced(function* (keyChanged: KeyChanged) {
     const flaw = admissionFlaw(admission, row, identity.id)
     if (flaw !== null) return yield* new Refused({ message: flaw })
     const outcome = yield* store.admit(admission, envelope, actor, yield* Clock.currentTimeMillis)
-    if (outcome === "done" || outcome === "same") return yield* keyChanged(row)
+    if (outcome === "done" || outcome === "same")
+      return yield* Effect.andThen(keyChanged(row), decided(device))
     const [code, message] = texts[outcome]
     return yield* new Conflict({ code, message })
   })
@@ -277,8 +284,10 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
       row.onionKey === null ? Effect.void : Effect.ignore(context.ref(OnionKeeperKey).tell("ClientsChanged"))
     /** Whom an invitation is for can come over Tor at once. That enrolment has closed is noticed without being told. */
     const enrolmentChanged = Effect.ignore(context.ref(OnionKeeperKey).tell("EnrolmentChanged"))
-    const enrol = yield* enrolments(keyChanged)
-    const admit = yield* admissions(keyChanged)
+    /** An agent that was turned away is cut off, one that waited is let in. Without messaging there is nobody to tell. */
+    const decided = (device: DeviceId) => Effect.ignore(context.ref(DirectoryKey).tell("Decided", { device }))
+    const enrol = yield* enrolments({ keyChanged, decided })
+    const admit = yield* admissions({ keyChanged, decided })
     const preauthorise = yield* preauthorisations
     const publish = yield* publication
 
