@@ -84,7 +84,11 @@ const clientFor = (options: LineOptions, use: LineUse) =>
         const bytes = new Uint8Array(Buffer.from(payload))
         use.received(topic, bytes).then(
           () => done(),
-          (error) => done(error instanceof Error ? error : new Error(errorText(error)))
+          (error) => {
+            // It is not acknowledged, and comes again with the next connection.
+            client.stream.destroy(new Error(`something that came was not kept: ${errorText(error)}`))
+            done(new Error("it was not kept"))
+          }
         )
       }
       return client

@@ -10,6 +10,7 @@ import { Deferred, Effect, Exit, Result, Scope } from "effect"
 import type { ErrorWithReasonCode, IClientOptions, MqttClient } from "mqtt"
 import { BusError, type BusLink, type BusOptions, type MessageBus } from "../../ports/MessageBus.ts"
 import { errorText } from "../files/AtomicFile.ts"
+import { makeBarrier } from "./Barrier.ts"
 
 /** One way to the broker. */
 export interface FoundBroker {
@@ -160,6 +161,9 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
     client.once("close", () => Deferred.doneUnsafe(ended, Effect.succeed(reason)))
     handOn(client, stream, options.received, run)
     yield* connected(client).pipe(inTime(answerMs, "CONNECT"))
+    // A broker with passwords is not our own: it may acknowledge first and write to disk then.
+    const barrier = password === null ? undefined : makeBarrier(client)
+    const saved = barrier === undefined ? Effect.void : called(barrier)
     // What was under way when the connection ended is never answered.
     const cutOff = Effect.flatMap(Deferred.await(ended), (why) => Effect.fail(unreachable(why)))
     const whileUp = <A>(work: Effect.Effect<A, BusError>, what: string) =>
@@ -168,7 +172,9 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
       subscribe: (filters) => whileUp(subscribed(client, filters), "SUBSCRIBE"),
       publish: (topic, payload, { retain = false } = {}) =>
         whileUp(
-          called((done) => client.publish(topic, Buffer.from(payload), { qos: 1, retain }, done)),
+          called((done) => client.publish(topic, Buffer.from(payload), { qos: 1, retain }, done)).pipe(
+            Effect.andThen(saved)
+          ),
           "a publication"
         ),
       leave: Effect.callback<void>((resume) => void client.end(false, {}, () => resume(Effect.void))).pipe(

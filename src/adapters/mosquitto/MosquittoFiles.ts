@@ -1,0 +1,117 @@
+/**
+ * The files of a Mosquitto for this server, as texts: its configuration, what its dynamic security plugin begins with, and
+ * the password of broker services. Pure but for the hash of the password.
+ */
+import { pbkdf2Sync } from "node:crypto"
+import { encodeBase64 } from "../../crypto/Base64.ts"
+import { MessageLimits } from "../../schemas/Message.ts"
+import { defaultAccess, servicesAcls } from "./DynamicSecurity.ts"
+
+export interface MosquittoFilesOptions {
+  /** Where Mosquitto will find its files. */
+  readonly folder: string
+  readonly topicRoot: string
+  /** The user name of broker services. */
+  readonly user: string
+  readonly listen: { readonly host: string; readonly port: number }
+  /** Certificate and key (PEM files); null: without TLS, for this machine alone. */
+  readonly tls: { readonly certificate: string; readonly key: string } | null
+  /** The plugin's file. */
+  readonly plugin: string
+  readonly queuePackets: number
+  /** Whom Mosquitto becomes when it is started as root; null leaves that to Mosquitto. */
+  readonly runAs: string | null
+}
+
+/** Names below the folder. */
+export const fileNames = {
+  configuration: "mosquitto.conf",
+  security: "dynamic-security.json",
+  password: "broker-services.password",
+  data: "data"
+} as const
+
+/** As mosquitto_ctrl makes them. */
+const iterations = 101
+const hashBytes = 64
+/** Of the salt that {@link securityText} takes. */
+export const saltBytes = 12
+
+/** The fixed header and the topic come on top of what is carried. */
+const packetBytes = MessageLimits.wireBytes + 1_024
+
+/** Where nobody may write a line of the configuration by a name with a line break in it. */
+const isOneLine = (text: string): boolean => !/[\r\n]/.test(text)
+
+/** Paths with line breaks cannot stand in the configuration. */
+export const isWritable = (options: MosquittoFilesOptions): boolean =>
+  [options.folder, options.plugin, options.tls?.certificate ?? "", options.tls?.key ?? ""].every(isOneLine)
+
+/** mosquitto.conf(5). */
+export const configurationText = (options: MosquittoFilesOptions): string => {
+  const { folder, listen, plugin, queuePackets, runAs, tls } = options
+  const lines = [
+    "# Mosquitto for a Postern server, made by: postern broker mosquitto-config",
+    "# docs/mosquitto.md says what each line is for.",
+    ...(runAs === null ? [] : [`user ${runAs}`]),
+    "per_listener_settings false",
+    "",
+    `listener ${listen.port} ${listen.host}`,
+    ...(tls === null
+      ? ["# Without TLS: passwords travel in the clear, so it listens on this machine alone."]
+      : [`certfile ${tls.certificate}`, `keyfile ${tls.key}`, "tls_version tlsv1.2"]),
+    "",
+    "# Accounts and rights: broker services keep them, over MQTT.",
+    "allow_anonymous false",
+    `plugin ${plugin}`,
+    `plugin_opt_config_file ${folder}/${fileNames.security}`,
+    "",
+    "# What was acknowledged is written to disk before anything else is read: so nothing is lost when Mosquitto is killed.",
+    "persistence true",
+    `persistence_location ${folder}/${fileNames.data}/`,
+    "autosave_on_changes true",
+    "autosave_interval 1",
+    "# As long as a message may live.",
+    "persistent_client_expiration 30d",
+    "",
+    "# Messages that wait for one agent. Above it Mosquitto drops the newest, without a word to their sender.",
+    `max_queued_messages ${queuePackets}`,
+    "# The largest message, with its headers; whoever sends more is disconnected.",
+    `max_packet_size ${packetBytes}`,
+    "max_keepalive 300",
+    "sys_interval 10",
+    "log_dest stderr",
+    "log_type error",
+    "log_type warning",
+    "log_type notice",
+    "connection_messages true",
+    ""
+  ]
+  return lines.join("\n")
+}
+
+/** What the plugin begins with: broker services alone. It writes the file anew with every account. */
+export const securityText = (
+  { topicRoot, user }: Pick<MosquittoFilesOptions, "topicRoot" | "user">,
+  password: string,
+  salt: Uint8Array
+): string => {
+  const hash = pbkdf2Sync(password, salt, iterations, hashBytes, "sha512")
+  const role = "postern-broker-services"
+  const document = {
+    defaultACLAccess: defaultAccess,
+    clients: [
+      {
+        username: user,
+        textname: "Postern's broker services",
+        roles: [{ rolename: role }],
+        password: encodeBase64(hash),
+        salt: encodeBase64(salt),
+        iterations
+      }
+    ],
+    groups: [],
+    roles: [{ rolename: role, acls: servicesAcls(user, topicRoot) }]
+  }
+  return `${JSON.stringify(document, null, 2)}\n`
+}
