@@ -18,6 +18,7 @@ import { ChildSpec, Supervisor } from "../../kernel/index.ts"
 import { AgentStore } from "../../ports/AgentStore.ts"
 import { MessageBus } from "../../ports/MessageBus.ts"
 import type { AgentConfig } from "../../schemas/AgentConfig.ts"
+import type { Handshake } from "../../schemas/Agents.ts"
 
 /** The file of an agent's messages. */
 export const agentDatabasePath = (stateFolder: string): string => join(stateFolder, "agent.db")
@@ -54,7 +55,10 @@ export const AgentServices = (settings: AgentConfig, routes: Routes) =>
   )
 
 /** The agent's branch of a tree. It cannot hurt the others. */
-export const agentBranch = ({ visible }: Pick<AgentConfig, "visible">) =>
+export const agentBranch = ({
+  edgeDevices = [],
+  visible
+}: Pick<AgentConfig, "visible"> & { readonly edgeDevices?: Handshake["edge_devices"] }) =>
   Supervisor.spec({
     id: "agent",
     strategy: "one-for-one",
@@ -64,7 +68,7 @@ export const agentBranch = ({ visible }: Pick<AgentConfig, "visible">) =>
         key: SmartAgentKey,
         shutdownMs,
         maximumTasks,
-        behaviour: smartAgent({ visible, edgeDevices: [] })
+        behaviour: smartAgent({ visible, edgeDevices })
       })
     ]
   })

@@ -1,5 +1,5 @@
 /** Runs the client: state folder, identity, ledger, link, tree; until it is told to stop or cannot go on. */
-import { Deferred, Effect, Layer, Redacted, Result, Schedule, Schema } from "effect"
+import { Deferred, Effect, Layer, Result, Schedule, Schema } from "effect"
 import {
   ControlGatewayKey,
   HealthLoopKey,
@@ -9,8 +9,6 @@ import {
 } from "../../actors/ClientKeys.ts"
 import { condition } from "../../actors/DeviceConditions.ts"
 import { keptEnrolAddresses } from "../../actors/EnrolAddresses.ts"
-import type { TrustOptions } from "../../actors/TrustKeeper.ts"
-import { fitsPin, restoreRoot } from "../../actors/TrustState.ts"
 import { AgentTrustCell } from "../../adapters/AgentTrustCell.ts"
 import { ChosenEngine, engineText } from "../../adapters/ChosenEngine.ts"
 import { controlGateway } from "../../adapters/ControlGateway.ts"
@@ -43,6 +41,7 @@ import { sweepLeftovers } from "../clientSweep.ts"
 import { clientTree } from "../clientTree.ts"
 import { untilTerminated } from "../Service.ts"
 import { AgentServices, AgentStoreInWorker, agentBranch } from "./Agent.ts"
+import { bootstrapAddresses, trustOptions } from "./Bootstrap.ts"
 import { type ClientSettings, Misconfigured, misconfigured } from "./ClientSettings.ts"
 import type { ConfigurationMade } from "./ConfigurationFile.ts"
 import { rotateKey, rotateRequest } from "./KeysCommand.ts"
@@ -84,40 +83,6 @@ export const ClientServices = (
     SqliteHistory({ stateFolder })
   ).pipe(Layer.provideMerge(stored), Layer.provideMerge(identity))
 }
-
-/** Where the server is: from the root kept, the invitation, or the configuration. */
-const bootstrapAddresses = (settings: ClientSettings) =>
-  Effect.gen(function* () {
-    const ledger = yield* Ledger
-    const engine = yield* CryptoEngine
-    const note = yield* ledger.note("roots")
-    const held = note === null ? null : restoreRoot(engine, note)
-    const known =
-      held !== null && Result.isSuccess(held) && fitsPin(held.success, trustOptions(settings).invitation)
-        ? (held.success.root.servers.find((server) => server.id === held.success.server)?.addresses ?? [])
-        : []
-    const addresses = [
-      ...known,
-      ...(settings.invitation?.addresses ?? []),
-      ...(settings.config.server === null ? [] : [settings.config.server])
-    ]
-    if (addresses.length > 0) return [...new Set(addresses)]
-    return yield* misconfigured(
-      "no server is known: name it with --server URL, or give an invitation (--invitation TEXT, or $POSTERN_INVITATION)"
-    )
-  })
-
-const trustOptions = ({ config, invitation }: ClientSettings): TrustOptions => ({
-  name: config.name,
-  invitation:
-    invitation === null
-      ? null
-      : {
-          server: invitation.server,
-          rootDigest: invitation.root_digest,
-          secret: Redacted.make(invitation.secret)
-        }
-})
 
 /** Waits until a poll was answered and everything that came of it is done and sent. */
 const waitOnce = (system: ActorSystem) =>

@@ -1,0 +1,72 @@
+/** From what an agent's desk says to what programs see (`Api.ts`). */
+
+import type { InboxMessage, LocalReport } from "../../schemas/AgentLocal.ts"
+import type { DirectoryEntry } from "../../schemas/Agents.ts"
+import type { Json, Message, Peer, Report, State, StateName } from "./Api.ts"
+
+const stateNameOf = ({ agent, enrolment }: LocalReport): StateName => {
+  if (enrolment.phase === "accepted") return agent.state
+  return enrolment.phase === "not_enrolled" ? "enrolling" : enrolment.phase
+}
+
+export const stateOf = (report: LocalReport): State => {
+  const { agent, enrolment } = report
+  const isAccepted = enrolment.phase === "accepted"
+  return {
+    state: stateNameOf(report),
+    name: agent.name,
+    detail: isAccepted ? agent.detail : enrolment.detail,
+    claimCode: enrolment.claim_code
+  }
+}
+
+export const reportOf = (report: LocalReport): Report => {
+  const { links, queued, refused, waiting } = report.agent
+  return {
+    ...stateOf(report),
+    queued,
+    waiting,
+    refused,
+    links: links.map(({ agent, last_rtt_ms, lost, pings, smoothed_rtt_ms }) => ({
+      agent,
+      pings,
+      lost,
+      lastRttMs: last_rtt_ms,
+      smoothedRttMs: smoothed_rtt_ms
+    }))
+  }
+}
+
+export const peerOf = ({ agent, device, edge_devices, signing_key, status }: DirectoryEntry): Peer => ({
+  name: agent,
+  device,
+  signingKey: signing_key,
+  status,
+  edgeDevices: edge_devices
+})
+
+/** A message as programs see it. */
+export const shownMessage = (
+  { message, received_at_ms }: InboxMessage,
+  done: () => Promise<void>
+): Message => {
+  const { body, id, issued_at_ms, subject } = message
+  const common = {
+    id,
+    subject,
+    body: body as Json,
+    sentAt: new Date(issued_at_ms),
+    receivedAt: new Date(received_at_ms),
+    done
+  }
+  if (message.type === "postern/public/v1")
+    return { ...common, level: "public", from: null, claimedFrom: message.claimed_from, proof: null }
+  return {
+    ...common,
+    level: message.level,
+    from: message.from,
+    to: message.to,
+    expiresAt: new Date(message.expires_at_ms),
+    proof: message as Message["proof"] & object
+  }
+}

@@ -1,0 +1,78 @@
+/** An agent that is open, as the library and `postern agent` have it. */
+import { Effect, Schema, type Scope } from "effect"
+import { connectAgent } from "../../adapters/agent/RemoteDesk.ts"
+import type { AgentDesk } from "../../ports/AgentDesk.ts"
+import type { AgentTrouble, LocalReport } from "../../schemas/AgentLocal.ts"
+import type { Handshake } from "../../schemas/Agents.ts"
+import type { ClientConfig } from "../../schemas/ClientConfig.ts"
+import type { Invitation } from "../../schemas/Enrolment.ts"
+
+/** What an agent of one's own is opened with. */
+export interface OwnAgentSettings {
+  readonly config: ClientConfig
+  readonly invitation: Invitation | null
+  readonly appearance: { readonly visible: boolean; readonly edgeDevices: Handshake["edge_devices"] }
+}
+
+/** An agent could not be opened, or has come to its end. */
+export class AgentUnavailable extends Schema.TaggedError<AgentUnavailable>()("AgentUnavailable", {
+  /**
+   * - `misconfigured`: settings or the state folder
+   * - `in_use`: a program without an agent holds the folder
+   * - `rejected`, `revoked`: by an operator
+   * - `failed`: the agent gave up
+   */
+  code: Schema.Literals(["misconfigured", "in_use", "rejected", "revoked", "failed"]),
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return this.reason
+  }
+}
+
+export interface OpenedAgent {
+  readonly desk: AgentDesk
+  /** Whether it runs in this process. */
+  readonly isOwn: boolean
+  /** Fails when the agent has ended by itself. */
+  readonly ended: Effect.Effect<never, AgentUnavailable>
+}
+
+const notEnding: OpenedAgent["ended"] = Effect.never
+
+/** Where a program runs an agent on the folder, its desk. */
+export const attached = (
+  stateFolder: string
+): Effect.Effect<OpenedAgent | undefined, AgentTrouble, Scope.Scope> =>
+  connectAgent(stateFolder).pipe(
+    Effect.map((desk): OpenedAgent | undefined => ({ desk, isOwn: false, ended: notEnding })),
+    Effect.catchIf(
+      ({ code }) => code === "not_running",
+      () => Effect.undefined
+    )
+  )
+
+/** Between two looks at how an agent stands. */
+const lookMs = 200
+
+/** Waits until operators have accepted the agent; tells each report on the way. */
+export const untilAccepted = Effect.fnUntraced(function* (
+  { desk, ended }: OpenedAgent,
+  told: (report: LocalReport) => Effect.Effect<void>
+) {
+  const wait = Effect.gen(function* () {
+    for (;;) {
+      const report = yield* desk.report
+      yield* told(report)
+      const { phase } = report.enrolment
+      if (phase === "accepted") return
+      if (phase !== "not_enrolled")
+        return yield* new AgentUnavailable({
+          code: phase,
+          reason: `an operator ${phase} this device: ${report.enrolment.detail || "ask one to accept it"}`
+        })
+      yield* Effect.sleep(lookMs)
+    }
+  })
+  return yield* Effect.raceFirst(wait, ended)
+})

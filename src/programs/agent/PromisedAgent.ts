@@ -1,0 +1,211 @@
+/** The agent of `Api.ts`: promises over the desk of an agent, wherever that runs. */
+import { Cause, Effect, Exit, Logger, Scope } from "effect"
+import type { AgentDesk } from "../../ports/AgentDesk.ts"
+import { AgentTrouble, type LocalLetter, type LocalReport } from "../../schemas/AgentLocal.ts"
+import type { AgentName } from "../../schemas/Topics.ts"
+import {
+  AgentError,
+  type Letter,
+  type LogLine,
+  type Message,
+  type OpenOptions,
+  type SmartAgent,
+  type State,
+  type StateName
+} from "./Api.ts"
+import { peerOf, reportOf, shownMessage, stateOf } from "./Conversions.ts"
+import { openAgentIn } from "./OpenAgent.ts"
+import { type OpenedAgent, untilAccepted } from "./OpenedAgent.ts"
+import { settingsFrom } from "./OptionsOfAgent.ts"
+
+/** How often a state that somebody waits for, or wants to be told of, is looked at. */
+const lookMs = 250
+const watchMs = 1_000
+/** How long one look for messages lasts. */
+const takeMs = 30_000
+
+const hasCode = (error: unknown): error is Error & { readonly code: string } =>
+  error instanceof Error && "code" in error && typeof error.code === "string"
+
+const errorOf = (cause: Cause.Cause<unknown>): AgentError => {
+  if (Cause.hasInterruptsOnly(cause)) return new AgentError("closed", "the agent was closed")
+  const error = Cause.squash(cause)
+  if (error instanceof AgentError) return error
+  const message = error instanceof Error ? error.message : String(error)
+  return new AgentError(!Cause.hasDies(cause) && hasCode(error) ? error.code : "failed", message)
+}
+
+const levels: Readonly<Record<string, LogLine["level"]>> = {
+  Info: "info",
+  Warn: "warn",
+  Error: "error",
+  Fatal: "error"
+}
+
+/** What happens inside goes to whoever wants it, and nowhere else. */
+const logTo = (onLog: OpenOptions["onLog"]) =>
+  Logger.layer([
+    Logger.make<unknown, void>(({ logLevel, message }) => {
+      const parts = Array.isArray(message) ? message : [message]
+      onLog?.({ level: levels[logLevel] ?? "debug", message: parts.map(String).join(" ") })
+    })
+  ])
+
+const letterOf = ({ body, level, lifetimeMs, subject, to }: Letter): LocalLetter => ({
+  level: level ?? "private",
+  to: (typeof to === "string" ? [to] : [...to]) as unknown as LocalLetter["to"],
+  subject: subject ?? "",
+  body: body as LocalLetter["body"],
+  lifetime_ms: lifetimeMs ?? null
+})
+
+/** Runs Effects as promises, until it is ended. */
+const makeRunner = (options: OpenOptions) => {
+  const layer = logTo(options.onLog)
+  const ending = new AbortController()
+  return {
+    end: () => ending.abort(),
+    isOver: () => ending.signal.aborted,
+    run: async <A, E>(effect: Effect.Effect<A, E>): Promise<A> => {
+      const exit = await Effect.runPromiseExit(Effect.provide(effect, layer), { signal: ending.signal })
+      if (Exit.isSuccess(exit)) return exit.value
+      throw errorOf(exit.cause)
+    }
+  }
+}
+type Runner = ReturnType<typeof makeRunner>
+
+/** Tells a state whenever it differs from the one told before. */
+const makeTeller = (onState: OpenOptions["onState"]) => {
+  let told = ""
+  return (report: LocalReport): void => {
+    const state = stateOf(report)
+    const text = JSON.stringify(state)
+    if (text === told) return
+    told = text
+    onState?.(state)
+  }
+}
+
+/** One loop over what comes: a listener of its own, which says it is done with a message when the next is asked for. */
+async function* messagesOf(desk: AgentDesk, { isOver, run }: Runner): AsyncGenerator<Message, void, void> {
+  const scope = Scope.makeUnsafe()
+  try {
+    const listener = await run(Scope.provide(desk.listen, scope))
+    while (!isOver()) {
+      for (const found of await run(listener.take(1, takeMs))) {
+        let deal: Promise<void> | undefined
+        const done = (): Promise<void> => {
+          deal ??= run(listener.done([found.place]))
+          return deal
+        }
+        yield shownMessage(found, done)
+        await done()
+      }
+    }
+  } catch (error) {
+    // Whoever closes the agent ends its loops; that is no failure of theirs.
+    if (!isOver()) throw error
+  } finally {
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+  }
+}
+
+/** Waits until a desk tells a state, or until the time is over. */
+const reachOn = (
+  desk: AgentDesk,
+  state: StateName,
+  timeoutMs: number | undefined
+): Effect.Effect<State, AgentTrouble> => {
+  const look = Effect.map(desk.report, stateOf)
+  const wait = Effect.gen(function* () {
+    for (;;) {
+      const now = yield* look
+      if (now.state === state) return now
+      yield* Effect.sleep(lookMs)
+    }
+  })
+  if (timeoutMs === undefined) return wait
+  return Effect.timeoutOrElse(wait, {
+    duration: timeoutMs,
+    orElse: () =>
+      Effect.flatMap(look, ({ detail, state: is }) =>
+        Effect.fail(
+          new AgentTrouble({
+            code: "timed_out",
+            reason: `the agent is ${is}, not ${state}, after ${timeoutMs} ms${detail === "" ? "" : `: ${detail}`}`
+          })
+        )
+      )
+  })
+}
+
+/** The agent's face, over a desk. */
+const faceOf = (
+  { desk }: OpenedAgent,
+  runner: Runner,
+  ends: { readonly close: () => Promise<void>; readonly closed: Promise<void> }
+): SmartAgent => {
+  const { run } = runner
+  return {
+    send: (letter) => run(desk.send(letterOf(letter))),
+    messages: { [Symbol.asyncIterator]: () => messagesOf(desk, runner) },
+    ping: (agent) => run(desk.ping(agent as AgentName)),
+    peers: () => run(Effect.map(desk.peers, (peers) => peers.map(peerOf))),
+    report: () => run(Effect.map(desk.report, reportOf)),
+    reach: (state, options = {}) => run(reachOn(desk, state, options.timeoutMs)),
+    show: ({ edgeDevices = [], visible }) => run(desk.show({ visible, edge_devices: [...edgeDevices] })),
+    ...ends
+  }
+}
+
+/** Ends the agent once, whoever asks for it first. */
+const makeEnds = (scope: Scope.Closeable, runner: Runner, options: OpenOptions) => {
+  let closing: Promise<void> | undefined
+  const close = (): Promise<void> => {
+    closing ??= (async () => {
+      options.signal?.removeEventListener("abort", onAbort)
+      runner.end()
+      await Effect.runPromise(Effect.provide(Scope.close(scope, Exit.void), logTo(options.onLog)))
+    })()
+    return closing
+  }
+  const onAbort = (): void => void close()
+  options.signal?.addEventListener("abort", onAbort)
+  return close
+}
+
+export const openAgent = async (options: OpenOptions): Promise<SmartAgent> => {
+  if (options.signal?.aborted === true) throw new AgentError("closed", "the opening was called off")
+  const runner = makeRunner(options)
+  const scope = Scope.makeUnsafe()
+  const close = makeEnds(scope, runner, options)
+  const tell = makeTeller(options.onState)
+  try {
+    const agent = await runner.run(
+      Effect.gen(function* () {
+        const opened = yield* Scope.provide(openAgentIn(yield* settingsFrom(options)), scope)
+        yield* untilAccepted(opened, (report) => Effect.sync(() => tell(report)))
+        return opened
+      })
+    )
+    const watch = Effect.forever(
+      Effect.andThen(
+        Effect.flatMap(agent.desk.report, (report) => Effect.sync(() => tell(report))),
+        Effect.sleep(watchMs)
+      )
+    )
+    const ended = options.onState === undefined ? agent.ended : Effect.raceFirst(agent.ended, watch)
+    const closed = runner.run(ended).catch(async (error: unknown) => {
+      const isWanted = runner.isOver()
+      await close()
+      if (!isWanted) throw error
+    })
+    // Whoever does not look at it must not be brought down by it.
+    closed.catch(() => undefined)
+    return faceOf(agent, runner, { close, closed })
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
