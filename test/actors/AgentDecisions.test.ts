@@ -1,0 +1,321 @@
+/** What operators' decisions do to agents: registrar and directory as they are, over real stores, beside a broker that obeys or not. */
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Layer, Redacted } from "effect"
+import { TestClock } from "effect/testing"
+import { directory } from "../../src/actors/Directory.ts"
+import { registrar } from "../../src/actors/Registrar.ts"
+import { BrokerKeeperKey, DirectoryKey, RegistrarKey } from "../../src/actors/ServerKeys.ts"
+import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
+import { LocalRelayCrypto } from "../../src/adapters/mqtt/LocalRelayCrypto.ts"
+import type { NodeKeyRing } from "../../src/adapters/NodeKeys.ts"
+import { openInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
+import { messagesDatabase } from "../../src/adapters/sqlite/messages/MessagesDatabase.ts"
+import { MessageStoreOver } from "../../src/adapters/sqlite/SqliteMessageStore.ts"
+import { toWire } from "../../src/crypto/Messages.ts"
+import { signJson } from "../../src/crypto/SignedJson.ts"
+import { Backoff, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
+import { TestKit } from "../../src/kernel/testing/TestKit.ts"
+import { AgentBook } from "../../src/ports/AgentBook.ts"
+import { FleetStore } from "../../src/ports/FleetStore.ts"
+import { MessageStore } from "../../src/ports/MessageStore.ts"
+import type { Handshake, SessionId } from "../../src/schemas/Agents.ts"
+import type { Admission } from "../../src/schemas/Enrolment.ts"
+import { type DeviceId, Incarnation, type Name } from "../../src/schemas/Ids.ts"
+import type { MessageId } from "../../src/schemas/Message.ts"
+import { NoBroker } from "../../src/schemas/protocols/BrokerKeeper.ts"
+import { admission, enrolment, makeDisk, servicesOver } from "../support/fleet.ts"
+import { device, engine, nowMs, otherDevice, server, trust } from "../support/operators.ts"
+
+const [cellar, attic] = ["pi-cellar", "pi-attic"] as [Name, Name]
+const topicRoot = "mf2c"
+const session = "s".repeat(26) as SessionId
+const idOf = (letter: string) => letter.repeat(26) as MessageId
+
+/** Time in steps, so that what it sets off is done meanwhile. */
+const pass = (totalMs: number) =>
+  Effect.replicateEffect(Effect.andThen(TestClock.adjust(500), TestKit.settle), totalMs / 500, {
+    discard: true
+  })
+
+const handshake = (by: NodeKeyRing, agent: Name, atMs: number) =>
+  toWire(
+    signJson<Handshake>(
+      engine,
+      { seed: Redacted.value(by.signingSeed), signingKey: by.signingKey },
+      {
+        type: "postern/handshake/v1",
+        agent,
+        device: by.id as DeviceId,
+        session,
+        nonce: idOf("n"),
+        agreement: { key: by.agreementKey, version: 1 },
+        visible: true,
+        edge_devices: [],
+        issued_at_ms: atMs
+      }
+    )
+  )
+
+/** Stores that outlive a server, and a broker that obeys while it may. */
+const makeWorld = Effect.gen(function* () {
+  yield* TestClock.setTime(nowMs + 10_000)
+  const broker = { obeys: true, expelled: [] as Array<string>, published: [] as Array<string> }
+  const database = yield* openInProcess(messagesDatabase, ":memory:")
+  return { broker, database, disk: yield* makeDisk }
+})
+type World = Effect.Success<typeof makeWorld>
+
+/** A server with messaging, as far as decisions go. It ends with its scope. */
+const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
+  const services = yield* Layer.build(
+    Layer.mergeAll(
+      MessageStoreOver(database),
+      AgentBookCell,
+      LocalRelayCrypto({
+        signer: { seed: Redacted.value(server.signingSeed), signingKey: server.signingKey },
+        agreements: server.agreements,
+        agreement: { key: server.agreementKey, version: 1 }
+      })
+    ).pipe(Layer.provideMerge(servicesOver(disk)))
+  )
+  const keeper = TestKit.probe(BrokerKeeperKey, {
+    Expel: ({ payload }) =>
+      broker.obeys
+        ? Effect.sync(() => void broker.expelled.push(payload.agent))
+        : Effect.fail(new NoBroker({ reason: "it hangs" })),
+    Publish: ({ payload }) => Effect.sync(() => void broker.published.push(payload.topic))
+  })
+  const root = Supervisor.spec({
+    id: "server",
+    strategy: "one-for-one",
+    backoff: Backoff.none,
+    children: [
+      keeper.spec,
+      ChildSpec.make({ key: RegistrarKey, behaviour: registrar }),
+      ChildSpec.make({ key: DirectoryKey, behaviour: directory({ topicRoot, intervalMs: 60_000 }) })
+    ]
+  })
+  const system = yield* Effect.provide(TestKit.make({ root }), services)
+  const registry = system.ref(RegistrarKey)
+  const agents = system.ref(DirectoryKey)
+  yield* registry.ask("PublishRoot", { envelope: trust.envelope, actor: "anna" })
+  const parts = yield* Effect.all({ store: MessageStore, book: AgentBook, fleet: FleetStore }).pipe(
+    Effect.provideContext(services)
+  )
+  let sequence = 0
+  return {
+    ...parts,
+    agents,
+    enrol: (by: NodeKeyRing) =>
+      Effect.flatMap(Clock.currentTimeMillis, (atMs) =>
+        registry.ask("Enrol", { device: by.id as DeviceId, envelope: enrolment(atMs, by).envelope })
+      ),
+    decide: (by: NodeKeyRing, changes: Partial<Admission>) =>
+      Effect.gen(function* () {
+        sequence += 1
+        const atMs = yield* Clock.currentTimeMillis
+        const { envelope } = admission(atMs, { sequence: atMs - nowMs + sequence, ...changes }, by)
+        yield* registry.ask("Admit", { device: by.id as DeviceId, envelope, actor: "anna" })
+        yield* TestKit.settle
+      }),
+    shake: (by: NodeKeyRing, agent: Name) =>
+      Effect.gen(function* () {
+        const wire = handshake(by, agent, yield* Clock.currentTimeMillis)
+        yield* agents.ask("Arrived", { inbox: "handshake", from: agent, wire })
+        yield* TestKit.settle
+      }),
+    /** Something that waits for an agent. */
+    leave: (to: Name, id: string) =>
+      parts.store.accept(attic, idOf(id), nowMs * 2, [{ to, inbox: "private", wire: Uint8Array.of(1) }])
+  }
+})
+
+/** The device is an agent, and something waits for it. */
+const withAgent = Effect.gen(function* () {
+  const world = yield* makeWorld
+  const fleet = yield* start(world)
+  yield* fleet.enrol(device)
+  yield* fleet.decide(device, {})
+  yield* fleet.shake(device, cellar)
+  yield* fleet.leave(cellar, "a")
+  yield* pass(1_000)
+  world.broker.expelled.length = 0
+  world.broker.published.length = 0
+  return { world, ...fleet }
+})
+
+describe("a decision about a device", () => {
+  it.effect("cuts off who was turned away: nothing is passed on, session and all that waits are gone", () =>
+    Effect.gen(function* () {
+      const { book, decide, shake, store, world } = yield* withAgent
+      assert.strictEqual(book.get(cellar)?.device, device.id)
+      yield* decide(device, { decision: "revoke" })
+      assert.isUndefined(book.get(cellar))
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+      assert.include(world.broker.published, `${topicRoot}/${cellar}/public/handshake`)
+      assert.deepStrictEqual(yield* store.agents, [])
+      assert.deepStrictEqual(yield* store.undelivered(cellar, 0, 10), [])
+      // Everybody hears of it with the next list, and it does not come back.
+      yield* pass(1_000)
+      assert.include(world.broker.published, `${topicRoot}/broker-services/discovery`)
+      yield* shake(device, cellar)
+      assert.isUndefined(book.get(cellar))
+    })
+  )
+
+  it.effect(
+    "holds where the broker fails: nothing is passed on meanwhile, and it is asked until it obeys",
+    () =>
+      Effect.gen(function* () {
+        const { agents, book, decide, enrol, shake, store, world } = yield* withAgent
+        world.broker.obeys = false
+        yield* decide(device, { decision: "revoke" })
+        assert.isUndefined(book.get(cellar))
+        yield* pass(20_000)
+        assert.lengthOf(yield* store.agents, 1)
+        // Whoever gets the name meanwhile must wait until all of its last owner is gone.
+        yield* enrol(otherDevice)
+        yield* decide(otherDevice, { name: cellar })
+        yield* shake(otherDevice, cellar)
+        assert.isUndefined(book.get(cellar))
+        world.broker.obeys = true
+        yield* pass(31_000)
+        assert.include(world.broker.expelled, cellar)
+        assert.deepStrictEqual(yield* store.undelivered(cellar, 0, 10), [])
+        yield* shake(otherDevice, cellar)
+        assert.strictEqual(book.get(cellar)?.device, otherDevice.id)
+        assert.lengthOf(yield* agents.ask("Agents", { behind: null, status: null, limit: 10 }), 1)
+      })
+  )
+
+  it.effect("ends an old name with all that waits under it, and lets the device in under its new one", () =>
+    Effect.gen(function* () {
+      const { book, decide, leave, shake, store, world } = yield* withAgent
+      yield* decide(device, { name: attic })
+      assert.isUndefined(book.get(cellar))
+      assert.sameMembers(world.broker.expelled, [cellar, attic])
+      assert.deepStrictEqual(yield* store.undelivered(cellar, 0, 10), [])
+      yield* leave(attic, "b")
+      yield* shake(device, attic)
+      assert.strictEqual(book.get(attic)?.device, device.id)
+      assert.lengthOf(yield* store.undelivered(attic, 0, 10), 1)
+    })
+  )
+
+  it.effect("leaves an agent alone that is accepted again, as after a restored ledger", () =>
+    Effect.gen(function* () {
+      const { book, decide, store, world } = yield* withAgent
+      yield* decide(device, { incarnation: Incarnation.make("b".repeat(26)) })
+      yield* pass(1_000)
+      assert.deepStrictEqual(world.broker.expelled, [])
+      assert.strictEqual(book.get(cellar)?.device, device.id)
+      assert.lengthOf(yield* store.undelivered(cellar, 0, 10), 1)
+    })
+  )
+
+  it.effect("lets in who waits as a stranger: cut off, it comes again as an agent", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld
+      const { book, decide, enrol, shake, store } = yield* start(world)
+      yield* enrol(device)
+      yield* shake(device, cellar)
+      assert.isUndefined(book.get(cellar))
+      yield* decide(device, {})
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+      yield* shake(device, cellar)
+      assert.strictEqual(book.get(cellar)?.device, device.id)
+      yield* pass(10_000)
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+      assert.lengthOf(yield* store.agents, 1)
+    })
+  )
+
+  it.effect("is followed up after a restart in between, and where the word of it was lost", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { decide, enrol, fleet, leave, shake } = yield* start(world)
+          yield* enrol(device)
+          yield* decide(device, {})
+          yield* shake(device, cellar)
+          yield* leave(cellar, "a")
+          // The store has it, and nobody is told.
+          const { decision, envelope } = admission(nowMs, { decision: "revoke", sequence: 1_000_000 })
+          yield* fleet.admit(decision, envelope, "anna", nowMs)
+        })
+      )
+      world.broker.expelled.length = 0
+      const { book, store } = yield* start(world)
+      yield* pass(1_000)
+      assert.isUndefined(book.get(cellar))
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+      assert.deepStrictEqual(yield* store.agents, [])
+      assert.deepStrictEqual(yield* store.undelivered(cellar, 0, 10), [])
+    })
+  )
+
+  it.effect("reaches who was judged before it and stands at the broker after it", () =>
+    Effect.gen(function* () {
+      const { agents, decide, world } = yield* withAgent
+      yield* decide(device, { decision: "revoke" })
+      world.broker.expelled.length = 0
+      yield* agents.tell("Present", { agent: cellar, connected: true, role: "stranger" })
+      yield* TestKit.settle
+      assert.deepStrictEqual(world.broker.expelled, [])
+      yield* agents.tell("Present", { agent: cellar, connected: true, role: "agent" })
+      yield* TestKit.settle
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+    })
+  )
+})
+
+describe("what the directory tells operators", () => {
+  it.effect("is who the agents are, what waits for them, and what was refused, strangers together", () =>
+    Effect.gen(function* () {
+      const { agents, enrol, decide, shake, leave } = yield* withAgent
+      yield* enrol(otherDevice)
+      yield* decide(otherDevice, { name: attic })
+      yield* shake(otherDevice, attic)
+      yield* leave(cellar, "c")
+      const junk = Uint8Array.of(0x7b)
+      for (const from of [attic, "who-1" as Name, "who-2" as Name, "who-3" as Name])
+        yield* agents.ask("Arrived", { inbox: "status", from, wire: junk })
+      yield* pass(6_000)
+      const overview = yield* agents.ask("Overview")
+      assert.deepInclude(overview, {
+        signing_key: server.signingKey,
+        agents: { C: 2, DG: 0, DU: 0 },
+        visible: 2,
+        undelivered: 2,
+        queued: 0,
+        refusals: { malformed: 4 }
+      })
+      const rows = yield* agents.ask("Refusals", { limit: 10 })
+      assert.deepStrictEqual(
+        rows.map(({ agent, code, count }) => [agent, code, count]),
+        [
+          [null, "malformed", 3],
+          ["pi-attic", "malformed", 1]
+        ]
+      )
+      const all = yield* agents.ask("Agents", { behind: null, status: null, limit: 10 })
+      assert.deepStrictEqual(
+        all.map(({ agent, status, undelivered }) => [agent, status, undelivered]),
+        [
+          [attic, "C", 0],
+          [cellar, "C", 2]
+        ]
+      )
+      const [behind] = yield* agents.ask("Agents", { behind: attic, status: "C", limit: 1 })
+      assert.strictEqual(behind?.agent, cellar)
+      assert.deepStrictEqual(yield* agents.ask("Agents", { behind: null, status: "DU", limit: 10 }), [])
+      const detail = yield* agents.ask("Agent", { agent: attic })
+      assert.deepStrictEqual(
+        detail?.refusals.map(({ code }) => code),
+        ["malformed"]
+      )
+      assert.isNull(yield* agents.ask("Agent", { agent: "nobody" as Name }))
+    })
+  )
+})
