@@ -16,15 +16,18 @@ import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
 import { AgentTrustCell } from "../../src/adapters/AgentTrustCell.ts"
 import { embeddedBroker } from "../../src/adapters/mqtt/EmbeddedBroker.ts"
 import { LocalRelayCrypto, type RelayIdentity } from "../../src/adapters/mqtt/LocalRelayCrypto.ts"
-import { mqttBus } from "../../src/adapters/mqtt/MqttBus.ts"
+import { type MqttBusOptions, mqttBus } from "../../src/adapters/mqtt/MqttBus.ts"
 import { MqttUpgrades } from "../../src/adapters/mqtt/MqttUpgrades.ts"
 import { NodeAgentCrypto } from "../../src/adapters/mqtt/NodeAgentCrypto.ts"
 import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
 import { type NodeKeyRing, NodeKeys, nodeKeyRingFrom } from "../../src/adapters/NodeKeys.ts"
 import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
+import type { DatabaseHost } from "../../src/adapters/sqlite/Database.ts"
 import { openInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
 import { agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.ts"
 import { messagesDatabase } from "../../src/adapters/sqlite/messages/MessagesDatabase.ts"
+import type { MosquittoMethods } from "../../src/adapters/sqlite/messages/MosquittoRows.ts"
+import type { MqttMethods } from "../../src/adapters/sqlite/messages/MqttRows.ts"
 import { makeAgentStore } from "../../src/adapters/sqlite/SqliteAgentStore.ts"
 import { MessageStoreOver } from "../../src/adapters/sqlite/SqliteMessageStore.ts"
 import { ActorSystem, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
@@ -139,6 +142,16 @@ export interface ServicesOptions {
   readonly queuePackets?: number
   readonly permits?: MessagePolicy["Service"]["permits"]
   readonly keys?: ServicesKeys
+  /** Another broker than the embedded one. */
+  readonly broker?: (parts: BrokerParts) => MessageBroker["Service"]["open"]
+}
+
+/** What a broker is made of. */
+export interface BrokerParts {
+  readonly fleet: Fleet
+  readonly topicRoot: string
+  readonly database: DatabaseHost<MqttMethods & MosquittoMethods>
+  readonly book: AgentBook["Service"]
 }
 
 /** Broker services with an embedded broker, as a running system. */
@@ -146,19 +159,24 @@ export const startServices = (fleet: Fleet, path: string, options: ServicesOptio
   Effect.gen(function* () {
     const { intervalMs = 60_000, permits = () => true, topicRoot = "mf2c" } = options
     const database = yield* openInProcess(messagesDatabase, join(path, "messages.db"))
-    const open = embeddedBroker({
-      listen: { host: "127.0.0.1", port: options.port ?? 0 },
-      upgrades: new MqttUpgrades(),
-      topicRoot,
-      maximumConnections: 2_000,
-      queuePackets: options.queuePackets ?? 10_000,
-      database
-    })
+    const embedded = () =>
+      embeddedBroker({
+        listen: { host: "127.0.0.1", port: options.port ?? 0 },
+        upgrades: new MqttUpgrades(),
+        topicRoot,
+        maximumConnections: 2_000,
+        queuePackets: options.queuePackets ?? 10_000,
+        database
+      })
+    const { broker = embedded } = options
+    const Broker = Layer.effect(
+      MessageBroker,
+      Effect.map(AgentBook, (book) => ({ open: broker({ fleet, topicRoot, database, book }) }))
+    )
     const services = yield* Layer.build(
       Layer.mergeAll(
-        Layer.succeed(MessageBroker, { open }),
+        Broker.pipe(Layer.provideMerge(AgentBookCell)),
         MessageStoreOver(database),
-        AgentBookCell,
         Layer.succeed(FleetStore, fleet.store),
         Layer.succeed(Identity, { id: serverKeys.id } as unknown as Identity["Service"]),
         Layer.succeed(MessagePolicy, { permits }),
@@ -203,6 +221,8 @@ export interface AgentOptions {
   readonly edgeDevices?: ReadonlyArray<string>
   readonly keepaliveSeconds?: number
   readonly answerMs?: number
+  /** How it finds another broker than the embedded one. */
+  readonly find?: MqttBusOptions["find"]
 }
 
 /** The ring that a fleet has for a name at the moment. */
@@ -228,7 +248,7 @@ export const startAgent = (
   options: AgentOptions = {}
 ) =>
   Effect.gen(function* () {
-    const { edgeDevices = [], topicRoot = "mf2c", visible = true, ...timings } = options
+    const { edgeDevices = [], find, topicRoot = "mf2c", visible = true, ...timings } = options
     const ring = following(fleet, name)
     const store = makeAgentStore(yield* openInProcess(agentDatabase, join(path, `${name}.db`)))
     const standing = {
@@ -244,7 +264,7 @@ export const startAgent = (
           MessageBus,
           mqttBus({
             ...timings,
-            find: Effect.succeed({ topicRoot, password: null, brokers: [{ mqtt: 4, dial }] })
+            find: find ?? Effect.succeed({ topicRoot, password: null, brokers: [{ mqtt: 4, dial }] })
           })
         ),
         Layer.succeed(AgentStore, store),
