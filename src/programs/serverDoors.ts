@@ -1,9 +1,11 @@
 /** The server's gateways, each an actor that opens its port or socket in its own life, and the start of the whole. */
 import { Deferred, Effect, Option } from "effect"
 import {
+  BrokerKeeperKey,
   ControlGatewayKey,
   DeviceDoorKey,
   DeviceKey,
+  DirectoryKey,
   EnrolDoorKey,
   HttpGatewayKey,
   JobWatchKey,
@@ -39,6 +41,8 @@ export const serverActors = (addresses: Addresses): ServerActors => ({
   retention: addresses.ref(RetentionKey),
   device: (id) => addresses.refOf(DeviceKey, id),
   rollouts: addresses.ref(RolloutsKey),
+  directory: addresses.ref(DirectoryKey),
+  brokerKeeper: addresses.ref(BrokerKeeperKey),
   rollout: (id) => addresses.refOf(RolloutKey, id)
 })
 
@@ -155,7 +159,8 @@ const managementApi = (options: DoorOptions, context: Addresses, stopping: Effec
     stopping,
     requestsPerMinute: options.config.requests_per_minute,
     metrics: options.metrics,
-    onion: onionStatus(options, context)
+    onion: onionStatus(options, context),
+    messaging: options.messaging !== null ? "on" : options.config.messaging.enabled ? "broken" : "off"
   })
 
 /** Both APIs on one HTTP port. */

@@ -12,6 +12,7 @@ import {
   HttpApiSecurity,
   OpenApi
 } from "effect/http-api"
+import { Presence } from "./Agents.ts"
 import { RootChain } from "./DeviceApi.ts"
 import { DsseEnvelope } from "./Dsse.ts"
 import { HealthReport } from "./Health.ts"
@@ -47,6 +48,7 @@ import {
   TokenView,
   wholeNumber
 } from "./ManagementViews.ts"
+import { AgentDetail, AgentPage, MessagingStatus, RefusalView } from "./MessagingViews.ts"
 import { RolloutDetail, RolloutId, RolloutView } from "./Rollout.ts"
 
 export const managementApiPath = "/api/management/v1"
@@ -291,11 +293,40 @@ class RolloutsGroup extends HttpApiGroup.make("rollouts")
   )
   .middleware(Authorization) {}
 
+/** Messages between devices, as far as operators see them. Where the server carries none: 404. */
+class MessagingGroup extends HttpApiGroup.make("messaging")
+  .add(
+    HttpApiEndpoint.get("status", "/messaging", { success: MessagingStatus, error: [...common, NotFound] }),
+    /** Devices that have come as agents, by name. */
+    HttpApiEndpoint.get("agents", "/messaging/agents", {
+      query: {
+        status: Schema.optional(Presence),
+        limit: Schema.optional(number),
+        after: Schema.optional(Name)
+      },
+      success: AgentPage,
+      error: [...common, NotFound]
+    }),
+    HttpApiEndpoint.get("agent", "/messaging/agents/:agent", {
+      params: { agent: Name },
+      success: AgentDetail,
+      error: [...common, NotFound]
+    }),
+    /** How often what of whose was refused, the latest first. */
+    HttpApiEndpoint.get("refusals", "/messaging/refusals", {
+      query: { limit: Schema.optional(number) },
+      success: Schema.Struct({ refusals: Schema.Array(RefusalView) }),
+      error: [...common, NotFound]
+    })
+  )
+  .middleware(Authorization) {}
+
 export class ManagementApi extends HttpApi.make("postern-management")
   .add(ServerGroup)
   .add(DevicesGroup)
   .add(JobsGroup)
   .add(RolloutsGroup)
+  .add(MessagingGroup)
   .prefix(managementApiPath)
   .annotateMerge(
     OpenApi.annotations({

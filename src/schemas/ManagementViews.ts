@@ -4,6 +4,7 @@ import { HighWater } from "./DeviceApi.ts"
 import { Base64, DsseEnvelope } from "./Dsse.ts"
 import { HealthSample } from "./Health.ts"
 import { Count, DeviceId, Digest, Incarnation, Name, OrderId, ServerId, TimestampMs } from "./Ids.ts"
+import { MessagingStatus } from "./MessagingViews.ts"
 import { OnionClientKey } from "./Onion.ts"
 import { OnionStatus } from "./OnionStatus.ts"
 import { LaneName, OrderState } from "./WorkOrder.ts"
@@ -100,6 +101,10 @@ export const ServerStatus = Schema.Struct({
   storage: Schema.NullOr(StorageView),
   /** How it is reached over Tor; null where it is not, or cannot tell. */
   onion: Schema.NullOr(OnionStatus).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
+  /** How messages between devices are carried; null where they are not, or that cannot be told now. */
+  messaging: Schema.NullOr(MessagingStatus).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
+  /** Why there is nothing to tell where there should be, in a sentence; else null. */
+  messaging_problem: Schema.NullOr(Schema.String).pipe(Schema.withDecodingDefault(Effect.succeed(null))),
   /** When this state was restored from a backup, and of when that is; null where it never was. */
   restored: Schema.NullOr(Schema.Struct({ at_ms: TimestampMs, backup_at_ms: TimestampMs }))
 })

@@ -35,6 +35,8 @@ export interface ManagementOptions {
   readonly metrics: Effect.Effect<string>
   /** How the onion services are; by default there are none. */
   readonly onion?: Effect.Effect<OnionStatus | null>
+  /** Whether the server carries messages between devices, or should and does not; by default it does not. */
+  readonly messaging?: "on" | "off" | "broken"
   /** Resolves when the API is about to stop: requests that wait are then answered with what there is. */
   readonly stopping: Effect.Effect<void>
 }

@@ -9,6 +9,7 @@ import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
 import { encodeJson, jsonType } from "./Json.ts"
 import { AuthorizationByToken } from "./ManagementAccess.ts"
 import { DeviceHandlers, JobHandlers, type ManagementOptions } from "./ManagementHandlers.ts"
+import { MessagingHandlers } from "./MessagingHandlers.ts"
 import { RolloutHandlers } from "./RolloutHandlers.ts"
 import { ServerHandlers } from "./ServerHandlers.ts"
 
@@ -20,7 +21,8 @@ const routes = (options: ManagementOptions) =>
       ServerHandlers(options),
       DeviceHandlers(options),
       JobHandlers(options),
-      RolloutHandlers(options)
+      RolloutHandlers(options),
+      MessagingHandlers(options)
     ]),
     Layer.provide(AuthorizationByToken(options.requestsPerMinute)),
     Layer.provide(HttpServer.layerServices)

@@ -2,7 +2,9 @@
 import type { RpcGroup } from "effect/rpc"
 import type { ActorRef } from "../../kernel/index.ts"
 import type { DeviceId } from "../../schemas/Ids.ts"
+import type { BrokerKeeperProtocol } from "../../schemas/protocols/BrokerKeeper.ts"
 import type { DeviceProtocol } from "../../schemas/protocols/Device.ts"
+import type { DirectoryProtocol } from "../../schemas/protocols/Directory.ts"
 import type { JobWatchProtocol } from "../../schemas/protocols/JobWatch.ts"
 import type { RecorderProtocol } from "../../schemas/protocols/Recorder.ts"
 import type { RegistrarProtocol } from "../../schemas/protocols/Registrar.ts"
@@ -19,6 +21,9 @@ export interface ServerActors {
   /** The actor of one device; a send starts it. */
   readonly device: (id: DeviceId) => ActorRef<RpcGroup.Rpcs<typeof DeviceProtocol>>
   readonly rollouts: ActorRef<RpcGroup.Rpcs<typeof RolloutsProtocol>>
+  /** Agents and the broker; there only where the server carries messages. */
+  readonly directory: ActorRef<RpcGroup.Rpcs<typeof DirectoryProtocol>>
+  readonly brokerKeeper: ActorRef<RpcGroup.Rpcs<typeof BrokerKeeperProtocol>>
   /** The actor of one rollout. */
   readonly rollout: (id: RolloutId) => ActorRef<RpcGroup.Rpcs<typeof RolloutProtocol>>
 }

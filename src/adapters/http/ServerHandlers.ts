@@ -14,6 +14,7 @@ import { callerName, hashToken, makeToken } from "./ManagementAccess.ts"
 import { orUnavailable } from "./ManagementFailures.ts"
 import type { ManagementOptions } from "./ManagementHandlers.ts"
 import { laggardView, tokenView } from "./ManagementViews.ts"
+import { messagingStatusOf } from "./MessagingStatusOf.ts"
 import { pageSize } from "./Pages.ts"
 
 /** Making, renewing and revoking tokens. */
@@ -80,6 +81,22 @@ const makeLaggards = Effect.gen(function* () {
   })
 })
 
+/** How messages between devices are carried, for the server's status. */
+const makeMessaging = ({ actors, messaging = "off" }: ManagementOptions) =>
+  Effect.map(Effect.context<CryptoEngine | FleetTrust>(), (services) => {
+    if (messaging === "off") return Effect.succeed({ messaging: null, messaging_problem: null })
+    const told = (problem: string) => ({ messaging: null, messaging_problem: problem })
+    if (messaging === "broken")
+      return Effect.succeed(
+        told("the server carries no messages between devices, though it should: its log says why")
+      )
+    return messagingStatusOf(actors).pipe(
+      Effect.provideContext(services),
+      Effect.map((status) => ({ messaging: status, messaging_problem: null })),
+      Effect.orElseSucceed(() => told("broker services do not answer: see postern ps, and the server's log"))
+    )
+  })
+
 export const ServerHandlers = (options: ManagementOptions) =>
   HttpApiBuilder.group(ManagementApi, "server", (handlers) =>
     Effect.gen(function* () {
@@ -90,6 +107,7 @@ export const ServerHandlers = (options: ManagementOptions) =>
       const retention = yield* RetentionStore
       const tokens = yield* makeTokens
       const laggards = yield* makeLaggards
+      const messaging = yield* makeMessaging(options)
       return handlers.handleAll({
         status: Effect.fnUntraced(function* () {
           const counts = yield* orUnavailable(store.counts)
@@ -105,6 +123,7 @@ export const ServerHandlers = (options: ManagementOptions) =>
             ...counts,
             storage: yield* Effect.orElseSucceed(options.actors.retention.ask("Storage"), () => null),
             onion: yield* options.onion ?? Effect.succeed(null),
+            ...(yield* messaging),
             restored: restored === null ? null : { at_ms: restored.atMs, backup_at_ms: restored.backupAtMs }
           }
         }),
