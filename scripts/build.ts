@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { join, sep } from "node:path"
 import { gzipSync } from "node:zlib"
 import { bundle, type Program } from "./lib/bundle.ts"
+import { buildLibrary, type Library, leftovers } from "./lib/library.ts"
 
 const root = join(import.meta.dirname, "..")
 const dist = join(root, "dist")
@@ -13,12 +14,27 @@ const at = (path: string) => join(root, path)
 const MISSING_ENTRIES_ARE_ERRORS = true
 
 const programs: ReadonlyArray<Program> = JSON.parse(readFileSync(at("scripts/programs.json"), "utf8"))
+const libraries: ReadonlyArray<Library> = JSON.parse(readFileSync(at("scripts/libraries.json"), "utf8"))
 
 /** Replaces a file in one step, so that a program being started never sees half of it. */
-const place = (name: string, text: string, mode = 0o644): void => {
-  const partial = join(dist, `.${name}.${process.pid}`)
+const place = (name: string, text: string, mode = 0o644, folder = dist): void => {
+  const partial = join(folder, `.${name}.${process.pid}`)
   writeFileSync(partial, text, { mode })
-  renameSync(partial, join(dist, name))
+  renameSync(partial, join(folder, name))
+}
+
+/** A library's files: what others load stands before them, and what is of an earlier build goes last. */
+const placeLibrary = async (library: Library): Promise<ReadonlyArray<string>> => {
+  const { files, modules } = await buildLibrary(root, library)
+  const folder = join(dist, library.name)
+  mkdirSync(folder, { recursive: true })
+  const entries = new Set(Object.keys(library.entries).map((name) => `${name}.js`))
+  const inOrder = [...files].sort(([left], [right]) => Number(entries.has(left)) - Number(entries.has(right)))
+  for (const [name, text] of inOrder) place(name, text, 0o644, folder)
+  for (const name of leftovers(folder, files)) rmSync(join(folder, name), { recursive: true, force: true })
+  const size = [...files.values()].reduce((sum, text) => sum + text.length, 0)
+  console.log(`dist${sep}${library.name}${sep}: ${kilobytes(size)} in ${files.size} files`)
+  return modules
 }
 
 const packageFolder = (module: string): string | undefined =>
@@ -60,6 +76,9 @@ const buildAll = async (): Promise<void> => {
     console.log(
       `dist${sep}${program.name}.js: ${kilobytes(text.length)}, ${kilobytes(gzipSync(text).length)} gzipped`
     )
+  }
+  for (const library of libraries) {
+    for (const module of await placeLibrary(library)) modules.add(module)
   }
   place("package.json", `${JSON.stringify({ type: "commonjs" })}\n`)
   place("THIRD-PARTY-LICENCES.txt", licences(modules))

@@ -9,8 +9,10 @@ const INPUTS = [
   "src",
   "scripts/build.ts",
   "scripts/lib/bundle.ts",
+  "scripts/lib/library.ts",
   "scripts/prologue.cjs",
   "scripts/programs.json",
+  "scripts/libraries.json",
   "package.json",
   "package-lock.json",
   "tsconfig.json"
@@ -22,12 +24,21 @@ export const buildStampPath = at("dist", ".sources")
 /** The hash of the present sources. */
 export const sourcesHash = () => hashOf(INPUTS)
 
-const programs = () => JSON.parse(readFileSync(at("scripts", "programs.json"), "utf8"))
+const listed = (name) => JSON.parse(readFileSync(at("scripts", name), "utf8"))
 
-/** True when every program whose entry exists was bundled from the present sources. */
+/** The files that a build makes: of a library those that are imported by name. */
+const outputs = () => [
+  ...listed("programs.json")
+    .filter((program) => existsSync(at(program.entry)))
+    .map((program) => at("dist", `${program.name}.js`)),
+  ...listed("libraries.json").flatMap((library) =>
+    Object.keys(library.entries).map((entry) => at("dist", library.name, `${entry}.js`))
+  )
+]
+
+/** True when every library, and every program whose entry exists, was built from the present sources. */
 export const buildIsFresh = () => {
   if (!existsSync(buildStampPath)) return false
-  const outputs = programs().filter((program) => existsSync(at(program.entry)))
-  if (outputs.some((program) => !existsSync(at("dist", `${program.name}.js`)))) return false
+  if (outputs().some((path) => !existsSync(path))) return false
   return readFileSync(buildStampPath, "utf8").trim() === sourcesHash()
 }

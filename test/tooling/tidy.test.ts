@@ -4,11 +4,15 @@ import { readTree, render, tidy } from "./tidy/Tidy.ts"
 
 const root = join(import.meta.dirname, "../..")
 
-const entriesOf = (tree: ReadonlyMap<string, string>): ReadonlyArray<string> =>
-  JSON.parse(tree.get("scripts/programs.json") ?? "[]").flatMap(
+const entriesOf = (tree: ReadonlyMap<string, string>): ReadonlyArray<string> => [
+  ...JSON.parse(tree.get("scripts/programs.json") ?? "[]").flatMap(
     (program: { entry: string; first?: string; thread?: string }) =>
       [program.entry, program.first, program.thread].filter((entry) => entry !== undefined)
+  ),
+  ...JSON.parse(tree.get("scripts/libraries.json") ?? "[]").flatMap(
+    (library: { entries: Record<string, string> }) => Object.values(library.entries)
   )
+]
 
 /** A checkout without any breach, to which each case below adds one file. */
 const clean: ReadonlyArray<readonly [string, string]> = [
