@@ -1,6 +1,6 @@
 // Parts of the operating system that the tests and the demo use: found, installed where that is allowed, named.
 
-import { accessSync, constants, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { accessSync, constants, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { delimiter, join } from "node:path"
 import { runQuiet } from "./exec.mjs"
 import { at } from "./paths.mjs"
@@ -23,12 +23,13 @@ export const hasCommand = (command) =>
     }
   })
 
+/** Whether a part is there: a command, or what holds a library in place of one. */
+export const hasPart = ({ command, file }) => (file === undefined ? hasCommand(command) : existsSync(file))
+
 /** What a call needs: a part is for a task as a whole (`demo`), or for an option of it (`demo --tor`). */
 const missingParts = (task, args) => {
   const calls = [task, ...args.map((argument) => `${task} ${argument}`)]
-  return systemParts().filter(
-    (part) => calls.some((call) => part.tasks.includes(call)) && !hasCommand(part.command)
-  )
+  return systemParts().filter((part) => calls.some((call) => part.tasks.includes(call)) && !hasPart(part))
 }
 
 const whyNotInstalled = () => {

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process"
-import { accessSync, constants, readFileSync } from "node:fs"
+import { accessSync, constants, existsSync, readFileSync } from "node:fs"
 import { delimiter, join } from "node:path"
 import { describe, it } from "vitest"
 
@@ -22,6 +22,8 @@ export type Part =
 
 interface SystemPackage {
   readonly command: string
+  /** Of a library, which has no command: a file of it. */
+  readonly file?: string
   readonly package: string
   readonly reason: string
 }
@@ -45,8 +47,8 @@ const hasCommand = (command: string): boolean =>
   )
 
 const whyNoCommand = (command: string): string | undefined => {
-  if (hasCommand(command)) return undefined
   const known = packages.find((entry) => entry.command === command)
+  if (known?.file === undefined ? hasCommand(command) : existsSync(known.file)) return undefined
   return known === undefined
     ? `there is no ${command} here`
     : `there is no ${command} here (package ${known.package}: ${known.reason})`
