@@ -9,6 +9,7 @@ import { deriveId } from "../../src/crypto/IdentityKeys.ts"
 import { invitationId, invitationProofFits, proveInvitation } from "../../src/crypto/Invitations.ts"
 import { NobleEngine } from "../../src/crypto/NobleEngine.ts"
 import {
+  brokerServicesOf,
   keyIdOf,
   verifyAdmission,
   verifyCancel,
@@ -270,6 +271,43 @@ describe("devices and servers", () => {
     expect(codeOf(verifyServerIdentity(engine, { ...identity, recipient: mallory.recipient }))).toBe(
       "malformed"
     )
+  })
+
+  it("takes the key of broker services on the server's own word alone", () => {
+    const identity = {
+      type: "postern/server-identity/v1",
+      server: serverId,
+      signing_key: server.signingKey,
+      recipient: server.recipient,
+      addresses: []
+    } as const
+    const services = party(77)
+    const word = (changes: Record<string, unknown> = {}, by: Party = server) =>
+      signDocument(
+        engine,
+        "broker_services",
+        {
+          type: "postern/broker-services/v1",
+          server: serverId,
+          signing_key: services.signingKey,
+          ...changes
+        },
+        [{ keyId: serverId, seed: by.seed }]
+      ).envelope
+    const keyIn = (broker_services: DsseEnvelope) =>
+      brokerServicesOf(engine, { ...identity, broker_services })
+    expect(brokerServicesOf(engine, identity)).toEqual(Result.succeed(null))
+    expect(keyIn(word())).toEqual(Result.succeed(services.signingKey))
+    const refused = [
+      [word({}, mallory), "bad_signature"],
+      [word({ server: `srv_${"a".repeat(52)}` }), "malformed"],
+      [word({ signing_key: encodeBase64(new Uint8Array(32)) }), "malformed"],
+      [word({ more: 1 }), "malformed"]
+    ] as const
+    for (const [envelope, code] of refused) {
+      expect(codeOf(keyIn(envelope))).toBe(code)
+      expect(codeOf(verifyServerIdentity(engine, { ...identity, broker_services: envelope }))).toBe(code)
+    }
   })
 
   it("takes a statement only as the answer it was asked for", () => {

@@ -4,7 +4,7 @@ import { TestClock } from "effect/testing"
 import { DeviceKey, RegistrarKey } from "../../src/actors/ServerKeys.ts"
 import { IdentityOfNodeKeys } from "../../src/adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../src/adapters/FleetTrustCell.ts"
-import { makeDeviceApi } from "../../src/adapters/http/DeviceApi.ts"
+import { makeDeviceApi, type ServerMessaging } from "../../src/adapters/http/DeviceApi.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "../../src/adapters/http/Exchange.ts"
 import { makeManagementApi } from "../../src/adapters/http/ManagementService.ts"
 import { NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
@@ -67,7 +67,7 @@ export const servicesOver = (disk: Disk) =>
   )
 
 /** Starts a server over a disk; it is stopped with the scope, or killed before. */
-export const startFleet = (disk: Disk) =>
+export const startFleet = (disk: Disk, messaging: ServerMessaging | null = null) =>
   Effect.gen(function* () {
     const scope = yield* Scope.fork(yield* Effect.scope)
     const services = yield* Layer.buildWithScope(servicesOver(disk), scope)
@@ -75,7 +75,11 @@ export const startFleet = (disk: Disk) =>
     const built = Effect.gen(function* () {
       const system = yield* startServer(config, () => [])
       const common = { actors: serverActors(system), stopping: Deferred.await(stopping) }
-      const device = yield* makeDeviceApi({ ...common, addresses: () => parties.serverIdentity.addresses })
+      const device = yield* makeDeviceApi({
+        ...common,
+        addresses: () => parties.serverIdentity.addresses,
+        messaging
+      })
       const management = yield* makeManagementApi({
         ...common,
         inspect: system.inspect(),
@@ -331,15 +335,17 @@ export const pollBody = (changes: Partial<PollRequest> = {}): PollRequest => ({
 /** Sets the clock to the time at which the operators' documents were signed, and a bit. */
 export const atWork = TestClock.setTime(parties.nowMs + 10_000)
 
-const registrarOf = (fleet: Fleet) => fleet.system.ref(RegistrarKey)
+export const registrarOf = (fleet: Fleet) => fleet.system.ref(RegistrarKey)
 
 /** A fleet with the root published. */
-export const rootedFleet = Effect.gen(function* () {
+export const rootedFleetWith = Effect.fnUntraced(function* (messaging: ServerMessaging | null) {
   yield* atWork
-  const fleet = yield* startFleet(yield* makeDisk)
+  const fleet = yield* startFleet(yield* makeDisk, messaging)
   yield* registrarOf(fleet).ask("PublishRoot", { envelope: parties.trust.envelope, actor: "alice" })
   return fleet
 })
+
+export const rootedFleet = rootedFleetWith(null)
 
 /** Enrols and accepts a device. */
 export const accept = Effect.fnUntraced(function* (
