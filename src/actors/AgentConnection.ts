@@ -24,18 +24,24 @@ const pauses: Readonly<Record<BusError["code"], Delays>> = {
 const goodMs = 30_000
 const cameTimeoutMs = 30_000
 
-export const makeConnection = (
-  self: {
-    readonly came: (
-      topic: string,
-      payload: Uint8Array,
-      timeoutMs: number
-    ) => Effect.Effect<void, { readonly message: string }>
-    readonly due: Effect.Effect<void>
-  },
-  knowledge: AgentKnowledge,
-  initial: Appearance
-) =>
+/** Messages to the agent itself. */
+interface Self {
+  readonly came: (
+    topic: string,
+    payload: Uint8Array,
+    timeoutMs: number
+  ) => Effect.Effect<void, { readonly message: string }>
+  readonly due: Effect.Effect<void>
+}
+
+const endOf = (exit: Exit.Exit<Result.Result<SessionEnd, BusError>>): SessionEnd => {
+  if (exit._tag === "Failure") return { code: "unreachable", reason: "the session broke off" }
+  if (Result.isSuccess(exit.value)) return exit.value.success
+  const { code, reason } = exit.value.failure
+  return { code, reason }
+}
+
+export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: Appearance) =>
   Effect.gen(function* () {
     const trust = yield* AgentTrust
     const sessions = yield* makeSessions
@@ -69,12 +75,7 @@ export const makeConnection = (
         const ended = Effect.map(open.link.ended, (reason): SessionEnd => ({ code: "unreachable", reason }))
         return yield* Effect.raceFirst(ended, changed)
       }).pipe(Effect.scoped, Effect.result),
-      endOf: (exit: Exit.Exit<Result.Result<SessionEnd, BusError>>): SessionEnd => {
-        if (exit._tag === "Failure") return { code: "unreachable", reason: "the session broke off" }
-        if (Result.isSuccess(exit.value)) return exit.value.success
-        const { code, reason } = exit.value.failure
-        return { code, reason }
-      },
+      endOf,
       /** Forgets the session; how long to wait for the next. */
       ended: Effect.fnUntraced(function* ({ code }: SessionEnd) {
         Object.assign(knowledge, {

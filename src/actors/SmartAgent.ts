@@ -223,8 +223,10 @@ export const smartAgent = (options: SmartAgentOptions) =>
         Came: ({ payload: { payload, topic } }) =>
           arrive(knowledge, topic, payload).pipe(
             Effect.flatMap((isMail) => (isMail ? Effect.ignore(inbox.tell("Arrived")) : Effect.void)),
-            Effect.catchTag("RefusedMessage", tally.refused),
-            Effect.catchTag("AgentStoreError", ({ reason }) => Effect.fail(new NotKept({ reason }))),
+            Effect.catchTags({
+              RefusedMessage: tally.refused,
+              AgentStoreError: ({ reason }) => Effect.fail(new NotKept({ reason }))
+            }),
             Effect.andThen(work.flush)
           ),
         Ended: ({ payload }) => Effect.flatMap(work.ended(payload), alarm.ringIn),

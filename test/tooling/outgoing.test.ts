@@ -11,6 +11,9 @@ const allowed: Readonly<Record<string, string>> = {
   "src/adapters/HttpTransport.ts": "the one way of requests: its agents take the line of a route",
   "src/adapters/net/Lines.ts":
     "the agents themselves; a direct line is Node's own, and a route of its own kind",
+  "src/adapters/net/Connections.ts": "long connections, by the route that each address has",
+  "src/adapters/mqtt/BrokerDial.ts": "a WebSocket on a connection that Connections made",
+  "src/adapters/mqtt/MqttBus.ts": "MQTT on a stream that BrokerDial made",
   "src/adapters/net/Wire.ts": "connects to proxies and to a tor's SOCKS port",
   "src/adapters/connectivity/Answers.ts": "the look at the network: only at what the routes reach directly",
   "src/adapters/connectivity/Targets.ts":
