@@ -21,7 +21,7 @@ import {
   verify
 } from "node:crypto"
 import { Layer } from "effect"
-import { encodeBase64Url } from "../crypto/Base64.ts"
+import { decodeBase64Url, encodeBase64Url } from "../crypto/Base64.ts"
 import { concatBytes, equalBytes } from "../crypto/Bytes.ts"
 import {
   type ChaCha20Poly1305,
@@ -33,6 +33,7 @@ import {
   ed25519KeyBytes,
   requireHkdfBounds,
   requireLength,
+  sha256Bytes,
   type X25519,
   x25519KeyBytes
 } from "../crypto/Engine.ts"
@@ -56,13 +57,15 @@ const importPrivate = (prefix: Uint8Array, raw: Uint8Array): KeyObject => {
   return key
 }
 
-/** As a JSON Web Key: it takes OpenSSL half the time of DER. */
-const importPublic = (curve: "Ed25519" | "X25519", raw: Uint8Array): KeyObject =>
-  createPublicKey({ key: { kty: "OKP", crv: curve, x: encodeBase64Url(raw) }, format: "jwk" })
+type Curve = "Ed25519" | "X25519"
 
-/** The raw 32 bytes stand at the end of the DER form. */
+/** As a JSON Web Key, which takes OpenSSL less time than DER; `x` is its raw 32 bytes in base64url. */
+const importPublic = (crv: Curve, x: string): KeyObject =>
+  createPublicKey({ key: { kty: "OKP", crv, x }, format: "jwk" })
+
+/** Out of a JSON Web Key too: to write DER takes as long as to agree on a secret. */
 const rawPublic = (key: KeyObject): Uint8Array =>
-  Uint8Array.from(createPublicKey(key).export({ format: "der", type: "spki" }).subarray(-32))
+  decodeBase64Url(createPublicKey(key).export({ format: "jwk" }).x ?? "") ?? new Uint8Array(0)
 
 /**
  * Remembers the imported form of a key for as long as somebody keeps the very array that holds it: to import one costs
@@ -80,8 +83,30 @@ const remembering = (importKey: (raw: Uint8Array) => KeyObject): ((raw: Uint8Arr
   }
 }
 
+/** Public keys in use at once: more than a device knows, and the busiest senders of a server. */
+const knownPublicKeys = 1_024
+
+/**
+ * Remembers the imported form of other people's keys by what they are, since they come out of another document each time.
+ * Which have been used last stay.
+ */
+const rememberingPublic = (curve: Curve): ((raw: Uint8Array) => KeyObject) => {
+  const known = new Map<string, KeyObject>()
+  return (raw) => {
+    const text = encodeBase64Url(raw)
+    const key = known.get(text) ?? importPublic(curve, text)
+    known.delete(text)
+    known.set(text, key)
+    const [oldest] = known.keys()
+    if (known.size > knownPublicKeys && oldest !== undefined) known.delete(oldest)
+    return key
+  }
+}
+
 const signingKey = remembering((seed) => importPrivate(ed25519Private, seed))
-const verifyingKey = remembering((publicKey) => importPublic("Ed25519", publicKey))
+const verifyingKey = rememberingPublic("Ed25519")
+const agreeingKey = remembering((secret) => importPrivate(x25519Private, secret))
+const agreedKey = rememberingPublic("X25519")
 
 const nativeEd25519: Ed25519 = {
   publicKey: (seed) => {
@@ -106,14 +131,14 @@ const nativeEd25519: Ed25519 = {
 const nativeX25519: X25519 = {
   publicKey: (secret) => {
     requireLength("An X25519 secret", secret, x25519KeyBytes)
-    return rawPublic(importPrivate(x25519Private, secret))
+    return rawPublic(agreeingKey(secret))
   },
   sharedSecret: (secret, publicKey) => {
     requireLength("An X25519 secret", secret, x25519KeyBytes)
     if (publicKey.length !== x25519KeyBytes) return undefined
-    const privateKey = importPrivate(x25519Private, secret)
+    const privateKey = agreeingKey(secret)
     try {
-      return plain(diffieHellman({ privateKey, publicKey: importPublic("X25519", publicKey) }))
+      return plain(diffieHellman({ privateKey, publicKey: agreedKey(publicKey) }))
     } catch {
       return undefined
     }
@@ -157,16 +182,38 @@ const nativeChaCha: ChaCha20Poly1305 = {
   }
 }
 
+const sha256 = (data: Uint8Array): Uint8Array => plain(hash("sha256", data, "buffer"))
+
+const blockBytes = 64
+/** Up to here two hashes of one piece each cost a third of an HMAC object. */
+const shortBytes = 4_096
+
+/** HMAC by its definition (RFC 2104, 2) where the data are short, as they are wherever keys are derived. */
+const hmacSha256: Engine["hmacSha256"] = (key, data) => {
+  if (key.length > blockBytes || data.length > shortBytes)
+    return plain(createHmac("sha256", key).update(data).digest())
+  const inner = new Uint8Array(blockBytes + data.length).fill(0x36, 0, blockBytes)
+  const outer = new Uint8Array(blockBytes + sha256Bytes).fill(0x5c, 0, blockBytes)
+  for (let index = 0; index < key.length; index++) {
+    const byte = key[index] as number
+    inner[index] = 0x36 ^ byte
+    outer[index] = 0x5c ^ byte
+  }
+  inner.set(data, blockBytes)
+  outer.set(sha256(inner), blockBytes)
+  return sha256(outer)
+}
+
 /** The `node:crypto` engine. Safe to share: the imported keys it remembers change no result. */
 export const NativeCrypto: Engine = {
   name: "native",
-  sha256: (data) => plain(hash("sha256", data, "buffer")),
+  sha256,
   sha512: (data) => plain(hash("sha512", data, "buffer")),
   hasher: () => {
     const running = createHash("sha256")
     return { update: (bytes) => void running.update(bytes), digest: () => plain(running.digest()) }
   },
-  hmacSha256: (key, data) => plain(createHmac("sha256", key).update(data).digest()),
+  hmacSha256,
   hkdfSha256: (secret, salt, info, lengthBytes) => {
     requireHkdfBounds(info, lengthBytes)
     return new Uint8Array(hkdfSync("sha256", secret, salt, info, lengthBytes))

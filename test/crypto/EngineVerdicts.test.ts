@@ -120,6 +120,36 @@ describe("both engines judge alike", () => {
     )
   })
 
+  it("HMAC of keys and data of any length", () => {
+    const length = fc.oneof(fc.nat(130), fc.constantFrom(0, 63, 64, 65, 4_095, 4_096, 4_097, 10_000))
+    fc.assert(
+      fc.property(length, length, fc.nat(255), (keyBytes, dataBytes, seed) => {
+        const [key, data] = [keyBytes, dataBytes].map((bytes) =>
+          Uint8Array.from({ length: bytes }, (_, index) => (index * 31 + seed) & 255)
+        ) as [Uint8Array, Uint8Array]
+        assert.deepStrictEqual(NativeCrypto.hmacSha256(key, data), NobleEngine.hmacSha256(key, data))
+      }),
+      { numRuns: 60 }
+    )
+  })
+
+  it("more keys than the native one remembers, each time as if it saw them first", () => {
+    const message = Uint8Array.of(7)
+    const pairs = Array.from({ length: 1_100 }, (_, index) => {
+      const seed = NativeCrypto.sha256(Uint8Array.of(index >> 8, index & 255))
+      return {
+        key: NativeCrypto.ed25519.publicKey(seed),
+        signature: NativeCrypto.ed25519.sign(message, seed)
+      }
+    })
+    for (const round of [1, 2])
+      for (const [index, { key, signature }] of pairs.entries()) {
+        assert.isTrue(NativeCrypto.ed25519.verify(signature, message, key.slice()), `${round} ${index}`)
+        const other = pairs[(index + 1) % pairs.length]?.key ?? key
+        assert.isFalse(NativeCrypto.ed25519.verify(signature, message, other.slice()), `${round} ${index}`)
+      }
+  })
+
   it("X25519 with keys of small order, on the twist, and not canonical", () => {
     const smallU = [0n, 1n, prime - 1n].concat(
       [
