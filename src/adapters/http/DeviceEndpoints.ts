@@ -219,13 +219,16 @@ const payloadEndpoint = (actors: ServerActors) =>
   })
 
 /** How an accepted device reaches the MQTT broker. */
-export type MessagingOfferOf = (device: DeviceId) => Effect.Effect<MessagingOffer, DeviceRefusal>
+export type MessagingOfferOf = (
+  device: DeviceId,
+  actors: ServerActors
+) => Effect.Effect<MessagingOffer, DeviceRefusal>
 
 const messagingEndpoint = (actors: ServerActors, offer: MessagingOfferOf | null) =>
   Effect.fnUntraced(function* ({ device }: Proven) {
     yield* requireAccepted(actors, device)
     if (offer === null) return yield* refuse("no_messaging", "this server carries no messages")
-    return json(yield* offer(device))
+    return json(yield* offer(device, actors))
   })
 
 /** All signed endpoints. */

@@ -4,14 +4,15 @@ import { Context, Effect, Layer } from "effect"
 import { MessageStore, MessageStoreError, type RefusalRow } from "../../ports/MessageStore.ts"
 import type { DatabaseHost, SqliteError } from "./Database.ts"
 import { messagesDatabase } from "./messages/MessagesDatabase.ts"
+import type { MosquittoMethods } from "./messages/MosquittoRows.ts"
 import type { MqttMethods } from "./messages/MqttRows.ts"
 import type { RelayMethods } from "./messages/RelayRows.ts"
 import { openInWorker, type WorkerDatabaseHost } from "./WorkerDatabase.ts"
 
-/** The messages database itself, for the embedded broker. */
+/** The messages database itself, for what stands beside a broker. */
 export class MessagesHost extends Context.Service<
   MessagesHost,
-  WorkerDatabaseHost<MqttMethods & RelayMethods>
+  WorkerDatabaseHost<MqttMethods & RelayMethods & MosquittoMethods>
 >()("postern/adapters/MessagesHost") {}
 
 /** Reasons that may wait to be written; what comes beyond is counted among those who are no agents. */

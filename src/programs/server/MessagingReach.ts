@@ -13,6 +13,7 @@ import {
 } from "../../adapters/BrokerServicesKeys.ts"
 import { ConfiguredMessagePolicy } from "../../adapters/ConfiguredMessagePolicy.ts"
 import type { ServerMessaging } from "../../adapters/http/DeviceApi.ts"
+import type { MessagingOfferOf } from "../../adapters/http/DeviceEndpoints.ts"
 import type { UpgradeOptions } from "../../adapters/http/Upgrades.ts"
 import type { MqttUpgrades } from "../../adapters/mqtt/MqttUpgrades.ts"
 import { logFromCallback, logOptions } from "../../adapters/ProgramLog.ts"
@@ -22,9 +23,10 @@ import { MessagesHost, SqliteMessageStore } from "../../adapters/sqlite/SqliteMe
 import { ChildSpec, Supervisor } from "../../kernel/index.ts"
 import { MessageBroker } from "../../ports/MessageBroker.ts"
 import { Limits } from "../../schemas/Limits.ts"
-import { mqttPath } from "../../schemas/MessagingOffer.ts"
+import { type MessagingOffer, mqttPath } from "../../schemas/MessagingOffer.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import type { AgentName } from "../../schemas/Topics.ts"
+import { MosquittoBrokerOf, mosquittoOffer } from "./MosquittoReach.ts"
 
 /** What an HTTP door has to do with messages. */
 export interface DoorMessaging extends ServerMessaging {
@@ -93,9 +95,11 @@ const FiguresWithMessages = Layer.effect(
 export const MessagingServices = (config: ServerConfig, entry: URL, upgrades: MqttUpgrades) =>
   Layer.mergeAll(
     RelayCryptoOf(config, entry),
-    EmbeddedBrokerOf(config, upgrades),
+    (config.messaging.broker === "mosquitto"
+      ? MosquittoBrokerOf(config)
+      : EmbeddedBrokerOf(config, upgrades)
+    ).pipe(Layer.provideMerge(AgentBookCell)),
     FiguresWithMessages,
-    AgentBookCell,
     ConfiguredMessagePolicy(config.messaging.policy)
   ).pipe(
     Layer.provideMerge(
@@ -110,26 +114,30 @@ export const MessagingServices = (config: ServerConfig, entry: URL, upgrades: Mq
     )
   )
 
+/** Everybody reaches the server's own broker at the doors, with a proof for a password. */
+const ownOffer = ({ messaging }: Pick<ServerConfig, "messaging">): MessagingOfferOf => {
+  const offer: MessagingOffer = {
+    type: "postern/messaging-offer/v1",
+    topic_root: messaging.topic_root,
+    brokers: [{ url: mqttPath, mqtt: 4, ca: null }],
+    password: null
+  }
+  return () => Effect.succeed(offer)
+}
+
 /** What the doors tell and hand over. */
-export const doorMessaging = ({ messaging }: Pick<ServerConfig, "messaging">, upgrades: MqttUpgrades) =>
-  Effect.map(
-    brokerServicesWord,
-    (services): DoorMessaging => ({
-      services,
-      offer: () =>
-        Effect.succeed({
-          type: "postern/messaging-offer/v1",
-          topic_root: messaging.topic_root,
-          brokers: [{ url: mqttPath, mqtt: 4, ca: null }],
-          password: null
-        }),
-      upgrade: {
-        path: mqttPath,
-        maximum: messaging.maximum_connections + Limits.messagingStrangers,
-        take: upgrades.hand
-      }
-    })
-  )
+export const doorMessaging = (config: Pick<ServerConfig, "messaging">, upgrades: MqttUpgrades) =>
+  Effect.gen(function* () {
+    const services = yield* brokerServicesWord
+    if (config.messaging.broker === "mosquitto")
+      return { services, offer: yield* mosquittoOffer(config), upgrade: null } satisfies DoorMessaging
+    const upgrade = {
+      path: mqttPath,
+      maximum: config.messaging.maximum_connections + Limits.messagingStrangers,
+      take: upgrades.hand
+    }
+    return { services, offer: ownOffer(config), upgrade } satisfies DoorMessaging
+  })
 
 /** The children of the tree, in start order. */
 export const messagingChildren = ({
