@@ -5,8 +5,10 @@
  */
 import { Effect } from "effect"
 import { ManagementClient } from "../../adapters/operator/ManagementClient.ts"
+import type { Name } from "../../schemas/Ids.ts"
 import type { DeviceView, JobView } from "../../schemas/ManagementApi.ts"
 import type { JobQuery } from "../../schemas/ManagementViews.ts"
+import type { AgentView } from "../../schemas/MessagingViews.ts"
 
 /** Pages asked for at the most: a server that never comes to an end is not followed for ever. */
 const maximumPages = 1_000
@@ -36,6 +38,19 @@ export const allDevices = (status?: DeviceView["status"]) =>
       Effect.map(
         client.call("list the devices", (api) => api.devices.list({ query: { status, after } })),
         ({ devices, next }): Page<DeviceView> => ({ items: devices, next })
+      )
+    )
+  )
+
+/** All agents, or all of one status. */
+export const allAgents = (status?: AgentView["status"]) =>
+  Effect.flatMap(ManagementClient, (client) =>
+    all((after) =>
+      Effect.map(
+        client.call("list the agents", (api) =>
+          api.messaging.agents({ query: { status, after: after as Name | undefined } })
+        ),
+        ({ agents, next }): Page<AgentView> => ({ items: agents, next })
       )
     )
   )

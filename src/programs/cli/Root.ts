@@ -5,6 +5,7 @@
  */
 import { Command } from "effect/cli"
 import { doctorCommand } from "../doctor/DoctorCommand.ts"
+import { agentsCommand } from "./AgentsCommand.ts"
 import { auditCommand } from "./AuditCommand.ts"
 import { completionsCommand } from "./CompletionsCommand.ts"
 import { devicesCommand } from "./DevicesCommand.ts"
@@ -26,6 +27,7 @@ const commands = [
   loginCommand,
   inviteCommand,
   devicesCommand,
+  agentsCommand,
   runCommand,
   packageCommand,
   jobsCommand,

@@ -15,6 +15,7 @@ import { conditionLine } from "../../schemas/Conditions.ts"
 import type { ServerStatus } from "../../schemas/ManagementApi.ts"
 import { MainLoopStatus } from "../../schemas/protocols/MainLoop.ts"
 import { expiryWarning } from "../../schemas/RootExpiry.ts"
+import { messagingLines, messagingNotes } from "./AgentViews.ts"
 import { raise } from "./Alarms.ts"
 import { knownDevices } from "./DevicesCommand.ts"
 import { failure } from "./Failure.ts"
@@ -70,6 +71,7 @@ const statusLines = (
   ["jobs", counts(status.jobs)],
   ...storageLines(status.storage),
   ...onionLines(status),
+  ...messagingLines(status),
   ...(status.restored === null
     ? []
     : [
@@ -158,6 +160,7 @@ export const statusCommand = Command.make(
       ...(lagging === undefined ? [] : [`${lagging}.`]),
       ...found.weak,
       ...onionNotes(found.status, trusted?.root),
+      ...messagingNotes(found.status),
       ...(hasRecovery
         ? ["The recovery key still lies in the operator's home: move it to a safe place off this machine."]
         : [])
