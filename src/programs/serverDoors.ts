@@ -18,7 +18,7 @@ import {
   RolloutsKey
 } from "../actors/ServerKeys.ts"
 import { controlGateway } from "../adapters/ControlGateway.ts"
-import { makeDeviceApi, newcomersRoutes, openRoutes } from "../adapters/http/DeviceApi.ts"
+import { makeDeviceApi, newcomersRoutes, openRoutes, type ServerMessaging } from "../adapters/http/DeviceApi.ts"
 import { maximumBodyBytes } from "../adapters/http/DeviceRoutes.ts"
 import { type Addresses, httpGateway } from "../adapters/http/HttpGateway.ts"
 import type { ListenAt } from "../adapters/http/Listening.ts"
@@ -28,9 +28,9 @@ import type { ServerActors } from "../adapters/http/ServerActors.ts"
 import { ActorSystem, type AnySpec, ChildSpec, type SystemInspection } from "../kernel/index.ts"
 import type { OnionHosts } from "../ports/OnionServices.ts"
 import { Limits } from "../schemas/Limits.ts"
+import type { MessagingStatus } from "../schemas/MessagingViews.ts"
 import type { OnionServiceName, OnionStatus } from "../schemas/OnionStatus.ts"
 import type { ServerConfig } from "../schemas/ServerConfig.ts"
-import type { DoorMessaging } from "./server/MessagingReach.ts"
 import { serverTree } from "./serverTree.ts"
 
 /** The references that the APIs are handed. */
@@ -58,7 +58,7 @@ export interface DoorOptions {
   /** What is said of the onion services while tor does not run; null where there are none. */
   readonly closedOnion: OnionStatus | null
   /** Messages between devices; null where the server carries none. */
-  readonly messaging: DoorMessaging | null
+  readonly messaging: ServerMessaging | null
 }
 
 export interface HttpDoorOptions extends DoorOptions {
@@ -218,6 +218,8 @@ export const controlDoor = (options: {
   readonly origin: Effect.Effect<string | null>
   /** How the onion services are; null where there are none. */
   readonly onion: Effect.Effect<OnionStatus | null>
+  /** How messages between devices are carried; null where they are not. */
+  readonly messaging: Effect.Effect<MessagingStatus | null>
 }) =>
   ChildSpec.make({
     key: ControlGatewayKey,
@@ -227,7 +229,7 @@ export const controlDoor = (options: {
       handlers: {
         inspect: options.inspect,
         sweep: sweep(options.actors),
-        doctor: Effect.all({ origin: options.origin, onion: options.onion })
+        doctor: Effect.all({ origin: options.origin, onion: options.onion, messaging: options.messaging })
       }
     })
   })

@@ -17,6 +17,7 @@ import { isLoopback } from "../../schemas/Loopback.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import type { TrustRoot } from "../../schemas/TrustRoot.ts"
 import { examine } from "./Examination.ts"
+import { messagingFindings } from "./MessagingFindings.ts"
 import { onionFindings } from "./OnionFindings.ts"
 import { rootFinding } from "./rootFinding.ts"
 
@@ -153,6 +154,11 @@ const serverFindings = (patient: Patient, config: ServerConfig) =>
           ...found,
           ...onionFindings(config, patient.running?.answer, rootIn(held), idOfState(patient.stateFolder))
         ])
+      ),
+      checkGroup(
+        "messaging",
+        "messages between devices",
+        Effect.try(() => messagingFindings(config, patient.running))
       ),
       checkGroup(
         "access",

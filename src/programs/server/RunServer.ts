@@ -4,7 +4,10 @@ import { FileBlobStore } from "../../adapters/blobs/FileBlobStore.ts"
 import { ChosenEngine, engineText } from "../../adapters/ChosenEngine.ts"
 import { FileIdentity } from "../../adapters/FileIdentity.ts"
 import { FleetTrustCell } from "../../adapters/FleetTrustCell.ts"
+import type { ServerMessaging } from "../../adapters/http/DeviceApi.ts"
 import { requireFreePort } from "../../adapters/http/Listening.ts"
+import { messagingStatusOf } from "../../adapters/http/MessagingStatusOf.ts"
+import type { ServerActors } from "../../adapters/http/ServerActors.ts"
 import { MqttUpgrades } from "../../adapters/mqtt/MqttUpgrades.ts"
 import { logFromCallback, logOptions, programLog } from "../../adapters/ProgramLog.ts"
 import { lockState } from "../../adapters/StateLock.ts"
@@ -31,7 +34,6 @@ import {
   startServer
 } from "../serverDoors.ts"
 import {
-  type DoorMessaging,
   doorMessaging,
   listenPlace,
   MessagingServices,
@@ -83,10 +85,19 @@ const announce = (id: string, origin: string, onion: OnionHosts | null, engine: 
 /** Often enough for a watchdog of two minutes, by a fiber of the event loop that serves the requests. */
 const signOfLifeMs = 30_000
 
+/** How messages between devices are carried; null where broker services do not answer. */
+const messagingWord = (actors: Effect.Effect<ServerActors>) =>
+  Effect.map(Effect.context<CryptoEngine | FleetTrust>(), (services) =>
+    Effect.flatMap(actors, messagingStatusOf).pipe(
+      Effect.provideContext(services),
+      Effect.orElseSucceed(() => null)
+    )
+  )
+
 /** What carries messages between devices. */
 interface Messaging<Children extends ReadonlyArray<AnySpec>> {
   readonly children: Children
-  readonly door: DoorMessaging
+  readonly door: ServerMessaging
 }
 
 /** The tree, until it ends. Interrupting stops it in order. */
@@ -118,6 +129,7 @@ const served = <const Children extends ReadonlyArray<AnySpec>>(
       })
     const closedOnion = onion?.closed ?? null
     const status = Effect.flatMap(running, (system) => onionStatus({ closedOnion }, system))
+    const messages = messaging === null ? Effect.succeed(null) : yield* messagingWord(actors)
     const doorOptions = (inspect: DoorOptions["inspect"]): DoorOptions => ({
       config,
       startedAtMs,
@@ -130,7 +142,8 @@ const served = <const Children extends ReadonlyArray<AnySpec>>(
         actors,
         startedAtMs,
         pollSleepMs,
-        onion: status
+        onion: status,
+        messaging: messages
       })
     })
     const system = yield* startServer(
@@ -141,7 +154,8 @@ const served = <const Children extends ReadonlyArray<AnySpec>>(
           inspect,
           actors,
           origin: Effect.sync(() => bound),
-          onion: status
+          onion: status,
+          messaging: messages
         }),
         httpDoor({ ...doorOptions(inspect), onion: onion?.hosts ?? null, listening })
       ],

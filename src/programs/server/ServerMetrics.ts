@@ -12,6 +12,7 @@ import { StoreFigures } from "../../adapters/sqlite/SqliteFleetStore.ts"
 import type { ActorSystem } from "../../kernel/index.ts"
 import { FleetStore } from "../../ports/FleetStore.ts"
 import { FleetTrust } from "../../ports/FleetTrust.ts"
+import type { MessagingStatus } from "../../schemas/MessagingViews.ts"
 import type { OnionStatus } from "../../schemas/OnionStatus.ts"
 import { software } from "../../schemas/Version.ts"
 
@@ -59,6 +60,16 @@ const gauges = {
   onionUploads: Metric.gauge("postern_onion_uploads", {
     description: "Uploads of the descriptor since tor was started, by outcome"
   }),
+  agents: Metric.gauge("postern_agents", {
+    description: "Agents by status: C is connected, DG left, DU is gone without a word"
+  }),
+  brokerOpen: Metric.gauge("postern_mqtt_broker_open", { description: "1 where the MQTT broker runs" }),
+  brokerConnections: Metric.gauge("postern_mqtt_connections", {
+    description: "Connections to the MQTT broker"
+  }),
+  messagesWaiting: Metric.gauge("postern_messages_waiting", {
+    description: "Messages for agents that are away: in their sessions, or without one"
+  }),
   delay: Metric.gauge("postern_event_loop_delay_seconds", {
     description: "How late the event loop was since the last scrape: 99th percentile"
   })
@@ -78,6 +89,10 @@ const counters = {
     incremental: true,
     description: "Calls refused: too many waited"
   }),
+  messagesRefused: Metric.counter("postern_messages_refused_total", {
+    incremental: true,
+    description: "Messages refused, by reason"
+  }),
   cpu: Metric.counter("postern_process_cpu_seconds_total", {
     incremental: true,
     description: "CPU time of the process"
@@ -92,6 +107,8 @@ export interface FigureSources {
   readonly pollSleepMs: number
   /** How the onion services are; null where there are none. */
   readonly onion: Effect.Effect<OnionStatus | null>
+  /** How messages between devices are carried; null where they are not, or that cannot be told. */
+  readonly messaging: Effect.Effect<MessagingStatus | null>
 }
 
 type Setter = (gauge: Metric.Gauge<number>, value: number, attributes?: Attributes) => void
@@ -140,6 +157,17 @@ const setOnion = (set: Setter, status: OnionStatus | null): void => {
   }
 }
 
+const setMessaging = (set: Setter, raise: Raiser, status: MessagingStatus | null): void => {
+  if (status === null) return
+  for (const [name, count] of Object.entries(status.agents)) set(gauges.agents, count, { status: name })
+  set(gauges.brokerOpen, status.broker.state === "open" ? 1 : 0)
+  set(gauges.brokerConnections, status.broker.connected ?? 0)
+  set(gauges.messagesWaiting, status.queued, { place: "session" })
+  set(gauges.messagesWaiting, status.undelivered, { place: "store" })
+  for (const [code, count] of Object.entries(status.refusals))
+    raise(counters.messagesRefused, count, { code })
+}
+
 const setDatabases = (set: Setter, raise: Raiser) =>
   Effect.gen(function* () {
     for (const { batches, calls, database, refused, waiting } of yield* yield* StoreFigures) {
@@ -186,6 +214,7 @@ export const makeServerMetrics = Effect.gen(function* () {
       yield* setDatabases(set, raise)
       yield* setStores(set, sources)
       setOnion(set, yield* sources.onion)
+      setMessaging(set, raise, yield* sources.messaging)
       const system = yield* sources.system
       yield* Effect.provideService(system.publishMetrics, Metric.MetricRegistry, registry)
       return PrometheusMetrics.formatUnsafe(context)
