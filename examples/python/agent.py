@@ -196,7 +196,10 @@ class Agent:
         answer = self._by_services(wire.read_signed(wire.ANSWER, data))
         if (answer["agent"], answer["session"], answer["nonce"]) != (self.name, self.session, self.nonce):
             raise wire.Refused("replayed", "it answers another handshake")
+        is_news = answer["verdict"] == "known" and self.agreement is None
         self.agreement = answer["agreement"] if answer["verdict"] == "known" else None
+        if is_news:
+            self._say(wire.SERVICES, "status", self._status("C"))
         self.tell({"event": answer["verdict"], "detail": answer["detail"]})
         self._flush()
 

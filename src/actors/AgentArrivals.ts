@@ -11,7 +11,7 @@ import { AgentStore } from "../ports/AgentStore.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { BusError } from "../ports/MessageBus.ts"
-import type { Agreement, DirectoryEntry, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
+import type { AgentStatus, Agreement, DirectoryEntry, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
 import { MessageLimits, PublicMessage } from "../schemas/Message.ts"
 import { type AgentName, brokerServices, placeOf, topicOf } from "../schemas/Topics.ts"
 import type { Pings } from "./AgentPings.ts"
@@ -41,7 +41,7 @@ export const freshKnowledge = (): AgentKnowledge => ({
 const refused = (code: RefusedMessage["code"], detail: string) => new RefusedMessage({ code, detail })
 const isByServices = (session: AgentSession, key: string): boolean => session.standing.services.has(key)
 
-/** The answer of broker services to this session's handshake; whether it let the agent in. */
+/** The answer of broker services to this session's handshake; true where it is news that it let the agent in. */
 const takeAnswer = Effect.fnUntraced(function* (
   knowledge: AgentKnowledge,
   session: AgentSession,
@@ -58,9 +58,11 @@ const takeAnswer = Effect.fnUntraced(function* (
     answer.nonce !== session.nonce
   )
     return yield* refused("replayed", "it answers another handshake")
+  const isNews = answer.verdict === "known" && knowledge.verdict !== "known"
   knowledge.verdict = answer.verdict
   knowledge.detail = answer.detail
   knowledge.services = answer.verdict === "known" ? answer.agreement : null
+  return isNews
 })
 
 /** The signed list of agents. A part of a newer list begins it anew. */
@@ -86,6 +88,23 @@ const takeDirectory = Effect.fnUntraced(function* (
 
 /** Says something to the broker without waiting for its acknowledgement. */
 export type Say = (publication: Effect.Effect<void, BusError>) => Effect.Effect<void>
+
+/** Tells broker services that this session is there, whatever they heard of an older one meanwhile. */
+const makePresence = (say: Say) =>
+  Effect.gen(function* () {
+    const crypto = yield* AgentCrypto
+    const clock = yield* DeviceClock
+    return Effect.fnUntraced(function* ({ id, link, standing, topicRoot }: AgentSession) {
+      const status = yield* crypto.sign<AgentStatus>({
+        type: "postern/status/v1",
+        agent: standing.name,
+        session: id,
+        status: "C",
+        issued_at_ms: yield* clock.nowMs
+      })
+      yield* say(link.publish(topicOf(topicRoot, { agent: brokerServices, inbox: "status" }), toWire(status)))
+    })
+  })
 
 /** A question or an answer whether somebody is there. */
 const makePingTaker = (pings: Pings, say: Say) =>
@@ -158,7 +177,8 @@ const makeMailTaker = Effect.gen(function* () {
       return isNew
     }),
     open: Effect.fnUntraced(function* (wire: Uint8Array) {
-      const json = parseStrict(wire, { maximumBytes: MessageLimits.wireBytes })
+      const { bodyDepth, messageBytes } = MessageLimits
+      const json = parseStrict(wire, { maximumBytes: messageBytes, maximumDepth: 1 + bodyDepth })
       const read = Result.isSuccess(json) ? decodePublic(json.success) : undefined
       if (read === undefined || Result.isFailure(read))
         return yield* refused("malformed", "it is no public message")
@@ -173,6 +193,7 @@ export const makeArrivals = (pings: Pings, say: Say) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const takePing = yield* makePingTaker(pings, say)
+    const tellPresence = yield* makePresence(say)
     const mail = yield* makeMailTaker
     const clock = yield* DeviceClock
     const withEngine = Effect.provideService(CryptoEngine, engine)
@@ -189,7 +210,7 @@ export const makeArrivals = (pings: Pings, say: Say) =>
       if (place.agent !== session.standing.name) return yield* refused("wrong_inbox", `it came by ${topic}`)
       switch (place.inbox) {
         case "handshake":
-          yield* takeAnswer(knowledge, session, wire).pipe(withEngine)
+          if (yield* takeAnswer(knowledge, session, wire).pipe(withEngine)) yield* tellPresence(session)
           return false
         case "protected":
         case "private":

@@ -4,6 +4,7 @@
  */
 import { Clock, Effect, Result } from "effect"
 import { readConnectProof } from "../crypto/Handshakes.ts"
+import { AgentBook } from "../ports/AgentBook.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { type DeviceRow, FleetStore } from "../ports/FleetStore.ts"
 import { Identity } from "../ports/Identity.ts"
@@ -29,9 +30,12 @@ export const makeClaims = Effect.gen(function* () {
       const isIts = named.device === device && named.request.signing_key === signingKey
       return isIts
         ? ({ _tag: "Agent", row: named } satisfies Claim)
-        : ({ _tag: "Refused", reason: `the name is that of ${named.device}` } satisfies Claim)
+        : ({ _tag: "Refused", reason: "the name is another device's" } satisfies Claim)
     }
     const row = yield* store.device(device)
+    // Whoever does not hold its key is told nothing of it.
+    if (row !== null && row.request.signing_key !== signingKey)
+      return { _tag: "Refused", reason: "the device's key is another" } satisfies Claim
     if (row?.status === "revoked" || row?.status === "rejected")
       return { _tag: "Refused", reason: `the device was ${row.status}` } satisfies Claim
     if (row?.status === "accepted")
@@ -68,6 +72,7 @@ export const makeAgentDoor = Effect.gen(function* () {
   const engine = yield* CryptoEngine
   const identity = yield* Identity
   const claimOf = yield* makeClaims
+  const book = yield* AgentBook
   const isFirst = makeOnce()
   return Effect.fnUntraced(
     function* (
@@ -81,7 +86,9 @@ export const makeAgentDoor = Effect.gen(function* () {
       const proof = read.success
       const flaw = flawOf(proof, name, identity.id, nowMs)
       if (flaw !== undefined) return yield* refuse(flaw)
-      if (!isFirst(proof.session, nowMs)) return yield* refuse("its proof was used before")
+      // What is remembered here ends with this life; the session of the last handshake is on disk.
+      if (!isFirst(proof.session, nowMs) || book.get(name)?.session === proof.session)
+        return yield* refuse("its proof was used before")
       const claim = yield* claimOf(name, proof.device, proof.signing_key)
       if (claim._tag === "Refused") return yield* refuse(claim.reason)
       return claim._tag === "Agent" ? "agent" : "stranger"

@@ -139,8 +139,11 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
       }
       const before = book.get(from)
       // Everybody can read handshakes, so one that was overtaken may be another's doing.
-      if (before?.device === shake.device && shake.issued_at_ms < before.shakenAtMs)
-        return yield* new RefusedMessage({ code: "replayed", detail: "a later handshake was taken already" })
+      if (before?.device === shake.device && shake.issued_at_ms < before.shakenAtMs) {
+        const detail = `a handshake of ${before.shakenAtMs - shake.issued_at_ms} ms later was taken already`
+        yield* answer(shake, "refused", detail, nowMs)
+        return yield* new RefusedMessage({ code: "replayed", detail })
+      }
       const row = shaken(shake, before, nowMs)
       yield* store.putAgent(row)
       book.set(row)
