@@ -50,8 +50,8 @@ export class AgentStore extends Context.Service<
     readonly counts: Effect.Effect<{ readonly drafts: number; readonly inbox: number }, AgentStoreError>
     readonly sent: (ids: ReadonlyArray<MessageId>) => Effect.Effect<void, AgentStoreError>
     /**
-     * Puts a message into the application's inbox, and a secure one's id among those that came: both or neither. False where
-     * it came before.
+     * Puts a message into the application's inbox, and its id among those that came: both or neither. False where it came
+     * before.
      */
     readonly take: (received: Received) => Effect.Effect<boolean, AgentStoreError>
     /** What the application has not dealt with, oldest first, behind a place. */

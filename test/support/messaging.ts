@@ -1,10 +1,10 @@
 /** Broker services and agents in one process, over a real broker. */
 import { createHash } from "node:crypto"
 import { mkdtempSync, rmSync } from "node:fs"
-import { connect } from "node:net"
+import { connect, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Clock, Context, Effect, Layer, Redacted } from "effect"
+import { Clock, Context, Effect, Layer, Redacted, Schema } from "effect"
 import { makeAgentDoor } from "../../src/actors/AgentDoor.ts"
 import { brokerKeeper } from "../../src/actors/BrokerKeeper.ts"
 import { SmartAgentKey } from "../../src/actors/ClientKeys.ts"
@@ -28,9 +28,10 @@ import { agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.
 import { messagesDatabase } from "../../src/adapters/sqlite/messages/MessagesDatabase.ts"
 import type { MosquittoMethods } from "../../src/adapters/sqlite/messages/MosquittoRows.ts"
 import type { MqttMethods } from "../../src/adapters/sqlite/messages/MqttRows.ts"
+import type { RelayMethods } from "../../src/adapters/sqlite/messages/RelayRows.ts"
 import { makeAgentStore } from "../../src/adapters/sqlite/SqliteAgentStore.ts"
 import { MessageStoreOver } from "../../src/adapters/sqlite/SqliteMessageStore.ts"
-import { ActorSystem, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
+import { ActorSystem, type AnySpec, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
 import { AgentBook } from "../../src/ports/AgentBook.ts"
 import { AgentStore, type WaitingMessage } from "../../src/ports/AgentStore.ts"
 import { AgentTrust } from "../../src/ports/AgentTrust.ts"
@@ -142,6 +143,10 @@ export interface ServicesOptions {
   readonly queuePackets?: number
   readonly permits?: MessagePolicy["Service"]["permits"]
   readonly keys?: ServicesKeys
+  /** Where messages are kept; a database in this thread without. */
+  readonly database?: DatabaseHost<MqttMethods & MosquittoMethods & RelayMethods>
+  /** A further actor in their tree. */
+  readonly saboteur?: AnySpec<never>
   /** Another broker than the embedded one. */
   readonly broker?: (parts: BrokerParts) => MessageBroker["Service"]["open"]
 }
@@ -158,7 +163,7 @@ export interface BrokerParts {
 export const startServices = (fleet: Fleet, path: string, options: ServicesOptions = {}) =>
   Effect.gen(function* () {
     const { intervalMs = 60_000, permits = () => true, topicRoot = "mf2c" } = options
-    const database = yield* openInProcess(messagesDatabase, join(path, "messages.db"))
+    const database = options.database ?? (yield* openInProcess(messagesDatabase, join(path, "messages.db")))
     const embedded = () =>
       embeddedBroker({
         listen: { host: "127.0.0.1", port: options.port ?? 0 },
@@ -201,7 +206,8 @@ export const startServices = (fleet: Fleet, path: string, options: ServicesOptio
                   behaviour: reEncryptor(id as Name)
                 })
             }),
-            ChildSpec.make({ key: BrokerKeeperKey, behaviour: brokerKeeper({ topicRoot, authenticate }) })
+            ChildSpec.make({ key: BrokerKeeperKey, behaviour: brokerKeeper({ topicRoot, authenticate }) }),
+            ...(options.saboteur === undefined ? [] : [options.saboteur])
           ]
         })
       })
@@ -223,6 +229,8 @@ export interface AgentOptions {
   readonly answerMs?: number
   /** How it finds another broker than the embedded one. */
   readonly find?: MqttBusOptions["find"]
+  /** Told of each connection that is begun. */
+  readonly dialled?: (socket: Socket) => void
 }
 
 /** The ring that a fleet has for a name at the moment. */
@@ -248,7 +256,7 @@ export const startAgent = (
   options: AgentOptions = {}
 ) =>
   Effect.gen(function* () {
-    const { edgeDevices = [], find, topicRoot = "mf2c", visible = true, ...timings } = options
+    const { dialled, edgeDevices = [], find, topicRoot = "mf2c", visible = true, ...timings } = options
     const ring = following(fleet, name)
     const store = makeAgentStore(yield* openInProcess(agentDatabase, join(path, `${name}.db`)))
     const standing = {
@@ -257,7 +265,11 @@ export const startAgent = (
       server: serverKeys.id as ServerId,
       services: new Set<string>([new ServicesKeys().ring.signingKey])
     }
-    const dial = Effect.sync(() => connect({ host: address.hostname, port: Number(address.port) }))
+    const dial = Effect.sync(() => {
+      const socket = connect({ host: address.hostname, port: Number(address.port) })
+      dialled?.(socket)
+      return socket
+    })
     const services = yield* Layer.build(
       Layer.mergeAll(
         Layer.succeed(
@@ -297,13 +309,19 @@ export const withFolder = <A, E, R>(test: (path: string) => Effect.Effect<A, E, 
 export type Services = Effect.Success<ReturnType<typeof startServices>>
 export type Agent = Effect.Success<ReturnType<typeof startAgent>>
 
+class WaitedInVain extends Schema.TaggedError<WaitedInVain>()("WaitedInVain", { what: Schema.String }) {
+  override get message(): string {
+    return `waited in vain for ${this.what}`
+  }
+}
+
 /** Looks until something is there, for a minute. */
 export const until = <A, E, R>(what: string, look: Effect.Effect<A | undefined, E, R>) =>
   Effect.gen(function* () {
     for (let waitedMs = 0; ; waitedMs += 20) {
       const found = yield* look
       if (found !== undefined) return found
-      if (waitedMs > 60_000) return yield* Effect.fail(new Error(`waited in vain for ${what}`))
+      if (waitedMs > 60_000) return yield* new WaitedInVain({ what })
       yield* Effect.sleep(20)
     }
   })

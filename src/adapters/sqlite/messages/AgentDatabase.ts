@@ -1,10 +1,13 @@
 /** What an agent keeps of messages, as a database class. Bounded: beyond it nothing more is taken. */
 import type { Draft, Received, WaitingMessage } from "../../../ports/AgentStore.ts"
-import type { MessageId } from "../../../schemas/Message.ts"
-import type { DatabaseDefinition } from "../Database.ts"
+import type { Message, MessageId, PublicMessage } from "../../../schemas/Message.ts"
+import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
 
-/** Messages that may wait to be sent, or for the application; and ids that may be remembered. */
-export const agentBounds = { drafts: 10_000, inbox: 10_000, seen: 1_000_000 } as const
+/**
+ * Messages that may wait to be sent, or for the application; and ids that may be remembered. Of public messages, which have
+ * no end and no sender but a claim, the newest: it suffices for those that a broker brings twice.
+ */
+export const agentBounds = { drafts: 10_000, inbox: 10_000, seen: 1_000_000, seenPublic: 10_000 } as const
 
 export type AgentMethods = {
   readonly queue: (draft: Draft) => "queued" | "full"
@@ -41,18 +44,53 @@ CREATE TABLE inbox (
 ) STRICT;
 `
 
+const version2 = `
+CREATE TABLE seen_public (
+  place INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE
+) STRICT;
+`
+
 type Row = Readonly<Record<string, unknown>>
+
+/** Ids of messages that came: whether one is new, full where no more may be remembered. */
+const makeSeen = (database: DatabaseSync) => {
+  const count = database.prepare("SELECT count(*) AS n FROM seen")
+  const remember = database.prepare(
+    "INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+  )
+  const rememberPublic = database.prepare("INSERT INTO seen_public (id) VALUES (?) ON CONFLICT DO NOTHING")
+  const trim = database.prepare("DELETE FROM seen_public WHERE place <= ?")
+  const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
+  /** To count them costs as much as there are; null when it is not known. */
+  let known: number | null = null
+  return {
+    secure: ({ expires_at_ms, from, id }: Message): "new" | "seen" | "full" => {
+      known ??= (count.get() as Row)["n"] as number
+      if (known >= agentBounds.seen) return "full"
+      if (remember.run(from, id, expires_at_ms).changes === 0) return "seen"
+      known++
+      return "new"
+    },
+    public: ({ claimed_from, id }: PublicMessage): "new" | "seen" => {
+      const { changes, lastInsertRowid } = rememberPublic.run(`${claimed_from}/${id}`)
+      if (changes === 0) return "seen"
+      trim.run(Number(lastInsertRowid) - agentBounds.seenPublic)
+      return "new"
+    },
+    forget: (nowMs: number): void => {
+      if (forget.run(nowMs).changes > 0) known = null
+    }
+  }
+}
 
 export const agentDatabase: DatabaseDefinition<AgentMethods> = {
   name: "agent",
-  migrations: [version1],
+  migrations: [version1, version2],
   build: (database) => {
     const count = (table: string) => database.prepare(`SELECT count(*) AS n FROM ${table}`)
-    const [drafts, inbox, seen] = ["drafts", "inbox", "seen"].map(count) as [
-      ReturnType<typeof count>,
-      ReturnType<typeof count>,
-      ReturnType<typeof count>
-    ]
+    const [drafts, inbox] = [count("drafts"), count("inbox")]
+    const seen = makeSeen(database)
     const countOf = (counted: ReturnType<typeof count>) => (counted.get() as Row)["n"] as number
     const isFull = (counted: ReturnType<typeof count>, maximum: number): boolean =>
       countOf(counted) >= maximum
@@ -60,10 +98,6 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
     const listDrafts = database.prepare("SELECT draft FROM drafts ORDER BY place LIMIT ?")
     const dropDraft = database.prepare("DELETE FROM drafts WHERE id = ?")
     const expireDrafts = database.prepare("DELETE FROM drafts WHERE expires_at_ms <= ? RETURNING id")
-    const remember = database.prepare(
-      "INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-    )
-    const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
     const put = database.prepare("INSERT INTO inbox (received) VALUES (?)")
     const list = database.prepare("SELECT place, received FROM inbox WHERE place > ? ORDER BY place LIMIT ?")
     const drop = database.prepare("DELETE FROM inbox WHERE place = ?")
@@ -81,11 +115,9 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
       },
       take: (received) => {
         if (isFull(inbox, agentBounds.inbox)) return "full"
-        if (received._tag === "Secure") {
-          if (isFull(seen, agentBounds.seen)) return "full"
-          const { expires_at_ms, from, id } = received.message
-          if (remember.run(from, id, expires_at_ms).changes === 0) return "seen"
-        }
+        const isNew =
+          received._tag === "Secure" ? seen.secure(received.message) : seen.public(received.message)
+        if (isNew !== "new") return isNew
         put.run(JSON.stringify(received))
         return "taken"
       },
@@ -98,7 +130,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
         for (const place of places) drop.run(place)
       },
       prune: (nowMs) => {
-        forget.run(nowMs)
+        seen.forget(nowMs)
         return (expireDrafts.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
       }
     }
