@@ -18,7 +18,12 @@ import {
   RolloutsKey
 } from "../actors/ServerKeys.ts"
 import { controlGateway } from "../adapters/ControlGateway.ts"
-import { makeDeviceApi, newcomersRoutes, openRoutes, type ServerMessaging } from "../adapters/http/DeviceApi.ts"
+import {
+  makeDeviceApi,
+  newcomersRoutes,
+  openRoutes,
+  type ServerMessaging
+} from "../adapters/http/DeviceApi.ts"
 import { maximumBodyBytes } from "../adapters/http/DeviceRoutes.ts"
 import { type Addresses, httpGateway } from "../adapters/http/HttpGateway.ts"
 import type { ListenAt } from "../adapters/http/Listening.ts"

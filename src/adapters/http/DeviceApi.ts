@@ -28,6 +28,7 @@ import { type DeviceRoute, maximumBodyBytes, routeOf } from "./DeviceRoutes.ts"
 import type { ApiHandler, ApiRequest, ApiResponse } from "./Exchange.ts"
 import { decodeJson, encodeJson, jsonType, octetsType } from "./Json.ts"
 import type { ServerActors } from "./ServerActors.ts"
+import type { UpgradeOptions } from "./Upgrades.ts"
 
 export interface DeviceApiOptions {
   readonly actors: ServerActors
@@ -53,6 +54,8 @@ export interface ServerMessaging {
   readonly services: DsseEnvelope
   /** How a device reaches the broker. */
   readonly offer: MessagingOfferOf
+  /** Where a door hands MQTT over WebSocket over; null where the broker is another program. */
+  readonly upgrade: UpgradeOptions | null
 }
 
 /** What says only who the server is. */
@@ -140,7 +143,7 @@ const makeOpenRoutes = (options: DeviceApiOptions) =>
     const identity = yield* Identity
     const store = yield* FleetStore
     const enrolAddresses = options.enrolAddresses ?? []
-    const services = options.messaging?.services
+    const { services, upgrade = null } = options.messaging ?? {}
     return (route: DeviceRoute): Effect.Effect<ApiResponse, DeviceRefusal> | undefined => {
       if (route.name === "identity") {
         const body: ServerIdentity = {
@@ -154,7 +157,10 @@ const makeOpenRoutes = (options: DeviceApiOptions) =>
         }
         return Effect.succeed(jsonResponse(200, body))
       }
-      if (route.name === "mqtt") return Effect.succeed(noUpgrade)
+      if (route.name === "mqtt")
+        return upgrade === null
+          ? Effect.fail(refuse("no_messaging", "MQTT is not spoken here"))
+          : Effect.succeed(noUpgrade)
       return route.name === "roots"
         ? refusing(Effect.map(store.roots(route.from, 16), (roots) => jsonResponse(200, { roots })))
         : undefined

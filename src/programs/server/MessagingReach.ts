@@ -14,7 +14,6 @@ import {
 import { ConfiguredMessagePolicy } from "../../adapters/ConfiguredMessagePolicy.ts"
 import type { ServerMessaging } from "../../adapters/http/DeviceApi.ts"
 import type { MessagingOfferOf } from "../../adapters/http/DeviceEndpoints.ts"
-import type { UpgradeOptions } from "../../adapters/http/Upgrades.ts"
 import type { MqttUpgrades } from "../../adapters/mqtt/MqttUpgrades.ts"
 import { logFromCallback, logOptions } from "../../adapters/ProgramLog.ts"
 import { relayIdentityOf, ThreadedRelayCrypto } from "../../adapters/relay/ThreadedRelayCrypto.ts"
@@ -27,12 +26,6 @@ import { type MessagingOffer, mqttPath } from "../../schemas/MessagingOffer.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 import type { AgentName } from "../../schemas/Topics.ts"
 import { MosquittoBrokerOf, mosquittoOffer } from "./MosquittoReach.ts"
-
-/** What an HTTP door has to do with messages. */
-export interface DoorMessaging extends ServerMessaging {
-  /** Where MQTT over WebSocket is handed over; null where the broker is another program. */
-  readonly upgrade: UpgradeOptions | null
-}
 
 /** A handler is short; the broker says goodbye to its agents. */
 const shutdownMs = 1_000
@@ -130,13 +123,13 @@ export const doorMessaging = (config: Pick<ServerConfig, "messaging">, upgrades:
   Effect.gen(function* () {
     const services = yield* brokerServicesWord
     if (config.messaging.broker === "mosquitto")
-      return { services, offer: yield* mosquittoOffer(config), upgrade: null } satisfies DoorMessaging
+      return { services, offer: yield* mosquittoOffer(config), upgrade: null } satisfies ServerMessaging
     const upgrade = {
       path: mqttPath,
       maximum: config.messaging.maximum_connections + Limits.messagingStrangers,
       take: upgrades.hand
     }
-    return { services, offer: ownOffer(config), upgrade } satisfies DoorMessaging
+    return { services, offer: ownOffer(config), upgrade } satisfies ServerMessaging
   })
 
 /** The children of the tree, in start order. */

@@ -33,12 +33,7 @@ import {
   serverActors,
   startServer
 } from "../serverDoors.ts"
-import {
-  doorMessaging,
-  listenPlace,
-  MessagingServices,
-  messagingChildren
-} from "./MessagingReach.ts"
+import { doorMessaging, listenPlace, MessagingServices, messagingChildren } from "./MessagingReach.ts"
 import { OnionDoors, OnionServicesOf, onionReach } from "./OnionReach.ts"
 import { makeServerMetrics } from "./ServerMetrics.ts"
 import { tracing } from "./Tracing.ts"

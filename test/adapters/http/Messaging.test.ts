@@ -34,7 +34,8 @@ const messaging: ServerMessaging = {
       topic_root: "mf2c",
       brokers: [{ url: mqttPath, mqtt: 4, ca: null }],
       password: `of ${id}`
-    })
+    }),
+  upgrade: { path: mqttPath, maximum: 1, take: () => false }
 }
 
 const offer = (fleet: Fleet, by = device) => send(fleet, "GET", "/messaging", { by })
@@ -102,6 +103,10 @@ describe("messaging, as the device API tells of it", () => {
       const reply = yield* plain(fleet, "/mqtt")
       assert.strictEqual(reply.status, 426)
       assert.strictEqual(reply.headers["upgrade"], "websocket")
+      for (const none of [null, { ...messaging, upgrade: null }]) {
+        const without = yield* plain(yield* rootedFleetWith(none), "/mqtt")
+        assert.deepInclude(without, { status: 404, code: "no_messaging" })
+      }
     })
   )
 })
