@@ -63,6 +63,8 @@ const webSocketOn = (url: URL, socket: Duplex): Effect.Effect<Duplex, RouteError
     })
     const stream = createWebSocketStream(web)
     stream.on("error", () => undefined)
+    // Of itself it would only end: whoever writes to it would not hear that the connection is gone.
+    web.once("close", () => stream.destroy())
     return stream
   })
 
