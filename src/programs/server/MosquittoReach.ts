@@ -115,13 +115,13 @@ export const mosquittoOffer = ({ messaging }: Pick<ServerConfig, "messaging">) =
           password
         }
       }).pipe(
-        Effect.catch((error) =>
-          error._tag === "DeviceRefusal"
-            ? Effect.fail(error)
-            : Effect.andThen(
-                Effect.logWarning(`no password for ${device} at Mosquitto: ${error.message}`),
-                Effect.fail(refuse("overloaded", "the MQTT broker does not answer: try again later"))
-              )
+        Effect.catchIf(
+          (error) => error._tag !== "DeviceRefusal",
+          (error) =>
+            Effect.andThen(
+              Effect.logWarning(`no password for ${device} at Mosquitto: ${error.message}`),
+              Effect.fail(refuse("overloaded", "the MQTT broker does not answer: try again later"))
+            )
         )
       )
     return offer

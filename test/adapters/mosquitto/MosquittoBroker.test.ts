@@ -1,0 +1,244 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { TestClock } from "effect/testing"
+import { claimedSender } from "../../../src/adapters/mosquitto/Arrivals.ts"
+import { droppedTopic, uptimeTopic } from "../../../src/adapters/mosquitto/DynamicSecurity.ts"
+import { makeVitals } from "../../../src/adapters/mosquitto/Vitals.ts"
+import type { AgentRow } from "../../../src/ports/MessageStore.ts"
+import type { DeviceId, Name } from "../../../src/schemas/Ids.ts"
+import { bareKinds, clientOf, root } from "../../support/bareBroker.ts"
+import { mosquitto5 } from "../../support/brokers.ts"
+import {
+  bodies,
+  Fleet,
+  inboxOf,
+  inState,
+  inStatus,
+  refusedOf,
+  send,
+  until,
+  withFolder
+} from "../../support/messaging.ts"
+import { waitUntil } from "../../support/Program.ts"
+import { describeWith } from "../../support/requires.ts"
+
+const bytes = (text: string) => new TextEncoder().encode(text)
+
+for (const kind of bareKinds)
+  describeWith(kind.parts, `an agent that is expelled from ${kind.name}`, () => {
+    it.live("is cut off at once, and its session is gone", () =>
+      withFolder((path) =>
+        Effect.gen(function* () {
+          const { broker, client } = yield* kind.open(path)
+          const bob = yield* client("bob")
+          yield* Effect.promise(() => bob.subscribeAsync(`${root}/bob/#`, { qos: 1 }))
+          assert.isTrue(yield* broker.publish(`${root}/bob/private`, bytes("before")))
+          const closed = new Promise<void>((done) => bob.once("close", () => done()))
+          yield* broker.expel("bob" as Name)
+          yield* Effect.promise(() => closed)
+          assert.isFalse(yield* broker.publish(`${root}/bob/private`, bytes("too late")))
+          const again = yield* client("bob")
+          const heard: Array<string> = []
+          again.on("message", (_topic, payload) => void heard.push(payload.toString()))
+          yield* Effect.promise(() => again.subscribeAsync(`${root}/bob/#`, { qos: 1 }))
+          yield* broker.publish(`${root}/bob/private`, bytes("new"))
+          yield* Effect.promise(() => waitUntil("the new one", () => heard.length > 0))
+          assert.deepStrictEqual(heard, ["new"])
+        })
+      )
+    )
+  })
+
+describeWith(["mosquitto"], "accounts at Mosquitto", () => {
+  const kind = bareKinds[2] as (typeof bareKinds)[number]
+
+  it.live("change their password when they are made anew, and take no other client id", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { broker, fleet, mosquitto } = yield* kind.open(path)
+        for (const name of ["alice", "bob"]) fleet.add(name)
+        const passwordOf = (name: string) => broker.passwordFor(name as Name, fleet.ring(name).id as DeviceId)
+        const old = (yield* passwordOf("alice")) as string
+        assert.strictEqual(yield* passwordOf("alice"), old)
+        const attempt = (username: string, clientId: string, password: string) =>
+          Effect.scoped(
+            clientOf(mosquitto?.address as string, { username, clientId, password }).pipe(
+              Effect.match({ onFailure: () => "refused", onSuccess: () => "taken" })
+            )
+          )
+        assert.strictEqual(yield* attempt("alice", "alice", old), "taken")
+        assert.strictEqual(yield* attempt("alice", "bob", old), "refused")
+        assert.strictEqual(yield* attempt("alice", "broker-services/private", old), "refused")
+        assert.strictEqual(yield* attempt("bob", "bob", old), "refused")
+        yield* broker.expel("alice" as Name)
+        assert.strictEqual(yield* attempt("alice", "alice", old), "refused")
+        const next = (yield* passwordOf("alice")) as string
+        assert.notStrictEqual(next, old)
+        assert.strictEqual(yield* attempt("alice", "alice", old), "refused")
+        assert.strictEqual(yield* attempt("alice", "alice", next), "taken")
+      })
+    )
+  )
+
+  it.live("are gone when Mosquitto comes back, of devices that were revoked meanwhile", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { broker, fleet, mosquitto } = yield* kind.open(path)
+        fleet.add("alice")
+        const device = fleet.ring("alice").id as DeviceId
+        const password = (yield* broker.passwordFor("alice" as Name, device)) as string
+        yield* Effect.promise(() => mosquitto?.stop("SIGKILL") as Promise<void>)
+        fleet.decide("alice", "revoked")
+        const late = yield* Effect.flip(broker.expel("alice" as Name))
+        assert.include(late.reason, "alice is cut off as soon as it is")
+        yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+        yield* until(
+          "the account's end",
+          Effect.scoped(
+            clientOf(mosquitto?.address as string, { username: "alice", clientId: "alice", password }).pipe(
+              Effect.match({ onFailure: () => true, onSuccess: () => undefined })
+            )
+          )
+        )
+      })
+    )
+  )
+
+  it.live("keep apart what names nobody, or somebody who has none", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { client, told } = yield* kind.open(path)
+        const alice = yield* client("alice")
+        const publish = (inbox: string, text: string) =>
+          Effect.promise(() => alice.publishAsync(`${root}/broker-services/${inbox}`, text, { qos: 1 }))
+        yield* publish("private", "no JSON")
+        yield* publish("private", '{"from":"broker-services"}')
+        yield* publish("private", '{"from":"mallory"}')
+        const status = '{"agent":"alice","n":1}'
+        yield* publish("status", status)
+        yield* publish("status", status)
+        yield* publish("status", '{"agent":"alice","n":2}')
+        yield* publish("private", '{"from":"alice"}')
+        yield* Effect.promise(() => waitUntil("what is good", () => told.received.length === 3))
+        yield* Effect.promise(() => waitUntil("what is not", () => told.refused.length === 3))
+        assert.deepStrictEqual([...told.refused].sort(), [
+          "null malformed",
+          "null malformed",
+          "null unknown_sender"
+        ])
+        // A status that comes again, by whomever, is no news.
+        assert.deepStrictEqual(
+          told.received
+            .map(({ from, payload, topic }) => `${from} ${topic} ${new TextDecoder().decode(payload)}`)
+            .sort(),
+          [
+            `alice ${root}/broker-services/private {"from":"alice"}`,
+            `alice ${root}/broker-services/status {"agent":"alice","n":1}`,
+            `alice ${root}/broker-services/status {"agent":"alice","n":2}`
+          ]
+        )
+      })
+    )
+  )
+})
+
+describeWith(mosquitto5.parts, "messages over a Mosquitto that is killed", () => {
+  it.live("are neither lost nor doubled, whoever was away", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const fleet = new Fleet()
+        for (const name of ["alice", "bob"]) fleet.add(name)
+        const messaging = yield* mosquitto5.open(fleet, path)
+        const alice = yield* messaging.agent("alice")
+        yield* inState(alice, "known")
+        yield* Effect.scoped(Effect.flatMap(messaging.agent("bob"), (bob) => inState(bob, "known")))
+        yield* inStatus(messaging.services, "bob", "DG")
+        const { mosquitto } = messaging
+        for (let index = 0; index < 30; index++) {
+          yield* send(alice, index % 2 === 0 ? "private" : "protected", ["bob"], index)
+          if (index % 10 === 5) {
+            yield* Effect.promise(() => mosquitto?.stop("SIGKILL") as Promise<void>)
+            yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+          }
+        }
+        yield* until(
+          "all to be sent",
+          Effect.map(alice.ref.ask("Report"), ({ queued }) => (queued === 0 ? true : undefined))
+        )
+        yield* Effect.promise(() => mosquitto?.stop("SIGKILL") as Promise<void>)
+        yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+        const bob = yield* messaging.agent("bob")
+        const got = yield* inboxOf(bob, 30)
+        assert.deepStrictEqual(
+          bodies(got)
+            .map(Number)
+            .sort((a, b) => a - b),
+          Array.from({ length: 30 }, (_, index) => index)
+        )
+        assert.strictEqual(yield* refusedOf(messaging.services, "alice", "bad_signature"), 0)
+      })
+    )
+  )
+})
+
+describe("what Mosquitto tells of itself", () => {
+  const row = (agent: string, status: AgentRow["status"], statusAtMs: number) =>
+    ({ agent, status, statusAtMs }) as unknown as AgentRow
+
+  it.effect("shows who went with it, for their wills did too", () =>
+    Effect.gen(function* () {
+      const rows = [row("back", "C", 9_500), row("left", "DG", 1_000), row("lost", "C", 7_000)]
+      const gone: Array<string> = []
+      const vitals = makeVitals(
+        { all: () => rows, get: () => undefined, set: () => undefined, delete: () => undefined },
+        { presence: (name, connected) => Effect.sync(() => void gone.push(`${name} ${connected}`)) }
+      )
+      yield* TestClock.adjust(10_000)
+      vitals.connected(9_200)
+      yield* vitals.told(droppedTopic, "7")
+      yield* vitals.told(uptimeTopic, "nonsense")
+      assert.deepStrictEqual(gone, [])
+      yield* vitals.told(uptimeTopic, "2 seconds")
+      assert.deepStrictEqual(gone, ["lost false"])
+      // Once for each connection.
+      yield* vitals.told(uptimeTopic, "2 seconds")
+      assert.lengthOf(gone, 1)
+    })
+  )
+
+  it.effect("is silent about a Mosquitto that ran all the time", () =>
+    Effect.gen(function* () {
+      const gone: Array<string> = []
+      const vitals = makeVitals(
+        {
+          all: () => [row("here", "C", 5_000)],
+          get: () => undefined,
+          set: () => undefined,
+          delete: () => undefined
+        },
+        { presence: (name) => Effect.sync(() => void gone.push(name)) }
+      )
+      yield* TestClock.adjust(60_000)
+      vitals.connected(50_000)
+      yield* vitals.told(uptimeTopic, "59 seconds")
+      assert.deepStrictEqual(gone, [])
+    })
+  )
+})
+
+describe("whom a publication claims to be from", () => {
+  it("is read off the document, and never broker services", () => {
+    assert.strictEqual(claimedSender(bytes('{"from":"alice"}')), "alice")
+    assert.strictEqual(claimedSender(bytes('{"agent":"bob"}')), "bob")
+    for (const text of [
+      "",
+      "{}",
+      "[]",
+      "null",
+      '{"from":"Alice!"}',
+      '{"from":"broker-services"}',
+      '{"from":7}'
+    ])
+      assert.isUndefined(claimedSender(bytes(text)), text)
+  })
+})
