@@ -56,7 +56,8 @@ describeWith(["jail"], "the demo", () => {
       "4. A work package",
       "5. The run",
       "6. The receipt",
-      "7. The artifact"
+      "7. The artifact",
+      "8. Two agents"
     ]) {
       expect(ended.stdout).toContain(`\n${step}\n`)
     }
@@ -64,6 +65,9 @@ describeWith(["jail"], "the demo", () => {
     expect(ended.stdout).toMatch(
       /day,rows,minimum,mean,maximum,standard_deviation\n2026-03-02,288,15\.770,19\.456,23\.260,/
     )
+    for (const level of ["public", "protected", "private", "end_to_end"])
+      expect(ended.stdout).toMatch(new RegExp(`^\\d{4}-\\S+ \\S+ +${level} +pi-demo`, "m"))
+    expect(ended.stdout).toContain("\npi-attic: 1 ping, 0 lost, ")
     expect(ended.stdout).toContain("Try next:")
     expect(readdirSync(folder)).toEqual([])
     expect(left()).toEqual([])
@@ -82,33 +86,37 @@ describeWith(["jail"], "the demo", () => {
     )
   })
 
-  it.each([["1. A server"], ["2. An operator"], ["3. A device"], ["4. A work package"], ["6. The receipt"]])(
-    "stops everything when Ctrl-C comes in step %s",
-    async (heading) => {
-      const child = spawn(process.execPath, [demo], {
-        cwd: folder,
-        env: environment(),
-        stdio: ["ignore", "pipe", "pipe"]
+  it.each([
+    ["1. A server"],
+    ["2. An operator"],
+    ["3. A device"],
+    ["4. A work package"],
+    ["6. The receipt"],
+    ["8. Two agents"]
+  ])("stops everything when Ctrl-C comes in step %s", async (heading) => {
+    const child = spawn(process.execPath, [demo], {
+      cwd: folder,
+      env: environment(),
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    let shown = ""
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (text) => {
+        shown += text
       })
-      let shown = ""
-      for (const stream of [child.stdout, child.stderr]) {
-        stream.setEncoding("utf8").on("data", (text) => {
-          shown += text
-        })
-      }
-      const closed = new Promise<number | null>((resolve) => child.once("close", resolve))
-      await waitUntil(
-        heading,
-        () => shown.includes(heading),
-        60_000,
-        () => shown
-      )
-      child.kill("SIGINT")
-      expect(await closed).toBe(130)
-      expect(left()).toEqual([])
-      expect(readdirSync(folder)).toEqual([])
     }
-  )
+    const closed = new Promise<number | null>((resolve) => child.once("close", resolve))
+    await waitUntil(
+      heading,
+      () => shown.includes(heading),
+      60_000,
+      () => shown
+    )
+    child.kill("SIGINT")
+    expect(await closed).toBe(130)
+    expect(left()).toEqual([])
+    expect(readdirSync(folder)).toEqual([])
+  })
 })
 
 describe("the demo without what it needs", () => {

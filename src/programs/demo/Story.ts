@@ -9,7 +9,8 @@ import { createServer } from "node:net"
 import { join } from "node:path"
 import { Effect, Option } from "effect"
 import { Jail } from "../../ports/Jail.ts"
-import { showCommand } from "../cli/Text.ts"
+import { showTheAgents, startTheAgent, visibleAgent } from "./AgentStory.ts"
+import { ask, type } from "./PosternCommands.ts"
 import { DemoFailure, runCommand, type Service, startService, waitFor } from "./Processes.ts"
 import {
   BadRow,
@@ -25,29 +26,6 @@ import { deviceSettings, serverSettings } from "./TorWay.ts"
 
 /** How long a program may take to come up, or a device to report. */
 const startMs = 30_000
-
-/** Runs `postern` as the operator of this demo. */
-const postern = (stage: Stage, args: ReadonlyArray<string>, show: boolean) =>
-  runCommand({
-    command: [...program(stage, "cli"), ...args],
-    environment: { POSTERN_HOME: join(stage.folder, "operator") },
-    show
-  })
-
-/** Shows a command as a person would type it, and what it says. */
-const type = (stage: Stage, args: ReadonlyArray<string>) =>
-  Effect.gen(function* () {
-    const shown = args.map((argument) => argument.replaceAll(`${stage.folder}/`, ""))
-    yield* write(`$ postern ${showCommand(shown)}\n`)
-    yield* postern(stage, args, true)
-  })
-
-/** Asks `postern` for a JSON document. */
-const ask = (stage: Stage, args: ReadonlyArray<string>) =>
-  Effect.map(
-    postern(stage, [...args, "--json"], false),
-    ({ stdout }) => JSON.parse(stdout) as Record<string, unknown>
-  )
 
 /** The series to compute with: the person's file, checked row by row, or a generated one. */
 export const loadSeries = (file: Option.Option<string>) =>
@@ -190,7 +168,7 @@ the server is yours. It runs work in a jail: no network, nothing of this machine
     const device = yield* startService({
       name: "device",
       command: [process.execPath, client, "--state", folderOf(stage, "device"), ...configured],
-      environment: { POSTERN_INVITATION: invitation as string },
+      environment: { ...visibleAgent, POSTERN_INVITATION: invitation as string },
       logFile: folderOf(stage, "device.log")
     })
     yield* poll("its request", device, stage, ["devices", "list"], (answer) => statusOf(answer) === "pending")
@@ -202,7 +180,7 @@ the server is yours. It runs work in a jail: no network, nothing of this machine
       ["devices", "show", "pi-demo"],
       (answer) => answer["blocked"] === null && answer["last_seen_at_ms"] !== null
     )
-    return device
+    return configured
   })
 
 const statusOf = (answer: Record<string, unknown>): unknown =>
@@ -281,6 +259,7 @@ Try next:
   node dist/client.js --help       a device
   node dist/cli.js --help          everything the operator can do, such as
   node dist/cli.js run DEVICE -- uname -a
+  node dist/cli.js agent --help    messages between devices
 `
 
 /** The whole story. Everything it starts is stopped, and its folder removed, when it ends in whatever way. */
@@ -297,8 +276,10 @@ export const tellStory = (programs: string, data: Option.Option<string>, withTor
       const stage = withTor ? { ...open, tor: yield* bringTor(open) } : open
       const server = yield* startTheServer(stage)
       yield* makeTheOperator(stage, server)
-      yield* bringTheDevice(stage)
+      const settings = yield* bringTheDevice(stage)
       if (withTor) yield* showTheWay(stage, server.address)
+      const agent = yield* startTheAgent(stage, settings)
       yield* doTheJob(stage, series)
+      yield* showTheAgents(stage, agent)
     })
   ).pipe(Effect.andThen(write(next)))
