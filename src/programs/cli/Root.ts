@@ -5,8 +5,10 @@
  */
 import { Command } from "effect/cli"
 import { doctorCommand } from "../doctor/DoctorCommand.ts"
+import { agentCommand } from "./AgentCommand.ts"
 import { agentsCommand } from "./AgentsCommand.ts"
 import { auditCommand } from "./AuditCommand.ts"
+import { brokerCommand } from "./BrokerCommand.ts"
 import { completionsCommand } from "./CompletionsCommand.ts"
 import { devicesCommand } from "./DevicesCommand.ts"
 import { historyCommand } from "./HistoryCommand.ts"
@@ -28,6 +30,7 @@ const commands = [
   inviteCommand,
   devicesCommand,
   agentsCommand,
+  agentCommand,
   runCommand,
   packageCommand,
   jobsCommand,
@@ -35,6 +38,7 @@ const commands = [
   tokensCommand,
   auditCommand,
   serverStateCommand,
+  brokerCommand,
   statusCommand,
   psCommand,
   historyCommand,

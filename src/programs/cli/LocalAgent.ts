@@ -1,0 +1,129 @@
+/**
+ * The agent that `postern agent` speaks through: the one that runs on a state folder of this machine, else one that the
+ * command runs itself and ends with.
+ *
+ * @module
+ */
+import { resolve } from "node:path"
+import { Effect, Logger, Option, Result } from "effect"
+import { Flag } from "effect/cli"
+import { ConfigError, renderProblem } from "../../adapters/TomlConfig.ts"
+import type { AgentDesk } from "../../ports/AgentDesk.ts"
+import type { LocalReport } from "../../schemas/AgentLocal.ts"
+import { openAgentIn } from "../agent/OpenAgent.ts"
+import { type OpenedAgent, untilAccepted } from "../agent/OpenedAgent.ts"
+import { loadClientConfig, noClientArguments } from "../client/ClientSettings.ts"
+import { readInvitation } from "../client/Invitations.ts"
+import { failure, usage } from "./Failure.ts"
+import { Screen, say } from "./Screen.ts"
+import { givenProxy, Server } from "./Settings.ts"
+import { showDuration, visible } from "./Text.ts"
+
+/** Which agent, and how one of the command's own is let in. */
+export const agentFlags = {
+  state: Flag.String("state").pipe(
+    Flag.withMetavar("DIR"),
+    Flag.withDescription(
+      "The agent's state folder; default $POSTERN_STATE, else the client's: /var/lib/postern for root, else ~/.local/state/postern"
+    ),
+    Flag.optional
+  ),
+  invitation: Flag.String("invitation").pipe(
+    Flag.withMetavar("TEXT"),
+    Flag.withDescription(
+      "For a new state folder: what `postern invite` printed; better in $POSTERN_INVITATION, since others can see command lines"
+    ),
+    Flag.optional
+  )
+}
+export type AgentFlags = { readonly [K in keyof typeof agentFlags]: Option.Option<string> }
+
+/** Settings as the client of this state folder would have them. */
+const settingsOf = ({ invitation, state }: AgentFlags) =>
+  Effect.gen(function* () {
+    const server = yield* Server
+    const proxy = yield* givenProxy
+    const arguments_ = { ...noClientArguments, state: Option.map(state, (path) => resolve(path)), server }
+    const environment = proxy === undefined ? process.env : { ...process.env, POSTERN_PROXY: proxy }
+    const { config } = yield* loadClientConfig(arguments_, environment)
+    const given = Option.getOrUndefined(invitation) ?? process.env["POSTERN_INVITATION"] ?? ""
+    const invited = given === "" ? Result.succeed(null) : readInvitation(given)
+    if (Result.isFailure(invited)) return yield* usage(invited.failure)
+    const appearance = { visible: config.agent.visible, edgeDevices: [] }
+    return { config, invitation: invited.success, appearance }
+  }).pipe(
+    Effect.mapError((error) =>
+      error instanceof ConfigError ? usage(error.problems.map(renderProblem).join("\n")) : error
+    )
+  )
+
+/** Tells a person what an agent of the command's own waits for, each thing once. */
+const makeTeller = Effect.map(Screen, (screen) => {
+  let told = ""
+  return ({ enrolment: { claim_code: code, detail, phase } }: LocalReport) =>
+    Effect.gen(function* () {
+      if (phase === "accepted") return
+      const compare =
+        code === null
+          ? ""
+          : ` Its claim code is ${code}; postern devices show prints the same to an operator.`
+      const trouble = detail === "" ? "" : ` (${visible(detail)})`
+      const text = `Waiting for an operator to accept this agent: postern devices accept.${compare}${trouble}`
+      if (text !== told) yield* say(text)
+      told = text
+    }).pipe(Effect.provideService(Screen, screen))
+})
+
+/** Inside, agents log; here only what the command itself says is of interest. */
+const quiet = Logger.layer([])
+
+/** An accepted agent, for as long as the scope lasts. */
+export const openedAgent = (flags: AgentFlags, mayWaitMs?: number) =>
+  Effect.gen(function* () {
+    const opened = yield* openAgentIn(yield* settingsOf(flags))
+    const accepted = untilAccepted(opened, yield* makeTeller)
+    yield* mayWaitMs === undefined
+      ? accepted
+      : Effect.timeoutOrElse(accepted, {
+          duration: mayWaitMs,
+          orElse: () =>
+            Effect.fail(failure(`No operator has accepted this agent within ${showDuration(mayWaitMs)}.`))
+        })
+    return opened
+  }).pipe(Effect.provide(quiet))
+
+/** What a command does with an agent; it ends where the agent does. */
+export const withAgent = <A, E, R>(opened: OpenedAgent, use: Effect.Effect<A, E, R>) =>
+  Effect.raceFirst(use, opened.ended)
+
+const lookMs = 100
+
+/** Waits until a report is as it should be; fails after a time with how it is then. */
+export const untilReport = (
+  desk: AgentDesk,
+  waitMs: number,
+  isGood: (report: LocalReport) => boolean,
+  otherwise: (report: LocalReport) => string
+) =>
+  Effect.gen(function* () {
+    for (let waitedMs = 0; ; waitedMs += lookMs) {
+      const report = yield* desk.report
+      if (isGood(report)) return report
+      if (waitedMs >= waitMs) return yield* failure(otherwise(report))
+      yield* Effect.sleep(lookMs)
+    }
+  })
+
+/** How an agent stands, in a few words. */
+export const standingText = ({ agent: { detail, state } }: LocalReport): string =>
+  detail === "" ? state : `${state}: ${visible(detail)}`
+
+/** Waits until broker services know the agent. */
+export const untilKnown = (desk: AgentDesk, waitMs: number) =>
+  untilReport(
+    desk,
+    waitMs,
+    ({ agent }) => agent.state === "known",
+    (report) =>
+      `The agent is not with broker services after ${showDuration(waitMs)}; it is ${standingText(report)}`
+  )
