@@ -26,9 +26,11 @@ export interface MosquittoFilesOptions {
 /** Names below the folder. */
 export const fileNames = {
   configuration: "mosquitto.conf",
-  security: "dynamic-security.json",
   password: "broker-services.password",
-  data: "data"
+  settings: "postern-server.toml",
+  /** Mosquitto's own: it writes there. */
+  data: "data",
+  security: "data/dynamic-security.json"
 } as const
 
 /** As mosquitto_ctrl makes them. */
@@ -39,13 +41,6 @@ export const saltBytes = 12
 
 /** The fixed header and the topic come on top of what is carried. */
 const packetBytes = MessageLimits.wireBytes + 1_024
-
-/** Where nobody may write a line of the configuration by a name with a line break in it. */
-const isOneLine = (text: string): boolean => !/[\r\n]/.test(text)
-
-/** Paths with line breaks cannot stand in the configuration. */
-export const isWritable = (options: MosquittoFilesOptions): boolean =>
-  [options.folder, options.plugin, options.tls?.certificate ?? "", options.tls?.key ?? ""].every(isOneLine)
 
 /** mosquitto.conf(5). */
 export const configurationText = (options: MosquittoFilesOptions): string => {
@@ -114,4 +109,30 @@ export const securityText = (
     roles: [{ rolename: role, acls: servicesAcls(user, topicRoot) }]
   }
   return `${JSON.stringify(document, null, 2)}\n`
+}
+
+/** What the server's configuration takes up, as TOML. */
+export const settingsText = (settings: {
+  readonly topicRoot: string
+  readonly address: string
+  readonly ca: string | null
+  readonly user: string
+  readonly passwordFile: string
+  readonly mqtt: 4 | 5
+}): string => {
+  // A JSON string is a basic string of TOML.
+  const line = (key: string, value: string | number): string => `${key} = ${JSON.stringify(value)}`
+  return [
+    "[messaging]",
+    line("broker", "mosquitto"),
+    line("topic_root", settings.topicRoot),
+    "",
+    "[messaging.mosquitto]",
+    line("address", settings.address),
+    ...(settings.ca === null ? [] : [line("ca_file", settings.ca)]),
+    line("user", settings.user),
+    line("password_file", settings.passwordFile),
+    line("mqtt", settings.mqtt),
+    ""
+  ].join("\n")
 }
