@@ -1,5 +1,6 @@
 /** From what an agent's desk says to what programs see (`Api.ts`). */
 
+import { DateTime } from "effect"
 import type { InboxMessage, LocalReport } from "../../schemas/AgentLocal.ts"
 import type { DirectoryEntry } from "../../schemas/Agents.ts"
 import type { Json, Message, Peer, Report, State, StateName } from "./Api.ts"
@@ -45,6 +46,8 @@ export const peerOf = ({ agent, device, edge_devices, signing_key, status }: Dir
   edgeDevices: edge_devices
 })
 
+const dateOf = (ms: number) => DateTime.toDateUtc(DateTime.makeUnsafe(ms))
+
 /** A message as programs see it. */
 export const shownMessage = (
   { message, received_at_ms }: InboxMessage,
@@ -55,8 +58,8 @@ export const shownMessage = (
     id,
     subject,
     body: body as Json,
-    sentAt: new Date(issued_at_ms),
-    receivedAt: new Date(received_at_ms),
+    sentAt: dateOf(issued_at_ms),
+    receivedAt: dateOf(received_at_ms),
     done
   }
   if (message.type === "postern/public/v1")
@@ -66,7 +69,7 @@ export const shownMessage = (
     level: message.level,
     from: message.from,
     to: message.to,
-    expiresAt: new Date(message.expires_at_ms),
+    expiresAt: dateOf(message.expires_at_ms),
     proof: message as Message["proof"] & object
   }
 }
