@@ -48,26 +48,29 @@ const nothing = new Uint8Array(0)
 /** Mode 0: base. */
 const baseMode = Uint8Array.of(0)
 
-const labeledExtract = (
-  engine: Engine,
-  suite: Uint8Array,
-  salt: Uint8Array,
-  label: string,
-  secret: Uint8Array
-): Uint8Array => engine.hmacSha256(salt, concatBytes(version, suite, utf8(label), secret))
+/** LabeledExtract for one label (RFC 9180, 4), whose bytes are put together once. */
+const extracting = (suite: Uint8Array, label: string) => {
+  const prefix = concatBytes(version, suite, utf8(label))
+  return (engine: Engine, salt: Uint8Array, secret: Uint8Array): Uint8Array =>
+    engine.hmacSha256(salt, concatBytes(prefix, secret))
+}
 
-/** One block of HKDF-Expand is all that this suite ever needs. */
-const labeledExpand = (
-  engine: Engine,
-  suite: Uint8Array,
-  key: Uint8Array,
-  label: string,
-  info: Uint8Array,
-  lengthBytes: number
-): Uint8Array =>
-  engine
-    .hmacSha256(key, concatBytes(uint16(lengthBytes), version, suite, utf8(label), info, Uint8Array.of(1)))
-    .subarray(0, lengthBytes)
+const lastBlock = Uint8Array.of(1)
+
+/** LabeledExpand for one label and length. One block of HKDF-Expand is all that this suite ever needs. */
+const expanding = (suite: Uint8Array, label: string, lengthBytes: number) => {
+  const prefix = concatBytes(uint16(lengthBytes), version, suite, utf8(label))
+  return (engine: Engine, key: Uint8Array, info: Uint8Array): Uint8Array =>
+    engine.hmacSha256(key, concatBytes(prefix, info, lastBlock)).subarray(0, lengthBytes)
+}
+
+const extractAgreed = extracting(kemSuite, "eae_prk")
+const expandShared = expanding(kemSuite, "shared_secret", sha256Bytes)
+const extractPskId = extracting(hpkeSuite, "psk_id_hash")
+const extractInfo = extracting(hpkeSuite, "info_hash")
+const extractSecret = extracting(hpkeSuite, "secret")
+const expandKey = expanding(hpkeSuite, "key", chachaKeyBytes)
+const expandNonce = expanding(hpkeSuite, "base_nonce", chachaNonceBytes)
 
 /** The KEM's shared secret from the raw agreement and both public keys (RFC 9180, 4.1). */
 const sharedSecret = (
@@ -76,8 +79,8 @@ const sharedSecret = (
   enc: Uint8Array,
   recipient: Uint8Array
 ): Uint8Array => {
-  const extracted = labeledExtract(engine, kemSuite, nothing, "eae_prk", agreed)
-  return labeledExpand(engine, kemSuite, extracted, "shared_secret", concatBytes(enc, recipient), sha256Bytes)
+  const extracted = extractAgreed(engine, nothing, agreed)
+  return expandShared(engine, extracted, concatBytes(enc, recipient))
 }
 
 /** All that follows from an agreement: the KEM's secret, and key and nonce of the one message. */
@@ -98,14 +101,14 @@ export const hpkeKeys = (
   const shared = sharedSecret(engine, agreed, enc, recipient)
   const context = concatBytes(
     baseMode,
-    labeledExtract(engine, hpkeSuite, nothing, "psk_id_hash", nothing),
-    labeledExtract(engine, hpkeSuite, nothing, "info_hash", info)
+    extractPskId(engine, nothing, nothing),
+    extractInfo(engine, nothing, info)
   )
-  const secret = labeledExtract(engine, hpkeSuite, shared, "secret", nothing)
+  const secret = extractSecret(engine, shared, nothing)
   return {
     shared,
-    key: labeledExpand(engine, hpkeSuite, secret, "key", context, chachaKeyBytes),
-    nonce: labeledExpand(engine, hpkeSuite, secret, "base_nonce", context, chachaNonceBytes)
+    key: expandKey(engine, secret, context),
+    nonce: expandNonce(engine, secret, context)
   }
 }
 

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import canonicalize from "canonicalize"
 import { Result } from "effect"
 import fc from "fast-check"
 import { utf8 } from "../../src/crypto/Bytes.ts"
@@ -8,6 +9,7 @@ import {
   parseCanonical,
   parseStrict
 } from "../../src/crypto/CanonicalJson.ts"
+import { plainText } from "../../src/crypto/PlainJson.ts"
 import { Limits } from "../../src/schemas/Limits.ts"
 import { describeWithVectors, flipBit, hex, listVectors, readVector, readVectorText } from "./vectors.ts"
 
@@ -276,5 +278,85 @@ describe("canonical writing", () => {
 
   it("leaves out undefined members", () => {
     assert.deepStrictEqual(canonicalBytes({ b: undefined, a: 1 }), utf8('{"a":1}'))
+  })
+})
+
+describe("the quick way", () => {
+  /** Values that need the slow way, or are refused by it, among others. */
+  const odd = fc.oneof(
+    jsonValue,
+    fc.constantFrom<unknown>(
+      undefined,
+      -0,
+      Number.NaN,
+      2 ** 53,
+      1e300,
+      "\ud800",
+      new Date(0),
+      { toJSON: "no function" },
+      { toJSON: () => 1 },
+      [undefined],
+      { a: undefined, b: 1 },
+      new Map(),
+      Object.create(null)
+    )
+  )
+  const value = fc.oneof(
+    odd,
+    fc.array(odd, { maxLength: 3 }),
+    fc.dictionary(fc.constantFrom("__proto__", "a", "b", "\u20ac", "\ud83d\ude00", "\ufb33", "\ud83d"), odd)
+  )
+
+  it("writes what the library writes, where that can be read back", () => {
+    fc.assert(
+      fc.property(value, (one) => {
+        const plain = plainText(one, Limits.jsonDepth)
+        if (plain === undefined) return
+        assert.strictEqual(plain, canonicalize(one))
+        assert.strictEqual(reasonOf(plain), "accepted")
+      }),
+      { numRuns: 300 }
+    )
+  })
+
+  it("is taken by every plain value, and holds to the depth", () => {
+    fc.assert(
+      fc.property(jsonValue, (one) => {
+        assert.strictEqual(plainText(one, Limits.jsonDepth), canonicalize(one))
+      })
+    )
+    const nested = (depth: number): unknown => (depth === 0 ? 1 : { a: nested(depth - 1) })
+    assert.isDefined(plainText(nested(Limits.jsonDepth), Limits.jsonDepth))
+    assert.isUndefined(plainText(nested(Limits.jsonDepth + 1), Limits.jsonDepth))
+    assert.throws(() => canonicalBytes(nested(Limits.jsonDepth + 1)), TypeError)
+  })
+
+  it("reads a canonical document as the strict reader does, and refuses what that refuses", () => {
+    const text = fc.oneof(
+      fc.jsonValue({ maxDepth: 3 }).map((one) => canonicalize(one) ?? ""),
+      fc.jsonValue({ maxDepth: 3 }).map((one) => JSON.stringify(one)),
+      fc.constantFrom(
+        '{"a":1,"a":1}',
+        "-0",
+        "9007199254740993",
+        '"\\ud800"',
+        '{"b":1,"a":2}',
+        "[1, 2]",
+        "1e400",
+        '{"__proto__":{"a":1}}',
+        "\ufeff1",
+        "null"
+      )
+    )
+    fc.assert(
+      fc.property(text, (one) => {
+        const [quick, slow] = [parseCanonical(utf8(one)), parseStrict(utf8(one))]
+        if (Result.isFailure(quick)) {
+          const reason = Result.isFailure(slow) ? slow.failure.reason : "not_canonical"
+          assert.strictEqual(quick.failure.reason, reason)
+        } else assert.deepStrictEqual(quick.success, Result.getOrThrow(slow))
+      }),
+      { numRuns: 300 }
+    )
   })
 })

@@ -53,8 +53,12 @@ interface Job {
   deaths: number
 }
 
-/** Cost in one thread's hands: some milliseconds of work, so that it never waits for more and a death costs little. */
+/**
+ * Cost in one thread's hands: some milliseconds of work, so that a death costs little. It is filled up when it has less
+ * than half of that, so that work goes over in batches and the thread never waits for it.
+ */
 const inHandCost = 32
+const fillBelow = 16
 /** A piece of work that so many threads died over is given up. */
 const maximumDeaths = 3
 const openTimeoutMs = 30_000
@@ -203,11 +207,12 @@ export class RelayPool {
     seat.silence.unref()
   }
 
-  /** The ready thread with the least in hand that may take more. */
-  private freest(): Seat | undefined {
+  /** The ready thread with the least in hand that may take more, on top of what it is being given. */
+  private freest(batches: ReadonlyMap<Seat, unknown>): Seat | undefined {
     let found: Seat | undefined
     for (const seat of this.seats) {
-      const mayTake = seat.ready && !seat.isAlone && seat.load < inHandCost
+      const limit = batches.has(seat) ? inHandCost : fillBelow
+      const mayTake = seat.ready && !seat.isAlone && seat.load < limit
       if (mayTake && (found === undefined || seat.load < found.load)) found = seat
     }
     return found
@@ -227,7 +232,7 @@ export class RelayPool {
       const idle = this.seats.find((seat) => seat.ready && seat.inHand.size === 0)
       if (idle === undefined) {
         if (this.seats.some((seat) => seat.isAlone)) return
-        const reserved = this.freest()
+        const reserved = this.seats.find(({ ready }) => ready)
         if (reserved !== undefined) reserved.isAlone = true
         return
       }
@@ -241,7 +246,7 @@ export class RelayPool {
   private flush(): void {
     const batches = new Map<Seat, Array<Job>>()
     this.placeSuspects(batches)
-    for (let seat = this.freest(); seat !== undefined; seat = this.freest()) {
+    for (let seat = this.freest(batches); seat !== undefined; seat = this.freest(batches)) {
       const job = this.queue.take()
       if (job === undefined) break
       this.assign(seat, job, batches)

@@ -181,10 +181,9 @@ describe("broker services' threads", () => {
           [one.filter((code) => code === "done").length, one.filter((code) => code === "overloaded").length],
           [10, 15]
         )
-        const many = yield* Effect.all(
-          ["a", "b", "c", "d"].map((who) => send(who, 10)),
-          { concurrency: "unbounded" }
-        )
+        const many = yield* Effect.forEach(["a", "b", "c", "d"], (who) => send(who, 10), {
+          concurrency: "unbounded"
+        })
         assert.strictEqual(many.flat().filter((code) => code === "overloaded").length, 10)
         return crypto
       }).pipe(Effect.provide(pool.pipe(Layer.provide(Native))), Effect.scoped)
