@@ -125,11 +125,13 @@ export const makeSessions = Effect.gen(function* () {
 
   /** Subscribes to its inboxes. A stranger gets one of them alone, and hears by it whether that changes. */
   const subscribe = Effect.fnUntraced(function* ({ link, standing: { name }, topicRoot }: AgentSession) {
+    const all = `${topicRoot}/${name}/#`
     const denied = yield* link.subscribe([
-      topicOf(topicRoot, { agent: name, inbox: "handshake" }),
-      `${topicRoot}/${name}/#`,
+      all,
       topicOf(topicRoot, { agent: brokerServices, inbox: "discovery" })
     ])
+    // Not beside the others: what two filters take in may come twice.
+    if (denied.includes(all)) yield* link.subscribe([topicOf(topicRoot, { agent: name, inbox: "handshake" })])
     if (denied.length > 0)
       yield* Effect.logInfo(`the broker takes ${name} as a stranger: not to be read are ${denied.join(", ")}`)
   })

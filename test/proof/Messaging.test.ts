@@ -194,18 +194,21 @@ const neverReading = (fleet: Fleet, address: URL) =>
     (agent) => Effect.promise(() => agent.leave())
   )
 
-/** What broker services say to have refused. */
-const refusalsIn = (path: string): ReadonlyArray<string> => {
+const rowsIn = (path: string, sql: string): ReadonlyArray<Record<string, unknown>> => {
   const database = new DatabaseSync(join(path, "messages.db"), { readOnly: true })
   try {
-    return database
-      .prepare("SELECT DISTINCT code FROM refusals")
-      .all()
-      .map((row) => String(row["code"]))
+    return database.prepare(sql).all()
   } finally {
     database.close()
   }
 }
+
+/** What broker services say to have refused. */
+const refusalsIn = (path: string): ReadonlyArray<string> =>
+  rowsIn(path, "SELECT DISTINCT code FROM refusals").map((row) => String(row["code"]))
+
+const statusIn = (path: string, agent: string): unknown =>
+  rowsIn(path, `SELECT status FROM agents WHERE agent = '${agent}'`)[0]?.["status"]
 
 /** Looks until it is so, as long as there is progress. */
 const whileProgress = (
@@ -298,6 +301,11 @@ it.live(
         )
         yield* Effect.logInfo("all but the sloth have theirs")
 
+        // It has said nothing since broker services were killed, and they know by its will.
+        yield* until(
+          "the sloth's will",
+          Effect.sync(() => (statusIn(path, sloth) === "DU" ? true : undefined))
+        )
         // The client that never read comes again as one that does.
         const late = yield* startAgent(fleet, sloth, address, path, { visible: false })
         yield* listen(sloth, late, receipts)

@@ -357,8 +357,13 @@ export const send = (
   level: SecureLevel | "public",
   to: ReadonlyArray<string>,
   body: unknown,
-  lifetimeMs: number | null = null
-) => agent.ref.ask("Send", { level, to: to as never, subject: "", body: body as never, lifetimeMs })
+  { lifetimeMs = null, timeoutMs = 60_000 }: { lifetimeMs?: number | null; timeoutMs?: number } = {}
+) =>
+  agent.ref.ask(
+    "Send",
+    { level, to: to as never, subject: "", body: body as never, lifetimeMs },
+    { timeoutMs }
+  )
 
 export const bodies = (waiting: ReadonlyArray<WaitingMessage>): ReadonlyArray<unknown> =>
   waiting.map(({ received }) => received.message.body)

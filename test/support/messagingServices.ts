@@ -41,7 +41,7 @@ const run = (folder: string, port: number, names: ReadonlyArray<string>) =>
       port,
       database,
       saboteur,
-      intervalMs: 20_000
+      intervalMs: 60_000
     })
     process.on("SIGUSR2", () => Effect.runFork(Effect.ignore(system.ref(SaboteurKey).tell("CrashBroker"))))
     process.on("SIGHUP", () => Effect.runFork(Effect.ignore(system.ref(SaboteurKey).tell("CrashDirectory"))))
