@@ -21,16 +21,13 @@ import type { DeviceId, Name } from "../../src/schemas/Ids.ts"
 import type { BrokerParts, Fleet, Services } from "./messaging.ts"
 import { freePort, waitUntil } from "./Program.ts"
 
-/** A test CA and a certificate of it for 127.0.0.1, by the commands that docs/mosquitto.md names. */
-const makeCertificates = (folder: string): void => {
-  const run = (...args: ReadonlyArray<string>) =>
-    execFileSync("openssl", args, { cwd: folder, stdio: "pipe" })
-  const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-  run("req", "-x509", ...curve, "-keyout", "ca.key", "-out", "ca.crt", "-days", "30", "-subj", "/CN=Test CA")
-  run("req", ...curve, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=127.0.0.1")
-  writeFileSync(join(folder, "names"), "subjectAltName=IP:127.0.0.1")
-  const sign = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", "names"]
-  run("x509", "-req", "-in", "server.csr", "-out", "server.crt", ...sign)
+/** A CA and a certificate of it for 127.0.0.1, made in a folder by the very commands of docs/mosquitto.md. */
+export const makeCertificates = (folder: string): void => {
+  const page = readFileSync(join(import.meta.dirname, "../../docs/mosquitto.md"), "utf8")
+  const commands = /<!-- certificates -->\n```sh\n(?<commands>[^`]+)```/.exec(page)?.groups?.["commands"]
+  if (commands === undefined) throw new Error("docs/mosquitto.md has no commands for certificates")
+  const env = { ...process.env, HOST: "127.0.0.1" }
+  execFileSync("sh", ["-e", "-c", commands], { cwd: folder, stdio: "pipe", env })
 }
 
 export interface RealMosquittoOptions {
