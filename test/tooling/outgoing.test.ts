@@ -46,7 +46,7 @@ const harmless = new Set([
   "STATUS_CODES"
 ])
 const outwardPackages =
-  /^(undici|mqtt|ws|socks|socks-proxy-agent|@effect\/platform-node\/Node(Http|Socket|Redis).*)$/
+  /^(undici|mqtt(\/.*)?|ws|socks|socks-proxy-agent|@effect\/platform-node\/Node(Http|Socket|Redis).*)$/
 const outwardGlobals = new Set([
   "fetch",
   "globalThis.fetch",

@@ -80,11 +80,16 @@ const settingsOf = (
   will: { topic: will.topic, payload: Buffer.from(will.payload), qos: 1, retain: false }
 })
 
+/** mqtt.js's client alone: its own ways of connecting are never taken here. Loaders disagree on what its default is. */
+const loadClient = Effect.promise(async (): Promise<typeof MqttClient> => {
+  const { default: loaded } = await import("mqtt/lib/client")
+  return "default" in loaded ? loaded.default : (loaded as typeof MqttClient)
+})
+
 /** The client on a stream; it ends with the scope, and at once. */
 const clientOn = (stream: Duplex, settings: IClientOptions) =>
   Effect.acquireRelease(
-    Effect.promise(async () => {
-      const { MqttClient: Client } = await import("mqtt")
+    Effect.map(loadClient, (Client) => {
       const client = new Client(() => stream as never, settings)
       // Without a listener an error would end the program; what it means is told by "close".
       client.on("error", () => undefined)
