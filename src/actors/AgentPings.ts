@@ -25,18 +25,39 @@ interface Waiting {
 const smoothed = (before: number | null, rttMs: number): number =>
   before === null ? rttMs : before + (rttMs - before) / 8
 
+/**
+ * Whether a peer's question is to be answered, and why not. One that comes again is not its peer's doing: whoever reads
+ * along may send it, so it takes nothing from the peer's allowance.
+ */
+const makeAdmission = () => {
+  const allowances = new Map<AgentName, { left: number; atMs: number }>()
+  /** By who asked and the nonce: others could take a nonce that they read, and use it first. */
+  const answeredAtMs = new Map<string, number>()
+  const forgetAnswered = (nowMs: number): void => {
+    for (const [question, atMs] of answeredAtMs) {
+      if (answeredAtMs.size <= maximumAnswered && atMs > nowMs - answeredMs) break
+      answeredAtMs.delete(question)
+    }
+  }
+  return (from: AgentName, nonce: MessageId) =>
+    Effect.map(monotonicMs, (nowMs): "answer" | "replayed" | "overloaded" => {
+      const question = `${from} ${nonce}`
+      if (answeredAtMs.has(question)) return "replayed"
+      const { atMs, left } = allowances.get(from) ?? { atMs: nowMs, left: burst }
+      const now = Math.min(burst, left + ((nowMs - atMs) / 1_000) * perSecond)
+      allowances.delete(from)
+      allowances.set(from, { atMs: nowMs, left: now >= 1 ? now - 1 : now })
+      if (allowances.size > maximumPeers) allowances.delete(allowances.keys().next().value as AgentName)
+      if (now < 1) return "overloaded"
+      answeredAtMs.set(question, nowMs)
+      forgetAnswered(nowMs)
+      return "answer"
+    })
+}
+
 export const makePings = () => {
   const waiting = new Map<MessageId, Waiting>()
   const links = new Map<AgentName, LinkQuality>()
-  const allowances = new Map<AgentName, { left: number; atMs: number }>()
-  const answeredAtMs = new Map<MessageId, number>()
-  const forgetAnswered = (nowMs: number): void => {
-    for (const [nonce, atMs] of answeredAtMs) {
-      if (answeredAtMs.size <= maximumAnswered && atMs > nowMs - answeredMs) break
-      answeredAtMs.delete(nonce)
-    }
-  }
-
   const linkTo = (agent: AgentName): LinkQuality =>
     links.get(agent) ?? { agent, pings: 0, lost: 0, last_rtt_ms: null, smoothed_rtt_ms: null }
   const note = (link: LinkQuality): void => {
@@ -80,23 +101,7 @@ export const makePings = () => {
         yield* Deferred.succeed(asked.answer, (yield* monotonicMs) - asked.sentMs)
         return true
       }),
-    /**
-     * Whether a peer's question is to be answered, and why not. One that comes again is not its peer's doing: whoever reads
-     * along may send it, so it takes nothing from the peer's allowance.
-     */
-    admit: (from: AgentName, nonce: MessageId) =>
-      Effect.map(monotonicMs, (nowMs): "answer" | "replayed" | "overloaded" => {
-        if (answeredAtMs.has(nonce)) return "replayed"
-        const { atMs, left } = allowances.get(from) ?? { atMs: nowMs, left: burst }
-        const now = Math.min(burst, left + ((nowMs - atMs) / 1_000) * perSecond)
-        allowances.delete(from)
-        allowances.set(from, { atMs: nowMs, left: now >= 1 ? now - 1 : now })
-        if (allowances.size > maximumPeers) allowances.delete(allowances.keys().next().value as AgentName)
-        if (now < 1) return "overloaded"
-        answeredAtMs.set(nonce, nowMs)
-        forgetAnswered(nowMs)
-        return "answer"
-      })
+    admit: makeAdmission()
   }
 }
 export type Pings = ReturnType<typeof makePings>

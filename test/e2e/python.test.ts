@@ -4,7 +4,7 @@ import { createInterface } from "node:readline"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type Level, type Message, SmartAgent } from "../../src/programs/agent.ts"
 import { BuiltFleet } from "../support/BuiltFleet.ts"
-import { waitUntil } from "../support/Program.ts"
+import { freePort, waitUntil } from "../support/Program.ts"
 import { describeWith } from "../support/requires.ts"
 
 const folder = join(import.meta.dirname, "../../examples/python")
@@ -81,10 +81,15 @@ describeWith(["python3", "python3-paho-mqtt", "python3-cryptography"], "an agent
       return made
     }
     const isPeers = (event: Event) => event["event"] === "peers" && `${event["peers"]}` === "smart,snake"
-    const runSnake = () => agent(["run", "--state", join(fleet.folder, "snake")])
+    const runSnake = (...more: ReadonlyArray<string>) =>
+      agent(["run", "--state", join(fleet.folder, "snake"), ...more])
+    let listen = ""
 
     beforeAll(async () => {
-      fleet = await BuiltFleet.withServer({ serverSettings: ["[messaging]", "discovery_interval_ms = 1000"] })
+      listen = `127.0.0.1:${await freePort()}`
+      fleet = await BuiltFleet.withServer({
+        serverSettings: ["[messaging]", "discovery_interval_ms = 1000", `listen = "${listen}"`]
+      })
       type Invited = { readonly invitation: string }
       const [forSmart, forSnake] = [
         await fleet.ask<Invited>(["invite", "--name", "smart", "--preauthorise"]),
@@ -147,7 +152,7 @@ describeWith(["python3", "python3-paho-mqtt", "python3-cryptography"], "an agent
       }
     })
 
-    it("takes what came while it was away, once, and leaves cleanly", async () => {
+    it("takes what came while it was away, once, by another way, and leaves cleanly", async () => {
       expect(await snake.leave()).toBe(0)
       await waitUntil("its departure", async () => {
         const peers = await smart.peers()
@@ -155,7 +160,7 @@ describeWith(["python3", "python3-paho-mqtt", "python3-cryptography"], "an agent
       })
       for (const level of secure) await smart.send({ to: "snake", level, body: "while away" })
       await waitUntil("all to be sent", async () => (await smart.report()).queued === 0)
-      snake = runSnake()
+      snake = runSnake("--url", `mqtt://${listen}`)
       const isIt = (level: string) => (event: Event) =>
         event["level"] === level && event["body"] === "while away"
       for (const level of secure) await snake.heard(`the ${level} message`, isIt(level))
