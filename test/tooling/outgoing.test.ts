@@ -29,6 +29,7 @@ const allowed: Readonly<Record<string, string>> = {
   "src/adapters/tor/TorNode.ts": "a tor's SOCKS port or socket, to see whether it is there",
   "src/adapters/warden/WardenLink.ts": "a socket inherited from the warden",
   "src/adapters/jail/Output.ts": "a job's pipes",
+  "src/adapters/mosquitto/Line.ts": "the server's, to the Mosquitto that its owner names",
   "src/adapters/mqtt/EmbeddedBroker.ts": "the server's: takes WebSockets that its HTTP doors hand over",
   "src/programs/server/Tracing.ts": "the server's traces, to a collector that its owner names",
   "src/programs/demo/TorStory.ts": "the demo, by loopback"
