@@ -171,6 +171,10 @@ export const Limits = {
   messagingThreads: 64,
   /** Connections of those who are no agents yet at the server's own broker. Anybody can make a key. */
   messagingStrangers: 256,
+  /** Of one agent at the server's own broker: topics it keeps messages on, their bytes, and filters it subscribes to. */
+  messagingRetained: 32,
+  messagingRetainedBytes: 64 * KIB,
+  messagingFilters: 64,
 
   /** Programs. */
   shutdownMs: 5 * SECOND,

@@ -30,6 +30,8 @@ interface PublishesFor {
 export interface DoorkeeperOptions {
   readonly topicRoot: string
   readonly maximumConnections: number
+  /** Whether so many bytes may be kept on a topic. */
+  readonly hasRoom: (topic: string, bytes: number) => boolean
 }
 
 const isAgentName = Schema.is(AgentName)
@@ -48,10 +50,13 @@ export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
 export class Doorkeeper {
   private readonly standings = new WeakMap<Client, Standing>()
   private readonly connects = new WeakMap<Client, ConnectPacket>()
+  /** What each may read that has asked for it. */
+  private readonly filters = new WeakMap<Client, Set<string>>()
   private readonly handlers: BrokerHandlers
   private readonly root: string
   private readonly fork: Fork
   private readonly maximumConnections: number
+  private readonly hasRoom: DoorkeeperOptions["hasRoom"]
   private readonly connections = { agent: 0, stranger: 0, services: 0 }
   /**
    * The newest connection of each name. aedes has such a list too, but an old connection that ends while a new one begins
@@ -65,6 +70,7 @@ export class Doorkeeper {
     this.handlers = handlers
     this.root = options.topicRoot
     this.maximumConnections = options.maximumConnections
+    this.hasRoom = options.hasRoom
     this.fork = fork
   }
 
@@ -86,11 +92,11 @@ export class Doorkeeper {
     this.connects.set(client, packet)
   }
 
-  /** What a stranger leaves behind ends with its connection. */
+  /** What a stranger leaves behind ends with its connection; a will would be published as if an agent's. */
   private leaveNothing(client: Client): void {
     const packet = this.connects.get(client)
     if (packet !== undefined) packet.clean = true
-    client.clean = true
+    Object.assign(client, { clean: true, _will: undefined })
   }
 
   private isFull(role: TopicRole): boolean {
@@ -141,6 +147,10 @@ export class Doorkeeper {
         : undefined
     // What is kept for those who come later is its sender's own to say.
     if (!isOwn) packet.retain = false
+    if (packet.retain && packet.payload.length > 0 && !this.hasRoom(packet.topic, packet.payload.length)) {
+      packet.retain = false
+      this.refuse(name, "too_many")
+    }
     if (refused !== undefined) {
       this.refuse(name, refused)
       discard(packet)
@@ -177,8 +187,26 @@ export class Doorkeeper {
   mayRead(client: Client, filter: string): boolean {
     const standing = this.standing(client)
     const may = standing !== undefined && mayRead(standing.role, standing.name, this.root, filter)
-    if (!may) this.refuse(standing?.name ?? null, "not_permitted")
-    return may
+    if (!may) {
+      this.refuse(standing?.name ?? null, "not_permitted")
+      return false
+    }
+    const filters = this.filters.get(client) ?? new Set()
+    this.filters.set(client, filters)
+    if (filters.size >= Limits.messagingFilters && !filters.has(filter)) {
+      this.refuse(standing.name, "too_many")
+      return false
+    }
+    filters.add(filter)
+    return true
+  }
+
+  isGranted(client: Client, filter: string): boolean {
+    return this.filters.get(client)?.has(filter) ?? false
+  }
+
+  unsubscribed(client: Client, filters: ReadonlyArray<string>): void {
+    for (const filter of filters) this.filters.get(client)?.delete(filter)
   }
 
   /** A connection stands; an older one of the same name ends. */

@@ -235,9 +235,15 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
     Effect.gen(function* () {
       const ended = yield* Deferred.make<string>()
       const run = Effect.runPromiseWith(yield* Effect.context<never>())
-      const keeper = new Doorkeeper(handlers, options, run)
+      const keeper: Doorkeeper = new Doorkeeper(
+        handlers,
+        { ...options, hasRoom: (topic, bytes) => store.hasRoom(topic, bytes) },
+        run
+      )
       const store = new SessionStore({
         host: options.database,
+        topicRoot: options.topicRoot,
+        isGranted: (client, filter) => keeper.isGranted(client, filter),
         run,
         queuePackets: options.queuePackets,
         onDropped: (packets) =>
@@ -248,6 +254,7 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
         (open) => Effect.callback<void>((resume) => open.close(() => resume(Effect.void)))
       )
       broker.on("client", (client) => keeper.arrived(client))
+      broker.on("unsubscribe", (filters, client) => keeper.unsubscribed(client, filters))
       const departed = (client: Client): void => {
         if (keeper.departed(client)) store.disconnected(client.id)
       }

@@ -11,6 +11,7 @@ import type { Client, Subscription } from "aedes"
 import type { AedesPacket } from "aedes-packet"
 import MemoryPersistence from "aedes-persistence/asyncPersistence.js"
 import type { Effect } from "effect"
+import { Limits } from "../../schemas/Limits.ts"
 import type { DatabaseHost, SqliteError } from "../sqlite/Database.ts"
 import type { MqttMethods, PacketName, WillRow } from "../sqlite/messages/MqttRows.ts"
 
@@ -19,6 +20,9 @@ const pagePackets = 64
 
 export interface SessionStoreOptions {
   readonly host: DatabaseHost<MqttMethods>
+  readonly topicRoot: string
+  /** Whether a filter that a client asked for was granted. */
+  readonly isGranted: (client: Client, filter: string) => boolean
   readonly run: <A>(effect: Effect.Effect<A, SqliteError>) => Promise<A>
   /** How many packets wait for one client at the most. */
   readonly queuePackets: number
@@ -54,6 +58,8 @@ const noExactlyOnce = (): never => {
 export class SessionStore extends MemoryPersistence {
   private readonly options: SessionStoreOptions
   private brokerId = ""
+  /** How many bytes are kept on each topic below each agent's name. */
+  private readonly kept = new Map<string, Map<string, number>>()
   /** Packets on their way, by client and the identifier they were sent with. */
   private readonly sent = new Map<string, Map<number, PacketName>>()
 
@@ -77,7 +83,8 @@ export class SessionStore extends MemoryPersistence {
       await super.addSubscriptions({ id: client } as Client, [
         { topic: filter, qos: qos as Subscription["qos"] }
       ])
-    for (const { payload, qos, topic } of retained)
+    for (const { payload, qos, topic } of retained) {
+      this.noteKept(topic, payload.length)
       await super.storeRetained({
         cmd: "publish",
         topic,
@@ -85,20 +92,45 @@ export class SessionStore extends MemoryPersistence {
         payload: Buffer.from(payload),
         retain: true
       } as AedesPacket)
+    }
+  }
+
+  /** Below whose name a topic is. */
+  private ownerOf(topic: string): string {
+    return topic.slice(this.options.topicRoot.length + 1).split("/", 1)[0] as string
+  }
+
+  private noteKept(topic: string, bytes: number): void {
+    const owner = this.ownerOf(topic)
+    const topics = this.kept.get(owner) ?? new Map<string, number>()
+    if (bytes === 0) topics.delete(topic)
+    else topics.set(topic, bytes)
+    if (topics.size === 0) this.kept.delete(owner)
+    else this.kept.set(owner, topics)
+  }
+
+  /** Whether there is room to keep so many bytes on a topic, beside what is kept below the same name. */
+  hasRoom(topic: string, bytes: number): boolean {
+    const others = new Map(this.kept.get(this.ownerOf(topic)))
+    others.delete(topic)
+    const sum = [...others.values()].reduce((all, each) => all + each, bytes)
+    return others.size < Limits.messagingRetained && sum <= Limits.messagingRetainedBytes
   }
 
   override async storeRetained(packet: AedesPacket): Promise<void> {
     const { payload, qos = 0, topic } = packet as Publication
-    await this.ask("retain", { topic, qos, payload: bytesOf(payload) })
+    const bytes = bytesOf(payload)
+    this.noteKept(topic, bytes.length)
+    await this.ask("retain", { topic, qos, payload: bytes })
     await super.storeRetained(packet)
   }
 
-  override async addSubscriptions(client: Client, subscriptions: Array<Subscription>): Promise<void> {
-    const rows = subscriptions.map(({ qos, topic }) => ({
-      client: client.id,
-      filter: topic,
-      qos: qos as number
-    }))
+  /** aedes hands in all that one packet asks for, also what was refused; a queue must not fill by that. */
+  override async addSubscriptions(client: Client, asked: Array<Subscription>): Promise<void> {
+    const subscriptions = asked
+      .filter(({ topic }) => this.options.isGranted(client, topic))
+      .map((one) => ({ ...one, qos: one.qos === 0 ? 0 : 1 }) satisfies Subscription)
+    const rows = subscriptions.map(({ qos, topic }) => ({ client: client.id, filter: topic, qos }))
     await this.ask("subscribe", rows)
     await super.addSubscriptions(client, subscriptions)
   }
@@ -176,9 +208,11 @@ export class SessionStore extends MemoryPersistence {
     }
   }
 
-  /** Ends a session whole: its subscriptions, its queue, its will. */
+  /** Ends a session whole: its subscriptions, its queue, its will, and what is kept below its name. */
   async forget(client: string): Promise<void> {
     this.sent.delete(client)
+    for (const topic of [...(this.kept.get(client)?.keys() ?? [])])
+      await this.storeRetained({ cmd: "publish", topic, payload: Buffer.alloc(0) } as unknown as AedesPacket)
     await this.ask("forgetClient", client)
     await super.cleanSubscriptions({ id: client } as Client)
   }

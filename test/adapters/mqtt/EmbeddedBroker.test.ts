@@ -11,6 +11,8 @@ import { MqttUpgrades } from "../../../src/adapters/mqtt/MqttUpgrades.ts"
 import { openInProcess } from "../../../src/adapters/sqlite/InProcessDatabase.ts"
 import { messagesDatabase } from "../../../src/adapters/sqlite/messages/MessagesDatabase.ts"
 import type { BrokerHandlers, OpenBroker, Publication } from "../../../src/ports/MessageBroker.ts"
+import type { Name } from "../../../src/schemas/Ids.ts"
+import { Limits } from "../../../src/schemas/Limits.ts"
 import type { TopicRole } from "../../../src/schemas/TopicRights.ts"
 import { waitUntil } from "../../support/Program.ts"
 
@@ -78,14 +80,18 @@ class Bench {
     this.scope = undefined
   }
 
-  async client(name: string, options: { clean?: boolean; role?: string; web?: boolean } = {}) {
-    const { clean = false, role = "agent", web = false } = options
+  async client(
+    name: string,
+    options: { clean?: boolean; role?: string; web?: boolean; will?: { topic: string; text: string } } = {}
+  ) {
+    const { clean = false, role = "agent", web = false, will } = options
     const url = web ? await this.web() : (this.broker.addresses[0] as string)
     const client = await mqtt.connectAsync(url, {
       clientId: name,
       username: name,
       password: role,
       clean,
+      ...(will === undefined ? {} : { will: { topic: will.topic, payload: Buffer.from(will.text), qos: 1 } }),
       reconnectPeriod: 0
     })
     client.on("error", () => undefined)
@@ -293,5 +299,96 @@ describe("the embedded broker", () => {
       .catch(() => undefined)
     await waitUntil("the refusal", () => bench.refused.includes("alice too_large") || !alice.connected)
     assert.lengthOf(bench.received, 0)
+  })
+
+  it("keeps nothing for a filter that was refused, though it was asked for with one that was not", async () => {
+    bench = new Bench()
+    await bench.open()
+    const mallory = await bench.client("mallory")
+    const heard = textsOf(mallory)
+    const filters = [`${root}/mallory/#`, `${root}/bob/private`]
+    await mallory.subscribeAsync(filters, { qos: 1 }).catch(() => undefined)
+    const publish = (to: string, text: string) =>
+      Effect.runPromise(bench.broker.publish(`${root}/${to}/private`, new TextEncoder().encode(text)))
+    await publish("bob", "while she is here")
+    await mallory.endAsync()
+    await publish("bob", "while she is away")
+    await publish("mallory", "her own")
+    await bench.close()
+    await bench.open()
+    await publish("bob", "after a restart")
+    const again = await bench.client("mallory")
+    again.on("message", (_topic, payload) => void heard.push(payload.toString()))
+    await publish("mallory", "the last")
+    await waitUntil("her own messages", () => heard.includes("the last"))
+    assert.deepStrictEqual(
+      heard.filter((text) => !["her own", "the last"].includes(text)),
+      []
+    )
+  })
+
+  it("lets strangers leave nothing behind: no session, no will", async () => {
+    bench = new Bench()
+    await bench.open()
+    const bob = await bench.client("bob")
+    const heard = textsOf(bob)
+    await bob.subscribeAsync(`${root}/bob/#`, { qos: 1 })
+    const will = { topic: `${root}/bob/public`, text: "a stranger's last word" }
+    const stranger = await bench.client("eve", { role: "stranger", will })
+    await stranger.subscribeAsync(`${root}/eve/handshake`, { qos: 1 })
+    stranger.stream.destroy()
+    await waitUntil("its end", () => bench.presence.includes("eve false"))
+    const taken = await Effect.runPromise(
+      bench.broker.publish(`${root}/eve/handshake`, new TextEncoder().encode("an answer"))
+    )
+    assert.isFalse(taken)
+    const alice = await bench.client("alice", { will: { ...will, text: "an agent's last word" } })
+    alice.stream.destroy()
+    await waitUntil("the agent's will", () => heard.length > 0)
+    assert.deepStrictEqual(heard, ["an agent's last word"])
+  })
+
+  it("keeps so much below a name and no more, and nothing of an agent that is expelled", async () => {
+    bench = new Bench()
+    await bench.open()
+    const alice = await bench.client("alice")
+    const keep = (topic: string, text: string) =>
+      alice.publishAsync(`${root}/alice/public/${topic}`, text, { qos: 1, retain: true })
+    const most = Limits.messagingRetained
+    for (let index = 0; index < most + 3; index++) await keep(`at/${index}`, "kept")
+    await keep("at/0", "kept anew")
+    await keep("at/1", "")
+    await keep("large", "x".repeat(Limits.messagingRetainedBytes))
+    const bob = await bench.client("bob")
+    const heard = textsOf(bob)
+    await bob.subscribeAsync(`${root}/alice/public/#`, { qos: 1 })
+    await waitUntil("what is kept", () => heard.length === most - 1)
+    assert.strictEqual(heard.filter((text) => text === "kept anew").length, 1)
+    assert.strictEqual(bench.refused.filter((each) => each === "alice too_many").length, 4)
+    await Effect.runPromise(bench.broker.expel("alice" as Name))
+    await bench.close()
+    await bench.open()
+    const carol = await bench.client("carol")
+    const later = textsOf(carol)
+    await carol.subscribeAsync(`${root}/+/public/#`, { qos: 1 })
+    await bench.client("dave").then((dave) => dave.publishAsync(`${root}/carol/public`, "now", { qos: 1 }))
+    await waitUntil("a message", () => later.length > 0)
+    assert.deepStrictEqual(later, ["now"])
+  })
+
+  it("takes so many filters of one agent and no more, until it gives one up", async () => {
+    bench = new Bench()
+    await bench.open()
+    const alice = await bench.client("alice")
+    const filters = Array.from(
+      { length: Limits.messagingFilters + 1 },
+      (_, index) => `${root}/alice/${index}`
+    )
+    const grantedOf = async (asked: string | Array<string>) =>
+      (await alice.subscribeAsync(asked, { qos: 1 }).catch(() => [])).map(({ qos }) => qos)
+    await grantedOf(filters)
+    assert.deepStrictEqual(bench.refused, ["alice too_many"])
+    await alice.unsubscribeAsync(filters[0] as string)
+    assert.deepStrictEqual(await grantedOf(filters.at(-1) as string), [1])
   })
 })
