@@ -8,12 +8,14 @@ import type { Condition, ConditionCode } from "../schemas/Conditions.ts"
 import { brokenLayers } from "../schemas/Connectivity.ts"
 import type { HistorianStatus } from "../schemas/protocols/Historian.ts"
 import type { JailVerdict } from "../schemas/protocols/JailGuard.ts"
+import type { AgentStandingWord } from "../schemas/protocols/SmartAgent.ts"
 import type { LoopHealth } from "../schemas/protocols/Watchdog.ts"
 import {
   ConnectivityKey,
   HealthLoopKey,
   HistorianKey,
   JailGuardKey,
+  SmartAgentKey,
   TunnelKeeperKey,
   WatchdogKey
 } from "./ClientKeys.ts"
@@ -45,10 +47,22 @@ const historyConditions = ({ leapt, setAside, trouble }: HistorianStatus): Reado
   ...(leapt === null ? [] : [condition("clock_leapt", leapt)])
 ]
 
-/** Asks every part. `standing` is what the start found, which holds for the whole life. */
+/** A session is lost now and then; one that is not found again is worth a word. */
+const agentPatienceMs = 300_000
+
+const agentConditions = ({ detail, lacking_ms, state }: AgentStandingWord): ReadonlyArray<Condition> =>
+  lacking_ms < agentPatienceMs
+    ? []
+    : [condition("agent_offline", detail === "" ? state : `${state}: ${detail}`)]
+
+/**
+ * Asks every part. `standing` is what the start found, which holds for the whole life; `hasAgent`, whether this program
+ * keeps an agent.
+ */
 export const gatherConditions = Effect.fnUntraced(function* (
   context: Pick<ActorContext<never>, "ref">,
-  standing: ReadonlyArray<Condition>
+  standing: ReadonlyArray<Condition>,
+  hasAgent: boolean
 ) {
   const briefly = { timeoutMs: askTimeoutMs }
   const none: ReadonlyArray<Condition> = []
@@ -63,7 +77,10 @@ export const gatherConditions = Effect.fnUntraced(function* (
       Effect.map(context.ref(TunnelKeeperKey).ask("Status", undefined, briefly), ({ state }) =>
         state.problem === null ? none : [condition("tor_unavailable", state.reason ?? state.summary)]
       ),
-      context.ref(HealthLoopKey).ask("Machine", undefined, briefly)
+      context.ref(HealthLoopKey).ask("Machine", undefined, briefly),
+      hasAgent
+        ? Effect.map(context.ref(SmartAgentKey).ask("Standing", undefined, briefly), agentConditions)
+        : Effect.succeed(none)
     ].map((part) => Effect.orElseSucceed(part, () => none)),
     { concurrency: "unbounded" }
   )

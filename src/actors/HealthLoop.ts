@@ -35,6 +35,8 @@ export interface HealthOptions {
   readonly settingsDigest: string
   /** What the start found to be weaker than it should be. */
   readonly standing: ReadonlyArray<Condition>
+  /** Whether this program keeps an agent. */
+  readonly hasAgent: boolean
 }
 
 /** Reports kept in memory. */
@@ -87,7 +89,7 @@ const degradations = Effect.fnUntraced(function* (
   found: ReadonlyArray<Condition>,
   loop: MainLoopStatus | null
 ) {
-  const now = yield* gatherConditions(context, options.standing)
+  const now = yield* gatherConditions(context, options.standing, options.hasAgent)
   const said = [
     ...(loop === null ? [condition("loop_silent", "main-loop does not answer")] : []),
     ...found,

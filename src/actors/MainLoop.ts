@@ -34,6 +34,8 @@ export interface MainLoopOptions extends TurnOptions {
   readonly sleepMaximumMs: number
   /** What the start found to be weaker than it should be. */
   readonly standing: ReadonlyArray<Condition>
+  /** Whether this program keeps an agent. */
+  readonly hasAgent: boolean
 }
 
 /** A name of a life that nobody guesses and no other life has. */
@@ -150,7 +152,7 @@ const environmentOf = (
   longPollMs: options.longPollMs,
   takesOrders: options.takesOrders,
   diskReserveBytes: options.diskReserveBytes,
-  conditions: gatherConditions(context, options.standing),
+  conditions: gatherConditions(context, options.standing, options.hasAgent),
   trust: context.ref(TrustKeeperKey),
   jailGuard: context.ref(JailGuardKey),
   notary: context.ref(NotaryKey),

@@ -115,6 +115,11 @@ type Context = ActorContext<RpcGroup.Rpcs<typeof SmartAgentProtocol>>
 const makeWork = (context: Context, { connection, knowledge, mail, pings, tally, trust }: Parts) => {
   const is = { connecting: false, flushing: false }
   let last: SessionEnd | null = null
+  let lackingFromMs: number | null = null
+  const now = () => ({
+    state: stateOf(knowledge, trust.current() !== null, is.connecting, last?.code ?? null),
+    detail: knowledge.session === null ? (last?.reason ?? "") : knowledge.detail
+  })
   const flush: Effect.Effect<void> = Effect.suspend(() => {
     if (is.flushing || !mail.canSend()) return Effect.void
     is.flushing = true
@@ -144,12 +149,16 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
     flushed: () => {
       is.flushing = false
     },
+    standing: Effect.map(monotonicMs, (nowMs) => {
+      const word = now()
+      const isLacking = !["known", "no_trust", "no_messaging"].includes(word.state)
+      lackingFromMs = isLacking ? (lackingFromMs ?? nowMs) : null
+      return { ...word, lacking_ms: nowMs - (lackingFromMs ?? nowMs) }
+    }),
     report: Effect.map(mail.counts, ({ drafts, inbox }): AgentReport => {
-      const standing = trust.current()
       return {
-        name: standing?.name ?? null,
-        state: stateOf(knowledge, standing !== null, is.connecting, last?.code ?? null),
-        detail: knowledge.session === null ? (last?.reason ?? "") : knowledge.detail,
+        name: trust.current()?.name ?? null,
+        ...now(),
         queued: drafts,
         waiting: inbox,
         refused: tally.counts(),
@@ -216,6 +225,7 @@ export const smartAgent = (options: SmartAgentOptions) =>
         }),
         Peers: () => Effect.sync(() => [...knowledge.peers.values()]),
         Report: () => work.report,
+        Standing: () => work.standing,
         // The broker's acknowledgement may come behind a message that waits for this very handler.
         Show: ({ payload }) => say(connection.appear(payload)),
         Rotated: () => say(connection.shakeAgain),

@@ -82,7 +82,8 @@ export const agentTree = ({ appearance, config, trust }: AgentTreeOptions) =>
               diskReserveBytes: config.disk_reserve_bytes,
               sleepMinimumMs: config.sleep_minimum_ms,
               sleepMaximumMs: config.sleep_maximum_ms,
-              standing: []
+              standing: [],
+              hasAgent: true
             })
           })
         ]

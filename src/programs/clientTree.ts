@@ -16,7 +16,7 @@
  *     │  ├─ lane-job              one order after the other
  *     │  ├─ lane-service          short requests, also while a job runs
  *     │  └─ main-loop             polls, and hands orders to the lanes
- *     └─ extras                   optional, last up and first down: the control socket, and what others plug in
+ *     └─ extras                   optional, last up and first down: agent, its socket, the control socket
  */
 
 import {
@@ -61,6 +61,8 @@ export interface ClientTreeOptions {
   readonly servers: ReadonlyArray<string>
   /** What the start found to be weaker than it should be. */
   readonly standing: ReadonlyArray<Condition>
+  /** Whether an agent is among the extras. Default: none is. */
+  readonly hasAgent?: boolean
 }
 
 /** A handler is short, and the program has seconds to stop. */
@@ -69,7 +71,14 @@ const shutdownMs = 1_000
 const tunnelShutdownMs = 2_500
 
 /** Those that look on and remember. */
-const observersOf = ({ config, configurationDigest, servers, settingsDigest, standing }: ClientTreeOptions) =>
+const observersOf = ({
+  config,
+  configurationDigest,
+  hasAgent = false,
+  servers,
+  settingsDigest,
+  standing
+}: ClientTreeOptions) =>
   Supervisor.spec({
     id: "observers",
     strategy: "one-for-one",
@@ -100,7 +109,8 @@ const observersOf = ({ config, configurationDigest, servers, settingsDigest, sta
           intervalMs: config.health_interval_ms,
           configurationDigest,
           settingsDigest,
-          standing
+          standing,
+          hasAgent
         })
       })
     ]
@@ -111,7 +121,7 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
   options: ClientTreeOptions,
   extras: Extras = [] as unknown as Extras
 ) => {
-  const { config, standing } = options
+  const { config, hasAgent = false, standing } = options
   const allowance = { grants: config.grants, limits: config.job_limits }
   const download = {
     timeoutMs: config.download_timeout_ms,
@@ -160,7 +170,8 @@ export const clientTree = <const Extras extends ReadonlyArray<AnySpec> = readonl
           diskReserveBytes: config.disk_reserve_bytes,
           sleepMinimumMs: config.sleep_minimum_ms,
           sleepMaximumMs: config.sleep_maximum_ms,
-          standing
+          standing,
+          hasAgent
         })
       })
     ]

@@ -142,6 +142,10 @@ export const conditionTexts = {
     means: "A loop of the program was silent for longer than it said, and is started afresh.",
     mend: "See the log. If it comes again, report it."
   },
+  agent_offline: {
+    means: "The device has had no session with the fleet's broker services for five minutes: messages wait.",
+    mend: "See the detail; postern status on the operator's machine tells how the broker is."
+  },
   program_missing: {
     means: "A program that the client can use is not installed.",
     mend: "See the detail for the package, and postern doctor on the device."

@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { TimestampMs } from "./Ids.ts"
 import { JailVerdict } from "./protocols/JailGuard.ts"
+import { AgentStandingWord } from "./protocols/SmartAgent.ts"
 import { TrustPhase } from "./protocols/TrustKeeper.ts"
 import { TunnelState } from "./TunnelState.ts"
 
@@ -18,6 +19,8 @@ export const SelfReport = Schema.Struct({
   /** When a poll was answered last; null before the first. */
   last_poll_at_ms: Schema.NullOr(TimestampMs),
   jail: JailVerdict,
-  tunnel: TunnelState
+  tunnel: TunnelState,
+  /** Null where it keeps no agent, or none that answers. */
+  agent: Schema.NullOr(AgentStandingWord)
 })
 export type SelfReport = typeof SelfReport.Type

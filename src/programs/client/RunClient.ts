@@ -177,7 +177,7 @@ const startClient = (settings: ClientSettings, found: Found) =>
     const handlers = {
       [rotateRequest]: rotate,
       inspect: withSystem((system) => system.inspect()),
-      doctor: withSystem(selfReport),
+      doctor: withSystem((system) => selfReport(system, config.agent.enabled)),
       status: withSystem((system) => Effect.orElseSucceed(system.ref(MainLoopKey).ask("Status"), () => null)),
       history: withSystem((system) => Effect.orElseSucceed(system.ref(HistorianKey).ask("View"), () => null)),
       health: withSystem((system) =>
@@ -200,6 +200,7 @@ const startClient = (settings: ClientSettings, found: Found) =>
           configurationDigest,
           settingsDigest: settingsDigest(engine, config),
           trust: trustOptions(settings),
+          hasAgent: config.agent.enabled,
           ...found
         },
         [

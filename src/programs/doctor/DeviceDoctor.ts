@@ -173,6 +173,30 @@ const jailFindings = ({ problem, report }: JailVerdict): ReadonlyArray<Finding> 
   ]
 }
 
+/** Nothing where the configuration wants no agent, or where no client runs. */
+const messaging = (patient: Patient, config: ClientConfig): ReadonlyArray<Finding> => {
+  const word = wordOf(patient)?.agent
+  if (!config.agent.enabled || patient.running === null || word === undefined) return []
+  const is = requirement("agent.messaging", "messages from and to other devices")
+  if (word === null) return [is.degraded("the agent does not answer", "see postern ps, and the client's log")]
+  const { detail, state } = word
+  switch (state) {
+    case "known":
+      return [is.ok("broker services know this device")]
+    case "no_trust":
+      return [is.ok("none: the device is not accepted, or its trust root names no broker services")]
+    case "no_messaging":
+      return [is.ok("none: the server has no messaging")]
+    default:
+      return [
+        is.degraded(
+          `no session with broker services: ${state.replace("_", " ")}${detail === "" ? "" : ` (${detail})`}`,
+          "check the server (postern doctor there), and what filters between; postern status tells how its broker is"
+        )
+      ]
+  }
+}
+
 /** Everything about a device, in the order in which it is worth mending. */
 const deviceFindings = (patient: Patient, config: ClientConfig) =>
   Effect.gen(function* () {
@@ -199,6 +223,7 @@ const deviceFindings = (patient: Patient, config: ClientConfig) =>
         "the enrolment",
         Effect.map(enrolment(patient), (one) => [one])
       ),
+      Effect.succeed(messaging(patient, config)),
       checkGroup(
         "kernel",
         "what the jail stands on",

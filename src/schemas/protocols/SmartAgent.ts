@@ -72,6 +72,15 @@ export const AgentReport = Schema.Struct({
 })
 export type AgentReport = typeof AgentReport.Type
 
+/** Where an agent stands, as a word. */
+export const AgentStandingWord = Schema.Struct({
+  state: AgentReport.fields.state,
+  detail: AgentReport.fields.detail,
+  /** For how long it has lacked a session with broker services that it should have; 0 where it lacks none. */
+  lacking_ms: Count
+})
+export type AgentStandingWord = typeof AgentStandingWord.Type
+
 export const SmartAgentProtocol = RpcGroup.make(
   /** Takes a message for sending. It is on disk when this is answered, and goes out when the broker is there. */
   Rpc.make("Send", {
@@ -91,6 +100,8 @@ export const SmartAgentProtocol = RpcGroup.make(
   /** Whom the signed list of broker services names. */
   Rpc.make("Peers", { success: Schema.Array(DirectoryEntry) }),
   Rpc.make("Report", { success: AgentReport }),
+  /** The same in brief, at no cost. */
+  Rpc.make("Standing", { success: AgentStandingWord }),
   /** What others may know of this agent. */
   Rpc.make("Show", {
     payload: { visible: Schema.Boolean, edgeDevices: Handshake.fields.edge_devices }
