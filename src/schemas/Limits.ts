@@ -175,6 +175,8 @@ export const Limits = {
   messagingRetained: 32,
   messagingRetainedBytes: 64 * KIB,
   messagingFilters: 64,
+  /** What its queue may hold; how many packets is a setting. */
+  messagingQueueBytes: 64 * MIB,
 
   /** Programs. */
   shutdownMs: 5 * SECOND,

@@ -38,7 +38,7 @@ export const MessagingConfig = settingTable(
     }),
     queue_packets: setting(intBetween(100, 1_000_000), 10_000, {
       description:
-        "How many messages the server's own broker keeps for an agent that is away. Above it the oldest are dropped, and the log says how many."
+        "How many messages the server's own broker keeps for an agent that is away, at most 64 MiB of them. Above it the oldest are dropped, public ones before others, and the log says how many."
     }),
     discovery_interval_ms: setting(intBetween(1_000, 86_400_000), 60_000, {
       description:

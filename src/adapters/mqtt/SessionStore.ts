@@ -160,7 +160,8 @@ export class SessionStore extends MemoryPersistence {
     const clients = [...new Set(subscriptions.map(({ clientId }) => clientId))]
     const { payload, retain = false, topic } = packet as Publication
     const row = { ...nameOf(packet), topic, retain, payload: bytesOf(payload) }
-    const dropped = await this.ask("enqueue", clients, row, this.options.queuePackets)
+    const bounds = { packets: this.options.queuePackets, bytes: Limits.messagingQueueBytes }
+    const dropped = await this.ask("enqueue", clients, row, bounds)
     if (dropped > 0) this.options.onDropped(dropped)
   }
 

@@ -14,6 +14,12 @@ export interface OutgoingRow extends PacketName {
   readonly payload: Uint8Array
 }
 
+/** Of one client's queue. */
+export interface QueueBounds {
+  readonly packets: number
+  readonly bytes: number
+}
+
 /** With where the next page begins. */
 export interface PlacedRow extends OutgoingRow {
   readonly place: number
@@ -51,10 +57,10 @@ export type MqttMethods = {
   /** An empty payload removes it. */
   readonly retain: (row: RetainedRow) => void
   /**
-   * Puts a packet into the queues of clients. Each is bounded by `maximum` packets, or a few more: the oldest go. Gives
-   * how many went.
+   * Puts a packet into the queues of clients. Each is bounded, but for a few more: the oldest go, public ones before others,
+   * so that nobody drives out what broker services have signed by what anybody may write. Gives how many went.
    */
-  readonly enqueue: (clients: ReadonlyArray<string>, row: OutgoingRow, maximum: number) => number
+  readonly enqueue: (clients: ReadonlyArray<string>, row: OutgoingRow, bounds: QueueBounds) => number
   /** Removes an acknowledged packet. */
   readonly acknowledged: (client: string, packet: PacketName) => void
   /** What waits, oldest first, behind a place. */
@@ -92,22 +98,32 @@ const queueMethods = (database: DatabaseSync) => {
   const insert = database.prepare(`
     INSERT INTO outgoing (client, broker, counter, topic, retain, payload) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING`)
-  const count = database.prepare("SELECT count(*) AS n FROM outgoing WHERE client = ?")
-  const dropOldest = database.prepare(
-    "DELETE FROM outgoing WHERE place IN (SELECT place FROM outgoing WHERE client = ? ORDER BY place LIMIT ?)"
+  const measure = database.prepare(
+    "SELECT count(*) AS packets, coalesce(sum(length(payload)), 0) AS bytes FROM outgoing WHERE client = ?"
   )
+  const dropOldest = database.prepare(`
+    DELETE FROM outgoing WHERE place IN (
+      SELECT place FROM outgoing WHERE client = ?
+      ORDER BY topic NOT LIKE '%/public' AND topic NOT LIKE '%/public/%', place LIMIT ?)`)
+  const dropOver = (client: string, bounds: QueueBounds): number => {
+    let dropped = 0
+    for (;;) {
+      const { bytes, packets } = measure.get(client) as unknown as QueueBounds
+      const over = packets - bounds.packets
+      if (over <= 0 && bytes <= bounds.bytes) return dropped
+      dropped += Number(dropOldest.run(client, Math.max(over, countEvery)).changes)
+    }
+  }
   const remove = database.prepare("DELETE FROM outgoing WHERE client = ? AND broker = ? AND counter = ?")
   const page = database.prepare(
     "SELECT * FROM outgoing WHERE client = ? AND place > ? ORDER BY place LIMIT ?"
   )
   return {
-    enqueue: (clients, { broker, counter, payload, retain, topic }, maximum) => {
+    enqueue: (clients, { broker, counter, payload, retain, topic }, bounds) => {
       let dropped = 0
       for (const client of clients) {
         const { lastInsertRowid } = insert.run(client, broker, counter, topic, retain ? 1 : 0, payload)
-        if (Number(lastInsertRowid) % countEvery !== 0) continue
-        const over = ((count.get(client) as Row)["n"] as number) - maximum
-        if (over > 0) dropped += Number(dropOldest.run(client, over).changes)
+        if (Number(lastInsertRowid) % countEvery === 0) dropped += dropOver(client, bounds)
       }
       return dropped
     },
