@@ -22,10 +22,10 @@ import { TrustKeeperProtocol } from "../../src/schemas/protocols/TrustKeeper.ts"
 import { temporaryFolder } from "./support/folders.ts"
 
 const messageId = (index: number) =>
-  index
-    .toString()
-    .replace(/[0189]/g, "a")
-    .padStart(26, "b") as MessageId
+  [...index.toString()]
+    .map((digit) => "abcdefghij"[Number(digit)])
+    .join("")
+    .padStart(26, "z") as MessageId
 
 const publicMessage = (index: number): PublicMessage => ({
   type: "postern/public/v1",

@@ -6,7 +6,7 @@
  */
 import { createServer, type Socket } from "node:net"
 import { join } from "node:path"
-import { Effect, Result, Schema, Scope } from "effect"
+import { Cause, Effect, Result, Schema, Scope } from "effect"
 import { type ActorContext, Behaviour } from "../../kernel/index.ts"
 import type { AgentDesk, AgentListener } from "../../ports/AgentDesk.ts"
 import {
@@ -75,7 +75,13 @@ const makeAnswerer = (desk: AgentDesk, scope: Scope.Scope) => {
           : text
       }),
       Effect.catch(({ code, reason }) => Effect.succeed(refusal(id, code, reason))),
-      Effect.catchCause(() => Effect.succeed(refusal(id, "failed", "the agent failed at this request")))
+      Effect.catchCause((cause) =>
+        Effect.succeed(
+          Cause.hasInterruptsOnly(cause)
+            ? refusal(id, "gone", "the program that runs the agent is ending")
+            : refusal(id, "failed", "the agent failed at this request")
+        )
+      )
     )
   }
 }

@@ -5,7 +5,7 @@
  * @module
  */
 import { connect, type Socket } from "node:net"
-import { Effect, Result, Schema, type Scope } from "effect"
+import { Deferred, Effect, Result, Schema, type Scope } from "effect"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import {
   AgentLocalLimits,
@@ -29,20 +29,25 @@ const trouble = (code: AgentTrouble["code"], reason: string) => new AgentTrouble
 
 type Unnumbered<A> = A extends unknown ? Omit<A, "id"> : never
 
+const connectTrouble = (path: string, error: Error): AgentTrouble => {
+  switch (errorCode(error)) {
+    case "ENOENT":
+    case "ECONNREFUSED":
+      return trouble("not_running", `no agent runs on this state folder (${path})`)
+    case "ECONNRESET":
+      return trouble("gone", "the program that ran the agent is ending")
+    default:
+      return trouble("failed", `${path}: ${errorText(error)}`)
+  }
+}
+
 /** Waits until a connection stands. */
 const connected = (path: string): Effect.Effect<Socket, AgentTrouble> =>
   Effect.callback((resume) => {
     const socket = connect(path)
     const failed = (error: Error): void => {
       socket.destroy()
-      const isAbsent = ["ENOENT", "ECONNREFUSED"].includes(errorCode(error) ?? "")
-      resume(
-        Effect.fail(
-          isAbsent
-            ? trouble("not_running", `no agent runs on this state folder (${path})`)
-            : trouble("failed", `${path}: ${errorText(error)}`)
-        )
-      )
+      resume(Effect.fail(connectTrouble(path, error)))
     }
     socket.once("error", failed)
     socket.once("connect", () => {
@@ -55,10 +60,12 @@ const connected = (path: string): Effect.Effect<Socket, AgentTrouble> =>
 /** Numbers questions and finds the answers to them. */
 const makeAsking = (socket: Socket) => {
   const open = new Map<number, (answer: Effect.Effect<unknown, AgentTrouble>) => void>()
+  const ended = Deferred.makeUnsafe<never, AgentTrouble>()
   let lastId = 0
   let over: AgentTrouble | undefined
   const end = (why: AgentTrouble): void => {
     over ??= why
+    Deferred.doneUnsafe(ended, Effect.fail(over))
     socket.destroy()
     for (const answer of open.values()) answer(Effect.fail(over))
     open.clear()
@@ -77,7 +84,10 @@ const makeAsking = (socket: Socket) => {
   )
   socket.on("error", (error) => end(trouble("gone", `the agent is gone: ${errorText(error)}`)))
   socket.on("close", () => end(trouble("gone", "the program that ran the agent has ended")))
-  return (request: Unnumbered<LocalRequest>, withinMs = answerMs): Effect.Effect<unknown, AgentTrouble> =>
+  const ask = (
+    request: Unnumbered<LocalRequest>,
+    withinMs = answerMs
+  ): Effect.Effect<unknown, AgentTrouble> =>
     Effect.callback<unknown, AgentTrouble>((resume) => {
       if (over !== undefined) return resume(Effect.fail(over))
       const id = ++lastId
@@ -90,6 +100,7 @@ const makeAsking = (socket: Socket) => {
         orElse: () => Effect.fail(trouble("timed_out", `the agent did not answer within ${withinMs} ms`))
       })
     )
+  return { ask, ended: Deferred.await(ended) }
 }
 
 /** A value of an answer; one of another shape comes from another version. */
@@ -106,14 +117,21 @@ const as = <A>(schema: Schema.Codec<A, unknown>) => {
 /** A ping has its own time; this is for an agent that does not answer at all. */
 const pingMs = 25_000
 
+/** A desk of another program, which may end at any time. */
+export interface RemoteDesk extends AgentDesk {
+  /** Fails when the program has ended, or speaks no more. */
+  readonly ended: Effect.Effect<never, AgentTrouble>
+}
+
 /** Connects to the agent of a state folder, for as long as the scope lasts. */
-export const connectAgent = (stateFolder: string): Effect.Effect<AgentDesk, AgentTrouble, Scope.Scope> =>
+export const connectAgent = (stateFolder: string): Effect.Effect<RemoteDesk, AgentTrouble, Scope.Scope> =>
   Effect.gen(function* () {
     const socket = yield* Effect.acquireRelease(connected(agentSocketPath(stateFolder)), (socket) =>
       Effect.sync(() => void socket.destroy())
     )
-    const ask = makeAsking(socket)
+    const { ask, ended } = makeAsking(socket)
     return {
+      ended,
       send: (letter) => ask({ request: "send", ...letter }).pipe(as(MessageId)),
       ping: (to) => ask({ request: "ping", to }, pingMs).pipe(as(Schema.NullOr(Schema.Finite))),
       peers: ask({ request: "peers" }).pipe(as(LocalValues.peers)),
@@ -125,7 +143,7 @@ export const connectAgent = (stateFolder: string): Effect.Effect<AgentDesk, Agen
           Effect.sync(() => void own.destroy())
         ),
         (own) => {
-          const asListener = makeAsking(own)
+          const { ask: asListener } = makeAsking(own)
           return {
             take: (maximum, waitMs) =>
               asListener({ request: "take", maximum, wait_ms: waitMs }, waitMs + answerMs).pipe(

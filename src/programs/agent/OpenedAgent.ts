@@ -35,25 +35,25 @@ export interface OpenedAgent {
   /** Whether it runs in this process. */
   readonly isOwn: boolean
   /** Fails when the agent has ended by itself. */
-  readonly ended: Effect.Effect<never, AgentUnavailable>
+  readonly ended: Effect.Effect<never, AgentUnavailable | AgentTrouble>
 }
-
-const notEnding: OpenedAgent["ended"] = Effect.never
 
 /** Where a program runs an agent on the folder, its desk. */
 export const attached = (
   stateFolder: string
 ): Effect.Effect<OpenedAgent | undefined, AgentTrouble, Scope.Scope> =>
   connectAgent(stateFolder).pipe(
-    Effect.map((desk): OpenedAgent | undefined => ({ desk, isOwn: false, ended: notEnding })),
+    Effect.map((desk): OpenedAgent | undefined => ({ desk, isOwn: false, ended: desk.ended })),
     Effect.catchIf(
-      ({ code }) => code === "not_running",
+      ({ code }) => code === "not_running" || code === "gone",
       () => Effect.undefined
     )
   )
 
 /** Between two looks at how an agent stands. */
 const lookMs = 200
+/** A decision that was kept may have been taken back since: the server is asked first, where it is reached. */
+const mendingMs = 5_000
 
 /** Waits until operators have accepted the agent; tells each report on the way. */
 export const untilAccepted = Effect.fnUntraced(function* (
@@ -61,12 +61,13 @@ export const untilAccepted = Effect.fnUntraced(function* (
   told: (report: LocalReport) => Effect.Effect<void>
 ) {
   const wait = Effect.gen(function* () {
-    for (;;) {
+    for (let turnedAwayMs = 0; ; ) {
       const report = yield* desk.report
       yield* told(report)
       const { phase } = report.enrolment
       if (phase === "accepted") return
-      if (phase !== "not_enrolled")
+      turnedAwayMs = phase === "not_enrolled" ? 0 : turnedAwayMs + lookMs
+      if (phase !== "not_enrolled" && turnedAwayMs > mendingMs)
         return yield* new AgentUnavailable({
           code: phase,
           reason: `an operator ${phase} this device: ${report.enrolment.detail || "ask one to accept it"}`

@@ -59,17 +59,22 @@ const letterOf = ({ body, level, lifetimeMs, subject, to }: Letter): LocalLetter
   lifetime_ms: lifetimeMs ?? null
 })
 
-/** Runs Effects as promises, until it is ended. */
+/** Runs Effects as promises, until it is ended: by whoever closes the agent, or by what ended the agent itself. */
 const makeRunner = (options: OpenOptions) => {
   const layer = logTo(options.onLog)
   const ending = new AbortController()
+  let failure: AgentError | undefined
   return {
-    end: () => ending.abort(),
-    isOver: () => ending.signal.aborted,
+    end: (why?: AgentError) => {
+      failure = why
+      ending.abort()
+    },
+    /** Closed as somebody wished. */
+    isClosed: () => ending.signal.aborted && failure === undefined,
     run: async <A, E>(effect: Effect.Effect<A, E>): Promise<A> => {
       const exit = await Effect.runPromiseExit(Effect.provide(effect, layer), { signal: ending.signal })
       if (Exit.isSuccess(exit)) return exit.value
-      throw errorOf(exit.cause)
+      throw Cause.hasInterruptsOnly(exit.cause) && failure !== undefined ? failure : errorOf(exit.cause)
     }
   }
 }
@@ -88,11 +93,11 @@ const makeTeller = (onState: OpenOptions["onState"]) => {
 }
 
 /** One loop over what comes: a listener of its own, which says it is done with a message when the next is asked for. */
-async function* messagesOf(desk: AgentDesk, { isOver, run }: Runner): AsyncGenerator<Message, void, void> {
+async function* messagesOf(desk: AgentDesk, { isClosed, run }: Runner): AsyncGenerator<Message, void, void> {
   const scope = Scope.makeUnsafe()
   try {
     const listener = await run(Scope.provide(desk.listen, scope))
-    while (!isOver()) {
+    for (;;) {
       for (const found of await run(listener.take(1, takeMs))) {
         let deal: Promise<void> | undefined
         const done = (): Promise<void> => {
@@ -105,7 +110,7 @@ async function* messagesOf(desk: AgentDesk, { isOver, run }: Runner): AsyncGener
     }
   } catch (error) {
     // Whoever closes the agent ends its loops; that is no failure of theirs.
-    if (!isOver()) throw error
+    if (!isClosed()) throw error
   } finally {
     await Effect.runPromise(Scope.close(scope, Exit.void))
   }
@@ -162,24 +167,24 @@ const faceOf = (
 /** Ends the agent once, whoever asks for it first. */
 const makeEnds = (scope: Scope.Closeable, runner: Runner, options: OpenOptions) => {
   let closing: Promise<void> | undefined
-  const close = (): Promise<void> => {
+  const end = (why?: AgentError): Promise<void> => {
     closing ??= (async () => {
       options.signal?.removeEventListener("abort", onAbort)
-      runner.end()
+      runner.end(why)
       await Effect.runPromise(Effect.provide(Scope.close(scope, Exit.void), logTo(options.onLog)))
     })()
     return closing
   }
-  const onAbort = (): void => void close()
+  const onAbort = (): void => void end()
   options.signal?.addEventListener("abort", onAbort)
-  return close
+  return end
 }
 
 export const openAgent = async (options: OpenOptions): Promise<SmartAgent> => {
   if (options.signal?.aborted === true) throw new AgentError("closed", "the opening was called off")
   const runner = makeRunner(options)
   const scope = Scope.makeUnsafe()
-  const close = makeEnds(scope, runner, options)
+  const end = makeEnds(scope, runner, options)
   const tell = makeTeller(options.onState)
   try {
     const agent = await runner.run(
@@ -196,16 +201,15 @@ export const openAgent = async (options: OpenOptions): Promise<SmartAgent> => {
       )
     )
     const ended = options.onState === undefined ? agent.ended : Effect.raceFirst(agent.ended, watch)
-    const closed = runner.run(ended).catch(async (error: unknown) => {
-      const isWanted = runner.isOver()
-      await close()
-      if (!isWanted) throw error
+    const closed = runner.run(ended).catch(async (error: AgentError) => {
+      await end(error)
+      if (!runner.isClosed()) throw error
     })
     // Whoever does not look at it must not be brought down by it.
     closed.catch(() => undefined)
-    return faceOf(agent, runner, { close, closed })
+    return faceOf(agent, runner, { close: () => end(), closed })
   } catch (error) {
-    await close()
+    await end()
     throw error
   }
 }

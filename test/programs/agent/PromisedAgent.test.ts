@@ -1,0 +1,253 @@
+/** The promises of `postern/agent` over the desk of another program, which is none here. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import { serveAgent } from "../../../src/adapters/agent/AgentSocket.ts"
+import { lockState } from "../../../src/adapters/StateLock.ts"
+import type { AgentDesk } from "../../../src/ports/AgentDesk.ts"
+import { AgentError, type Message, SmartAgent, type State } from "../../../src/programs/agent.ts"
+import {
+  AgentTrouble,
+  type InboxMessage,
+  type LocalLetter,
+  type LocalReport
+} from "../../../src/schemas/AgentLocal.ts"
+import { temporaryFolder } from "../../adapters/support/folders.ts"
+import { waitUntil } from "../../support/Program.ts"
+
+const proof = {
+  type: "postern/message/v1",
+  id: "a".repeat(26),
+  level: "private",
+  from: "bob",
+  to: ["alice"],
+  issued_at_ms: 1_000,
+  expires_at_ms: 9_000,
+  subject: "greetings",
+  body: { n: 1 },
+  signing_key: `${"A".repeat(43)}=`,
+  signature: `${"A".repeat(86)}==`
+}
+const secure = (place: number): InboxMessage =>
+  ({ place, received_at_ms: 2_000, message: proof }) as unknown as InboxMessage
+const open = (place: number): InboxMessage =>
+  ({
+    place,
+    received_at_ms: 2_000,
+    message: {
+      type: "postern/public/v1",
+      id: "b".repeat(26),
+      claimed_from: "mallory",
+      issued_at_ms: 1_000,
+      subject: "",
+      body: "anything"
+    }
+  }) as unknown as InboxMessage
+
+const reportOf = (phase: LocalReport["enrolment"]["phase"]): LocalReport =>
+  ({
+    enrolment: { phase, claim_code: phase === "not_enrolled" ? "abcd" : null, detail: "" },
+    agent: {
+      name: phase === "accepted" ? "alice" : null,
+      state: phase === "accepted" ? "known" : "no_trust",
+      detail: "",
+      queued: 1,
+      waiting: 2,
+      refused: { expired: 3 },
+      links: [{ agent: "bob", pings: 2, lost: 1, last_rtt_ms: 4, smoothed_rtt_ms: 5 }]
+    }
+  }) as unknown as LocalReport
+
+/** An agent that does nothing, and remembers what it was asked. */
+class Stub {
+  readonly sent: Array<LocalLetter> = []
+  readonly done: Array<number> = []
+  takes = 0
+  messages: Array<InboxMessage> = []
+  phases: Array<LocalReport["enrolment"]["phase"]> = ["accepted"]
+
+  readonly desk: AgentDesk = {
+    send: (letter) =>
+      Effect.suspend(() => {
+        this.sent.push(letter)
+        return letter.to.length === 0
+          ? Effect.fail(new AgentTrouble({ code: "no_recipient", reason: "a message needs a recipient" }))
+          : Effect.succeed(proof.id as never)
+      }),
+    ping: () => Effect.succeed(null),
+    peers: Effect.succeed([]),
+    report: Effect.sync(() =>
+      reportOf((this.phases.length > 1 ? this.phases.shift() : this.phases[0]) as "accepted")
+    ),
+    show: () => Effect.void,
+    listen: Effect.succeed({
+      take: () => {
+        this.takes++
+        const next = this.messages.shift()
+        return next === undefined ? Effect.never : Effect.succeed([next])
+      },
+      done: (places) => Effect.sync(() => void this.done.push(...places))
+    })
+  }
+}
+
+/** A program that runs the stub; ending it ends the scope. */
+const running = (stub: Stub) =>
+  Effect.gen(function* () {
+    const state = yield* temporaryFolder
+    const scope = yield* Scope.make()
+    yield* Scope.provide(serveAgent({ stateFolder: state, desk: stub.desk }), scope)
+    yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+    return { state, end: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
+  })
+
+const failure = async (work: Promise<unknown>): Promise<AgentError> => {
+  const error = await work.then(
+    () => undefined,
+    (thrown: unknown) => thrown
+  )
+  assert.instanceOf(error, AgentError)
+  return error as AgentError
+}
+
+/** Runs a test of promises beside a running stub. */
+const beside = (
+  stub: Stub,
+  test: (program: { readonly state: string; readonly end: () => Promise<void> }) => Promise<void>
+) => Effect.scoped(Effect.flatMap(running(stub), (program) => Effect.promise(() => test(program))))
+
+describe.concurrent("an agent of promises", () => {
+  it.live("sends what a program gives it, and fails with a code and a sentence", () => {
+    const stub = new Stub()
+    return beside(stub, async ({ state }) => {
+      const agent = await SmartAgent.open({ state })
+      assert.strictEqual(await agent.send({ to: "bob", body: [1, null] }), proof.id)
+      await agent.send({ to: ["bob", "carol"], level: "protected", subject: "s", body: "x", lifetimeMs: 5 })
+      assert.deepStrictEqual(stub.sent, [
+        { level: "private", to: ["bob"], subject: "", body: [1, null], lifetime_ms: null },
+        { level: "protected", to: ["bob", "carol"], subject: "s", body: "x", lifetime_ms: 5 }
+      ] as never)
+      const refused = await failure(agent.send({ to: [], body: 1 }))
+      assert.deepStrictEqual([refused.code, refused.message], ["no_recipient", "a message needs a recipient"])
+      assert.isNull(await agent.ping("bob"))
+      assert.deepStrictEqual(await agent.report(), {
+        state: "known",
+        name: "alice",
+        detail: "",
+        claimCode: null,
+        queued: 1,
+        waiting: 2,
+        refused: { expired: 3 },
+        links: [{ agent: "bob", pings: 2, lost: 1, lastRttMs: 4, smoothedRttMs: 5 }]
+      })
+      assert.strictEqual((await failure(agent.reach("offline", { timeoutMs: 10 }))).code, "timed_out")
+      await agent.close()
+      await agent.closed
+      assert.strictEqual((await failure(agent.send({ to: "bob", body: 1 }))).code, "closed")
+    })
+  })
+
+  it.live("is done with a message when the loop asks for the next, and not before", () => {
+    const stub = new Stub()
+    stub.messages = [secure(1), open(2), secure(3), secure(4)]
+    return beside(stub, async ({ state }) => {
+      const agent = await SmartAgent.open({ state })
+      const seen: Array<Message> = []
+      for await (const message of agent.messages) {
+        seen.push(message)
+        if (seen.length === 3) break
+      }
+      const [first, second] = seen as [Message, Message]
+      assert.deepStrictEqual(
+        [first.from, first.level, first.sentAt.getTime(), first.proof],
+        ["bob", "private", 1_000, proof as never]
+      )
+      assert.deepInclude(second, {
+        from: null,
+        claimedFrom: "mallory",
+        level: "public",
+        proof: null
+      } as never)
+      assert.deepStrictEqual(stub.done, [1, 2])
+      const thrown = async () => {
+        for await (const message of agent.messages) {
+          await message.done()
+          throw new Error(`at ${message.id}`)
+        }
+      }
+      assert.strictEqual(await thrown().catch((error: Error) => error.message), `at ${proof.id}`)
+      assert.deepStrictEqual(stub.done, [1, 2, 4])
+      await agent.close()
+    })
+  })
+
+  it.live("ends its loops when it is closed, and fails them when its program has ended", () => {
+    const stub = new Stub()
+    return beside(stub, async ({ end, state }) => {
+      const [closing, left] = [await SmartAgent.open({ state }), await SmartAgent.open({ state })]
+      const loop = async (agent: SmartAgent) => {
+        for await (const _ of agent.messages) assert.fail("nothing came")
+        return "ended"
+      }
+      const [quiet, broken] = [loop(closing), failure(loop(left))]
+      await waitUntil("both loops to wait", () => stub.takes === 2)
+      await closing.close()
+      assert.strictEqual(await quiet, "ended")
+      await end()
+      assert.strictEqual((await broken).code, "gone")
+      assert.strictEqual((await failure(left.closed)).code, "gone")
+      assert.strictEqual((await failure(left.peers())).code, "gone")
+    })
+  })
+
+  it.live("waits until it is accepted, and tells what it waits for", () => {
+    const stub = new Stub()
+    stub.phases = ["not_enrolled", "not_enrolled", "accepted"]
+    return beside(stub, async ({ state }) => {
+      const told: Array<State> = []
+      const agent = await SmartAgent.open({ state, onState: (now) => void told.push(now) })
+      assert.deepStrictEqual(
+        told.map((now) => [now.state, now.name, now.claimCode]),
+        [
+          ["enrolling", null, "abcd"],
+          ["known", "alice", null]
+        ]
+      )
+      await agent.close()
+      stub.phases = ["not_enrolled"]
+      const off = new AbortController()
+      const waiting = failure(SmartAgent.open({ state, signal: off.signal, onState: () => off.abort() }))
+      assert.strictEqual((await waiting).code, "closed")
+      assert.strictEqual((await failure(SmartAgent.open({ state, signal: off.signal }))).code, "closed")
+    })
+  })
+
+  it.live("fails where an operator turned it away for good", () => {
+    const stub = new Stub()
+    stub.phases = ["revoked"]
+    return beside(stub, async ({ state }) => {
+      const error = await failure(SmartAgent.open({ state }))
+      assert.deepStrictEqual([error.code, error.message.includes("revoked this device")], ["revoked", true])
+    })
+  })
+
+  it.live("says all that is wrong with its options", () =>
+    Effect.gen(function* () {
+      const state = yield* temporaryFolder
+      const codes = [
+        { state: "" },
+        { state, invitation: "nonsense" },
+        { state, server: "not a server", proxy: "neither" },
+        { state }
+      ]
+      for (const options of codes) {
+        const error = yield* Effect.promise(() => failure(SmartAgent.open(options)))
+        assert.strictEqual(error.code, "misconfigured")
+      }
+      yield* lockState(state)
+      const error = yield* Effect.promise(() =>
+        failure(SmartAgent.open({ state, server: "http://127.0.0.1:9" }))
+      )
+      assert.strictEqual(error.code, "in_use")
+    })
+  )
+})
