@@ -85,6 +85,17 @@ const makeExpulsions = (context: Context, topicRoot: string) =>
     }
   })
 
+/** Some agents by name, behind one of them. */
+export const agentsBehind = (
+  rows: ReadonlyArray<AgentRow>,
+  behind: AgentName | null,
+  maximum: number
+): ReadonlyArray<AgentRow> =>
+  rows
+    .filter(({ agent }) => behind === null || agent > behind)
+    .sort((left, right) => (left.agent < right.agent ? -1 : 1))
+    .slice(0, maximum)
+
 /** Holds the book of agents against the fleet. */
 export const makeDecisions = (context: Context, topicRoot: string, changed: Effect.Effect<void>) =>
   Effect.gen(function* () {
@@ -123,12 +134,7 @@ export const makeDecisions = (context: Context, topicRoot: string, changed: Effe
     })
 
     const review = Effect.gen(function* () {
-      const behind: AgentName | null = reviewed
-      const rows = book
-        .all()
-        .filter(({ agent }) => behind === null || agent > behind)
-        .sort((left, right) => (left.agent < right.agent ? -1 : 1))
-        .slice(0, reviewAgents)
+      const rows = agentsBehind(book.all(), reviewed, reviewAgents)
       for (const row of rows) yield* judge(row.device, [row])
       reviewed = rows.length < reviewAgents ? null : (rows.at(-1)?.agent ?? null)
       yield* alarm.ringIn(reviewed === null ? reviewMs : 0)
@@ -141,15 +147,17 @@ export const makeDecisions = (context: Context, topicRoot: string, changed: Effe
         )
       )
 
+    /** Somebody stands at the broker as an agent: it was judged before, and may have been turned away since. */
+    const standsAsAgent = (agent: AgentName) =>
+      Effect.flatMap(fleet.deviceNamed(agent), (row) => {
+        if (row !== null) return Effect.void
+        return book.get(agent) === undefined ? expulsions.add(agent, false) : cutOff(agent)
+      }).pipe(orAgain)
+
     yield* alarm.ringIn(0)
     return {
       isLeaving: expulsions.isLeaving,
-      /** Somebody stands at the broker as an agent: it was judged before, and may have been turned away since. */
-      standsAsAgent: (agent: AgentName) =>
-        Effect.flatMap(fleet.deviceNamed(agent), (row) => {
-          if (row !== null) return Effect.void
-          return book.get(agent) === undefined ? expulsions.add(agent, false) : cutOff(agent)
-        }).pipe(orAgain),
+      standsAsAgent,
       handlers: {
         Decided: ({ payload }: { readonly payload: { readonly device: DeviceId } }) =>
           orAgain(decided(payload.device)),

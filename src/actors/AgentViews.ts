@@ -8,6 +8,7 @@ import { Limits } from "../schemas/Limits.ts"
 import { Unavailable } from "../schemas/ManagementErrors.ts"
 import type { AgentsOverview, AgentView, RefusalView } from "../schemas/MessagingViews.ts"
 import type { DirectoryQuery } from "../schemas/protocols/Directory.ts"
+import { agentsBehind } from "./AgentDecisions.ts"
 import { monotonicMs } from "./Alarm.ts"
 
 /** What waits is counted anew after this, however often somebody asks. */
@@ -72,11 +73,8 @@ export const makeAgentViews = Effect.gen(function* () {
   return {
     Agents: ({ payload: { behind, limit, status } }: { readonly payload: DirectoryQuery }) =>
       Effect.suspend(() => {
-        const rows = book
-          .all()
-          .filter((row) => (behind === null || row.agent > behind) && (status ?? row.status) === row.status)
-          .sort((left, right) => (left.agent < right.agent ? -1 : 1))
-        return orUnavailable(shown(rows.slice(0, limit)))
+        const rows = book.all().filter((row) => (status ?? row.status) === row.status)
+        return orUnavailable(shown(agentsBehind(rows, behind, limit)))
       }),
     Agent: ({ payload: { agent } }: { readonly payload: { readonly agent: Name } }) =>
       Effect.gen(function* () {

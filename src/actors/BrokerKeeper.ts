@@ -154,22 +154,28 @@ const questions = (broker: OpenBroker, forget: (agent: AgentName) => void) => ({
     })
 })
 
+/** Opens the broker for as long as the life lasts. */
+const openBroker = (context: Refs, { authenticate, topicRoot }: BrokerKeeperOptions) =>
+  Effect.gen(function* () {
+    const { open } = yield* MessageBroker
+    return yield* open({
+      authenticate,
+      received: receiver(context, topicRoot),
+      presence: (agent, connected, role) => {
+        const present = { agent, connected, ...(role === undefined ? {} : { role }) }
+        return Effect.ignore(context.ref(DirectoryKey).tell("Present", present))
+      },
+      refused: yield* makeRefusals
+    })
+  })
+
 /** The behaviour. */
 export const brokerKeeper = (options: BrokerKeeperOptions) =>
   Behaviour.make(BrokerKeeperProtocol, (context) =>
     Effect.gen(function* () {
       const store = yield* MessageStore
       const backlog = yield* makeBacklog
-      const directory = context.ref(DirectoryKey)
-      const broker = yield* (yield* MessageBroker).open({
-        authenticate: options.authenticate,
-        received: receiver(context, options.topicRoot),
-        presence: (agent, connected, role) =>
-          Effect.ignore(
-            directory.tell("Present", { agent, connected, ...(role === undefined ? {} : { role }) })
-          ),
-        refused: yield* makeRefusals
-      })
+      const broker = yield* openBroker(context, options)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       let isBringing = false
       let failures = 0

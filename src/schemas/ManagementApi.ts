@@ -32,6 +32,7 @@ import {
 } from "./ManagementErrors.ts"
 import {
   AuditPage,
+  AuditQuery,
   Cursor,
   DeviceView,
   JobQuery,
@@ -98,13 +99,7 @@ class ServerGroup extends HttpApiGroup.make("server")
       error: [...common]
     }),
     HttpApiEndpoint.get("audit", "/audit", {
-      query: {
-        limit: Schema.optional(number),
-        before: Schema.optional(number),
-        since_ms: Schema.optional(number),
-        actor: Schema.optional(Schema.String),
-        action: Schema.optional(Schema.String)
-      },
+      query: AuditQuery,
       success: AuditPage,
       error: [...common]
     }),

@@ -188,6 +188,16 @@ export const MadeToken = Schema.Struct({ ...TokenView.fields, token: Schema.Stri
 /** A plain whole number in a query. */
 export const wholeNumber = Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThanOrEqualTo(0))
 
+/** Which lines of the audit log are shown. */
+export const AuditQuery = Schema.Struct({
+  limit: Schema.optional(wholeNumber),
+  before: Schema.optional(wholeNumber),
+  since_ms: Schema.optional(wholeNumber),
+  actor: Schema.optional(Schema.String),
+  action: Schema.optional(Schema.String)
+})
+export type AuditQuery = typeof AuditQuery.Type
+
 /** Which jobs are listed. */
 export const JobQuery = Schema.Struct({
   device: Schema.optional(DeviceId),

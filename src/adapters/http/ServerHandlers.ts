@@ -9,6 +9,7 @@ import { Identity } from "../../ports/Identity.ts"
 import { RetentionStore } from "../../ports/RetentionStore.ts"
 import type { ServerId } from "../../schemas/Ids.ts"
 import { Conflict, ManagementApi, NotFound, Refused, type Role } from "../../schemas/ManagementApi.ts"
+import type { AuditQuery } from "../../schemas/ManagementViews.ts"
 import { software } from "../../schemas/Version.ts"
 import { callerName, hashToken, makeToken } from "./ManagementAccess.ts"
 import { orUnavailable } from "./ManagementFailures.ts"
@@ -81,6 +82,25 @@ const makeLaggards = Effect.gen(function* () {
   })
 })
 
+/** Pages of the audit log. */
+const makeAudit = Effect.map(FleetStore, (store) =>
+  Effect.fnUntraced(function* ({ action, actor, before, limit: asked, since_ms: sinceMs }: AuditQuery) {
+    const limit = pageSize(asked)
+    const rows = yield* orUnavailable(store.audit(limit + 1, { action, actor, before, sinceMs }))
+    const page = rows.slice(0, limit)
+    return {
+      entries: page.map((row) => ({
+        id: row.id,
+        at_ms: row.atMs,
+        actor: row.actor,
+        action: row.action,
+        subject: row.subject
+      })),
+      next: rows.length > limit ? (page.at(-1)?.id ?? null) : null
+    }
+  })
+)
+
 /** How messages between devices are carried, for the server's status. */
 const makeMessaging = ({ actors, messaging = "off" }: ManagementOptions) =>
   Effect.map(Effect.context<CryptoEngine | FleetTrust>(), (services) => {
@@ -107,6 +127,7 @@ export const ServerHandlers = (options: ManagementOptions) =>
       const retention = yield* RetentionStore
       const tokens = yield* makeTokens
       const laggards = yield* makeLaggards
+      const audit = yield* makeAudit
       const messaging = yield* makeMessaging(options)
       return handlers.handleAll({
         status: Effect.fnUntraced(function* () {
@@ -136,22 +157,7 @@ export const ServerHandlers = (options: ManagementOptions) =>
           return { ok: true } as const
         }),
         laggards: ({ query }) => laggards(pageSize(query.limit)),
-        audit: Effect.fnUntraced(function* ({ query }) {
-          const limit = pageSize(query.limit)
-          const { action, actor, before, since_ms: sinceMs } = query
-          const rows = yield* orUnavailable(store.audit(limit + 1, { action, actor, before, sinceMs }))
-          const page = rows.slice(0, limit)
-          return {
-            entries: page.map((row) => ({
-              id: row.id,
-              at_ms: row.atMs,
-              actor: row.actor,
-              action: row.action,
-              subject: row.subject
-            })),
-            next: rows.length > limit ? (page.at(-1)?.id ?? null) : null
-          }
-        }),
+        audit: ({ query }) => audit(query),
         metrics: () => options.metrics,
         tokens: () => Effect.map(orUnavailable(store.tokens), (rows) => ({ tokens: rows.map(tokenView) })),
         createToken: Effect.fnUntraced(function* ({ payload }) {
