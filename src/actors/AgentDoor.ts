@@ -67,6 +67,23 @@ const flawOf = (proof: ConnectProof, name: AgentName, server: string, nowMs: num
     : undefined
 }
 
+/** Refusals of a minute that are told; anybody can cause any number of them, and all are counted elsewhere. */
+const toldPerMinute = 20
+
+/** Tells of who was turned away, so many times a minute. */
+const makeTeller = () => {
+  let minute = 0
+  let told = 0
+  return (line: string, nowMs: number): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const now = Math.floor(nowMs / 60_000)
+      if (now !== minute) [minute, told] = [now, 0]
+      told++
+      if (told > toldPerMinute) return Effect.logDebug(line)
+      return Effect.logWarning(told < toldPerMinute ? line : `${line}; more of this minute is not told`)
+    })
+}
+
 /** Judges the password of a connection: a {@link ConnectProof}. Null turns it away. */
 export const makeAgentDoor = Effect.gen(function* () {
   const engine = yield* CryptoEngine
@@ -74,13 +91,14 @@ export const makeAgentDoor = Effect.gen(function* () {
   const claimOf = yield* makeClaims
   const book = yield* AgentBook
   const isFirst = makeOnce()
+  const tell = makeTeller()
   return Effect.fnUntraced(
     function* (
       name: AgentName,
       password: Uint8Array
     ): Effect.fn.Return<TopicRole | null, { message: string }> {
       const nowMs = yield* Clock.currentTimeMillis
-      const refuse = (reason: string) => Effect.as(Effect.logWarning(`${name} may not come: ${reason}`), null)
+      const refuse = (reason: string) => Effect.as(tell(`${name} may not come: ${reason}`, nowMs), null)
       const read = readConnectProof(engine, password)
       if (Result.isFailure(read)) return yield* refuse(read.failure.message)
       const proof = read.success
