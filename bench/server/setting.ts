@@ -48,14 +48,10 @@ export const withPeer = async <A>(text: string, work: (peer: Listening) => Promi
   return lend(new Probed(["-e", text, String(port)]), port, work)
 }
 
-/**
- * Starts the built server over a fresh state folder in which these devices are accepted, and lends it to `work`. Settings
- * are given as the environment that sets them.
- */
+/** Starts the built server over a fresh state folder in which these devices are accepted, and lends it to `work`. */
 export const withServer = <A>(
   devices: ReadonlyArray<SimulatedDevice>,
-  work: (server: Listening, id: string) => Promise<A>,
-  settings: Readonly<Record<string, string>> = {}
+  work: (server: Listening) => Promise<A>
 ): Promise<A> =>
   withFolder("server", async (state) => {
     const port = await freePort()
@@ -65,10 +61,9 @@ export const withServer = <A>(
     })
     const identity = JSON.parse(asked.stdout) as ServerIdentity
     await acceptInto(state, identity, `http://127.0.0.1:${port}`, devices)
-    const probed = new Probed([program, "--state", state, "--port", String(port)], settings)
-    return lend(probed, port, async (server) => {
+    return lend(new Probed([program, "--state", state, "--port", String(port)]), port, async (server) => {
       // What was signed in the second of the server's start is refused: another life may have seen it.
       await new Promise((resolve) => setTimeout(resolve, 1_100))
-      return work(server, identity.server)
+      return work(server)
     })
   })

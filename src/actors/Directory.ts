@@ -42,8 +42,10 @@ const gatherMs = 500
 const entriesPerMs = 20
 
 /** How long changes are gathered before they are told. */
-const gatheringMs = (agents: number, intervalMs: number): number =>
-  Math.min(intervalMs, Math.max(gatherMs, (agents * agents) / entriesPerMs))
+const gatheringMs = (agents: ReadonlyArray<AgentRow>, intervalMs: number): number => {
+  const seen = agents.filter(({ visible }) => visible).length
+  return Math.min(intervalMs, Math.max(gatherMs, (seen * agents.length) / entriesPerMs))
+}
 
 /** Publishes documents of broker services. */
 const makeMouth = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
@@ -285,7 +287,7 @@ export const directory = (options: DirectoryOptions) =>
         // Those who keep changing must not put off the list for ever.
         if (isGathering) return Effect.void
         isGathering = true
-        return alarm.ringIn(gatheringMs(book.all().length, options.intervalMs))
+        return alarm.ringIn(gatheringMs(book.all(), options.intervalMs))
       })
       const decisions = yield* makeDecisions(context, options.topicRoot, changed)
       const orRefused = <R>(
@@ -314,7 +316,9 @@ export const directory = (options: DirectoryOptions) =>
               : inbox === "status"
                 ? hear
                 : pong
-          if (yield* orRefused(from, take(from, wire, nowMs))) yield* changed
+          const wasSeen = book.get(from)?.visible === true
+          const isNew = yield* orRefused(from, take(from, wire, nowMs))
+          if (isNew && (wasSeen || book.get(from)?.visible === true)) yield* changed
         }),
         Present: Effect.fnUntraced(function* ({ payload: { agent, connected, role } }) {
           if (connected && role === "agent") yield* decisions.standsAsAgent(agent)
@@ -324,7 +328,7 @@ export const directory = (options: DirectoryOptions) =>
           const next = { ...row, status: "DU" as const, statusAtMs: yield* Clock.currentTimeMillis }
           yield* Effect.ignore(store.putAgent(next))
           book.set(next)
-          yield* changed
+          if (row.visible) yield* changed
         }),
         ...decisions.handlers,
         ...(yield* makeAgentViews),

@@ -319,7 +319,9 @@ it.live(
         for (const agent of agents.values())
           yield* until(
             "nothing to be sent",
-            Effect.map(agent.ref.ask("Report"), ({ queued }) => (queued === 0 ? true : undefined))
+            Effect.map(agent.ref.ask("Report", undefined, { timeoutMs: 60_000 }), ({ queued }) =>
+              queued === 0 ? true : undefined
+            )
           )
         yield* Effect.sleep(2 * size.pollMs)
         assert.deepStrictEqual(receipts.missing(), [])

@@ -38,7 +38,8 @@ const packetBytes = MessageLimits.wireBytes + 1024
 /** What a connection may have unread before it is cut; its session keeps what it did not acknowledge. */
 const unreadBytes = 4 * 1024 * 1024
 const connectTimeoutMs = 10_000
-const heartbeatMs = 15_000
+/** Wills that were left over by an earlier life of the broker are published after four of these. */
+const heartbeatMs = 5_000
 /** Whoever is silent for longer, and half as long again, is taken for gone; clients must promise a shorter one. */
 const keepaliveLimitSeconds = 900
 
