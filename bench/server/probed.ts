@@ -37,11 +37,11 @@ export class Probed {
   /** The end of what it wrote to its standard error. */
   said = ""
 
-  /** Starts `node ARGS` with nothing of the environment but PATH. */
-  constructor(args: ReadonlyArray<string>) {
+  /** Starts `node ARGS` with nothing of the environment but PATH, and what is named. */
+  constructor(args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) {
     const probeUrl = `data:text/javascript,${encodeURIComponent(probe)}`
     this.child = spawn(process.execPath, ["--import", probeUrl, ...args], {
-      env: { PATH: process.env["PATH"] ?? "" },
+      env: { PATH: process.env["PATH"] ?? "", ...environment },
       stdio: ["ignore", "ignore", "pipe", "ipc"]
     })
     this.child.stderr?.setEncoding("utf8").on("data", (text) => {

@@ -48,10 +48,14 @@ export const withPeer = async <A>(text: string, work: (peer: Listening) => Promi
   return lend(new Probed(["-e", text, String(port)]), port, work)
 }
 
-/** Starts the built server over a fresh state folder in which these devices are accepted, and lends it to `work`. */
+/**
+ * Starts the built server over a fresh state folder in which these devices are accepted, and lends it to `work`. Settings
+ * are given as the environment that sets them.
+ */
 export const withServer = <A>(
   devices: ReadonlyArray<SimulatedDevice>,
-  work: (server: Listening) => Promise<A>
+  work: (server: Listening, id: string) => Promise<A>,
+  settings: Readonly<Record<string, string>> = {}
 ): Promise<A> =>
   withFolder("server", async (state) => {
     const port = await freePort()
@@ -61,9 +65,10 @@ export const withServer = <A>(
     })
     const identity = JSON.parse(asked.stdout) as ServerIdentity
     await acceptInto(state, identity, `http://127.0.0.1:${port}`, devices)
-    return lend(new Probed([program, "--state", state, "--port", String(port)]), port, async (server) => {
+    const probed = new Probed([program, "--state", state, "--port", String(port)], settings)
+    return lend(probed, port, async (server) => {
       // What was signed in the second of the server's start is refused: another life may have seen it.
       await new Promise((resolve) => setTimeout(resolve, 1_100))
-      return work(server)
+      return work(server, identity.server)
     })
   })
