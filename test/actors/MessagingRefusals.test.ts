@@ -9,6 +9,7 @@ import { type Receiver, receive } from "../../src/crypto/Reception.ts"
 import { signJson } from "../../src/crypto/SignedJson.ts"
 import { type Message, MessageLimits, type MessageRefusal, type Sealed } from "../../src/schemas/Message.ts"
 import { type AgentName, brokerServices } from "../../src/schemas/Topics.ts"
+import { type BrokerKind, embedded, type Messaging, mosquitto3 } from "../support/brokers.ts"
 import {
   Fleet,
   refusedOf,
@@ -21,6 +22,7 @@ import {
   withFolder
 } from "../support/messaging.ts"
 import { newId, RogueAgent, signerOf } from "../support/RogueAgent.ts"
+import { describeWith } from "../support/requires.ts"
 
 const keys = new ServicesKeys()
 const servicesKey = keys.ring.agreementKey
@@ -36,8 +38,10 @@ interface Refusal {
   readonly what: string
   readonly code: MessageRefusal
   /** Whose it is counted as; mallory's where nobody is named. */
-  readonly of?: "alice" | "mallory"
+  readonly of?: "alice" | "mallory" | null
   readonly say: (cast: Cast) => Promise<unknown>
+  /** Where the broker does not tell who sent it. Null: there it is its signer's word, or the broker refuses it in silence. */
+  readonly unsent?: { readonly code?: MessageRefusal; readonly of: "alice" | "mallory" | null } | null
 }
 
 const toServices = (who: RogueAgent, message: Message, changes: Partial<Sealed> = {}) =>
@@ -70,6 +74,7 @@ const forgeries: ReadonlyArray<Refusal> = [
   {
     what: "a message in alice's name, from mallory's connection",
     code: "wrong_sender",
+    unsent: { code: "bad_signature", of: "alice" },
     say: ({ mallory }) =>
       mallory.publish(
         brokerServices,
@@ -80,11 +85,13 @@ const forgeries: ReadonlyArray<Refusal> = [
   {
     what: "alice's own message, published by mallory",
     code: "wrong_sender",
+    unsent: null,
     say: ({ alice, mallory }) => mallory.publish(brokerServices, "protected", toWire(alice.message(["bob"])))
   },
   {
     what: "alice's message, stripped of her signature and signed by mallory",
     code: "wrong_sender",
+    unsent: { code: "bad_signature", of: "alice" },
     say: ({ alice, mallory }) =>
       mallory.publish(brokerServices, "protected", toWire(signedBy(mallory, alice.message(["bob"]))))
   },
@@ -166,11 +173,13 @@ const misplaced: ReadonlyArray<Refusal> = [
   {
     what: "a message put straight into a recipient's inbox",
     code: "not_permitted",
+    unsent: null,
     say: ({ mallory }) => mallory.publish("bob", "protected", toWire(mallory.message(["bob"])))
   },
   {
     what: "a private message put straight into a recipient's inbox",
     code: "not_permitted",
+    unsent: null,
     say: ({ bob, mallory }) =>
       mallory.publish(
         "bob",
@@ -260,17 +269,20 @@ const misshapen: ReadonlyArray<Refusal> = [
   {
     what: "more than any message has",
     code: "too_large",
+    unsent: { of: null },
     say: ({ mallory }) =>
       mallory.publish(brokerServices, "private", new Uint8Array(MessageLimits.wireBytes + 1).fill(0x20))
   },
   {
     what: "bytes that are no JSON",
     code: "malformed",
+    unsent: { of: null },
     say: ({ mallory }) => mallory.publish(brokerServices, "protected", new Uint8Array([0xff, 0x00, 0x7b]))
   },
   {
     what: "nothing at all",
     code: "malformed",
+    unsent: { of: null },
     say: ({ mallory }) => mallory.publish(brokerServices, "private", new Uint8Array(0))
   },
   {
@@ -329,6 +341,7 @@ const addressed: ReadonlyArray<Refusal> = [
   {
     what: "a handshake of another",
     code: "wrong_sender",
+    unsent: null,
     say: ({ alice, mallory }) => mallory.publish(brokerServices, "handshake", alice.handshake())
   },
   {
@@ -350,6 +363,7 @@ const addressed: ReadonlyArray<Refusal> = [
   {
     what: "a status of another agent",
     code: "bad_signature",
+    unsent: null,
     say: ({ alice, mallory }) => mallory.publish(brokerServices, "status", alice.status("DU"))
   }
 ]
@@ -357,12 +371,21 @@ const addressed: ReadonlyArray<Refusal> = [
 const total = (services: Services) =>
   Effect.map(services.store.refusals(1_000), (rows) => rows.reduce((sum, { count }) => sum + count, 0))
 
-const cast = (fleet: Fleet, services: Services) =>
+const cast = (
+  fleet: Fleet,
+  services: Services,
+  passwordOf: Messaging["passwordOf"] = () => Effect.succeed(null)
+) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
       const agents: Record<string, RogueAgent> = {}
       for (const name of ["alice", "bob", "mallory", "carol"]) {
-        const options = { server: serverKeys.id, address: services.address }
+        const password = await Effect.runPromise(passwordOf(name))
+        const options = {
+          server: serverKeys.id,
+          address: services.address,
+          ...(password === null ? {} : { password })
+        }
         const agent = await RogueAgent.connect(name, fleet.ring(name), options)
         await agent.shakeHands()
         agents[name] = agent
@@ -403,46 +426,87 @@ const groups: ReadonlyArray<readonly [string, ReadonlyArray<Refusal>]> = [
   ["wrongly addressed", addressed]
 ]
 
-describe("broker services refuse, count and go on", () => {
-  for (const [title, refusals] of groups) {
-    it.live(`what is ${title}`, () =>
-      withFolder((path) =>
-        Effect.gen(function* () {
-          const fleet = newFleet()
-          const permits = (from: string, to: string) => !(from === "mallory" && to === "carol")
-          const services = yield* startServices(fleet, path, { keys, permits })
-          const agents = yield* cast(fleet, services)
-          const { bob, mallory } = agents
-          for (const [index, { code, of = "mallory", say, what }] of refusals.entries()) {
-            const before = yield* refusedOf(services, of, code)
-            yield* Effect.promise(() => say(agents))
-            yield* until(
-              `${what} to be counted as ${code}`,
-              Effect.gen(function* () {
-                const now = yield* refusedOf(services, of, code)
-                return now > before ? now : undefined
-              })
-            )
-            // The same sender's next good message goes its way.
-            yield* Effect.promise(() =>
-              mallory.publish(brokerServices, "protected", toWire(mallory.message(["bob"], { body: index })))
-            )
-          }
-          yield* until(
-            "the good messages",
-            Effect.sync(() => (inboxes(bob).length >= refusals.length ? true : undefined))
-          )
-          assert.deepStrictEqual(
-            bodiesOf(bob),
-            refusals.map((_, index) => index)
-          )
-          for (const agent of Object.values(agents)) assert.isFalse(agent.closed, agent.name)
-          assert.lengthOf(inboxes(agents.carol), 0)
-        })
-      )
-    )
-  }
+/** What is refused over a broker, as it is counted there. */
+const overBroker = (kind: BrokerKind, refusals: ReadonlyArray<Refusal>): ReadonlyArray<Refusal> =>
+  kind === embedded
+    ? refusals
+    : refusals.flatMap((each) => {
+        if (each.unsent === undefined) return [each]
+        return each.unsent === null ? [] : [{ ...each, ...each.unsent }]
+      })
 
+for (const kind of [embedded, mosquitto3])
+  describeWith(kind.parts, `broker services refuse and go on, over ${kind.name}`, () => {
+    for (const [title, all] of groups) {
+      it.live(`what is ${title}`, () =>
+        withFolder((path) =>
+          Effect.gen(function* () {
+            const fleet = newFleet()
+            const permits = (from: string, to: string) => !(from === "mallory" && to === "carol")
+            const { passwordOf, services } = yield* kind.open(fleet, path, { keys, permits })
+            const agents = yield* cast(fleet, services, passwordOf)
+            const { bob, mallory } = agents
+            const refusals = overBroker(kind, all)
+            for (const [index, { code, of = "mallory", say, what }] of refusals.entries()) {
+              const before = yield* refusedOf(services, of, code)
+              yield* Effect.promise(() => say(agents))
+              yield* until(
+                `${what} to be counted as ${code}`,
+                Effect.gen(function* () {
+                  const now = yield* refusedOf(services, of, code)
+                  return now > before ? now : undefined
+                })
+              )
+              // The same sender's next good message goes its way.
+              yield* Effect.promise(() =>
+                mallory.publish(
+                  brokerServices,
+                  "protected",
+                  toWire(mallory.message(["bob"], { body: index }))
+                )
+              )
+            }
+            yield* until(
+              "the good messages",
+              Effect.sync(() => (inboxes(bob).length >= refusals.length ? true : undefined))
+            )
+            assert.deepStrictEqual(
+              bodiesOf(bob),
+              refusals.map((_, index) => index)
+            )
+            for (const agent of Object.values(agents)) assert.isFalse(agent.closed, agent.name)
+            assert.lengthOf(inboxes(agents.carol), 0)
+          })
+        )
+      )
+    }
+  })
+
+describeWith(mosquitto3.parts, "a signed word that another agent publishes, over Mosquitto", () => {
+  it.live("is its signer's, and counts once", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const fleet = newFleet()
+        const { passwordOf, services } = yield* mosquitto3.open(fleet, path, { keys })
+        const { alice, bob, mallory } = yield* cast(fleet, services, passwordOf)
+        const wire = toWire(alice.message(["bob"], { body: "alice's" }))
+        for (let time = 0; time < 3; time++)
+          yield* Effect.promise(() => mallory.publish(brokerServices, "protected", wire))
+        yield* until(
+          "the copies to be refused",
+          Effect.map(refusedOf(services, "alice", "replayed"), (count) => (count === 2 ? count : undefined))
+        )
+        yield* until(
+          "the message",
+          Effect.sync(() => (inboxes(bob).length > 0 ? true : undefined))
+        )
+        assert.deepStrictEqual(bodiesOf(bob), ["alice's"])
+      })
+    )
+  )
+})
+
+describe("broker services refuse, count and go on", () => {
   it.live("messages of those who have not shaken hands, and to those who never have", () =>
     withFolder((path) =>
       Effect.gen(function* () {

@@ -30,6 +30,8 @@ export interface RogueOptions {
   readonly address: URL
   readonly keepaliveSeconds?: number
   readonly session?: string
+  /** For a broker that takes no proof. */
+  readonly password?: string
 }
 
 /** Signs with the keys of a ring. */
@@ -83,7 +85,7 @@ export class RogueAgent {
     this.client = await mqtt.connectAsync(`mqtt://${address.host}`, {
       clientId: this.name,
       username: this.name,
-      password: Buffer.from(this.proof()),
+      password: Buffer.from(this.options.password ?? this.proof()),
       clean: false,
       keepalive: keepaliveSeconds,
       reconnectPeriod: 0,

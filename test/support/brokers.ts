@@ -7,7 +7,8 @@ import {
   type Services,
   type ServicesOptions,
   startAgent,
-  startServices
+  startServices,
+  until
 } from "./messaging.ts"
 import { type RealMosquitto, realMosquitto } from "./mosquitto.ts"
 import type { Part } from "./requires.ts"
@@ -18,6 +19,8 @@ export interface Messaging {
   readonly agent: (name: string, options?: AgentOptions) => ReturnType<typeof startAgent>
   /** One that has no right to the name, and tries. */
   readonly impostor: (own: Fleet, name: string) => ReturnType<typeof startAgent>
+  /** The password of an agent; null where its proof is the password. */
+  readonly passwordOf: (name: string) => Effect.Effect<string | null>
   /** Null where the broker is the server's own. */
   readonly mosquitto: RealMosquitto | null
 }
@@ -45,6 +48,7 @@ export const embedded: BrokerKind = {
         services,
         agent: (name, more) => startAgent(fleet, name, address, path, more),
         impostor: (own, name) => startAgent(own, name, address, path),
+        passwordOf: () => Effect.succeed(null),
         mosquitto: null
       }
     })
@@ -74,6 +78,14 @@ const overMosquitto = (name: string, mqtt: 4 | 5, tls: boolean): BrokerKind => (
             name,
             Effect.succeed({ topicRoot, password: "guessed", brokers: [{ mqtt, dial: mosquitto.dial() }] })
           ),
+        passwordOf: (name) =>
+          until(
+            `the password of ${name}`,
+            Effect.match(mosquitto.find(services, fleet, name, mqtt), {
+              onFailure: () => undefined,
+              onSuccess: ({ password }) => password ?? undefined
+            })
+          ).pipe(Effect.orElseSucceed(() => null)),
         mosquitto
       }
     })

@@ -378,8 +378,8 @@ export const inStatus = (services: Services, name: string, status: Presence) =>
     })
   )
 
-/** How often something of an agent was refused for a reason. */
-export const refusedOf = (services: Services, agent: string, code: MessageRefusal) =>
+/** How often something of an agent was refused for a reason; null: of who is none. */
+export const refusedOf = (services: Services, agent: string | null, code: MessageRefusal) =>
   Effect.map(
     services.store.refusals(1_000),
     (rows) => rows.find((row) => row.agent === agent && row.code === code)?.count ?? 0

@@ -25,7 +25,6 @@ const readClaim = Schema.decodeUnknownOption(Schema.fromJsonString(Claiming))
 
 /** Whom a publication says it is from: messages and questions say `from`, handshakes and status `agent`. */
 export const claimedSender = (payload: Uint8Array): AgentName | undefined => {
-  if (payload.length > MessageLimits.wireBytes) return undefined
   const claim = readClaim(new TextDecoder().decode(payload))
   if (claim._tag === "None") return undefined
   const sender = "agent" in claim.value ? claim.value.agent : claim.value.from
@@ -111,6 +110,7 @@ export const makeArrivals = ({ database, handlers, isKnown, topicRoot }: Arrival
     for (const sender of [...waiting.keys()]) yield* wake(sender)
 
     return Effect.fnUntraced(function* (topic: string, payload: Uint8Array) {
+      if (payload.length > MessageLimits.wireBytes) return yield* handlers.refused(null, "too_large")
       const sender = claimedSender(payload)
       if (sender === undefined) return yield* handlers.refused(null, "malformed")
       if (!isKnown(sender)) return yield* handlers.refused(null, "unknown_sender")
