@@ -318,7 +318,9 @@ def run_agent(state, url):
             state.save()
             # Asked before each session, since any of it may have changed.
             offer = server.signed("GET", "/messaging")
-            broker = next(each for each in offer["brokers"] if each["mqtt"] == 4)
+            broker = next((each for each in offer["brokers"] if each["mqtt"] == 4), None)
+            if broker is None:
+                raise OSError("the server offers MQTT 5 alone, and this example speaks 3.1.1")
             chosen = url or broker["url"]
             if chosen.startswith("/"):
                 chosen = server.origin.replace("http", "ws", 1) + chosen

@@ -270,6 +270,7 @@ NAME = _like(r"(?!broker-services$)[a-z0-9][a-z0-9-]{0,62}")
 AGENT = _like(r"[a-z0-9][a-z0-9-]{0,62}")
 ID = _like(r"[a-z2-7]{26}")
 KEY = _like(r"[A-Za-z0-9+/]{43}=")
+AGREEMENT_KEY = _like(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
 SIGNATURE = _like(r"[A-Za-z0-9+/]{86}==")
 DEVICE = _like(r"dev_[a-z2-7]{52}")
 TIME = _whole(0, 8_640_000_000_000_000)
@@ -286,7 +287,7 @@ def _struct(members):
     )
 
 
-AGREEMENT = _struct({"key": KEY, "version": _whole(1, 1_000_000)})
+AGREEMENT = _struct({"key": AGREEMENT_KEY, "version": _whole(1, 1_000_000)})
 MESSAGE = {
     "type": _one_of("postern/message/v1"),
     "id": ID,
@@ -305,8 +306,8 @@ SEALED = {
     "from": AGENT,
     "to": AGENT,
     **TIMES,
-    "recipient_key": KEY,
-    "enc": KEY,
+    "recipient_key": AGREEMENT_KEY,
+    "enc": AGREEMENT_KEY,
     "ciphertext": _base64,
     **SIGNED,
 }

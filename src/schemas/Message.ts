@@ -9,7 +9,6 @@
  * A {@link Message} is the sender's own word and stays as it is on the whole way: who receives it can prove its origin.
  */
 import { Schema } from "effect"
-import { Base64 } from "./Dsse.ts"
 import { labelUpTo, SigningKey, TimestampMs } from "./Ids.ts"
 import { AgentName } from "./Topics.ts"
 
@@ -47,8 +46,13 @@ export const MessageLimits = {
 } as const
 
 export const Signature = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{86}==$/))
-/** A raw X25519 public key, base64. */
-export const AgreementKey = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{43}=$/))
+/** A raw X25519 public key, base64 as an encoder writes it. */
+export const AgreementKey = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/))
+/** No bits that an encoder would not have written: one box has one spelling. */
+const Ciphertext = Schema.String.check(
+  Schema.isMaxLength(MessageLimits.wireBytes),
+  Schema.isPattern(/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$/)
+)
 
 const times = { issued_at_ms: TimestampMs, expires_at_ms: TimestampMs }
 
@@ -86,7 +90,7 @@ export const Sealed = Schema.Struct({
   recipient_key: AgreementKey,
   /** The encapsulated key, base64. */
   enc: AgreementKey,
-  ciphertext: Base64.check(Schema.isMaxLength(MessageLimits.wireBytes)),
+  ciphertext: Ciphertext,
   signing_key: SigningKey,
   signature: Signature
 })
