@@ -67,6 +67,7 @@ export const reEncryptor = (agent: AgentName) =>
         if (outcome === "replayed") return yield* refuse("replayed", nowMs)
         // Its sender must wait until some of its ids expire: to forget one early would let it be replayed.
         if (outcome === "full") return yield* refuse("overloaded", nowMs)
+        for (let left = deliveries.length; left < outgoing.length; left++) yield* refuse("overloaded", nowMs)
         if (deliveries.length > 0) yield* Effect.ignore(keeper.tell("Dispatch", { deliveries }))
       })
 

@@ -66,7 +66,10 @@ export class MessageStore extends Context.Service<
     readonly putAgent: (row: AgentRow) => Effect.Effect<void, MessageStoreError>
     /** Removes an agent with all that waits for it. */
     readonly dropAgent: (agent: AgentName) => Effect.Effect<void, MessageStoreError>
-    /** Remembers a sender's id until its end, and stores what follows from it: both or neither. */
+    /**
+     * Remembers a sender's id until its end, and stores what follows from it: both or neither. What is for a recipient for
+     * whom as much waits as may is not stored, and not among the deliveries it gives.
+     */
     readonly accept: (
       sender: AgentName,
       id: MessageId,

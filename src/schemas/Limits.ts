@@ -162,6 +162,8 @@ export const Limits = {
   jobWatchers: 10_000,
   devicePolls: 4,
 
+  /** Messages that wait for an agent which has no session at the broker; {@link Limits.messagingQueueBytes} bounds them too. */
+  undeliveredMessages: 10_000,
   /** Counts of refused messages, one for each agent and reason. */
   refusalRows: 4_096,
   /** Agents on one page. */

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { messagesMigrations } from "../../../src/adapters/sqlite/messages/MessagesSchema.ts"
 import { relayMethods } from "../../../src/adapters/sqlite/messages/RelayRows.ts"
 import type { Name } from "../../../src/schemas/Ids.ts"
+import { Limits } from "../../../src/schemas/Limits.ts"
 import { type MessageId, MessageLimits } from "../../../src/schemas/Message.ts"
 
 const idOf = (number: number) =>
@@ -34,5 +35,50 @@ describe("what broker services remember of ids", () => {
     assert.strictEqual(again.accept(alice, idOf(0), 3_000, []).outcome, "full")
     database.exec("COMMIT")
     database.close()
+  })
+})
+
+describe("what waits for a recipient", () => {
+  const opened = () => {
+    const database = new DatabaseSync(":memory:")
+    for (const migration of messagesMigrations) database.exec(migration)
+    database.exec("BEGIN")
+    return relayMethods(database)
+  }
+  const storedOf = (rows: ReturnType<typeof relayMethods>, number: number, to: Name, bytes = 1) =>
+    rows.accept(alice, idOf(number), 2_000, [{ ...delivery, to, wire: new Uint8Array(bytes) }]).deliveries
+
+  it("is bounded in messages, for each by itself; what goes makes room", () => {
+    const rows = opened()
+    for (let number = 0; number < Limits.undeliveredMessages; number++)
+      assert.lengthOf(storedOf(rows, number, bob), 1)
+    assert.lengthOf(storedOf(rows, 20_000, bob), 0)
+    const carol = "carol" as Name
+    const both = [delivery, { ...delivery, to: carol }]
+    const mixed = rows.accept(alice, idOf(20_001), 2_000, both)
+    assert.deepStrictEqual(
+      mixed.deliveries.map(({ to }) => to),
+      [carol]
+    )
+    const [first] = rows.undelivered(bob, 0, 1)
+    rows.delivered([first?.place ?? 0])
+    assert.lengthOf(storedOf(rows, 20_002, bob), 1)
+    assert.lengthOf(storedOf(rows, 20_003, bob), 0)
+    rows.dropAgent(bob)
+    assert.lengthOf(storedOf(rows, 20_004, bob), 1)
+    assert.deepStrictEqual(rows.backlogs([bob, carol]), [
+      { agent: bob, undelivered: 1, queued: 0 },
+      { agent: carol, undelivered: 1, queued: 0 }
+    ])
+  })
+
+  it("is bounded in bytes", () => {
+    const rows = opened()
+    const size = 200 * 1024
+    const fitting = Math.floor(Limits.messagingQueueBytes / size)
+    for (let number = 0; number < fitting; number++) assert.lengthOf(storedOf(rows, number, bob, size), 1)
+    assert.lengthOf(storedOf(rows, 20_000, bob, size), 0)
+    rows.prune(2_000)
+    assert.lengthOf(storedOf(rows, 20_001, bob, size), 1)
   })
 })

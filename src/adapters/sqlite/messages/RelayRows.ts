@@ -1,6 +1,7 @@
 /** What broker services keep of agents and messages, as synchronous functions over one database. */
 import type { Effect } from "effect"
 import type { AgentRow, DeliveryRow, MessageStore } from "../../../ports/MessageStore.ts"
+import { Limits } from "../../../schemas/Limits.ts"
 import { MessageLimits } from "../../../schemas/Message.ts"
 import type { DatabaseSync } from "../Database.ts"
 import { type RefusalMethods, refusalMethods } from "./RefusalRows.ts"
@@ -89,6 +90,51 @@ const makeSeenCounts = (database: DatabaseSync) => {
   }
 }
 
+/**
+ * What may still be stored for each recipient. To measure costs as much as waits, so it is done only when all that the last
+ * measurement left free is used up; what went meanwhile makes more room, never less.
+ */
+const makeRoom = (database: DatabaseSync) => {
+  const measure = database.prepare(
+    "SELECT count(*) AS messages, coalesce(sum(length(wire)), 0) AS bytes FROM deliveries WHERE recipient = ?"
+  )
+  interface Room {
+    readonly messages: number
+    readonly bytes: number
+  }
+  const left = new Map<string, Room>()
+  const crowded = new Set<string>()
+  const measured = (recipient: string): Room => {
+    const used = measure.get(recipient) as unknown as Room
+    return {
+      messages: Limits.undeliveredMessages - used.messages,
+      bytes: Limits.messagingQueueBytes - used.bytes
+    }
+  }
+  const isEnough = (room: Room | undefined, bytes: number): room is Room =>
+    room !== undefined && room.messages > 0 && room.bytes >= bytes
+  return {
+    /** Whether there is room for one more, which is then taken. */
+    take: (recipient: string, bytes: number): boolean => {
+      if (crowded.has(recipient)) return false
+      const known = left.get(recipient)
+      const room = isEnough(known, bytes) ? known : measured(recipient)
+      if (!isEnough(room, bytes)) {
+        crowded.add(recipient)
+        return false
+      }
+      left.set(recipient, { messages: room.messages - 1, bytes: room.bytes - bytes })
+      return true
+    },
+    /** Something went: who was crowded is measured again. */
+    freed: (): void => crowded.clear(),
+    forget: (recipient: string): void => {
+      left.delete(recipient)
+      crowded.delete(recipient)
+    }
+  }
+}
+
 /** What waits for agents: in the store, and in the sessions of the embedded broker. */
 const backlogMethods = (database: DatabaseSync) => {
   const stored = database.prepare("SELECT count(*) AS n FROM deliveries WHERE recipient = ?")
@@ -123,8 +169,14 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
   const expire = database.prepare("DELETE FROM deliveries WHERE expires_at_ms <= ?")
   const known = database.prepare("SELECT 1 FROM seen WHERE sender = ? AND id = ?")
   const seen = makeSeenCounts(database)
+  const room = makeRoom(database)
+  const agents = agentMethods(database)
   return {
-    ...agentMethods(database),
+    ...agents,
+    dropAgent: (agent) => {
+      agents.dropAgent(agent)
+      room.forget(agent)
+    },
     ...backlogMethods(database),
     ...refusalMethods(database),
     accept: (sender, id, expiresAtMs, deliveries) => {
@@ -132,7 +184,8 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
         return { outcome: known.get(sender, id) === undefined ? "full" : "replayed", deliveries: [] }
       if (remember.run(sender, id, expiresAtMs).changes === 0) return { outcome: "replayed", deliveries: [] }
       seen.added(sender)
-      const rows = deliveries.map((delivery) => {
+      const fitting = deliveries.filter(({ to, wire }) => room.take(to, wire.length))
+      const rows = fitting.map((delivery) => {
         const { inbox, to, wire } = delivery
         return { ...delivery, place: Number(insert.run(to, inbox, expiresAtMs, wire).lastInsertRowid) }
       })
@@ -144,9 +197,11 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
     },
     delivered: (places) => {
       for (const place of places) remove.run(place)
+      room.freed()
     },
     prune: (nowMs) => {
       if (forget.run(nowMs).changes > 0) seen.forget()
+      room.freed()
       return Number(expire.run(nowMs).changes)
     }
   }
