@@ -1,0 +1,145 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Layer, Logger, Redacted } from "effect"
+import { TestClock } from "effect/testing"
+import { makeAgentDoor } from "../../src/actors/AgentDoor.ts"
+import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
+import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
+import { toWire } from "../../src/crypto/Messages.ts"
+import { signJson } from "../../src/crypto/SignedJson.ts"
+import { AgentBook } from "../../src/ports/AgentBook.ts"
+import { FleetStore } from "../../src/ports/FleetStore.ts"
+import { Identity } from "../../src/ports/Identity.ts"
+import type { AgentRow } from "../../src/ports/MessageStore.ts"
+import type { ConnectProof, SessionId } from "../../src/schemas/Agents.ts"
+import type { DeviceId, Name, ServerId } from "../../src/schemas/Ids.ts"
+import { Limits } from "../../src/schemas/Limits.ts"
+import { Fleet, ringOf, serverKeys } from "../support/messaging.ts"
+
+const [alice, bob] = ["alice" as Name, "bob" as Name]
+
+let sessions = 0
+const session = () =>
+  [...(sessions++).toString(8).padStart(26, "0")]
+    .map((digit) => "abcdefgh"[Number(digit)])
+    .join("") as SessionId
+
+/** A proof by `who`, good but for the changes. */
+const proofOf = (who: string, changes: Partial<ConnectProof> = {}) =>
+  Effect.map(Clock.currentTimeMillis, (issued_at_ms) => {
+    const ring = ringOf("device", who)
+    const signer = { seed: Redacted.value(ring.signingSeed), signingKey: ring.signingKey }
+    return toWire(
+      signJson<ConnectProof>(NativeCrypto, signer, {
+        type: "postern/mqtt-connect/v1",
+        agent: who as Name,
+        device: ring.id as DeviceId,
+        server: serverKeys.id as ServerId,
+        session: session(),
+        issued_at_ms,
+        ...changes
+      })
+    )
+  })
+
+/** A door over a fleet in which alice is accepted; what it logged. */
+const makeDoor = Effect.gen(function* () {
+  yield* TestClock.setTime(1_800_000_000_000)
+  const fleet = new Fleet()
+  fleet.add("alice")
+  const warnings: Array<string> = []
+  const logger = Logger.make(({ logLevel, message }) => {
+    if (logLevel === "Warn") warnings.push(String(message))
+  })
+  const services = yield* Layer.build(
+    Layer.mergeAll(
+      NativeCryptoEngine,
+      AgentBookCell,
+      Layer.succeed(FleetStore, fleet.store),
+      Layer.succeed(Identity, { id: serverKeys.id } as unknown as Identity["Service"]),
+      Logger.layer([logger])
+    )
+  )
+  const judge = yield* Effect.provideContext(makeAgentDoor, services)
+  return {
+    fleet,
+    warnings,
+    book: yield* Effect.provideContext(AgentBook, services),
+    judge: (name: Name, password: Uint8Array) => Effect.provideContext(judge(name, password), services)
+  }
+})
+
+describe("the door of the MQTT broker", () => {
+  it.effect("lets accepted devices in as agents, and those nobody knows as strangers", () =>
+    Effect.gen(function* () {
+      const { fleet, judge } = yield* makeDoor
+      assert.strictEqual(yield* judge(alice, yield* proofOf("alice")), "agent")
+      assert.strictEqual(yield* judge(bob, yield* proofOf("bob")), "stranger")
+      fleet.add("bob", "pending")
+      assert.strictEqual(yield* judge(bob, yield* proofOf("bob")), "stranger")
+      for (const status of ["revoked", "rejected"] as const) {
+        fleet.add("bob", status)
+        assert.isNull(yield* judge(bob, yield* proofOf("bob")))
+      }
+      fleet.decide("alice", "revoked")
+      assert.isNull(yield* judge(alice, yield* proofOf("alice")))
+    })
+  )
+
+  it.effect("turns away who proves something else, byte by byte", () =>
+    Effect.gen(function* () {
+      const { judge } = yield* makeDoor
+      const nowMs = yield* Clock.currentTimeMillis
+      const late = nowMs - Limits.requestClockSkewMs - 1
+      const bad = {
+        "another's name": yield* proofOf("bob", { agent: alice }),
+        "a proof for another name": yield* proofOf("alice", { agent: bob }),
+        "a proof for another server": yield* proofOf("alice", {
+          server: ringOf("server", "other").id as ServerId
+        }),
+        "an old proof": yield* proofOf("alice", { issued_at_ms: late }),
+        "a proof of times to come": yield* proofOf("alice", {
+          issued_at_ms: nowMs + Limits.requestClockSkewMs + 1
+        }),
+        "another's device": yield* proofOf("alice", { device: ringOf("device", "bob").id as DeviceId }),
+        nothing: new Uint8Array(0)
+      }
+      for (const [what, password] of Object.entries(bad)) assert.isNull(yield* judge(alice, password), what)
+      const good = yield* proofOf("alice")
+      for (let at = 0; at < good.length; at += 7) {
+        const bent = good.slice()
+        bent[at] = (bent[at] as number) ^ 1
+        assert.isNull(yield* judge(alice, bent), `byte ${at}`)
+      }
+      assert.strictEqual(yield* judge(alice, good), "agent")
+    })
+  )
+
+  it.effect("takes each proof once, also after a restart", () =>
+    Effect.gen(function* () {
+      const { book, judge } = yield* makeDoor
+      const proof = yield* proofOf("alice")
+      assert.strictEqual(yield* judge(alice, proof), "agent")
+      assert.isNull(yield* judge(alice, proof))
+      yield* TestClock.adjust(Limits.requestClockSkewMs)
+      assert.isNull(yield* judge(alice, proof))
+      // What the book holds was on disk when the server started.
+      const known = session()
+      book.set({ agent: alice, session: known } as AgentRow)
+      assert.isNull(yield* judge(alice, yield* proofOf("alice", { session: known })))
+      assert.strictEqual(yield* judge(alice, yield* proofOf("alice")), "agent")
+    })
+  )
+
+  it.effect("tells of those it turned away some times a minute, however many come", () =>
+    Effect.gen(function* () {
+      const { judge, warnings } = yield* makeDoor
+      for (let index = 0; index < 200; index++) yield* judge(alice, new Uint8Array(index))
+      const told = warnings.length
+      assert.isAtMost(told, 20)
+      assert.include(warnings.at(-1) ?? "", "more of this minute is not told")
+      yield* TestClock.adjust("1 minute")
+      yield* judge(alice, new Uint8Array(3))
+      assert.strictEqual(warnings.length, told + 1)
+    })
+  )
+})
