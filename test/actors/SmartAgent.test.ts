@@ -103,7 +103,10 @@ const turnable = () => {
       return encryption.agreementKey
     }
   }
-  return { ring, turn: () => void (encryption = otherDeviceKeys) }
+  const turn = (): void => {
+    encryption = otherDeviceKeys
+  }
+  return { ring, turn }
 }
 
 const start = (broker: PlayedBroker, store = Store) =>
@@ -264,12 +267,15 @@ describe("an agent", () => {
   it.effect("acknowledges no message that it could not keep", () =>
     Effect.gen(function* () {
       const broker = new PlayedBroker()
-      const full = new AgentStoreError({ code: "full", reason: "as many messages wait as may wait" })
+      let trouble = new AgentStoreError({ code: "failed", reason: "the disk is full" })
       const agent = yield* start(
         broker,
         Layer.effect(
           AgentStore,
-          Effect.map(Effect.service(AgentStore), (store) => ({ ...store, take: () => Effect.fail(full) }))
+          Effect.map(Effect.service(AgentStore), (store) => ({
+            ...store,
+            take: () => Effect.suspend(() => Effect.fail(trouble))
+          }))
         ).pipe(Layer.provide(Store))
       )
       agent.trust.set(standing)
@@ -289,10 +295,12 @@ describe("an agent", () => {
         body: 1
       }
       const error = yield* Effect.flip(came(JSON.stringify(message)))
-      assert.include(JSON.stringify(error), "as many messages wait")
-      // What is refused is dealt with, and counted.
+      assert.include(JSON.stringify(error), "the disk is full")
+      // What is refused is dealt with, and counted; so is what anybody may send, where there is no more room for it.
       yield* came("no message at all")
-      assert.deepInclude((yield* agent.ref.ask("Report")).refused, { malformed: 1 })
+      trouble = new AgentStoreError({ code: "full", reason: "as many messages wait as may wait" })
+      yield* came(JSON.stringify(message))
+      assert.deepInclude((yield* agent.ref.ask("Report")).refused, { malformed: 1, overloaded: 1 })
     })
   )
 })

@@ -12,6 +12,7 @@ import { TransportError } from "../../src/adapters/http/Transport.ts"
 import { startLabNode } from "../../src/adapters/tor/lab/LabNode.ts"
 import { connectControl, type TorControl, torInfo } from "../../src/adapters/tor/TorControl.ts"
 import { torPaths } from "../../src/adapters/tor/Torrc.ts"
+import { askAgent, inboxOf, isKnown, sendBy } from "../support/agents.ts"
 import { type BuiltDevice, BuiltFleet } from "../support/BuiltFleet.ts"
 import { waitUntil } from "../support/Program.ts"
 import { describeWith } from "../support/requires.ts"
@@ -95,6 +96,23 @@ describeWith(["tor", "tor-gencert", "jail"], "a fleet that meets through Tor", (
     expect((await read()) - before).toBeLessThan(payloadBytes * 1.6)
     const logs = await fleet.postern(["jobs", "logs", job])
     expect(logs.stdout).toContain(createHash("sha256").update(data).digest("hex"))
+  })
+
+  it("carries the device's messages, to broker services and back", async () => {
+    await isKnown(device)
+    const trip = await askAgent<number>(device, { request: "ping", to: "broker-services" })
+    expect(trip).toBeGreaterThan(0)
+    await sendBy(device, "private", ["pi-far"], "through Tor and back")
+    const came = await inboxOf(device, 1)
+    expect(came.map(({ message }) => message.body)).toEqual(["through Tor and back"])
+    // On a circuit that no request shares.
+    const control = await inScope(
+      connectControl({ endpoint: { path: torPaths(join(device.state, "tor")).control } })
+    )
+    const circuits = await Effect.runPromise(torInfo(control, "circuit-status"))
+    const names = [...circuits.matchAll(/SOCKS_USERNAME="([^"]*)"/g)].map(([, name]) => name as string)
+    expect(names.filter((name) => name.includes("-long-")).length, circuits).toBeGreaterThan(0)
+    expect(names.filter((name) => !name.includes("-long-")).length, circuits).toBeGreaterThan(0)
   })
 
   it("cancels a running job", async () => {
