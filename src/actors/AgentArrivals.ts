@@ -183,7 +183,12 @@ const makeMailTaker = Effect.gen(function* () {
       if (read === undefined || Result.isFailure(read))
         return yield* refused("malformed", "it is no public message")
       const receivedAtMs = yield* clock.nowMs
-      return yield* store.take({ _tag: "Public", message: read.success, receivedAtMs })
+      // Anybody may write these, as many as they like: to be brought again is not for them.
+      return yield* Effect.catchIf(
+        store.take({ _tag: "Public", message: read.success, receivedAtMs }),
+        ({ code }) => code === "full",
+        ({ reason }) => Effect.fail(refused("overloaded", reason))
+      )
     })
   }
 })

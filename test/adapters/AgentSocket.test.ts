@@ -9,14 +9,14 @@ import { agentSocketPath, serveAgent } from "../../src/adapters/agent/AgentSocke
 import { connectAgent } from "../../src/adapters/agent/RemoteDesk.ts"
 import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
 import { openInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
-import { agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.ts"
+import { agentBounds, agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.ts"
 import { makeAgentStore } from "../../src/adapters/sqlite/SqliteAgentStore.ts"
 import { ActorSystem, Behaviour, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
 import type { AgentListener } from "../../src/ports/AgentDesk.ts"
 import { AgentStore } from "../../src/ports/AgentStore.ts"
 import { agentLocal } from "../../src/programs/agentLocal.ts"
 import { AgentLocalLimits } from "../../src/schemas/AgentLocal.ts"
-import type { MessageId, PublicMessage } from "../../src/schemas/Message.ts"
+import type { Message, MessageId, PublicMessage } from "../../src/schemas/Message.ts"
 import { CannotSend, NoBus, SmartAgentProtocol } from "../../src/schemas/protocols/SmartAgent.ts"
 import { TrustKeeperProtocol } from "../../src/schemas/protocols/TrustKeeper.ts"
 import { temporaryFolder } from "./support/folders.ts"
@@ -261,6 +261,24 @@ describe("the local socket of an agent", () => {
       assert.isFalse(existsSync(agentSocketPath(stateFolder)))
       assert.strictEqual((yield* Effect.flip(connectAgent(stateFolder))).code, "not_running")
       assert.isTrue(existsSync(agentSocketPath(other)))
+    })
+  )
+})
+
+describe("the inbox of an agent", () => {
+  it.effect("keeps half of its room from those whom nobody knows", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const store = makeAgentStore(yield* openInProcess(agentDatabase, join(folder, "agent.db")))
+      const claimed = (index: number) =>
+        store.take({ _tag: "Public", message: publicMessage(index), receivedAtMs: 5_000 })
+      for (let index = 0; index < agentBounds.inboxForPublic; index++) yield* claimed(index)
+      assert.strictEqual((yield* Effect.flip(claimed(agentBounds.inboxForPublic))).code, "full")
+      const { body, claimed_from, id, issued_at_ms, subject } = publicMessage(0)
+      const proved = { body, from: claimed_from, id, issued_at_ms, subject, expires_at_ms: 9_000 }
+      assert.isTrue(
+        yield* store.take({ _tag: "Secure", message: proved as unknown as Message, receivedAtMs: 5_000 })
+      )
     })
   )
 })

@@ -5,9 +5,16 @@ import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
 
 /**
  * Messages that may wait to be sent, or for the application; and ids that may be remembered. Of public messages, which have
- * no end and no sender but a claim, the newest: it suffices for those that a broker brings twice.
+ * no end and no sender but a claim, the newest: it suffices for those that a broker brings twice. They are taken only while
+ * half of the inbox is free, so that no stranger can fill it.
  */
-export const agentBounds = { drafts: 10_000, inbox: 10_000, seen: 1_000_000, seenPublic: 10_000 } as const
+export const agentBounds = {
+  drafts: 10_000,
+  inbox: 10_000,
+  inboxForPublic: 5_000,
+  seen: 1_000_000,
+  seenPublic: 10_000
+} as const
 
 export type AgentMethods = {
   readonly queue: (draft: Draft) => "queued" | "full"
@@ -114,7 +121,8 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
         for (const id of ids) dropDraft.run(id)
       },
       take: (received) => {
-        if (isFull(inbox, agentBounds.inbox)) return "full"
+        const room = received._tag === "Secure" ? agentBounds.inbox : agentBounds.inboxForPublic
+        if (isFull(inbox, room)) return "full"
         const isNew =
           received._tag === "Secure" ? seen.secure(received.message) : seen.public(received.message)
         if (isNew !== "new") return isNew
