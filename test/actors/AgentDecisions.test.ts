@@ -19,12 +19,12 @@ import { AgentBook } from "../../src/ports/AgentBook.ts"
 import { FleetStore } from "../../src/ports/FleetStore.ts"
 import { MessageStore } from "../../src/ports/MessageStore.ts"
 import type { Handshake, SessionId } from "../../src/schemas/Agents.ts"
-import type { Admission } from "../../src/schemas/Enrolment.ts"
-import { type DeviceId, Incarnation, type Name } from "../../src/schemas/Ids.ts"
+import type { Admission, Preauthorisation } from "../../src/schemas/Enrolment.ts"
+import { type DeviceId, Incarnation, type Name, type ServerId } from "../../src/schemas/Ids.ts"
 import type { MessageId } from "../../src/schemas/Message.ts"
 import { NoBroker } from "../../src/schemas/protocols/BrokerKeeper.ts"
 import { admission, enrolment, makeDisk, servicesOver } from "../support/fleet.ts"
-import { device, engine, nowMs, otherDevice, server, trust } from "../support/operators.ts"
+import { device, engine, nowMs, otherDevice, server, signAsOperator, trust } from "../support/operators.ts"
 
 const [cellar, attic] = ["pi-cellar", "pi-attic"] as [Name, Name]
 const topicRoot = "mf2c"
@@ -110,6 +110,22 @@ const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
       Effect.flatMap(Clock.currentTimeMillis, (atMs) =>
         registry.ask("Enrol", { device: by.id as DeviceId, envelope: enrolment(atMs, by).envelope })
       ),
+    preauthorise: (by: NodeKeyRing, name: Name) =>
+      Effect.gen(function* () {
+        const atMs = yield* Clock.currentTimeMillis
+        const document: Preauthorisation = {
+          type: "postern/preauthorisation/v1",
+          subject: by.id as DeviceId,
+          name,
+          server: server.id as ServerId,
+          root_digest: trust.digest,
+          root_version: 1,
+          issued_at_ms: atMs,
+          expires_at_ms: atMs + 60_000
+        }
+        const { envelope } = signAsOperator("preauthorisation", document)
+        yield* registry.ask("Preauthorise", { envelope, actor: "anna" })
+      }),
     decide: (by: NodeKeyRing, changes: Partial<Admission>) =>
       Effect.gen(function* () {
         sequence += 1
@@ -227,6 +243,21 @@ describe("a decision about a device", () => {
       yield* pass(10_000)
       assert.deepStrictEqual(world.broker.expelled, [cellar])
       assert.lengthOf(yield* store.agents, 1)
+    })
+  )
+
+  it.effect("made beforehand counts as well: who enrols is let in at once", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld
+      const { enrol, preauthorise } = yield* start(world)
+      yield* preauthorise(device, cellar)
+      yield* enrol(device)
+      yield* TestKit.settle
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+      // It asks again and again; that is no decision.
+      yield* enrol(device)
+      yield* pass(1_000)
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
     })
   )
 
