@@ -59,9 +59,19 @@ const makeOnce = () => {
 }
 
 /** Why a proof does not count, whoever it is of; undefined where it does. */
-const flawOf = (proof: ConnectProof, name: AgentName, server: string, nowMs: number): string | undefined => {
+const flawOf = (
+  proof: ConnectProof,
+  {
+    name,
+    nowMs,
+    openedAtMs,
+    server
+  }: Readonly<Record<"name" | "server", string>> & Readonly<Record<"nowMs" | "openedAtMs", number>>
+): string | undefined => {
   if (proof.agent !== name) return `its proof is for ${proof.agent}`
   if (proof.server !== server) return `its proof is for the server ${proof.server}`
+  // What was remembered of proofs ended with the last life of broker services.
+  if (proof.issued_at_ms < openedAtMs) return "its proof was made before broker services began"
   return Math.abs(proof.issued_at_ms - nowMs) > Limits.requestClockSkewMs
     ? `its proof is ${proof.issued_at_ms - nowMs} ms off`
     : undefined
@@ -92,6 +102,7 @@ export const makeAgentDoor = Effect.gen(function* () {
   const book = yield* AgentBook
   const isFirst = makeOnce()
   const tell = makeTeller()
+  const openedAtMs = yield* Clock.currentTimeMillis
   return Effect.fnUntraced(
     function* (
       name: AgentName,
@@ -102,7 +113,7 @@ export const makeAgentDoor = Effect.gen(function* () {
       const read = readConnectProof(engine, password)
       if (Result.isFailure(read)) return yield* refuse(read.failure.message)
       const proof = read.success
-      const flaw = flawOf(proof, name, identity.id, nowMs)
+      const flaw = flawOf(proof, { name, server: identity.id, nowMs, openedAtMs })
       if (flaw !== undefined) return yield* refuse(flaw)
       // What is remembered here ends with this life; the session of the last handshake is on disk.
       if (!isFirst(proof.session, nowMs) || book.get(name)?.session === proof.session)

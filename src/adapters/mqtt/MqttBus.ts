@@ -183,6 +183,8 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
           "a publication"
         ),
       leave: Effect.callback<void>((resume) => void client.end(false, {}, () => resume(Effect.void))).pipe(
+        // mqtt.js would wait for the end of a connection that has ended.
+        Effect.raceFirst(Deferred.await(ended)),
         Effect.timeoutOption(leaveMs),
         Effect.asVoid
       ),
