@@ -35,13 +35,16 @@ import { ActorSystem, type AnySpec, ChildSpec, Supervisor } from "../../src/kern
 import { AgentBook } from "../../src/ports/AgentBook.ts"
 import { AgentStore, type WaitingMessage } from "../../src/ports/AgentStore.ts"
 import { AgentTrust } from "../../src/ports/AgentTrust.ts"
+import type { CryptoEngine } from "../../src/ports/CryptoEngine.ts"
 import { DeviceClock } from "../../src/ports/DeviceClock.ts"
+import type { Entropy } from "../../src/ports/Entropy.ts"
 import { type DeviceRow, FleetStore } from "../../src/ports/FleetStore.ts"
 import { Identity } from "../../src/ports/Identity.ts"
 import { MessageBroker } from "../../src/ports/MessageBroker.ts"
 import { MessageBus } from "../../src/ports/MessageBus.ts"
 import { MessagePolicy } from "../../src/ports/MessagePolicy.ts"
 import { MessageStore } from "../../src/ports/MessageStore.ts"
+import type { RelayCrypto } from "../../src/ports/RelayCrypto.ts"
 import type { Presence } from "../../src/schemas/Agents.ts"
 import type { DeviceId, Name, ServerId } from "../../src/schemas/Ids.ts"
 import type { MessageRefusal, SecureLevel } from "../../src/schemas/Message.ts"
@@ -147,6 +150,8 @@ export interface ServicesOptions {
   readonly database?: DatabaseHost<MqttMethods & MosquittoMethods & RelayMethods>
   /** A further actor in their tree. */
   readonly saboteur?: AnySpec<never>
+  /** Who does their cryptography; this thread without. */
+  readonly relay?: Layer.Layer<RelayCrypto, never, CryptoEngine | Entropy>
   /** Another broker than the embedded one. */
   readonly broker?: (parts: BrokerParts) => MessageBroker["Service"]["open"]
 }
@@ -185,7 +190,7 @@ export const startServices = (fleet: Fleet, path: string, options: ServicesOptio
         Layer.succeed(FleetStore, fleet.store),
         Layer.succeed(Identity, { id: serverKeys.id } as unknown as Identity["Service"]),
         Layer.succeed(MessagePolicy, { permits }),
-        LocalRelayCrypto((options.keys ?? new ServicesKeys()).relay())
+        options.relay ?? LocalRelayCrypto((options.keys ?? new ServicesKeys()).relay())
       ).pipe(Layer.provideMerge(Chance))
     )
     const system = yield* Effect.gen(function* () {
