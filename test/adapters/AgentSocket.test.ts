@@ -1,6 +1,7 @@
 import { existsSync, statSync } from "node:fs"
 import { connect } from "node:net"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer } from "effect"
 import { AgentInboxKey, SmartAgentKey, TrustKeeperKey } from "../../src/actors/ClientKeys.ts"
@@ -8,7 +9,7 @@ import { makeActorDesk } from "../../src/adapters/agent/ActorDesk.ts"
 import { agentSocketPath, serveAgent } from "../../src/adapters/agent/AgentSocket.ts"
 import { connectAgent } from "../../src/adapters/agent/RemoteDesk.ts"
 import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
-import { openInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
+import { hostInProcess, openInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
 import { agentBounds, agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.ts"
 import { makeAgentStore } from "../../src/adapters/sqlite/SqliteAgentStore.ts"
 import { ActorSystem, Behaviour, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
@@ -268,12 +269,15 @@ describe("the local socket of an agent", () => {
 describe("the inbox of an agent", () => {
   it.effect("keeps half of its room from those whom nobody knows", () =>
     Effect.gen(function* () {
-      const folder = yield* temporaryFolder
-      const store = makeAgentStore(yield* openInProcess(agentDatabase, join(folder, "agent.db")))
+      const database = new DatabaseSync(":memory:")
+      const store = makeAgentStore(yield* hostInProcess(agentDatabase, database))
       const claimed = (index: number) =>
         store.take({ _tag: "Public", message: publicMessage(index), receivedAtMs: 5_000 })
       for (let index = 0; index < agentBounds.inboxForPublic; index++) yield* claimed(index)
       assert.strictEqual((yield* Effect.flip(claimed(agentBounds.inboxForPublic))).code, "full")
+      yield* store.dealtWith([1])
+      yield* claimed(agentBounds.inboxForPublic)
+      assert.strictEqual((yield* Effect.flip(claimed(agentBounds.inboxForPublic + 1))).code, "full")
       const { body, claimed_from, id, issued_at_ms, subject } = publicMessage(0)
       const proved = { body, from: claimed_from, id, issued_at_ms, subject, expires_at_ms: 9_000 }
       assert.isTrue(

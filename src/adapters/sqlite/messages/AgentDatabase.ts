@@ -91,16 +91,33 @@ const makeSeen = (database: DatabaseSync) => {
   }
 }
 
+/** How many rows a table has: counted once, then carried on. Before it is found to be full, it is counted again. */
+const makeCount = (database: DatabaseSync, table: "drafts" | "inbox") => {
+  const count = database.prepare(`SELECT count(*) AS n FROM ${table}`)
+  const counted = () => (count.get() as Row)["n"] as number
+  let known: number | null = null
+  return {
+    value: (): number => {
+      known ??= counted()
+      return known
+    },
+    hasReached: (maximum: number): boolean => {
+      known ??= counted()
+      if (known >= maximum) known = counted()
+      return known >= maximum
+    },
+    changed: (by: number | bigint): void => {
+      if (known !== null) known += Number(by)
+    }
+  }
+}
+
 export const agentDatabase: DatabaseDefinition<AgentMethods> = {
   name: "agent",
   migrations: [version1, version2],
   build: (database) => {
-    const count = (table: string) => database.prepare(`SELECT count(*) AS n FROM ${table}`)
-    const [drafts, inbox] = [count("drafts"), count("inbox")]
+    const [drafts, inbox] = [makeCount(database, "drafts"), makeCount(database, "inbox")]
     const seen = makeSeen(database)
-    const countOf = (counted: ReturnType<typeof count>) => (counted.get() as Row)["n"] as number
-    const isFull = (counted: ReturnType<typeof count>, maximum: number): boolean =>
-      countOf(counted) >= maximum
     const addDraft = database.prepare("INSERT INTO drafts (id, expires_at_ms, draft) VALUES (?, ?, ?)")
     const listDrafts = database.prepare("SELECT draft FROM drafts ORDER BY place LIMIT ?")
     const dropDraft = database.prepare("DELETE FROM drafts WHERE id = ?")
@@ -110,23 +127,25 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
     const drop = database.prepare("DELETE FROM inbox WHERE place = ?")
     return {
       queue: (draft) => {
-        if (isFull(drafts, agentBounds.drafts)) return "full"
+        if (drafts.hasReached(agentBounds.drafts)) return "full"
         addDraft.run(draft.id, draft.expires_at_ms, JSON.stringify(draft))
+        drafts.changed(1)
         return "queued"
       },
       queued: (maximum) =>
         (listDrafts.all(maximum) as Array<Row>).map((row) => JSON.parse(row["draft"] as string) as Draft),
-      counts: () => ({ drafts: countOf(drafts), inbox: countOf(inbox) }),
+      counts: () => ({ drafts: drafts.value(), inbox: inbox.value() }),
       sent: (ids) => {
-        for (const id of ids) dropDraft.run(id)
+        for (const id of ids) drafts.changed(-dropDraft.run(id).changes)
       },
       take: (received) => {
         const room = received._tag === "Secure" ? agentBounds.inbox : agentBounds.inboxForPublic
-        if (isFull(inbox, room)) return "full"
+        if (inbox.hasReached(room)) return "full"
         const isNew =
           received._tag === "Secure" ? seen.secure(received.message) : seen.public(received.message)
         if (isNew !== "new") return isNew
         put.run(JSON.stringify(received))
+        inbox.changed(1)
         return "taken"
       },
       waiting: (behind, maximum) =>
@@ -135,11 +154,13 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
           received: JSON.parse(row["received"] as string) as Received
         })),
       dealtWith: (places) => {
-        for (const place of places) drop.run(place)
+        for (const place of places) inbox.changed(-drop.run(place).changes)
       },
       prune: (nowMs) => {
         seen.forget(nowMs)
-        return (expireDrafts.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
+        const expired = (expireDrafts.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
+        drafts.changed(-expired.length)
+        return expired
       }
     }
   }
