@@ -1,6 +1,7 @@
 /** The server's own MQTT broker in the program as it is shipped: reached, backed up, broken, turned off. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { request } from "node:http"
+import { connect, createServer } from "node:net"
 import { join } from "node:path"
 import { Redacted, Result } from "effect"
 import mqtt, { type MqttClient } from "mqtt"
@@ -17,7 +18,7 @@ import type { MessageId } from "../../src/schemas/Message.ts"
 import { mqttPath } from "../../src/schemas/MessagingOffer.ts"
 import { BuiltFleet } from "../support/BuiltFleet.ts"
 import { ringOf } from "../support/messaging.ts"
-import { waitUntil } from "../support/Program.ts"
+import { freePort, waitUntil } from "../support/Program.ts"
 
 const engine = NativeCrypto
 const patienceMs = 120_000
@@ -38,7 +39,9 @@ const servicesKey = async (): Promise<string | null> =>
   Result.getOrThrow(brokerServicesOf(engine, await identityOf()))
 
 /** Connects with a proof for the server as it is now; gives what its handshake is answered. */
-const shakeHands = async (): Promise<ReturnType<typeof readHandshakeAnswer>> => {
+const shakeHands = async (
+  origin = `${fleet.address.replace("http", "ws")}${mqttPath}`
+): Promise<ReturnType<typeof readHandshakeAnswer>> => {
   const session = nextSession() as SessionId
   const proof = signJson<ConnectProof>(engine, signer, {
     type: "postern/mqtt-connect/v1",
@@ -48,7 +51,7 @@ const shakeHands = async (): Promise<ReturnType<typeof readHandshakeAnswer>> => 
     session,
     issued_at_ms: Date.now()
   })
-  const client: MqttClient = mqtt.connect(`${fleet.address.replace("http", "ws")}${mqttPath}`, {
+  const client: MqttClient = mqtt.connect(origin, {
     clientId: name,
     username: name,
     password: Buffer.from(toWire(proof)),
@@ -161,6 +164,36 @@ describe("the broker of a built server", () => {
       writeFileSync(path, whole)
       await fleet.startServer()
       expect(await upgradeStatus()).toBe(101)
+    },
+    patienceMs
+  )
+})
+
+describe("a built server with a port for MQTT", () => {
+  it(
+    "takes strangers and agents there too, ends with them connected, and names the setting of a port that is taken",
+    async () => {
+      const port = await freePort()
+      const own = await BuiltFleet.create({ serverSettings: ["[messaging]", `listen = "127.0.0.1:${port}"`] })
+      try {
+        fleet = own
+        await fleet.startServer()
+        expect(Result.getOrThrow(await shakeHands(`mqtt://127.0.0.1:${port}`)).verdict).toBe("waiting")
+        const silent = connect(port, "127.0.0.1")
+        silent.on("error", () => undefined)
+        await waitUntil("a connection", () => silent.readyState === "open")
+        expect((await fleet.server.stop(60_000)).code).toBe(0)
+        const taken = createServer().listen(port, "127.0.0.1")
+        try {
+          fleet.server.start()
+          expect(await fleet.server.ended(60_000)).toBe(1)
+          expect(fleet.server.log()).toContain("or name another port with messaging.listen")
+        } finally {
+          taken.close()
+        }
+      } finally {
+        await own.close()
+      }
     },
     patienceMs
   )
