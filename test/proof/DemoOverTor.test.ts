@@ -46,6 +46,8 @@ describeWith(["tor", "tor-gencert", "jail"], "the demo with --tor", () => {
       /\ndirectly, over loopback +[\d.]+ +[\d.]+\nover the private Tor network +[\d.]+ +[\d.]+\n/
     )
     expect(ended.stdout).toContain("\n9. The artifact\n")
+    expect(ended.stdout).toContain("\n10. Two agents\n")
+    expect(ended.stdout).toContain("\npi-attic: 1 ping, 0 lost, ")
     expect(ended.stdout).toContain("\nverified\n")
     expectNothingLeft()
   })
