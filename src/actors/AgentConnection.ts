@@ -23,6 +23,8 @@ const pauses: Readonly<Record<BusError["code"], Delays>> = {
 /** A session that lasted for so long was no failure, however it ended. */
 const goodMs = 30_000
 const cameTimeoutMs = 30_000
+/** An answer to its handshake that did not come was lost on the way: it shakes hands once more. */
+const answerMs = 30_000
 
 /** Messages to the agent itself. */
 interface Self {
@@ -53,6 +55,10 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
       const open = knowledge.session
       return open === null ? Effect.void : Effect.ignore(sessions.shakeHands(open, appearance))
     })
+    const unanswered = Effect.sleep(answerMs).pipe(
+      Effect.andThen(Effect.suspend(() => (knowledge.verdict === null ? shakeAgain : Effect.void))),
+      Effect.forever
+    )
     return {
       /** One session, from its beginning to its end. */
       run: Effect.gen(function* () {
@@ -73,7 +79,7 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
         goodFromMs = (yield* monotonicMs) + goodMs
         yield* self.due
         const ended = Effect.map(open.link.ended, (reason): SessionEnd => ({ code: "unreachable", reason }))
-        return yield* Effect.raceFirst(ended, changed)
+        return yield* Effect.raceAllFirst([ended, changed, unanswered])
       }).pipe(Effect.scoped, Effect.result),
       endOf,
       /** Forgets the session; how long to wait for the next. */

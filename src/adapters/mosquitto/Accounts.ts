@@ -85,8 +85,8 @@ const makeTable = ({ database, isAgent }: Pick<AccountsOptions, "database" | "is
 const cutOff = (line: AccountsLine, agent: AgentName) =>
   Effect.andThen(line.control.run(removal(agent)), line.takeOver(agent))
 
-const notReached = (agent: AgentName) =>
-  new BrokerError({ reason: `Mosquitto is not reached: ${agent} is cut off as soon as it is` })
+const cutOffLater = (agent: AgentName, reason: string) =>
+  new BrokerError({ reason: `${reason}: ${agent} is cut off as soon as Mosquitto is reached again` })
 
 export const makeAccounts = (options: AccountsOptions) =>
   Effect.gen(function* () {
@@ -141,7 +141,9 @@ export const makeAccounts = (options: AccountsOptions) =>
         inTurn(
           Effect.andThen(
             table.drop(agent),
-            line === null ? Effect.fail(notReached(agent)) : cutOff(line, agent)
+            line === null
+              ? Effect.fail(cutOffLater(agent, "there is no connection"))
+              : Effect.mapError(cutOff(line, agent), ({ reason }) => cutOffLater(agent, reason))
           )
         ),
       /** Makes Mosquitto's accounts of agents be those that stand here; others than agents' it leaves alone. */

@@ -53,10 +53,12 @@ export interface ArrivalsOptions {
   readonly handlers: Pick<BrokerHandlers, "received" | "refused">
   /** Whether somebody has an account. */
   readonly isKnown: (agent: AgentName) => boolean
+  /** Ends when what came can be answered. */
+  readonly whenOpen: Effect.Effect<unknown>
 }
 
 /** Takes what comes, for as long as the scope is open. */
-export const makeArrivals = ({ database, handlers, isKnown, topicRoot }: ArrivalsOptions) =>
+export const makeArrivals = ({ database, handlers, isKnown, topicRoot, whenOpen }: ArrivalsOptions) =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
     const busy = new Set<AgentName>()
@@ -87,7 +89,7 @@ export const makeArrivals = ({ database, handlers, isKnown, topicRoot }: Arrival
     const lane = (sender: AgentName): Effect.Effect<void> =>
       Effect.suspend(() => {
         if ((waiting.get(sender) ?? 0) > 0) {
-          return round(sender).pipe(
+          return Effect.andThen(whenOpen, round(sender)).pipe(
             Effect.catch((error) =>
               Effect.andThen(
                 Effect.logError(`what came from ${sender} waits: ${error.message}`),

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { Clock, Effect, type Scope } from "effect"
+import { Clock, Effect, Latch, type Scope } from "effect"
 import type { AgentBook } from "../../ports/AgentBook.ts"
 import { BrokerError, type BrokerHandlers, type OpenBroker } from "../../ports/MessageBroker.ts"
 import { brokerServices, type Inbox, topicOf } from "../../schemas/Topics.ts"
@@ -45,6 +45,8 @@ const sweepMs = 300_000
 interface Standing {
   readonly line: Line
   readonly accounts: AccountsLine
+  /** Whether broker services take what comes: before, nobody may come, since what they sent would be nobody's. */
+  readonly isReady: boolean
 }
 
 const text = new TextDecoder()
@@ -63,9 +65,14 @@ const makeSessions = (options: MosquittoBrokerOptions, handlers: BrokerHandlers,
     const run = Effect.runPromiseWith(yield* Effect.context<never>())
     const control = yield* makeControl
     const vitals = makeVitals(options.book, handlers)
-    const arrive = yield* makeArrivals({ ...options, handlers, isKnown: accounts.has }).pipe(
-      Effect.mapError((error) => new BrokerError({ reason: error.message }))
-    )
+    /** What came is dealt with as long as it can be answered. */
+    const open = yield* Latch.make(false)
+    const arrive = yield* makeArrivals({
+      ...options,
+      handlers,
+      isKnown: accounts.has,
+      whenOpen: open.await
+    }).pipe(Effect.mapError((error) => new BrokerError({ reason: error.message })))
     let standing: Standing | null = null
 
     const openMain = openLine(options, {
@@ -93,14 +100,19 @@ const makeSessions = (options: MosquittoBrokerOptions, handlers: BrokerHandlers,
       const own: AccountsLine = { control: control.on(line), takeOver: takeOver(options) }
       yield* accounts.reconcile(own)
       vitals.connected(yield* Clock.currentTimeMillis)
+      yield* Effect.addFinalizer(() =>
+        Effect.andThen(
+          Effect.sync(() => {
+            standing = null
+          }),
+          open.close
+        )
+      )
+      standing = { line, accounts: own, isReady: false }
+      yield* open.open
       const lines = [line]
       for (const [part, inboxes] of Object.entries(takers)) lines.push(yield* openTaker(part, inboxes))
-      yield* Effect.addFinalizer(() =>
-        Effect.sync(() => {
-          standing = null
-        })
-      )
-      standing = { line, accounts: own }
+      standing = { line, accounts: own, isReady: true }
       yield* Effect.logInfo(`connected with Mosquitto at ${options.address}`)
       const sweep = Effect.andThen(Effect.sleep(sweepMs), accounts.sweep(own))
       return yield* Effect.raceFirst(

@@ -90,7 +90,7 @@ describeWith(["mosquitto"], "accounts at Mosquitto", () => {
         yield* Effect.promise(() => mosquitto?.stop("SIGKILL") as Promise<void>)
         fleet.decide("alice", "revoked")
         const late = yield* Effect.flip(broker.expel("alice" as Name))
-        assert.include(late.reason, "alice is cut off as soon as it is")
+        assert.include(late.reason, "alice is cut off as soon as Mosquitto is reached again")
         yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
         yield* until(
           "the account's end",
