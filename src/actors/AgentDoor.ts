@@ -81,7 +81,7 @@ const flawOf = (
 const toldPerMinute = 20
 
 /** Tells of who was turned away, so many times a minute. */
-const makeTeller = () => {
+export const makeTeller = () => {
   let minute = 0
   let told = 0
   return (line: string, nowMs: number): Effect.Effect<void> =>

@@ -59,7 +59,7 @@ const bring = Effect.fnUntraced(function* (
   topicRoot: string,
   deliveries: ReadonlyArray<DeliveryRow>
 ) {
-  let failed = false
+  const failures: Array<string> = []
   const taken = yield* Effect.forEach(
     deliveries,
     ({ inbox, place, to, wire }) =>
@@ -67,20 +67,17 @@ const bring = Effect.fnUntraced(function* (
         // Where nobody subscribes the agent has not come yet, and it waits in the store.
         Effect.map((isTaken) => (isTaken ? [place] : [])),
         Effect.catch((error) =>
-          Effect.as(
-            Effect.andThen(
-              Effect.sync(() => {
-                failed = true
-              }),
-              Effect.logWarning(error.message)
-            ),
-            []
-          )
+          Effect.sync(() => {
+            failures.push(error.message)
+            return []
+          })
         )
       ),
     { concurrency: together }
   )
-  return { places: taken.flat(), failed }
+  if (failures.length > 0)
+    yield* Effect.logWarning(`${failures.length} of ${deliveries.length} deliveries wait: ${failures[0]}`)
+  return { places: taken.flat(), failed: failures.length > 0 }
 })
 
 /** Counts what the broker turned away, under the agents that are known alone: names are cheap. */

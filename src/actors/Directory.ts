@@ -24,7 +24,7 @@ import { MessageLimits, type MessageRefusal } from "../schemas/Message.ts"
 import { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
 import { type AgentName, brokerServices, type Inbox, topicOf } from "../schemas/Topics.ts"
 import { makeDecisions } from "./AgentDecisions.ts"
-import { makeClaims } from "./AgentDoor.ts"
+import { makeClaims, makeTeller } from "./AgentDoor.ts"
 import { makePings } from "./AgentPings.ts"
 import { makeAgentViews } from "./AgentViews.ts"
 import { makeAlarm } from "./Alarm.ts"
@@ -94,6 +94,7 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
     const store = yield* MessageStore
     const book = yield* AgentBook
     const claimOf = yield* makeClaims
+    const tell = makeTeller()
     const publish = yield* makeMouth(context, topicRoot)
 
     const answer = Effect.fnUntraced(function* (
@@ -135,7 +136,7 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
         return false
       }
       if (claim._tag === "Refused") {
-        yield* Effect.logWarning(`${from} is claimed by ${shake.device}: ${claim.reason}`)
+        yield* tell(`${from} is claimed by ${shake.device}: ${claim.reason}`, nowMs)
         yield* answer(shake, "refused", claim.reason, nowMs)
         return yield* new RefusedMessage({ code: "not_permitted", detail: claim.reason })
       }
