@@ -3,17 +3,29 @@ import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { BuiltFleet } from "../support/BuiltFleet.ts"
-import { Program, runToEnd, waitUntil } from "../support/Program.ts"
+import { type Ended, Program, runToEnd, waitUntil } from "../support/Program.ts"
 
 const root = join(import.meta.dirname, "../..")
 const patienceMs = 180_000
 const environment = { PATH: "/usr/bin:/bin", LANG: "C.UTF-8" }
 
-/** The first example of a page, word for word. */
-const exampleOf = (page: string): string | undefined =>
+/** The first example of a page that imports a module, word for word. */
+const exampleOf = (page: string, module = "postern/agent"): string | undefined =>
   [...readFileSync(join(root, page), "utf8").matchAll(/^```ts\n(.*?)^```$/gms)]
     .map((block) => block[1] as string)
-    .find((text) => text.includes('from "postern/agent"'))
+    .find((text) => text.includes(`from "${module}"`))
+
+/** Type-checks a file of a project as its own compiler would, strictly. */
+const typeCheck = (folder: string, file: string, ...more: ReadonlyArray<string>): Promise<Ended> => {
+  const compiler = [process.execPath, join(root, "node_modules/typescript/bin/tsc")]
+  const flags = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022"]
+  const types = ["--types", "node", "--typeRoots", join(root, "node_modules/@types")]
+  return runToEnd([...compiler, ...flags, ...types, ...more, file], {
+    cwd: folder,
+    environment,
+    timeoutMs: patienceMs
+  })
+}
 
 /** Answers each message with what came, and says in its log what it gets. Its proofs are checked. */
 const echo = `
@@ -112,14 +124,8 @@ describe("the library", () => {
       expect(example.trim().split("\n").length).toBeLessThanOrEqual(10)
       expect(exampleOf("README.md") ?? example).toBe(example)
       const alices = project("of-alice", { "example.ts": example })
-      const compiler = [process.execPath, join(root, "node_modules/typescript/bin/tsc")]
-      const flags = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022"]
-      const types = ["--types", "node", "--typeRoots", join(root, "node_modules/@types")]
-      const checked = await runToEnd([...compiler, ...flags, ...types, "example.ts"], {
-        cwd: alices,
-        environment
-      })
-      expect(checked).toMatchObject({ code: 0, stdout: "" })
+      expect(await typeCheck(alices, "example.ts")).toMatchObject({ code: 0, stdout: "" })
+      expect(readFileSync(join(root, "dist/agent/agent.js"), "utf8")).not.toMatch(/^import[ "{]|;import[ "{]/)
 
       const bobs = project("of-bob", { "echo.js": echo })
       const bob = start(bobs, ["echo.js", "bob"], await invitation("bob"))
@@ -145,6 +151,11 @@ describe("the library", () => {
   it(
     "is there for programs on an Effect of their own",
     async () => {
+      const example = exampleOf("docs/agents.md", "postern/agent/effect") as string
+      const typed = project("types", { "example.ts": example })
+      symlinkSync(join(root, "node_modules", "effect"), join(typed, "node_modules", "effect"))
+      expect(await typeCheck(typed, "example.ts", "--skipLibCheck")).toMatchObject({ code: 0, stdout: "" })
+
       const folder = project("of-carol", { "carol.js": onEffect })
       const own = join(folder, "node_modules", "effect")
       cpSync(join(root, "node_modules", "effect"), own, {
