@@ -4,7 +4,6 @@
  */
 import { Clock, Effect, Result } from "effect"
 import { readConnectProof } from "../crypto/Handshakes.ts"
-import { AgentBook } from "../ports/AgentBook.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { type DeviceRow, FleetStore } from "../ports/FleetStore.ts"
 import { Identity } from "../ports/Identity.ts"
@@ -99,7 +98,6 @@ export const makeAgentDoor = Effect.gen(function* () {
   const engine = yield* CryptoEngine
   const identity = yield* Identity
   const claimOf = yield* makeClaims
-  const book = yield* AgentBook
   const isFirst = makeOnce()
   const tell = makeTeller()
   const openedAtMs = yield* Clock.currentTimeMillis
@@ -115,9 +113,7 @@ export const makeAgentDoor = Effect.gen(function* () {
       const proof = read.success
       const flaw = flawOf(proof, { name, server: identity.id, nowMs, openedAtMs })
       if (flaw !== undefined) return yield* refuse(flaw)
-      // What is remembered here ends with this life; the session of the last handshake is on disk.
-      if (!isFirst(proof.session, nowMs) || book.get(name)?.session === proof.session)
-        return yield* refuse("its proof was used before")
+      if (!isFirst(proof.session, nowMs)) return yield* refuse("its proof was used before")
       const claim = yield* claimOf(name, proof.device, proof.signing_key)
       if (claim._tag === "Refused") return yield* refuse(claim.reason)
       return claim._tag === "Agent" ? "agent" : "stranger"
