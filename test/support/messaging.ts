@@ -337,14 +337,16 @@ const orUndefined = <A>(is: boolean, value: A): A | undefined => (is ? value : u
 export const inState = (agent: Agent, state: AgentReport["state"]) =>
   until(
     `the state ${state}`,
-    Effect.map(agent.ref.ask("Report"), (report) => orUndefined(report.state === state, report))
+    Effect.map(agent.ref.ask("Report", undefined, { timeoutMs: 60_000 }), (report) =>
+      orUndefined(report.state === state, report)
+    )
   )
 
 /** Waits until an agent's list names exactly these. */
 export const seesPeers = (agent: Agent, names: ReadonlyArray<string>) =>
   until(
     `the list ${names.join(", ")}`,
-    Effect.map(agent.ref.ask("Peers"), (peers) => {
+    Effect.map(agent.ref.ask("Peers", undefined, { timeoutMs: 60_000 }), (peers) => {
       const seen = peers.map((each) => String(each.agent)).sort()
       return orUndefined(seen.join() === [...names].sort().join(), peers)
     })
