@@ -57,6 +57,12 @@ export const reEncryptor = (agent: AgentName) =>
           Effect.andThen(store.refused(agent, code, nowMs))
         )
 
+      const unavailable = (what: string, reason: string) =>
+        Effect.andThen(
+          Effect.logError(`a message of ${agent} ${what}`),
+          Effect.fail(new RelayUnavailable({ reason }))
+        )
+
       /** Stores what follows from a good message, and has it delivered. */
       const relay = Effect.fnUntraced(function* (accepted: Accepted, nowMs: number) {
         const { recipients, refused } = sortRecipients(agent, accepted)
@@ -82,16 +88,10 @@ export const reEncryptor = (agent: AgentName) =>
             if (Result.isFailure(judged)) return yield* refuse(judged.failure.code, nowMs, judged.failure)
             yield* relay(judged.success, nowMs)
           },
-          Effect.catchTag("MessageStoreError", (error) =>
-            Effect.logError(`a message of ${agent} was not stored: ${error.reason}`).pipe(
-              Effect.andThen(Effect.fail(new RelayUnavailable({ reason: "the store failed" })))
-            )
-          ),
-          Effect.catchTag("RelayCryptoError", (error) =>
-            Effect.logError(`a message of ${agent} was not relayed: ${error.reason}`).pipe(
-              Effect.andThen(Effect.fail(new RelayUnavailable({ reason: error.code })))
-            )
-          )
+          Effect.catchTags({
+            MessageStoreError: (error) => unavailable(`was not stored: ${error.reason}`, "the store failed"),
+            RelayCryptoError: (error) => unavailable(`was not judged or sealed: ${error.reason}`, error.code)
+          })
         )
       })
     })

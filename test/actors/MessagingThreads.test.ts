@@ -9,10 +9,10 @@ import { RelayCrypto } from "../../src/ports/RelayCrypto.ts"
 import { brokerServices } from "../../src/schemas/Topics.ts"
 import { Fleet, ServicesKeys, serverKeys, startServices, until, withFolder } from "../support/messaging.ts"
 import { RogueAgent } from "../support/RogueAgent.ts"
+import { relayEntry } from "../support/relayEntry.ts"
 
 const keys = new ServicesKeys()
-const entry = new URL("../support/relayEntry.ts", import.meta.url)
-const Threads = ThreadedRelayCrypto({ keys: keys.relay(), entry, threads: 2 }).pipe(
+const Threads = ThreadedRelayCrypto({ keys: keys.relay(), entry: relayEntry, threads: 2 }).pipe(
   Layer.provide(Layer.merge(NativeCryptoEngine, SystemEntropy))
 )
 

@@ -10,9 +10,9 @@ import type { SignedJson } from "../../../src/crypto/SignedJson.ts"
 import { CryptoEngine } from "../../../src/ports/CryptoEngine.ts"
 import { Entropy } from "../../../src/ports/Entropy.ts"
 import { RelayCrypto } from "../../../src/ports/RelayCrypto.ts"
+import { deadly, relayEntry } from "../../support/relayEntry.ts"
 import { pairOf, privateArrival, recipient, relayNowMs, servicesWith } from "../../support/relayKeys.ts"
 
-const entry = new URL("../../support/relayEntry.ts", import.meta.url)
 /** The same at every asking, so that two ways give the same bytes. */
 const SameChance = Layer.succeed(Entropy, {
   bytes: (length) => Effect.sync(() => new Uint8Array(length).fill(5))
@@ -22,7 +22,7 @@ const Noble = Layer.merge(Layer.succeed(CryptoEngine, NobleEngine), SameChance)
 
 type Options = Partial<Parameters<typeof ThreadedRelayCrypto>[0]>
 const threaded = (options: Options = {}) =>
-  ThreadedRelayCrypto({ keys: servicesWith(50), entry, threads: 2, ...options })
+  ThreadedRelayCrypto({ keys: servicesWith(50), entry: relayEntry, threads: 2, ...options })
 
 const ours = servicesWith(50)
 const arrivalOf = (from: string, number: number, to = ["bob"]) =>
@@ -112,7 +112,7 @@ describe("broker services' threads", () => {
       const crypto = yield* RelayCrypto
       const threads = yield* RelayThreads
       const poison = yield* Effect.forkChild(
-        Effect.all([Effect.flip(signed(crypto, "test/dies")), Effect.flip(signed(crypto, "test/hangs"))], {
+        Effect.all([Effect.flip(signed(crypto, deadly.ends)), Effect.flip(signed(crypto, deadly.hangs))], {
           concurrency: "unbounded"
         })
       )
