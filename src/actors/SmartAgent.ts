@@ -188,7 +188,8 @@ const makeLife = (context: Context, options: SmartAgentOptions) =>
       alarm,
       due: Effect.gen(function* () {
         const nowMs = yield* monotonicMs
-        if (nowMs - prunedMs >= pruneMs && parts.trust.current() !== null) {
+        // Without a session nothing is opened for this.
+        if (nowMs - prunedMs >= pruneMs && parts.knowledge.session !== null) {
           prunedMs = nowMs
           yield* parts.mail.prune(yield* parts.clock.nowMs)
         }

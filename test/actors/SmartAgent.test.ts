@@ -245,7 +245,7 @@ describe("an agent", () => {
       broker.away = null
       for (let passed = 0; broker.of(handshakes).length === 0 && passed < 2; passed++)
         yield* TestClock.adjust(minute)
-      assert.strictEqual(broker.of(handshakes).length, 1)
+      assert.isAbove(broker.of(handshakes).length, 0)
     })
   )
 

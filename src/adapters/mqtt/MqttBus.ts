@@ -39,7 +39,7 @@ export interface MqttBusOptions {
 }
 
 /** How long leaving may take before the connection is cut. */
-const leaveMs = 2_000
+const leaveMs = 500
 /** For so long a broker of MQTT 5 keeps a session whose agent is away: as long as a message may live. */
 const sessionSeconds = 30 * 86_400
 
