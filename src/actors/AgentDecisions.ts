@@ -24,6 +24,7 @@ const reviewAgainMs = 2_000
 const expelTimeoutMs = 10_000
 const pauses = { firstMs: 200, factor: 2, maximumMs: 30_000 }
 
+type Told<A> = { readonly payload: A }
 type Context = ActorContext<RpcGroup.Rpcs<typeof DirectoryProtocol>>
 
 interface Leaving {
@@ -106,10 +107,9 @@ export const makeDecisions = (context: Context, topicRoot: string, changed: Effe
     let reviewed: AgentName | null = null
 
     const cutOff = (agent: AgentName) =>
-      Effect.gen(function* () {
+      Effect.suspend(() => {
         book.delete(agent)
-        yield* changed
-        yield* expulsions.add(agent, true)
+        return Effect.andThen(changed, expulsions.add(agent, true))
       })
 
     /** Cuts off those of a device's names that are its own no more. Gives its name now, or null. */
@@ -159,11 +159,10 @@ export const makeDecisions = (context: Context, topicRoot: string, changed: Effe
       isLeaving: expulsions.isLeaving,
       standsAsAgent,
       handlers: {
-        Decided: ({ payload }: { readonly payload: { readonly device: DeviceId } }) =>
-          orAgain(decided(payload.device)),
+        Decided: ({ payload }: Told<{ readonly device: DeviceId }>) => orAgain(decided(payload.device)),
         Review: () => orAgain(review),
         Expelling: () => expulsions.begin,
-        Expelled: ({ payload }: { readonly payload: { readonly agents: ReadonlyArray<AgentName> } }) =>
+        Expelled: ({ payload }: Told<{ readonly agents: ReadonlyArray<AgentName> }>) =>
           expulsions.done(payload.agents)
       }
     }

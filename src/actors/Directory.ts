@@ -263,6 +263,24 @@ const makeList = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) 
     })
   })
 
+/** Counts words that are refused, and makes no news of them. */
+const makeRefusals = Effect.gen(function* () {
+  const store = yield* MessageStore
+  const book = yield* AgentBook
+  const fleet = yield* FleetStore
+  return <R>(from: AgentName, effect: Effect.Effect<boolean, { readonly message: string }, R>) =>
+    Effect.catch(effect, (error) =>
+      Effect.gen(function* () {
+        yield* Effect.logDebug(`a word of ${from} is refused: ${error.message}`)
+        const code: MessageRefusal = error instanceof RefusedMessage ? error.code : "overloaded"
+        // Strangers choose their names, and are counted together.
+        const isNamed = book.get(from) !== undefined || (yield* fleet.deviceNamed(from)) !== null
+        yield* store.refused(isNamed ? from : null, code, yield* Clock.currentTimeMillis)
+        return false
+      }).pipe(Effect.orElseSucceed(() => false))
+    )
+})
+
 /** Whoever has this name next comes again when its last owner is gone. */
 const beingCutOff = new RefusedMessage({
   code: "overloaded",
@@ -274,7 +292,6 @@ export const directory = (options: DirectoryOptions) =>
   Behaviour.make(DirectoryProtocol, (context) =>
     Effect.gen(function* () {
       const store = yield* MessageStore
-      const fleet = yield* FleetStore
       const book = yield* AgentBook
       const shake = yield* makeHandshakes(context, options.topicRoot)
       const hear = yield* makeStatuses
@@ -291,20 +308,7 @@ export const directory = (options: DirectoryOptions) =>
         return alarm.ringIn(gatheringMs(book.all(), options.intervalMs))
       })
       const decisions = yield* makeDecisions(context, options.topicRoot, changed)
-      const orRefused = <R>(
-        from: AgentName,
-        effect: Effect.Effect<boolean, { readonly message: string }, R>
-      ) =>
-        Effect.catch(effect, (error) =>
-          Effect.gen(function* () {
-            yield* Effect.logDebug(`a word of ${from} is refused: ${error.message}`)
-            const code: MessageRefusal = error instanceof RefusedMessage ? error.code : "overloaded"
-            // Strangers choose their names, and are counted together.
-            const isNamed = book.get(from) !== undefined || (yield* fleet.deviceNamed(from)) !== null
-            yield* store.refused(isNamed ? from : null, code, yield* Clock.currentTimeMillis)
-            return false
-          }).pipe(Effect.orElseSucceed(() => false))
-        )
+      const orRefused = yield* makeRefusals
 
       yield* alarm.ringIn(gatherMs)
       return context.handlers({
