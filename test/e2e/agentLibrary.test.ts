@@ -231,6 +231,11 @@ describe("the library", () => {
       )
       const nothing = await fleet.postern(["agent", "listen", ...dave, "--wait", "0s"])
       expect(nothing).toMatchObject({ code: 0, stdout: "" })
+      const listening = start(fleet.folder, [join(root, "dist/cli.js"), "agent", "listen", ...dave])
+      await says(listening, "Listening as dave")
+      listening.signal("SIGINT")
+      expect(await listening.ended(), listening.log()).toBe(130)
+      expect(existsSync(join(fleet.folder, "dave", "agent.sock"))).toBe(false)
     },
     patienceMs
   )

@@ -14,8 +14,9 @@ import { labelUpTo } from "../../schemas/Ids.ts"
 import { SecureLevel } from "../../schemas/Message.ts"
 import { AgentName } from "../../schemas/Topics.ts"
 import { checkOrigin } from "../agent/CheckOrigin.ts"
+import type { OpenedAgent } from "../agent/OpenedAgent.ts"
 import { messageText, peerRow, peerTableHeader, reportText } from "./AgentText.ts"
-import { failure, silentExit, usage } from "./Failure.ts"
+import { type CliFailure, failure, silentExit, usage } from "./Failure.ts"
 import { durationFlag, optionalDurationFlag } from "./Flags.ts"
 import { agentFlags, openedAgent, standingText, untilKnown, untilReport, withAgent } from "./LocalAgent.ts"
 import { out, outJson, say } from "./Screen.ts"
@@ -53,6 +54,29 @@ const bodyOf = (body: Option.Option<string>, file: Option.Option<string>, isJson
       try: () => JSON.parse(text) as Schema.Json,
       catch: (error) => usage(`The body is no JSON: ${error instanceof Error ? error.message : error}`)
     })
+  })
+
+/** Why a message is not on its way, as far as that can be known here, and what makes it go. */
+const explainKept = (
+  { message }: CliFailure,
+  { desk, isOwn }: OpenedAgent,
+  level: string,
+  to: ReadonlyArray<string>
+) =>
+  Effect.gen(function* () {
+    const known = new Set<string>((yield* desk.peers).map(({ agent }) => agent))
+    const unknown = level === "end_to_end" ? to.filter((name) => !known.has(name)) : []
+    return yield* failure(
+      [
+        message,
+        ...unknown.map((name) => `${name} is not among the visible agents, so its key is not known`),
+        ...(isOwn
+          ? [
+              "Nothing runs on the state folder once this has ended: start the client, or postern agent listen"
+            ]
+          : [])
+      ].join(". ")
+    )
   })
 
 const send = Command.make(
@@ -111,9 +135,8 @@ const send = Command.make(
       desk,
       wait,
       ({ agent }) => agent.queued === 0,
-      (report) =>
-        `The message ${id} is kept and goes out as soon as it can be sent; the agent is ${standingText(report)}${opened.isOwn ? ". Nothing runs on its state folder once this command has ended: start the client, or postern agent listen" : ""}`
-    )
+      (report) => `The message ${id} is kept and goes out as soon as it can be sent; ${standingText(report)}`
+    ).pipe(Effect.catchTag("CliFailure", (kept) => explainKept(kept, opened, level, to)))
     if (wait > 0) yield* withAgent(opened, gone)
     if (yield* Json) return yield* outJson({ id, sent: wait > 0 })
     yield* out(`${id}\n`)

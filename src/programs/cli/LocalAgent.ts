@@ -57,12 +57,16 @@ const settingsOf = ({ invitation, state }: AgentFlags) =>
     )
   )
 
+/** Who was accepted beforehand is let in within the first looks: of that nobody need be told. */
+const quietLooks = 10
+
 /** Tells a person what an agent of the command's own waits for, each thing once. */
 const makeTeller = Effect.map(Screen, (screen) => {
   let told = ""
+  let looks = 0
   return ({ enrolment: { claim_code: code, detail, phase } }: LocalReport) =>
     Effect.gen(function* () {
-      if (phase === "accepted") return
+      if (phase === "accepted" || looks++ < quietLooks) return
       const compare =
         code === null
           ? ""
@@ -116,7 +120,7 @@ export const untilReport = (
 
 /** How an agent stands, in a few words. */
 export const standingText = ({ agent: { detail, state } }: LocalReport): string =>
-  detail === "" ? state : `${state}: ${visible(detail)}`
+  `the agent is ${state}${detail === "" ? "" : ` (${visible(detail)})`}`
 
 /** Waits until broker services know the agent. */
 export const untilKnown = (desk: AgentDesk, waitMs: number) =>
@@ -124,6 +128,5 @@ export const untilKnown = (desk: AgentDesk, waitMs: number) =>
     desk,
     waitMs,
     ({ agent }) => agent.state === "known",
-    (report) =>
-      `The agent is not with broker services after ${showDuration(waitMs)}; it is ${standingText(report)}`
+    (report) => `Broker services are not reached within ${showDuration(waitMs)}: ${standingText(report)}`
   )

@@ -109,11 +109,11 @@ const failure = async (work: Promise<unknown>): Promise<AgentError> => {
   return error as AgentError
 }
 
-/** Runs a test of promises beside a running stub. */
+/** Promises beside a running stub. */
 const beside = (
   stub: Stub,
-  test: (program: { readonly state: string; readonly end: () => Promise<void> }) => Promise<void>
-) => Effect.scoped(Effect.flatMap(running(stub), (program) => Effect.promise(() => test(program))))
+  use: (program: { readonly state: string; readonly end: () => Promise<void> }) => Promise<void>
+) => Effect.scoped(Effect.flatMap(running(stub), (program) => Effect.promise(() => use(program))))
 
 describe.concurrent("an agent of promises", () => {
   it.live("sends what a program gives it, and fails with a code and a sentence", () => {
