@@ -42,7 +42,6 @@ describe("an operator of agents", () => {
     ])
     const shown = await fleet.postern(["agents", "list", "--status", "connected"])
     expect(shown.stdout).toMatch(/^alice +dev_\w{8} +connected .* yes +- +0$/m)
-    expect((await fleet.postern(["agents", "list", "--status", "lost"])).stdout).toMatch(/no such agent/)
     const nobody = await fleet.postern(["agents", "show", "carol"])
     expect(nobody).toMatchObject({ code: 1, stderr: expect.stringMatching(/no device of this name/) })
   })
@@ -71,7 +70,6 @@ describe("an operator of agents", () => {
       const status = await fleet.ask<Status>(["status"])
       expect(status.messaging).toMatchObject({ in_root: true, agents: { C: 2 } })
       expect(status.warnings.join()).toMatch(/postern agents refusals/)
-      expect((await fleet.postern(["status"])).stdout).toMatch(/^messages: +2 agents \(2 connected\)/m)
     },
     patienceMs
   )
