@@ -67,6 +67,7 @@ export class RealMosquitto {
         : null,
       plugin: findPlugin() ?? "mosquitto_dynamic_security.so",
       queuePackets: this.options.queuePackets ?? 10_000,
+      saveEverySeconds: 0,
       // Mosquitto gives root up unless it is told not to, and could not read a folder of this test's.
       runAs: process.getuid?.() === 0 ? "root" : null
     }

@@ -19,6 +19,8 @@ export interface MosquittoFilesOptions {
   /** The plugin's file. */
   readonly plugin: string
   readonly queuePackets: number
+  /** Seconds between two savings of what Mosquitto has in memory; 0: after every change. */
+  readonly saveEverySeconds: number
   /** Whom Mosquitto becomes when it is started as root; null leaves that to Mosquitto. */
   readonly runAs: string | null
 }
@@ -44,7 +46,7 @@ const packetBytes = MessageLimits.wireBytes + 1_024
 
 /** mosquitto.conf(5). */
 export const configurationText = (options: MosquittoFilesOptions): string => {
-  const { folder, listen, plugin, queuePackets, runAs, tls } = options
+  const { folder, listen, plugin, queuePackets, runAs, saveEverySeconds, tls } = options
   const lines = [
     "# Mosquitto for a Postern server, made by: postern broker mosquitto-config",
     "# docs/mosquitto.md says what each line is for.",
@@ -61,11 +63,19 @@ export const configurationText = (options: MosquittoFilesOptions): string => {
     `plugin ${plugin}`,
     `plugin_opt_config_file ${folder}/${fileNames.security}`,
     "",
-    "# What was acknowledged is written to disk before anything else is read: so nothing is lost when Mosquitto is killed.",
+    ...(saveEverySeconds === 0
+      ? [
+          "# What was acknowledged is written to disk before anything else is read: nothing is lost when Mosquitto is killed.",
+          "autosave_on_changes true",
+          "autosave_interval 1"
+        ]
+      : [
+          "# What was acknowledged since the last saving, and not passed on, is lost when Mosquitto is killed.",
+          "autosave_on_changes false",
+          `autosave_interval ${saveEverySeconds}`
+        ]),
     "persistence true",
     `persistence_location ${folder}/${fileNames.data}/`,
-    "autosave_on_changes true",
-    "autosave_interval 1",
     "# As long as a message may live.",
     "persistent_client_expiration 30d",
     "",

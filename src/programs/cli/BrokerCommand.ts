@@ -77,6 +77,14 @@ const flags = {
     Flag.withDescription("How many messages Mosquitto keeps for a device that is away"),
     Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 100, maximum: 1_000_000 }))),
     Flag.withDefault(10_000)
+  ),
+  saveEvery: Flag.Int("save-every").pipe(
+    Flag.withMetavar("SECONDS"),
+    Flag.withDescription(
+      "How often Mosquitto writes what it holds to disk. 0 (default): after every change, so that a kill loses nothing; with seconds it is many times faster, and a kill loses what came in them"
+    ),
+    Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 3_600 }))),
+    Flag.withDefault(0)
   )
 }
 
@@ -183,6 +191,7 @@ const mosquittoConfig = Command.make("mosquitto-config", flags, (given) =>
       tls,
       plugin: plugin ?? usualPlugin,
       queuePackets: given.queuePackets,
+      saveEverySeconds: given.saveEvery,
       runAs: null
     }
     const ca = Option.match(given.ca, { onNone: () => null, onSome: (path) => resolve(path) })

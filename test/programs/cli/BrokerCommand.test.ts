@@ -72,6 +72,16 @@ describe("postern broker mosquitto-config", () => {
           password_file: join(folder, fileNames.password),
           mqtt: 4
         })
+        assert.include(
+          readFileSync(join(folder, fileNames.configuration), "utf8"),
+          "autosave_on_changes true\nautosave_interval 1\n"
+        )
+        const faster = join(path, "faster")
+        yield* run(faster, "--save-every", "10")
+        assert.include(
+          readFileSync(join(faster, fileNames.configuration), "utf8"),
+          "autosave_on_changes false\nautosave_interval 10\n"
+        )
         const before = filesOf(folder)
         const again = yield* run(folder)
         assert.strictEqual(again.code, 1)
