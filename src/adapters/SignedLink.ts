@@ -206,10 +206,13 @@ const makeCalls = (
   const responseTimeoutMs = options.responseTimeoutMs ?? defaultResponseTimeoutMs
   const callTimeoutMs = options.callTimeoutMs ?? defaultCallTimeoutMs
   const base = baseAsk(responseTimeoutMs)
-  const call = makeCall(signed, way, base, callTimeoutMs)
+  const callAt = makeCall(signed, way, base, callTimeoutMs)
+  const call = <A>(...of: Parameters<typeof callAt<A>>): Effect.Effect<Answer<A>, LinkError> =>
+    Effect.map(callAt<A>(...of), ({ origin: _, ...answer }) => answer)
 
   return {
-    get: <A>(path: string, schema: Schema.Codec<A, unknown>) => call({ method: "GET", path }, schema),
+    /** With the address that answered. */
+    get: <A>(path: string, schema: Schema.Codec<A, unknown>) => callAt({ method: "GET", path }, schema),
     put: <A>(path: string, query: string, body: Uint8Array, schema: Schema.Codec<A, unknown>) =>
       call({ method: "PUT", path, query, body }, schema),
     /** `waitMs`: how long the server may hold the request before it answers. */
