@@ -83,6 +83,7 @@ describe("postern doctor", () => {
     expect(accepted.of("server.reached")?.reason).toBe(`${fleet.address} answers`)
     expect(accepted.of("program.running")?.state).toBe("ok")
     expect(accepted.of("defence.umask")?.state).toBe("ok")
+    expect(accepted.of("crypto.engine")?.reason).toMatch(/^node:crypto .*test passed$/)
     expect(accepted.of("service.systemd")?.mend).toContain("postern-client.service")
 
     await device.program.stop()
