@@ -27,7 +27,7 @@ import { makeDecisions } from "./AgentDecisions.ts"
 import { makeClaims, makeTeller } from "./AgentDoor.ts"
 import { makePings } from "./AgentPings.ts"
 import { makeAgentViews } from "./AgentViews.ts"
-import { makeAlarm } from "./Alarm.ts"
+import { type Alarm, makeAlarm } from "./Alarm.ts"
 import { BrokerKeeperKey } from "./ServerKeys.ts"
 
 export interface DirectoryOptions {
@@ -86,8 +86,14 @@ const shaken = (shake: Handshake, before: AgentRow | undefined, nowMs: number): 
   shakenAtMs: shake.issued_at_ms
 })
 
+/**
+ * Does what follows from a word without keeping the next one waiting: a thousand agents come at once when the broker was
+ * away, and their rows are to be written together. The order of writes is that of the words.
+ */
+type Later = (work: Effect.Effect<void, { readonly message: string }>) => Effect.Effect<void>
+
 /** Takes handshakes: judges who it is, writes the book, answers. */
-const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
+const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: string, later: Later) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const crypto = yield* RelayCrypto
@@ -148,16 +154,19 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
         return yield* new RefusedMessage({ code: "replayed", detail })
       }
       const row = shaken(shake, before, nowMs)
-      yield* store.putAgent(row)
       book.set(row)
-      yield* answer(shake, "known", "", nowMs)
-      yield* context.ref(BrokerKeeperKey).tell("Came", { agent: from })
+      const told = Effect.gen(function* () {
+        yield* store.putAgent(row)
+        yield* answer(shake, "known", "", nowMs)
+        yield* context.ref(BrokerKeeperKey).tell("Came", { agent: from })
+      })
+      yield* later(told)
       return true
     })
   })
 
 /** Takes words on who is there. A will of an older session says nothing of a newer. */
-const makeStatuses = Effect.gen(function* () {
+const makeStatuses = Effect.fnUntraced(function* (later: Later) {
   const engine = yield* CryptoEngine
   const store = yield* MessageStore
   const book = yield* AgentBook
@@ -177,8 +186,8 @@ const makeStatuses = Effect.gen(function* () {
       return yield* new RefusedMessage({ code: "replayed", detail: "it is of another session" })
     if (row.status === status.status) return false
     const next = { ...row, status: status.status, statusAtMs: nowMs }
-    yield* store.putAgent(next)
     book.set(next)
+    yield* later(store.putAgent(next))
     return true
   })
 })
@@ -281,6 +290,27 @@ const makeRefusals = Effect.gen(function* () {
     )
 })
 
+/** Tells the list when it has changed, and at intervals: `changed` sets the alarm, which is to bring `due`. */
+const makePacedList = (context: Pick<ActorContext<never>, "ref">, options: DirectoryOptions, alarm: Alarm) =>
+  Effect.gen(function* () {
+    const book = yield* AgentBook
+    const tell = yield* makeList(context, options.topicRoot)
+    let isGathering = false
+    return {
+      changed: Effect.suspend(() => {
+        // Those who keep changing must not put off the list for ever.
+        if (isGathering) return Effect.void
+        isGathering = true
+        return alarm.ringIn(gatheringMs(book.all(), options.intervalMs))
+      }),
+      due: Effect.gen(function* () {
+        isGathering = false
+        yield* Effect.ignore(tell(yield* Clock.currentTimeMillis))
+        yield* alarm.ringIn(options.intervalMs)
+      })
+    }
+  })
+
 /** Whoever has this name next comes again when its last owner is gone. */
 const beingCutOff = new RefusedMessage({
   code: "overloaded",
@@ -293,20 +323,19 @@ export const directory = (options: DirectoryOptions) =>
     Effect.gen(function* () {
       const store = yield* MessageStore
       const book = yield* AgentBook
-      const shake = yield* makeHandshakes(context, options.topicRoot)
-      const hear = yield* makeStatuses
+      const later: Later = (work) =>
+        context.startTask(
+          Effect.catch(work, (error) => Effect.logError(`a word was not kept: ${error.message}`)),
+          () => ["Kept"]
+        )
+      const shake = yield* makeHandshakes(context, options.topicRoot, later)
+      const hear = yield* makeStatuses(later)
       const pong = yield* makePingAnswers(context, options.topicRoot)
-      const tell = yield* makeList(context, options.topicRoot)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       for (const row of yield* store.agents) book.set(row)
 
-      let isGathering = false
-      const changed = Effect.suspend(() => {
-        // Those who keep changing must not put off the list for ever.
-        if (isGathering) return Effect.void
-        isGathering = true
-        return alarm.ringIn(gatheringMs(book.all(), options.intervalMs))
-      })
+      const list = yield* makePacedList(context, options, alarm)
+      const { changed } = list
       const decisions = yield* makeDecisions(context, options.topicRoot, changed)
       const orRefused = yield* makeRefusals
 
@@ -331,18 +360,14 @@ export const directory = (options: DirectoryOptions) =>
           // Who comes says so itself; who is gone may have been cut off without a will.
           if (connected || row === undefined || row.status !== "C") return
           const next = { ...row, status: "DU" as const, statusAtMs: yield* Clock.currentTimeMillis }
-          yield* Effect.ignore(store.putAgent(next))
           book.set(next)
+          yield* later(store.putAgent(next))
           if (row.visible) yield* changed
         }),
         ...decisions.handlers,
         ...(yield* makeAgentViews),
-        Due: Effect.fnUntraced(function* () {
-          const nowMs = yield* Clock.currentTimeMillis
-          isGathering = false
-          yield* Effect.ignore(tell(nowMs))
-          yield* alarm.ringIn(options.intervalMs)
-        })
+        Kept: () => Effect.void,
+        Due: () => list.due
       })
     })
   )

@@ -23,6 +23,7 @@ import {
   until,
   withFolder
 } from "../support/messaging.ts"
+import { servicesProcess } from "../support/messagingServices.ts"
 import { freePort, Program } from "../support/Program.ts"
 import { proofSize } from "../support/proof.ts"
 import { RogueAgent } from "../support/RogueAgent.ts"
@@ -127,13 +128,12 @@ class ServicesProcess {
   private readonly program: Program
   private kills = 0
   constructor(path: string, port: number, names: ReadonlyArray<string>) {
-    const script = join(import.meta.dirname, "../support/messagingServices.ts")
-    const command = [process.execPath, script, path, String(port), names.join(",")]
+    const command = [process.execPath, servicesProcess.script, path, String(port), names.join(",")]
     const environment = { PATH: process.env["PATH"] ?? "" }
     this.program = new Program("broker services", command, environment, join(path, "services.log"))
   }
   get isReady(): boolean {
-    return this.program.log().split("broker services are there").length === this.kills + 2
+    return this.program.log().split(servicesProcess.ready).length === this.kills + 2
   }
   log(): string {
     return this.program.log().slice(-2_000)
@@ -239,6 +239,7 @@ const startAll = (fleet: Fleet, names: ReadonlyArray<string>, address: URL, path
         Effect.gen(function* () {
           const agent = yield* startAgent(fleet, name, address, path, {
             visible: index < size.visible,
+            inMemory: true,
             dialled: (socket) => void sockets.set(name, socket)
           })
           agents.set(name, agent)

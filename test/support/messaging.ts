@@ -234,6 +234,8 @@ export interface AgentOptions {
   readonly answerMs?: number
   /** How it finds another broker than the embedded one. */
   readonly find?: MqttBusOptions["find"]
+  /** Keeps its messages in memory: a thousand databases on one disk wait for each other. */
+  readonly inMemory?: boolean
   /** Told of each connection that is begun. */
   readonly dialled?: (socket: Socket) => void
 }
@@ -261,9 +263,19 @@ export const startAgent = (
   options: AgentOptions = {}
 ) =>
   Effect.gen(function* () {
-    const { dialled, edgeDevices = [], find, topicRoot = "mf2c", visible = true, ...timings } = options
+    const {
+      dialled,
+      edgeDevices = [],
+      find,
+      inMemory = false,
+      topicRoot = "mf2c",
+      visible = true,
+      ...timings
+    } = options
     const ring = following(fleet, name)
-    const store = makeAgentStore(yield* openInProcess(agentDatabase, join(path, `${name}.db`)))
+    const store = makeAgentStore(
+      yield* openInProcess(agentDatabase, inMemory ? ":memory:" : join(path, `${name}.db`))
+    )
     const standing = {
       name: name as Name,
       device: ring.id as DeviceId,

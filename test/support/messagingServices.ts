@@ -45,12 +45,15 @@ const run = (folder: string, port: number, names: ReadonlyArray<string>) =>
     })
     process.on("SIGUSR2", () => Effect.runFork(Effect.ignore(system.ref(SaboteurKey).tell("CrashBroker"))))
     process.on("SIGHUP", () => Effect.runFork(Effect.ignore(system.ref(SaboteurKey).tell("CrashDirectory"))))
-    process.stdout.write("broker services are there\n")
+    process.stdout.write(`${servicesProcess.ready}\n`)
     return yield* Effect.never
   })
 
+/** This script, and what it says when broker services are there. */
+export const servicesProcess = { script: import.meta.filename, ready: "broker services are there" } as const
+
 if (isDatabaseWorker()) serveDatabase([messagesDatabase])
-else {
+else if (process.argv[1] === import.meta.filename) {
   const [folder = "", port = "0", names = ""] = process.argv.slice(2)
   Effect.runFork(Effect.scoped(run(folder, Number(port), names.split(","))))
 }

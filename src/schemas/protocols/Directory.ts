@@ -54,5 +54,7 @@ export const DirectoryProtocol = RpcGroup.make(
   /** Those who are to be cut off at the broker are, or the broker failed. */
   Rpc.make("Expelling"),
   Rpc.make("Expelled", { payload: { agents: Schema.Array(AgentName) } }),
+  /** What followed from a word is done. To itself. */
+  Rpc.make("Kept"),
   Rpc.make("Due")
 )
