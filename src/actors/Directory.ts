@@ -155,12 +155,8 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
       }
       const row = shaken(shake, before, nowMs)
       book.set(row)
-      const told = Effect.gen(function* () {
-        yield* store.putAgent(row)
-        yield* answer(shake, "known", "", nowMs)
-        yield* context.ref(BrokerKeeperKey).tell("Came", { agent: from })
-      })
-      yield* later(told)
+      const told = Effect.andThen(store.putAgent(row), answer(shake, "known", "", nowMs))
+      yield* later(Effect.andThen(told, context.ref(BrokerKeeperKey).tell("Came", { agent: from })))
       return true
     })
   })
