@@ -26,6 +26,7 @@ import { type AgentName, brokerServices, type Inbox, topicOf } from "../schemas/
 import { makeDecisions } from "./AgentDecisions.ts"
 import { makeClaims, makeTeller } from "./AgentDoor.ts"
 import { makePings } from "./AgentPings.ts"
+import { type Later, makeAgentRows } from "./AgentRows.ts"
 import { makeAgentViews } from "./AgentViews.ts"
 import { type Alarm, makeAlarm } from "./Alarm.ts"
 import { BrokerKeeperKey } from "./ServerKeys.ts"
@@ -86,18 +87,11 @@ const shaken = (shake: Handshake, before: AgentRow | undefined, nowMs: number): 
   shakenAtMs: shake.issued_at_ms
 })
 
-/**
- * Does what follows from a word without keeping the next one waiting: a thousand agents come at once when the broker was
- * away, and their rows are to be written together. The order of writes is that of the words.
- */
-type Later = (work: Effect.Effect<void, { readonly message: string }>) => Effect.Effect<void>
-
 /** Takes handshakes: judges who it is, writes the book, answers. */
 const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: string, later: Later) =>
   Effect.gen(function* () {
     const engine = yield* CryptoEngine
     const crypto = yield* RelayCrypto
-    const store = yield* MessageStore
     const book = yield* AgentBook
     const claimOf = yield* makeClaims
     const tell = makeTeller()
@@ -155,8 +149,8 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
       }
       const row = shaken(shake, before, nowMs)
       book.set(row)
-      const told = Effect.andThen(store.putAgent(row), answer(shake, "known", "", nowMs))
-      yield* later(Effect.andThen(told, context.ref(BrokerKeeperKey).tell("Came", { agent: from })))
+      const came = context.ref(BrokerKeeperKey).tell("Came", { agent: from })
+      yield* later(row, Effect.andThen(answer(shake, "known", "", nowMs), came))
       return true
     })
   })
@@ -164,7 +158,6 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
 /** Takes words on who is there. A will of an older session says nothing of a newer. */
 const makeStatuses = Effect.fnUntraced(function* (later: Later) {
   const engine = yield* CryptoEngine
-  const store = yield* MessageStore
   const book = yield* AgentBook
   return Effect.fnUntraced(function* (from: AgentName, wire: Uint8Array, nowMs: number) {
     const read = readStatus(engine, wire)
@@ -183,7 +176,7 @@ const makeStatuses = Effect.fnUntraced(function* (later: Later) {
     if (row.status === status.status) return false
     const next = { ...row, status: status.status, statusAtMs: nowMs }
     book.set(next)
-    yield* later(store.putAgent(next))
+    yield* later(next)
     return true
   })
 })
@@ -319,11 +312,7 @@ export const directory = (options: DirectoryOptions) =>
     Effect.gen(function* () {
       const store = yield* MessageStore
       const book = yield* AgentBook
-      const later: Later = (work) =>
-        context.startTask(
-          Effect.catch(work, (error) => Effect.logError(`a word was not kept: ${error.message}`)),
-          () => ["Kept"]
-        )
+      const { kept, later } = yield* makeAgentRows((work) => context.startTask(work, () => ["Kept"]))
       const shake = yield* makeHandshakes(context, options.topicRoot, later)
       const hear = yield* makeStatuses(later)
       const pong = yield* makePingAnswers(context, options.topicRoot)
@@ -357,12 +346,12 @@ export const directory = (options: DirectoryOptions) =>
           if (connected || row === undefined || row.status !== "C") return
           const next = { ...row, status: "DU" as const, statusAtMs: yield* Clock.currentTimeMillis }
           book.set(next)
-          yield* later(store.putAgent(next))
+          yield* later(next)
           if (row.visible) yield* changed
         }),
         ...decisions.handlers,
         ...(yield* makeAgentViews),
-        Kept: () => Effect.void,
+        Kept: () => kept,
         Due: () => list.due
       })
     })
