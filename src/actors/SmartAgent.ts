@@ -113,7 +113,8 @@ type Context = ActorContext<RpcGroup.Rpcs<typeof SmartAgentProtocol>>
 
 /** What goes on beside the messages: the session, and sending what waits. */
 const makeWork = (context: Context, { connection, knowledge, mail, pings, tally, trust }: Parts) => {
-  const is = { connecting: false, flushing: false }
+  /** `late`: something came to be sent while a round was on its way, which may not have seen it. */
+  const is = { connecting: false, flushing: false, late: false }
   let last: SessionEnd | null = null
   let lackingFromMs: number | null = null
   const now = () => ({
@@ -121,8 +122,12 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
     detail: knowledge.session === null ? (last?.reason ?? "") : knowledge.detail
   })
   const flush: Effect.Effect<void> = Effect.suspend(() => {
-    if (is.flushing || !mail.canSend()) return Effect.void
-    is.flushing = true
+    if (!mail.canSend()) return Effect.void
+    if (is.flushing) {
+      is.late = true
+      return Effect.void
+    }
+    Object.assign(is, { flushing: true, late: false })
     return context.startTask(mail.round, (exit) => [
       "Flushed",
       { sent: Exit.isSuccess(exit) ? exit.value : [], failed: Exit.isFailure(exit) }
@@ -146,9 +151,16 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
     }),
     /** Sends what waits, in rounds. */
     flush,
-    flushed: () => {
+    /** A round failed: the next one begins when it is time. */
+    failed: Effect.sync(() => {
       is.flushing = false
-    },
+    }),
+    /** A round is done; the next one begins where more may wait. */
+    flushed: (isMore: boolean) =>
+      Effect.suspend(() => {
+        is.flushing = false
+        return isMore || is.late ? flush : Effect.void
+      }),
     standing: Effect.map(monotonicMs, (nowMs) => {
       const word = now()
       const isLacking = !["known", "no_trust", "no_messaging"].includes(word.state)
@@ -241,11 +253,8 @@ export const smartAgent = (options: SmartAgentOptions) =>
             Effect.andThen(work.flush)
           ),
         Ended: ({ payload }) => Effect.flatMap(work.ended(payload), alarm.ringIn),
-        Flushed: ({ payload: { failed, sent } }) => {
-          work.flushed()
-          if (failed) return alarm.ringIn(sendAgainMs)
-          return sent.length === 0 ? Effect.void : work.flush
-        },
+        Flushed: ({ payload: { failed, sent } }) =>
+          failed ? Effect.andThen(work.failed, alarm.ringIn(sendAgainMs)) : work.flushed(sent.length > 0),
         Due: () => due
       })
     })

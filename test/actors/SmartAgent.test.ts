@@ -1,25 +1,29 @@
 /** An agent under a virtual clock, at a broker that the test plays. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, Effect, Layer } from "effect"
+import { Clock, Deferred, Effect, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { SmartAgentKey } from "../../src/actors/ClientKeys.ts"
 import { smartAgent } from "../../src/actors/SmartAgent.ts"
 import { AgentTrustCell } from "../../src/adapters/AgentTrustCell.ts"
 import { NodeAgentCrypto } from "../../src/adapters/mqtt/NodeAgentCrypto.ts"
-import { NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
+import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
 import { type NodeKeyRing, NodeKeys } from "../../src/adapters/NodeKeys.ts"
 import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
 import { openDatabase } from "../../src/adapters/sqlite/Database.ts"
 import { hostInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
 import { agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.ts"
 import { makeAgentStore } from "../../src/adapters/sqlite/SqliteAgentStore.ts"
+import { toWire } from "../../src/crypto/Messages.ts"
+import { signJson } from "../../src/crypto/SignedJson.ts"
 import { ActorSystem, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
 import { TestKit } from "../../src/kernel/testing/TestKit.ts"
 import { AgentStore, AgentStoreError } from "../../src/ports/AgentStore.ts"
 import { type AgentStanding, AgentTrust } from "../../src/ports/AgentTrust.ts"
 import { DeviceClock } from "../../src/ports/DeviceClock.ts"
 import { BusError, type BusLink, type BusOptions, MessageBus } from "../../src/ports/MessageBus.ts"
+import type { HandshakeAnswer, SessionId } from "../../src/schemas/Agents.ts"
 import type { Name } from "../../src/schemas/Ids.ts"
+import type { MessageId } from "../../src/schemas/Message.ts"
 import { device, deviceKeys, otherDeviceKeys, server, serverKeys } from "./support/Parties.ts"
 
 const minute = 60_000
@@ -261,6 +265,53 @@ describe("an agent", () => {
       // Once a minute in the end; after each one to two seconds it would be hundreds of times.
       assert.isBelow(broker.finds, 30)
       assert.isAbove(broker.finds, 8)
+    })
+  )
+
+  it.effect("sends at once what comes while it looks for what waits", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const looked = yield* Deferred.make<void>()
+      const goOn = yield* Deferred.make<void>()
+      const agent = yield* start(
+        broker,
+        Layer.effect(
+          AgentStore,
+          Effect.map(Effect.service(AgentStore), (store) => ({
+            ...store,
+            // What was found when it looked; told late.
+            queued: (maximum: number) =>
+              Effect.tap(store.queued(maximum), () =>
+                Effect.andThen(Deferred.succeed(looked, undefined), Deferred.await(goOn))
+              )
+          }))
+        ).pipe(Layer.provide(Store))
+      )
+      agent.trust.set(standing)
+      yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
+      const { nonce, session } = broker.of(handshakes)[0] as { nonce: MessageId; session: SessionId }
+      const services = { seed: Redacted.value(serverKeys.signingSeed), signingKey: serverKeys.signingKey }
+      const answer = signJson<HandshakeAnswer>(NativeCrypto, services, {
+        type: "postern/handshake-answer/v1",
+        agent: standing.name,
+        session,
+        nonce,
+        verdict: "known",
+        detail: "",
+        agreement: { key: serverKeys.agreementKey, version: 1 },
+        issued_at_ms: 0
+      })
+      const payload = toWire(answer)
+      yield* (broker.connection as BusOptions).received({
+        topic: "fleet/pi/handshake",
+        payload,
+        retained: false
+      })
+      yield* Deferred.await(looked)
+      const letter = { level: "public", to: ["bob" as Name], subject: "", body: 1, lifetimeMs: null } as const
+      yield* agent.ref.ask("Send", letter)
+      yield* Deferred.succeed(goOn, undefined)
+      yield* TestKit.until(() => broker.of("fleet/bob/public").length === 1, "the message")
     })
   )
 

@@ -48,7 +48,7 @@ for await (const message of agent.messages) {
   if (from !== null) {
     await agent.reach("known")
     await agent.send({ to: from, level, subject: "ping me", body: { answered: body } })
-    say({ ms: await agent.ping(from), refusal: await agent.send({ to: [], body: 1 }).catch((error) =>
+    say({ refusal: await agent.send({ to: [], body: 1 }).catch((error) =>
       [error instanceof AgentError, error.code]) })
   }
 }
@@ -130,7 +130,7 @@ describe("the library", () => {
       const bobs = project("of-bob", { "echo.js": echo })
       const bob = start(bobs, ["echo.js", "bob"], await invitation("bob"))
       const alice = start(alices, ["example.ts"], await invitation("alice"))
-      await says(bob, '"celsius":21.5', '"ms":')
+      await says(bob, '"celsius":21.5', '"refusal":')
       await says(alice, "private bob { answered: { celsius: 21.5 } }", " ms\n")
       const got = /^{"got":.*$/m.exec(bob.log())?.[0] as string
       expect(JSON.parse(got).got).toMatchObject({
