@@ -61,8 +61,8 @@ describe("the management client", () => {
           jobs: {},
           storage: null,
           onion: null,
-  messaging: null,
-  messaging_problem: null,
+          messaging: null,
+          messaging_problem: null,
           restored: null
         }
         const address = yield* answering((request, response) => {
