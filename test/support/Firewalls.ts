@@ -312,7 +312,7 @@ export class Firewalls {
       world,
       [
         "node server.js token create operator --role admin --state server >token",
-        "id=$(node server.js identity --state server | grep -o 'srv_[a-z2-7]*')",
+        `id=$(node server.js identity --state server | sed -n 's/^  "server": "\\(.*\\)",/\\1/p')`,
         `node cli.js keys init --server http://127.0.0.1:${plainPort} --server-id $id --no-passphrase --token-file token --json`
       ].join(" && ")
     )
