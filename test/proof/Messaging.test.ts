@@ -46,7 +46,7 @@ const size: Size =
     : { agents: 60, visible: 30, messages: 1_000, together: 200, cutEvery: 50, pollMs: 100 }
 
 /** Without anything new for so long the proof has failed. */
-const patienceMs = 180_000
+const patienceMs = 120_000
 const sloth = "sloth"
 
 /** The generator mulberry32: small, seeded, good enough to choose with. */
@@ -215,7 +215,7 @@ const whileProgress = (
   what: string,
   measure: () => number,
   isDone: () => boolean,
-  services: ServicesProcess
+  explain: Effect.Effect<string>
 ) =>
   Effect.gen(function* () {
     let best = measure()
@@ -225,9 +225,39 @@ const whileProgress = (
       const now = measure()
       idleMs = now === best ? idleMs + 100 : 0
       best = now
-      if (idleMs > patienceMs) assert.fail(`no progress with ${what}: ${now}\n${services.log()}`)
+      if (idleMs > patienceMs) assert.fail(`no progress with ${what}: ${now}\n${yield* explain}`)
     }
   })
+
+/** Where the first messages are that are missing. */
+const whereabouts = (
+  path: string,
+  planned: ReadonlyArray<Planned>,
+  receipts: Receipts,
+  agents: ReadonlyMap<string, Agent>,
+  services: ServicesProcess
+): Effect.Effect<string> => {
+  const stateOf = Effect.fnUntraced(function* (name: string) {
+    const agent = agents.get(name)
+    return agent === undefined ? name : `${name} ${JSON.stringify(yield* agent.ref.ask("Report"))}`
+  })
+  return Effect.gen(function* () {
+    const lines: Array<string> = []
+    for (const key of receipts.missing().slice(0, 12)) {
+      const [number = "", to = ""] = key.split(" ")
+      const { from, level } = planned[Number(number)] as Planned
+      const drafts = yield* (agents.get(from) as Agent).store.queued(10_000)
+      const isDraft = drafts.some(({ body }) => body === Number(number))
+      const [queue] = rowsIn(path, `SELECT count(*) AS n FROM outgoing WHERE client = '${to}'`)
+      lines.push(
+        `${number}, ${level}, ${isDraft ? "not sent" : "sent"} from ${yield* stateOf(from)}`,
+        `  to ${yield* stateOf(to)}, ${String(queue?.["n"])} packets in its queue`
+      )
+    }
+    const [waiting] = rowsIn(path, "SELECT count(*) AS n FROM deliveries")
+    return `${lines.join("\n")}\n${String(waiting?.["n"])} deliveries wait\n${services.log()}`
+  }).pipe(Effect.catch((error) => Effect.succeed(`no more is known: ${String(error)}`)))
+}
 
 const startAll = (fleet: Fleet, names: ReadonlyArray<string>, address: URL, path: string) =>
   Effect.gen(function* () {
@@ -280,6 +310,7 @@ it.live(
         for (const [name, agent] of agents) yield* listen(name, agent, receipts)
         yield* Effect.logInfo(`${agents.size} agents are known`)
 
+        const explain = whereabouts(path, planned, receipts, agents, services)
         const breakThings = breaker(services, sockets, names, chance)
         let sent = 0
         for (const { from, level, number, to } of planned) {
@@ -291,14 +322,14 @@ it.live(
             "what is under way",
             () => receipts.counts.size,
             () => receipts.outstanding(sent) < size.together,
-            services
+            explain
           )
         }
         yield* whileProgress(
           "the last messages",
           () => receipts.counts.size,
           () => receipts.outstanding(sent) === 0,
-          services
+          explain
         )
         yield* Effect.logInfo("all but the sloth have theirs")
 
@@ -314,7 +345,7 @@ it.live(
           "what waited for the sloth",
           () => receipts.counts.size,
           () => receipts.missing().length === 0,
-          services
+          explain
         )
         // Whatever would come again has come when each has sent and was sent what it had.
         for (const agent of agents.values())

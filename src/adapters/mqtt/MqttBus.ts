@@ -95,7 +95,11 @@ const clientOn = (stream: Duplex, settings: IClientOptions) =>
       client.on("error", () => undefined)
       return client
     }),
-    (client) => Effect.callback<void>((resume) => void client.end(true, {}, () => resume(Effect.void)))
+    (client) =>
+      Effect.callback<void>((resume) => void client.end(true, {}, () => resume(Effect.void))).pipe(
+        Effect.timeoutOption(leaveMs),
+        Effect.andThen(Effect.sync(() => stream.destroy()))
+      )
   )
 
 const connected = (client: MqttClient): Effect.Effect<void, BusError> =>
@@ -163,7 +167,11 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
     client.on("error", (error) => {
       reason = error.message
     })
-    client.once("close", () => Deferred.doneUnsafe(ended, Effect.succeed(reason)))
+    const over = (): void => void Deferred.doneUnsafe(ended, Effect.succeed(reason))
+    client.once("close", over)
+    // Whatever mqtt.js makes of it, a connection without its stream has ended.
+    stream.once("close", over)
+    if (stream.destroyed) over()
     handOn(client, stream, options.received, run)
     yield* connected(client).pipe(inTime(answerMs, "CONNECT"))
     // A broker with passwords is not our own: it may acknowledge first and write to disk then.
