@@ -56,7 +56,7 @@ describeWith(["jail"], "faults", () => {
   })
 
   it("an idempotent job is run again after a crash, and its output is that of the last attempt", async () => {
-    const job = await detached("echo begun; sleep 2; echo done", "--idempotent")
+    const job = await detached("echo begun; sleep 8; echo done", "--idempotent")
     await fleet.job(job, ["running"])
     await device.program.crash()
     device.program.start()
