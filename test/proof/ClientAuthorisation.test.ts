@@ -183,7 +183,7 @@ describeWith(["tor", "tor-gencert", "jail"], "devices that the onion service kno
       `revoked: the download ended ${seconds(revokedAt)} s later, at ${receivedBytes} bytes\n`
     )
     expect(receivedBytes).toBeLessThan(payloadBytes)
-    // The server may have closed the idle connection just now; over the same circuit comes another.
+    // Where the idle connection has ended in the meantime, the device finds the service no more.
     const asked = Effect.suspend(() =>
       Effect.scoped(
         Effect.flatMap(ask(transport, keys, path, "kept"), (answer) =>
@@ -193,9 +193,13 @@ describeWith(["tor", "tor-gencert", "jail"], "devices that the onion service kno
           ])
         )
       )
-    ).pipe(Effect.retry({ times: 2 }))
-    const [status, code] = await Effect.runPromise(asked)
-    expect([status, code]).toEqual([403, "revoked"])
+    ).pipe(
+      Effect.catch((error) =>
+        error.code === "onion_not_authorised" ? Effect.succeed(error.code) : Effect.fail(error)
+      )
+    )
+    const nothing = [[403, "revoked"], "onion_not_authorised"]
+    expect(nothing).toContainEqual(await Effect.runPromise(asked))
     await waitUntil("the device's word", () => first.program.log().includes("an operator's decision: revoke"))
     process.stdout.write(`revoked: the device knew it within ${seconds(revokedAt)} s\n`)
     await changedFrom(before.list, before.uploads)
@@ -204,7 +208,7 @@ describeWith(["tor", "tor-gencert", "jail"], "devices that the onion service kno
     // The circuit is there as before, and of no use.
     const still = await circuitsToServer(control)
     expect([...circuits].some((id) => still.has(id))).toBe(true)
-    expect(await Effect.runPromise(asked)).toEqual([403, "revoked"])
+    expect(nothing).toContainEqual(await Effect.runPromise(asked))
   })
 
   it("share a key where there are more of them than places, and get another when one of them is revoked", async () => {
