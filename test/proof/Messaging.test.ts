@@ -171,7 +171,10 @@ const breaker = (
   return async (came: number): Promise<void> => {
     for (; cuts * size.cutEvery < came; cuts++) {
       const socket = sockets.get(chance.pick(names))
-      if (chance.below(2) === 0) socket?.resetAndDestroy()
+      const isReset = chance.below(2) === 0
+      // A socket that is ending already can be reset no more, and would then never tell of its end (libuv: EINVAL).
+      if (isReset && socket?.writableEnded === false) socket.resetAndDestroy()
+      else if (isReset) socket?.destroy()
       else socket?.end()
     }
     while (deeds[0] !== undefined && came > deeds[0][0] * size.messages) await deeds.shift()?.[1]()
