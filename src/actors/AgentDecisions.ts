@@ -160,6 +160,8 @@ export const makeDecisions = (context: Context, topicRoot: string, changed: Effe
       standsAsAgent,
       handlers: {
         Decided: ({ payload }: Told<{ readonly device: DeviceId }>) => orAgain(decided(payload.device)),
+      /** Ends a connection that stands as less than its owner may be. */
+      comeAgain: (agent: AgentName) => expulsions.add(agent, false),
         Review: () => orAgain(review),
         Expelling: () => expulsions.begin,
         Expelled: ({ payload }: Told<{ readonly agents: ReadonlyArray<AgentName> }>) =>

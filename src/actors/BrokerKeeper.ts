@@ -49,7 +49,7 @@ const receiver =
     if ((inbox === "protected" || inbox === "private") && role === "agent")
       return context.refOf(ReEncryptorKey, from).ask("Submit", { inbox, wire: payload }, timeout)
     if (inbox === "handshake" || inbox === "status" || inbox === "public/pingreq")
-      return context.ref(DirectoryKey).ask("Arrived", { inbox, from, wire: payload }, timeout)
+      return context.ref(DirectoryKey).ask("Arrived", { inbox, from, role, wire: payload }, timeout)
     return Effect.void
   }
 

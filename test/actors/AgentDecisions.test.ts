@@ -23,6 +23,7 @@ import type { Admission, Preauthorisation } from "../../src/schemas/Enrolment.ts
 import { type DeviceId, Incarnation, type Name, type ServerId } from "../../src/schemas/Ids.ts"
 import type { MessageId } from "../../src/schemas/Message.ts"
 import { NoBroker } from "../../src/schemas/protocols/BrokerKeeper.ts"
+import type { TopicRole } from "../../src/schemas/TopicRights.ts"
 import { admission, enrolment, makeDisk, servicesOver } from "../support/fleet.ts"
 import { device, engine, nowMs, otherDevice, server, signAsOperator, trust } from "../support/operators.ts"
 
@@ -134,10 +135,10 @@ const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
         yield* registry.ask("Admit", { device: by.id as DeviceId, envelope, actor: "anna" })
         yield* TestKit.settle
       }),
-    shake: (by: NodeKeyRing, agent: Name) =>
+    shake: (by: NodeKeyRing, agent: Name, role: TopicRole = "agent") =>
       Effect.gen(function* () {
         const wire = handshake(by, agent, yield* Clock.currentTimeMillis)
-        yield* agents.ask("Arrived", { inbox: "handshake", from: agent, wire })
+        yield* agents.ask("Arrived", { inbox: "handshake", from: agent, role, wire })
         yield* TestKit.settle
       }),
     /** Something that waits for an agent. */
@@ -261,6 +262,26 @@ describe("a decision about a device", () => {
     })
   )
 
+  it.effect(
+    "that a stranger's connection was not told of makes it no agent: cut off, it comes again as one",
+    () =>
+      Effect.gen(function* () {
+        const world = yield* makeWorld
+        const { book, enrol, fleet, shake, store } = yield* start(world)
+        yield* enrol(device)
+        yield* shake(device, cellar, "stranger")
+        // The store has it, and nobody is told.
+        const { decision, envelope } = admission(nowMs, { sequence: 1_000_000 })
+        yield* fleet.admit(decision, envelope, "anna", nowMs)
+        yield* shake(device, cellar, "stranger")
+        assert.isUndefined(book.get(cellar))
+        assert.deepStrictEqual(yield* store.agents, [])
+        assert.deepStrictEqual(world.broker.expelled, [cellar])
+        yield* shake(device, cellar)
+        assert.strictEqual(book.get(cellar)?.device, device.id)
+      })
+  )
+
   it.effect("is followed up after a restart in between, and where the word of it was lost", () =>
     Effect.gen(function* () {
       const world = yield* makeWorld
@@ -311,7 +332,7 @@ describe("what the directory tells operators", () => {
       yield* leave(cellar, "c")
       const junk = Uint8Array.of(0x7b)
       for (const from of [attic, "who-1" as Name, "who-2" as Name, "who-3" as Name])
-        yield* agents.ask("Arrived", { inbox: "status", from, wire: junk })
+        yield* agents.ask("Arrived", { inbox: "status", from, role: "stranger", wire: junk })
       yield* pass(6_000)
       const overview = yield* agents.ask("Overview")
       assert.deepInclude(overview, {
