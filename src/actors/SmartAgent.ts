@@ -239,9 +239,8 @@ export const smartAgent = (options: SmartAgentOptions) =>
         Peers: () => Effect.sync(() => [...knowledge.peers.values()]),
         Report: () => work.report,
         Standing: () => work.standing,
-        // The broker's acknowledgement may come behind a message that waits for this very handler.
-        Show: ({ payload }) => say(connection.appear(payload)),
-        Rotated: () => say(connection.shakeAgain),
+        Show: ({ payload }) => connection.appear(payload),
+        Rotated: () => connection.shakeAgain,
         Said: () => Effect.void,
         Came: ({ payload: { payload, topic } }) =>
           arrive(knowledge, topic, payload).pipe(

@@ -32,12 +32,14 @@ export interface MqttBusOptions {
   readonly find: Effect.Effect<FoundBus, BusError>
   /** How long the broker may be silent before the connection counts as broken, in seconds. Default 30. */
   readonly keepaliveSeconds?: number
-  /** How long connecting and subscribing, and each publication, may take. Default 30 s. */
+  /** How long connecting and subscribing may take. Default 30 s. */
   readonly answerMs?: number
   /** How long opening a stream may take: through Tor, several circuits are tried. Default 60 s. */
   readonly dialMs?: number
 }
 
+/** Broker services try for a minute to make a publication safe. */
+const publicationMs = 90_000
 /** How long leaving may take before the connection is cut. */
 const leaveMs = 500
 /** For so long a broker of MQTT 5 keeps a session whose agent is away: as long as a message may live. */
@@ -171,17 +173,21 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
     const saved = barrier === undefined ? Effect.void : called(barrier)
     // What was under way when the connection ended is never answered.
     const cutOff = Effect.flatMap(Deferred.await(ended), (why) => Effect.fail(unreachable(why)))
-    const whileUp = <A>(work: Effect.Effect<A, BusError>, what: string) =>
-      Effect.raceFirst(work, cutOff).pipe(inTime(answerMs, what))
+    const whileUp = <A>(work: Effect.Effect<A, BusError>) => Effect.raceFirst(work, cutOff)
+    // What is sent again on the same connection counts as a replay: it has to be the next one.
+    const giveUp = Effect.suspend(() => {
+      reason = `a publication was not acknowledged within ${publicationMs} ms`
+      stream.destroy()
+      return Effect.fail(unreachable(reason))
+    })
     return {
-      subscribe: (filters) => whileUp(subscribed(client, filters), "SUBSCRIBE"),
+      subscribe: (filters) => whileUp(subscribed(client, filters)).pipe(inTime(answerMs, "SUBSCRIBE")),
       publish: (topic, payload, { retain = false } = {}) =>
         whileUp(
           called((done) => client.publish(topic, Buffer.from(payload), { qos: 1, retain }, done)).pipe(
             Effect.andThen(saved)
-          ),
-          "a publication"
-        ),
+          )
+        ).pipe(Effect.timeoutOrElse({ duration: publicationMs, orElse: () => giveUp })),
       leave: Effect.callback<void>((resume) => void client.end(false, {}, () => resume(Effect.void))).pipe(
         // mqtt.js would wait for the end of a connection that has ended.
         Effect.raceFirst(Deferred.await(ended)),
