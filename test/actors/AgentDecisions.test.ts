@@ -1,6 +1,6 @@
 /** What operators' decisions do to agents: registrar and directory as they are, over real stores, beside a broker that obeys or not. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Layer, Redacted } from "effect"
+import { Clock, Deferred, Effect, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { directory } from "../../src/actors/Directory.ts"
 import { registrar } from "../../src/actors/Registrar.ts"
@@ -304,6 +304,37 @@ describe("a decision about a device", () => {
       assert.deepStrictEqual(world.broker.expelled, [cellar])
       assert.deepStrictEqual(yield* store.agents, [])
       assert.deepStrictEqual(yield* store.undelivered(cellar, 0, 10), [])
+    })
+  )
+
+  it.effect("is told again where the directory had no place for the word", () =>
+    Effect.gen(function* () {
+      const { disk } = yield* makeWorld
+      const isFree = yield* Deferred.make<void>()
+      const busy = TestKit.probe(DirectoryKey, { Review: () => Deferred.await(isFree) })
+      const decidedOf = () => busy.messages.filter(([tag]) => tag === "Decided").map(([, payload]) => payload)
+      const registering = ChildSpec.make({ key: RegistrarKey, behaviour: registrar })
+      const root = Supervisor.spec({
+        id: "server",
+        strategy: "one-for-one",
+        children: [registering, busy.spec]
+      })
+      const system = yield* Effect.provide(TestKit.make({ root }), yield* Layer.build(servicesOver(disk)))
+      const registry = system.ref(RegistrarKey)
+      const by = device.id as DeviceId
+      yield* registry.ask("PublishRoot", { envelope: trust.envelope, actor: "anna" })
+      yield* registry.ask("Enrol", { device: by, envelope: enrolment(nowMs + 10_000, device).envelope })
+      yield* pass(1_000)
+      const before = decidedOf().length
+      const fill = Effect.forever(system.ref(DirectoryKey).tell("Review"))
+      assert.strictEqual((yield* Effect.flip(fill))._tag, "MailboxFull")
+      const { envelope } = admission(nowMs + 10_000, { sequence: 1 }, device)
+      yield* registry.ask("Admit", { device: by, envelope, actor: "anna" })
+      yield* pass(60_000)
+      assert.lengthOf(decidedOf(), before)
+      yield* Deferred.succeed(isFree, undefined)
+      yield* pass(1_000)
+      assert.deepStrictEqual(decidedOf().slice(before), [{ device: by }])
     })
   )
 
