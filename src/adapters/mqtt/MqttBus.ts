@@ -6,9 +6,15 @@
  * @module
  */
 import type { Duplex } from "node:stream"
-import { Deferred, Effect, Exit, Result, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Result, Schedule, Scope } from "effect"
 import type { ErrorWithReasonCode, IClientOptions, MqttClient } from "mqtt"
-import { BusError, type BusLink, type BusOptions, type MessageBus } from "../../ports/MessageBus.ts"
+import {
+  BusError,
+  type BusLink,
+  type BusMessage,
+  type BusOptions,
+  type MessageBus
+} from "../../ports/MessageBus.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import { makeBarrier } from "./Barrier.ts"
 
@@ -36,6 +42,8 @@ export interface MqttBusOptions {
   readonly answerMs?: number
   /** How long opening a stream may take: through Tor, several circuits are tried. Default 60 s. */
   readonly dialMs?: number
+  /** How often it is tried whether there is room again for what was left with the broker. Default 30 s. */
+  readonly roomMs?: number
 }
 
 /** Broker services try for a minute to make a publication safe. */
@@ -122,25 +130,51 @@ const subscribed = (
 
 /**
  * Hands on what comes. Set before anything can: a session that goes on brings its queue with the first packet. mqtt.js
- * passes over what failed; only with a new connection does the broker bring it again.
+ * passes over what failed, unacknowledged; only with a new connection does the broker bring it again.
  */
 const handOn = (
   client: MqttClient,
-  stream: Duplex,
   received: BusOptions["received"],
-  run: <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
-): void => {
-  client.handleMessage = ({ payload, retain, topic }, done) => {
-    const message = { topic, payload: new Uint8Array(Buffer.from(payload)), retained: retain }
-    run(received(message)).then(
-      () => done(),
-      (error) => {
-        stream.destroy(new Error(`a message was not kept: ${errorText(error)}`))
-        done(new Error("it was not kept"))
-      }
-    )
-  }
-}
+  roomMs: number,
+  end: (why: string) => Effect.Effect<void>
+) =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.scope
+    const run = Effect.runForkWith(yield* Effect.context<never>())
+    /** Since something was left with the broker, the first of it is tried again until there is room. */
+    let hasLeft = false
+    const untilRoom = (message: BusMessage) =>
+      Effect.sleep(roomMs).pipe(
+        Effect.andThen(received(message)),
+        Effect.retry({ while: ({ isFull }) => isFull === true, schedule: Schedule.forever }),
+        Effect.exit,
+        Effect.andThen(end("what was left with the broker is asked for again"))
+      )
+    const leave = (message: BusMessage) => {
+      if (hasLeft) return Effect.void
+      hasLeft = true
+      return Effect.asVoid(Effect.forkIn(untilRoom(message), scope))
+    }
+    client.handleMessage = ({ payload, retain, topic }, done) => {
+      const message = { topic, payload: new Uint8Array(Buffer.from(payload)), retained: retain }
+      const failed = Effect.sync(() => done(new Error("it was not kept")))
+      run(
+        received(message).pipe(
+          Effect.matchCauseEffect({
+            onSuccess: () => Effect.sync(() => done()),
+            onFailure: (cause) => {
+              const { reasons } = cause
+              const isFull = reasons.every(
+                (reason) => Cause.isFailReason(reason) && reason.error.isFull === true
+              )
+              const cut = end(`a message was not kept: ${errorText(Cause.squash(cause))}`)
+              return Effect.andThen(isFull ? leave(message) : cut, failed)
+            }
+          })
+        )
+      )
+    }
+  })
 
 const inTime = (timeoutMs: number, what: string) =>
   Effect.timeoutOrElse({
@@ -153,8 +187,7 @@ type Bounds = Required<Omit<MqttBusOptions, "find">>
 /** One connection, by one way. */
 const open = (broker: FoundBroker, password: string | null, options: BusOptions, bounds: Bounds) =>
   Effect.gen(function* () {
-    const { answerMs, dialMs, keepaliveSeconds } = bounds
-    const run = Effect.runPromiseWith(yield* Effect.context<never>())
+    const { answerMs, dialMs, keepaliveSeconds, roomMs } = bounds
     const stream = yield* broker.dial.pipe(
       Effect.mapError((error) => unreachable(error.message)),
       inTime(dialMs, "the connection")
@@ -166,7 +199,12 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
       reason = error.message
     })
     client.once("close", () => Deferred.doneUnsafe(ended, Effect.succeed(reason)))
-    handOn(client, stream, options.received, run)
+    const end = (why: string) =>
+      Effect.sync(() => {
+        reason = why
+        stream.destroy()
+      })
+    yield* handOn(client, options.received, roomMs, end)
     yield* connected(client).pipe(inTime(answerMs, "CONNECT"))
     // A broker with passwords is not our own: it may acknowledge first and write to disk then.
     const barrier = password === null ? undefined : makeBarrier(client)
@@ -222,11 +260,12 @@ export const mqttBus = ({
   answerMs = 30_000,
   dialMs = 60_000,
   find,
-  keepaliveSeconds = 30
+  keepaliveSeconds = 30,
+  roomMs = 30_000
 }: MqttBusOptions): MessageBus["Service"] => ({
   find: Effect.map(find, (found) => ({
     topicRoot: found.topicRoot,
     connect: (options: BusOptions): Effect.Effect<BusLink, BusError, Scope.Scope> =>
-      openFirst(found, options, { answerMs, dialMs, keepaliveSeconds })
+      openFirst(found, options, { answerMs, dialMs, keepaliveSeconds, roomMs })
   }))
 })
