@@ -1,6 +1,6 @@
 /** What operators' decisions do to agents: registrar and directory as they are, over real stores, beside a broker that obeys or not. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, Effect, Layer, Redacted } from "effect"
+import { Clock, Deferred, Effect, Exit, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { directory } from "../../src/actors/Directory.ts"
 import { registrar } from "../../src/actors/Registrar.ts"
@@ -66,6 +66,15 @@ const makeWorld = Effect.gen(function* () {
 })
 type World = Effect.Success<typeof makeWorld>
 
+/** The broker does it at once. */
+const done = (what: () => void) =>
+  Effect.sync(() => {
+    what()
+    const answer = Deferred.makeUnsafe<Exit.Exit<void, NoBroker>>()
+    Deferred.doneUnsafe(answer, Effect.succeed(Exit.void))
+    return { id: 0, waitMs: 0, answer }
+  })
+
 /** A server with messaging, as far as decisions go. It ends with its scope. */
 const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
   const services = yield* Layer.build(
@@ -82,9 +91,9 @@ const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
   const keeper = TestKit.probe(BrokerKeeperKey, {
     Expel: ({ payload }) =>
       broker.obeys
-        ? Effect.sync(() => void broker.expelled.push(payload.agent))
+        ? done(() => broker.expelled.push(payload.agent))
         : Effect.fail(new NoBroker({ reason: "it hangs" })),
-    Publish: ({ payload }) => Effect.sync(() => void broker.published.push(payload.topic))
+    Publish: ({ payload }) => done(() => broker.published.push(payload.topic))
   })
   const root = Supervisor.spec({
     id: "server",
@@ -143,7 +152,13 @@ const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
       }),
     /** Something that waits for an agent. */
     leave: (to: Name, id: string) =>
-      parts.store.accept(attic, idOf(id), nowMs * 2, [{ to, inbox: "private", wire: Uint8Array.of(1) }])
+      parts.store.accept(
+        attic,
+        idOf(id),
+        nowMs * 2,
+        [{ to, inbox: "private", wire: Uint8Array.of(1) }],
+        nowMs
+      )
   }
 })
 
@@ -247,21 +262,6 @@ describe("a decision about a device", () => {
     })
   )
 
-  it.effect("made beforehand counts as well: who enrols is let in at once", () =>
-    Effect.gen(function* () {
-      const world = yield* makeWorld
-      const { enrol, preauthorise } = yield* start(world)
-      yield* preauthorise(device, cellar)
-      yield* enrol(device)
-      yield* TestKit.settle
-      assert.deepStrictEqual(world.broker.expelled, [cellar])
-      // It asks again and again; that is no decision.
-      yield* enrol(device)
-      yield* pass(1_000)
-      assert.deepStrictEqual(world.broker.expelled, [cellar])
-    })
-  )
-
   it.effect(
     "that a stranger's connection was not told of makes it no agent: cut off, it comes again as one",
     () =>
@@ -280,6 +280,21 @@ describe("a decision about a device", () => {
         yield* shake(device, cellar)
         assert.strictEqual(book.get(cellar)?.device, device.id)
       })
+  )
+
+  it.effect("made beforehand counts as well: who enrols is let in at once", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld
+      const { enrol, preauthorise } = yield* start(world)
+      yield* preauthorise(device, cellar)
+      yield* enrol(device)
+      yield* TestKit.settle
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+      // It asks again and again; that is no decision.
+      yield* enrol(device)
+      yield* pass(1_000)
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+    })
   )
 
   it.effect("is followed up after a restart in between, and where the word of it was lost", () =>
