@@ -91,27 +91,11 @@ const shaken = (shake: Handshake, before: AgentRow | undefined, nowMs: number): 
   shakenAtMs: shake.issued_at_ms
 })
 
-interface HandshakeParts {
-  readonly topicRoot: string
-  readonly later: Later
-  /** Cuts somebody off who is to come again. */
-  readonly comeAgain: (agent: AgentName) => Effect.Effect<void>
-}
-
-/** Takes handshakes: judges who it is, writes the book, answers. */
-const makeHandshakes = (
-  context: Pick<ActorContext<never>, "ref">,
-  { comeAgain, later, topicRoot }: HandshakeParts
-) =>
+const makeHandshakeAnswers = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
   Effect.gen(function* () {
-    const engine = yield* CryptoEngine
     const crypto = yield* RelayCrypto
-    const book = yield* AgentBook
-    const claimOf = yield* makeClaims
-    const tell = makeTeller()
     const publish = yield* makeMouth(context, topicRoot)
-
-    const answer = Effect.fnUntraced(function* (
+    return Effect.fnUntraced(function* (
       shake: Handshake,
       verdict: HandshakeAnswer["verdict"],
       detail: string,
@@ -128,6 +112,26 @@ const makeHandshakes = (
         issued_at_ms: nowMs
       })
     })
+  })
+
+interface HandshakeParts {
+  readonly topicRoot: string
+  readonly later: Later
+  /** Cuts somebody off who is to come again. */
+  readonly comeAgain: (agent: AgentName) => Effect.Effect<void>
+}
+
+/** Takes handshakes: judges who it is, writes the book, answers. */
+const makeHandshakes = (
+  context: Pick<ActorContext<never>, "ref">,
+  { comeAgain, later, topicRoot }: HandshakeParts
+) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const book = yield* AgentBook
+    const claimOf = yield* makeClaims
+    const tell = makeTeller()
+    const answer = yield* makeHandshakeAnswers(context, topicRoot)
 
     /** Gives whether the book has changed. */
     return Effect.fnUntraced(function* (from: AgentName, wire: Uint8Array, nowMs: number, role: TopicRole) {

@@ -1,6 +1,7 @@
 /**
  * Fairness between connections: what they tell broker services of themselves (handshakes, status, questions) costs
- * signatures and is judged for all of them in one place. So each has one word in hand there, and so many a minute.
+ * signatures and is judged for all of them in one place. So each has one word in hand there, and so many a minute; strangers
+ * have so many together as well, since a new connection costs them a new key and no more.
  *
  * @module
  */
@@ -36,12 +37,17 @@ class Bucket {
   }
 }
 
-const { messagingHandshakes: handshakes, messagingWords: words } = Limits
+const {
+  messagingHandshakes: handshakes,
+  messagingStrangerWords: strangersWords,
+  messagingWords: words
+} = Limits
 
 /** The words of all connections. */
 export class WordTurns {
   private readonly handshakes = new WeakMap<Client, Bucket>()
   private readonly words = new WeakMap<Client, Bucket>()
+  private readonly strangers = new Bucket(strangersWords, performance.now())
   private readonly last = new WeakMap<Client, Promise<void>>()
 
   /** Whether a connection may say one more. Whatever a stranger says counts as a handshake. */
@@ -51,7 +57,7 @@ export class WordTurns {
     const nowMs = performance.now()
     const bucket = buckets.get(client) ?? new Bucket(isCostly ? handshakes : words, nowMs)
     buckets.set(client, bucket)
-    return bucket.take(nowMs)
+    return bucket.take(nowMs) && (role !== "stranger" || this.strangers.take(nowMs))
   }
 
   /** Says a word when the connection's last one is done, however that ended. */
