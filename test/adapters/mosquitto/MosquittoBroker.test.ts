@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -15,11 +15,14 @@ import type { RealMosquitto } from "../../support/mosquitto.ts"
 import { waitUntil } from "../../support/Program.ts"
 import { describeWith } from "../../support/requires.ts"
 
+const accountsFile = (mosquitto: RealMosquitto | null) =>
+  join(mosquitto?.folder as string, fileNames.security)
+
 /** Waits until Mosquitto has written down that somebody has no account; it does not write it in one piece. */
 const withoutAccount = (mosquitto: RealMosquitto | null, name: string) =>
   Effect.promise(() =>
     waitUntil(`the end of ${name}'s account`, () => {
-      const text = readFileSync(join(mosquitto?.folder as string, fileNames.security), "utf8")
+      const text = readFileSync(accountsFile(mosquitto), "utf8")
       return text.endsWith("}") && !text.includes(`"username":\t"${name}"`)
     })
   )
@@ -163,6 +166,37 @@ describeWith(["mosquitto"], "accounts at Mosquitto", () => {
         fleet.decide("alice", "revoked")
         yield* Effect.promise(() => closed)
         yield* withoutAccount(mosquitto, "alice")
+      })
+    )
+  )
+
+  it.live("are made anew, with the passwords they had, when Mosquitto has lost them", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { broker, client, fleet, mosquitto } = yield* kind.open(path)
+        yield* client("alice")
+        const passwordOf = broker.passwordFor("alice" as Name, fleet.ring("alice").id as DeviceId)
+        const old = yield* passwordOf
+        yield* Effect.promise(() => mosquitto?.stop("SIGKILL") as Promise<void>)
+        const text = readFileSync(accountsFile(mosquitto), "utf8")
+        // As it may be found after a kill: Mosquitto gives the file its name before it is written.
+        writeFileSync(accountsFile(mosquitto), "")
+        yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+        yield* Effect.flip(client("carol"))
+        yield* Effect.promise(() => mosquitto?.stop() as Promise<void>)
+        const { clients, ...rest } = JSON.parse(text)
+        const first = clients.filter(
+          ({ username }: { readonly username: string }) => username === "broker-services"
+        )
+        assert.lengthOf(first, 1)
+        writeFileSync(accountsFile(mosquitto), JSON.stringify({ ...rest, clients: first }))
+        yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+        const now = yield* until(
+          "alice's password",
+          Effect.orElseSucceed(passwordOf, () => undefined)
+        )
+        assert.strictEqual(now, old)
+        yield* client("alice")
       })
     )
   )
