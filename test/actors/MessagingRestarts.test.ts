@@ -236,7 +236,10 @@ describe("rotated keys", () => {
             peers.find(({ agreement }) => agreement.key === newest && agreement.version === 4)
           )
         )
-        assert.deepEqual((yield* bob.ref.ask("Report")).refused as Record<string, number>, {})
+        // Of handshakes that overtake the answers to those before, the last one's answer counts.
+        const { replayed = 0, ...others } = (yield* bob.ref.ask("Report")).refused
+        assert.isAtMost(replayed, 3)
+        assert.deepEqual(others as Record<string, number>, {})
       })
     )
   )
