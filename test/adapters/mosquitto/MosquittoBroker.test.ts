@@ -263,6 +263,45 @@ describeWith(["mosquitto"], "accounts at Mosquitto", () => {
   )
 })
 
+describeWith(["mosquitto"], "what Mosquitto is to retain, fleeting or not", () => {
+  const kind = bareKinds[2] as (typeof bareKinds)[number]
+
+  it.live("is on its disk when it counts as published", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { broker, client, mosquitto } = yield* kind.open(path)
+        const topic = `${root}/bob/public/handshake`
+        const how = { fleeting: true, retain: true }
+        for (const words of ["first", "second", "", "last"]) {
+          yield* until(
+            "Mosquitto",
+            Effect.orElseSucceed(broker.publish(topic, bytes(words), how), () => undefined)
+          )
+          yield* Effect.promise(() => mosquitto?.stop("SIGKILL") as Promise<void>)
+          yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+          const heard: Array<string> = []
+          const listen = Effect.gen(function* () {
+            const alice = yield* until(
+              "alice to be let in",
+              Effect.orElseSucceed(
+                client("alice", (at, text) => void heard.push(`${at} ${text}`)),
+                () => undefined
+              )
+            )
+            yield* Effect.promise(() => alice.subscribeAsync(`${root}/+/public/#`, { qos: 1 }))
+            // What is retained comes before this.
+            yield* Effect.promise(() => alice.publishAsync(`${root}/alice/public/end`, "end", { qos: 1 }))
+            yield* Effect.promise(() => waitUntil("the end", () => heard.some((at) => at.endsWith("end"))))
+          })
+          yield* Effect.scoped(listen)
+          const retained = heard.filter((at) => at.startsWith(topic))
+          assert.deepStrictEqual(retained, words === "" ? [] : [`${topic} ${words}`])
+        }
+      })
+    )
+  )
+})
+
 describe("what Mosquitto tells of itself", () => {
   const row = (agent: string, status: AgentRow["status"], statusAtMs: number) =>
     ({ agent, status, statusAtMs }) as unknown as AgentRow
