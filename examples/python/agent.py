@@ -25,6 +25,8 @@ import wire
 
 now_ms = lambda: int(time.time() * 1000)
 
+SHAKE_AGAIN_S, SHAKE_AGAIN_AT_MOST_S = 30, 300
+
 
 class State:
     """What an agent must keep: its keys, whom it believes, and the ids of what it took, until they expire."""
@@ -107,7 +109,8 @@ class Agent:
     def session_at(self, url, server, offer, ca):
         """One session, from its beginning to its end."""
         place = urllib.parse.urlsplit(url)
-        self.topics, self.session, self.nonce = offer["topic_root"], wire.new_id(), wire.new_id()
+        self.topics, self.session, self.nonce = offer["topic_root"], wire.new_id(), None
+        self.answered = None
         self.services = {wire.b64(key) for key in enrol.role(server.root, "broker_services")[0].values()}
         self.agreement, self.version = None, -1
         # The same client for all sessions: it keeps what was not acknowledged, and sends it again.
@@ -136,6 +139,21 @@ class Agent:
             return
         inboxes = [self.topic(self.name, "handshake"), f"{self.topics}/{self.name}/#"]
         client.subscribe([(topic, 1) for topic in [*inboxes, self.topic(wire.SERVICES, "discovery")]])
+        self._shake_hands(self.session, SHAKE_AGAIN_S)
+
+    def _shake_hands(self, session, pause_s):
+        """Again, ever more slowly, until the last handshake is answered `known`: answers are lost, and clocks put right."""
+        with self.lock:
+            # What is published without a connection would go out with the next one.
+            if session != self.session or self.answered == "known" or not self.client.is_connected():
+                return
+            self.nonce, self.answered = wire.new_id(), None
+            self._tell_keys()
+        timer = threading.Timer(pause_s, self._shake_hands, [session, min(2 * pause_s, SHAKE_AGAIN_AT_MOST_S)])
+        timer.daemon = True
+        timer.start()
+
+    def _tell_keys(self):
         shake = self.keys.sign(
             {
                 "type": "postern/handshake/v1",
@@ -193,9 +211,18 @@ class Agent:
         return document
 
     def _take_answer(self, data):
-        answer = self._by_services(wire.read_signed(wire.ANSWER, data))
+        with self.lock:
+            self._judge_answer(self._by_services(wire.read_signed(wire.ANSWER, data)))
+
+    def _judge_answer(self, answer):
         if (answer["agent"], answer["session"], answer["nonce"]) != (self.name, self.session, self.nonce):
             raise wire.Refused("replayed", "it answers another handshake")
+        if self.answered == "known":
+            if answer["verdict"] == "known":
+                return
+            # Whoever has read the handshake can have it judged again, when it is too old to be taken.
+            raise wire.Refused("replayed", "this handshake was answered before, and taken")
+        self.answered = answer["verdict"]
         is_news = answer["verdict"] == "known" and self.agreement is None
         self.agreement = answer["agreement"] if answer["verdict"] == "known" else None
         if is_news:
@@ -207,6 +234,8 @@ class Agent:
         directory = self._by_services(wire.read_signed(wire.DIRECTORY, data, wire.DIRECTORY_BYTES))
         if directory["issued_at_ms"] > now_ms() + wire.RECEIVED_FUTURE_MS:
             raise wire.Refused("from_the_future")
+        if directory["expires_at_ms"] <= now_ms():
+            raise wire.Refused("expired")
         if directory["version"] < self.version:
             raise wire.Refused("replayed", "a newer list is there already")
         if directory["version"] > self.version:

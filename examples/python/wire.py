@@ -388,7 +388,7 @@ DIRECTORY = {
     "part": _whole(1, 10_000),
     "parts": _whole(1, 10_000),
     "agents": _list(_struct(ENTRY), 0, 256, unique=False),
-    "issued_at_ms": TIME,
+    **TIMES,
     **SIGNED,
 }
 

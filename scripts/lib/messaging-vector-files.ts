@@ -171,7 +171,8 @@ const directory = (shop: Workshop): VectorFile => {
     status,
     edge_devices: edges
   })
-  const common = { type: "postern/directory/v1", version: nowMs, parts: 2, issued_at_ms: nowMs }
+  const times = { issued_at_ms: nowMs, expires_at_ms: nowMs + 900_000 }
+  const common = { type: "postern/directory/v1", version: nowMs, parts: 2, ...times }
   const made = [
     shop.made("the first part", brokerServices, {
       ...common,

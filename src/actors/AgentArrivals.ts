@@ -12,16 +12,20 @@ import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { BusError } from "../ports/MessageBus.ts"
 import type { AgentStatus, Agreement, DirectoryEntry, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
-import { MessageLimits, PublicMessage } from "../schemas/Message.ts"
+import { type MessageId, MessageLimits, PublicMessage } from "../schemas/Message.ts"
 import { type AgentName, brokerServices, placeOf, topicOf } from "../schemas/Topics.ts"
 import type { Pings } from "./AgentPings.ts"
 import type { AgentSession } from "./AgentSession.ts"
 
+type Verdict = HandshakeAnswer["verdict"]
+
 /** What an agent knows of the others, in one life. */
 export interface AgentKnowledge {
   session: AgentSession | null
-  /** The answer to this session's handshake. */
-  verdict: HandshakeAnswer["verdict"] | null
+  /** The last handshake of this session, and what it was answered. */
+  shake: { readonly nonce: MessageId; answered: Verdict | null } | null
+  /** The newest answer to any handshake of this session. */
+  verdict: Verdict | null
   detail: string
   services: Agreement | null
   /** Of this session: broker services whose clock went back number their lists anew. */
@@ -31,6 +35,7 @@ export interface AgentKnowledge {
 
 export const freshKnowledge = (): AgentKnowledge => ({
   session: null,
+  shake: null,
   verdict: null,
   detail: "",
   services: null,
@@ -41,7 +46,7 @@ export const freshKnowledge = (): AgentKnowledge => ({
 const refused = (code: RefusedMessage["code"], detail: string) => new RefusedMessage({ code, detail })
 const isByServices = (session: AgentSession, key: string): boolean => session.standing.services.has(key)
 
-/** The answer of broker services to this session's handshake; true where it is news that it let the agent in. */
+/** The answer of broker services to this session's last handshake; true where it is news that it let the agent in. */
 const takeAnswer = Effect.fnUntraced(function* (
   knowledge: AgentKnowledge,
   session: AgentSession,
@@ -50,14 +55,22 @@ const takeAnswer = Effect.fnUntraced(function* (
   const read = readHandshakeAnswer(yield* CryptoEngine, wire)
   if (Result.isFailure(read)) return yield* read.failure
   const answer = read.success
+  const { shake } = knowledge
   if (!isByServices(session, answer.signing_key))
     return yield* refused("bad_signature", "it is signed with no key of broker services")
   if (
     answer.agent !== session.standing.name ||
     answer.session !== session.id ||
-    answer.nonce !== session.nonce
+    shake === null ||
+    answer.nonce !== shake.nonce
   )
     return yield* refused("replayed", "it answers another handshake")
+  // Whoever has read the handshake can have it judged again, when it is too old to be taken.
+  if (shake.answered === "known") {
+    if (answer.verdict === "known") return false
+    return yield* refused("replayed", "this handshake was answered before, and taken")
+  }
+  shake.answered = answer.verdict
   const isNews = answer.verdict === "known" && knowledge.verdict !== "known"
   knowledge.verdict = answer.verdict
   knowledge.detail = answer.detail
@@ -74,11 +87,13 @@ const takeDirectory = Effect.fnUntraced(function* (
 ) {
   const read = readDirectory(yield* CryptoEngine, wire)
   if (Result.isFailure(read)) return yield* read.failure
-  const { agents, issued_at_ms, signing_key, version } = read.success
+  const { agents, expires_at_ms, issued_at_ms, signing_key, version } = read.success
   if (!isByServices(session, signing_key))
     return yield* refused("bad_signature", "it is signed with no key of broker services")
   if (issued_at_ms > nowMs + MessageLimits.receivedFutureMs)
     return yield* refused("from_the_future", "it would stand above every list to come")
+  if (expires_at_ms <= nowMs)
+    return yield* refused("expired", "it may name keys that are their owners' no more")
   if (version < knowledge.directoryVersion)
     return yield* refused("replayed", "a newer list of agents is there already")
   if (version > knowledge.directoryVersion) knowledge.peers.clear()

@@ -2,8 +2,9 @@
 import { Deferred, Effect, type Exit, Result } from "effect"
 import { AgentTrust } from "../ports/AgentTrust.ts"
 import type { BusError } from "../ports/MessageBus.ts"
+import type { MessageId } from "../schemas/Message.ts"
 import type { AgentKnowledge } from "./AgentArrivals.ts"
-import { type Appearance, makeSessions } from "./AgentSession.ts"
+import { type AgentSession, type Appearance, makeIds, makeSessions } from "./AgentSession.ts"
 import { monotonicMs } from "./Alarm.ts"
 import { type Delays, delayAfter } from "./Delays.ts"
 
@@ -23,8 +24,12 @@ const pauses: Readonly<Record<BusError["code"], Delays>> = {
 /** A session that lasted for so long was no failure, however it ended. */
 const goodMs = 30_000
 const cameTimeoutMs = 30_000
-/** An answer to its handshake that did not come was lost on the way: it shakes hands once more. */
-const answerMs = 30_000
+/**
+ * An answer to its handshake that did not come was lost on the way, and one that is not `known` may be another a while
+ * later, when a clock was put right: it shakes hands once more. The delays rise above the time that any answer takes, since
+ * the last handshake's alone counts.
+ */
+const shakeDelays: Delays = { firstMs: 30_000, factor: 2, maximumMs: 300_000 }
 
 /** Messages to the agent itself. */
 interface Self {
@@ -43,22 +48,62 @@ const endOf = (exit: Exit.Exit<Result.Result<SessionEnd, BusError>>): SessionEnd
   return { code, reason }
 }
 
+/** The handshakes of one session after another. */
+const makeShaking = (
+  sessions: Effect.Success<typeof makeSessions>,
+  knowledge: AgentKnowledge,
+  initial: Appearance
+) =>
+  Effect.gen(function* () {
+    const newId = yield* makeIds
+    let appearance = initial
+    /** Done when there is something new to tell. */
+    let wanted = yield* Deferred.make<void>()
+    const tell = Effect.suspend(() => Effect.asVoid(Deferred.succeed(wanted, undefined)))
+
+    const shakeHands = Effect.fnUntraced(function* (open: AgentSession) {
+      wanted = yield* Deferred.make<void>()
+      const nonce = (yield* newId) as MessageId
+      knowledge.shake = { nonce, answered: null }
+      yield* sessions.shakeHands(open, nonce, appearance)
+    })
+    return {
+      shakeHands,
+      /** Tells the keys once more, since they have changed. */
+      tell,
+      /** What others may know of this agent from now on. */
+      appear: (next: Appearance) =>
+        Effect.suspend(() => {
+          appearance = next
+          return tell
+        }),
+      /** Shakes hands again where there is something new to tell, and until the last handshake is answered `known`. */
+      again: Effect.fnUntraced(function* (open: AgentSession) {
+        for (let attempts = 1; ; attempts++) {
+          const isNews = yield* Effect.raceFirst(
+            Effect.as(Deferred.await(wanted), true),
+            Effect.flatMap(delayAfter(shakeDelays, attempts), Effect.sleep).pipe(
+              Effect.andThen(
+                Effect.suspend(() => (knowledge.shake?.answered === "known" ? Effect.never : Effect.void))
+              ),
+              Effect.as(false)
+            )
+          )
+          if (isNews) attempts = 0
+          yield* Effect.ignore(shakeHands(open))
+        }
+      })
+    }
+  })
+
 export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: Appearance) =>
   Effect.gen(function* () {
     const trust = yield* AgentTrust
     const sessions = yield* makeSessions
-    let appearance = initial
+    const shaking = yield* makeShaking(sessions, knowledge, initial)
     let failures = 0
     let goodFromMs = Number.POSITIVE_INFINITY
 
-    const shakeAgain = Effect.suspend(() => {
-      const open = knowledge.session
-      return open === null ? Effect.void : Effect.ignore(sessions.shakeHands(open, appearance))
-    })
-    const unanswered = Effect.sleep(answerMs).pipe(
-      Effect.andThen(Effect.suspend(() => (knowledge.verdict === null ? shakeAgain : Effect.void))),
-      Effect.forever
-    )
     return {
       /** One session, from its beginning to its end. */
       run: Effect.gen(function* () {
@@ -75,17 +120,18 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
         knowledge.session = open
         yield* Deferred.succeed(begun, undefined)
         yield* sessions.subscribe(open)
-        yield* sessions.shakeHands(open, appearance)
+        yield* shaking.shakeHands(open)
         goodFromMs = (yield* monotonicMs) + goodMs
         yield* self.due
         const ended = Effect.map(open.link.ended, (reason): SessionEnd => ({ code: "unreachable", reason }))
-        return yield* Effect.raceAllFirst([ended, changed, unanswered])
+        return yield* Effect.raceAllFirst([ended, changed, shaking.again(open)])
       }).pipe(Effect.scoped, Effect.result),
       endOf,
       /** Forgets the session; how long to wait for the next. */
       ended: Effect.fnUntraced(function* ({ code }: SessionEnd) {
         Object.assign(knowledge, {
           session: null,
+          shake: null,
           verdict: null,
           services: null,
           directoryVersion: -1
@@ -95,13 +141,7 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
         failures = code === "changed" ? 0 : wasGood ? 1 : failures + 1
         return code === "changed" ? 0 : yield* delayAfter(pauses[code], failures)
       }),
-      /** What others may know of this agent from now on. */
-      appear: (next: Appearance) =>
-        Effect.suspend(() => {
-          appearance = next
-          return shakeAgain
-        }),
-      /** Tells the keys once more, since they have changed. */
-      shakeAgain
+      appear: shaking.appear,
+      shakeAgain: shaking.tell
     }
   })

@@ -10,9 +10,10 @@ import { AgentBook } from "../ports/AgentBook.ts"
 import { FleetStore } from "../ports/FleetStore.ts"
 import { type AgentRow, MessageStore } from "../ports/MessageStore.ts"
 import type { DeviceId, Name } from "../schemas/Ids.ts"
+import { brokerAnswer } from "../schemas/protocols/BrokerKeeper.ts"
 import type { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
 import { type AgentName, topicOf } from "../schemas/Topics.ts"
-import { makeAlarm } from "./Alarm.ts"
+import { type Alarm, makeAlarm } from "./Alarm.ts"
 import { delayAfter } from "./Delays.ts"
 import { BrokerKeeperKey } from "./ServerKeys.ts"
 
@@ -45,11 +46,12 @@ const makeExpulsions = (context: Context, topicRoot: string) =>
 
     const expel = ([agent, { forget }]: readonly [AgentName, Leaving]) =>
       Effect.gen(function* () {
-        yield* keeper.ask("Expel", { agent }, { timeoutMs: expelTimeoutMs })
+        yield* brokerAnswer(keeper.ask("Expel", { agent }), expelTimeoutMs)
         if (!forget) return
         // What it left for those who come later: the keys of an agent that is one no more.
         const topic = topicOf(topicRoot, { agent, inbox: "public/handshake" })
-        yield* keeper.ask("Publish", { topic, wire: new Uint8Array(0), retain: true })
+        const nothing = { topic, wire: new Uint8Array(0), retain: true }
+        yield* brokerAnswer(keeper.ask("Publish", nothing), expelTimeoutMs)
         yield* store.dropAgent(agent)
       }).pipe(
         Effect.as([agent]),
@@ -97,6 +99,17 @@ export const agentsBehind = (
     .sort((left, right) => (left.agent < right.agent ? -1 : 1))
     .slice(0, maximum)
 
+/** What cannot be judged now is judged with the next review, which comes soon. */
+const orRing =
+  (alarm: Alarm) =>
+  <E extends { readonly message: string }, R>(what: Effect.Effect<void, E, R>) =>
+    Effect.catch(what, (error) =>
+      Effect.andThen(
+        Effect.logWarning(`agents are not held against the fleet: ${error.message}`),
+        alarm.ringIn(reviewAgainMs)
+      )
+    )
+
 /** Holds the book of agents against the fleet. */
 export const makeDecisions = (context: Context, topicRoot: string, changed: Effect.Effect<void>) =>
   Effect.gen(function* () {
@@ -139,13 +152,7 @@ export const makeDecisions = (context: Context, topicRoot: string, changed: Effe
       reviewed = rows.length < reviewAgents ? null : (rows.at(-1)?.agent ?? null)
       yield* alarm.ringIn(reviewed === null ? reviewMs : 0)
     })
-    const orAgain = <E extends { readonly message: string }, R>(what: Effect.Effect<void, E, R>) =>
-      Effect.catch(what, (error) =>
-        Effect.andThen(
-          Effect.logWarning(`agents are not held against the fleet: ${error.message}`),
-          alarm.ringIn(reviewAgainMs)
-        )
-      )
+    const orAgain = orRing(alarm)
 
     /** Somebody stands at the broker as an agent: it was judged before, and may have been turned away since. */
     const standsAsAgent = (agent: AgentName) =>
@@ -158,6 +165,8 @@ export const makeDecisions = (context: Context, topicRoot: string, changed: Effe
     return {
       isLeaving: expulsions.isLeaving,
       standsAsAgent,
+      /** Ends a connection that stands as less than its owner may be. */
+      comeAgain: (agent: AgentName) => expulsions.add(agent, false),
       handlers: {
         Decided: ({ payload }: Told<{ readonly device: DeviceId }>) => orAgain(decided(payload.device)),
         Review: () => orAgain(review),

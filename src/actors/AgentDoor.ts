@@ -43,17 +43,32 @@ export const makeClaims = Effect.gen(function* () {
   })
 })
 
-/** Proofs of the last minutes are remembered by their session, so that each is good once. */
-const makeOnce = () => {
-  const seen = new Map<string, number>()
-  return (session: string, nowMs: number): boolean => {
-    for (const [old, atMs] of seen) {
-      if (seen.size < Limits.requestNonces && atMs > nowMs - 2 * Limits.requestClockSkewMs) break
+/** Proofs of one agent that are remembered: one that comes more often than this within minutes is not well. */
+const proofsOfAgent = 256
+
+/**
+ * Proofs of the last minutes are remembered, so that each is good once. None is forgotten while it is good: who has come too
+ * often, and strangers all together, must wait until some of theirs are over. `who` is null for those who are no agents.
+ */
+export const makeOnce = () => {
+  const seen = new Map<string, { readonly who: AgentName | null; readonly atMs: number }>()
+  const counts = new Map<AgentName | null, number>()
+  const count = (who: AgentName | null, more: number): void => {
+    const now = (counts.get(who) ?? 0) + more
+    if (now === 0) counts.delete(who)
+    else counts.set(who, now)
+  }
+  return (who: AgentName | null, proof: string, nowMs: number): "first" | "again" | "too_many" => {
+    for (const [old, { atMs, who: whose }] of seen) {
+      if (atMs > nowMs - 2 * Limits.requestClockSkewMs) break
       seen.delete(old)
+      count(whose, -1)
     }
-    if (seen.has(session)) return false
-    seen.set(session, nowMs)
-    return true
+    if (seen.has(proof)) return "again"
+    if ((counts.get(who) ?? 0) >= (who === null ? Limits.requestNonces : proofsOfAgent)) return "too_many"
+    seen.set(proof, { who, atMs: nowMs })
+    count(who, 1)
+    return "first"
   }
 }
 
@@ -98,7 +113,7 @@ export const makeAgentDoor = Effect.gen(function* () {
   const engine = yield* CryptoEngine
   const identity = yield* Identity
   const claimOf = yield* makeClaims
-  const isFirst = makeOnce()
+  const taken = makeOnce()
   const tell = makeTeller()
   const openedAtMs = yield* Clock.currentTimeMillis
   return Effect.fnUntraced(
@@ -113,8 +128,11 @@ export const makeAgentDoor = Effect.gen(function* () {
       const proof = read.success
       const flaw = flawOf(proof, { name, server: identity.id, nowMs, openedAtMs })
       if (flaw !== undefined) return yield* refuse(flaw)
-      if (!isFirst(proof.session, nowMs)) return yield* refuse("its proof was used before")
       const claim = yield* claimOf(name, proof.device, proof.signing_key)
+      // Others may have read the session's name, and begin one of the same.
+      const once = taken(claim._tag === "Agent" ? name : null, `${proof.signing_key} ${proof.session}`, nowMs)
+      if (once === "again") return yield* refuse("its proof was used before")
+      if (once === "too_many") return yield* refuse("too many proofs came within minutes")
       if (claim._tag === "Refused") return yield* refuse(claim.reason)
       return claim._tag === "Agent" ? "agent" : "stranger"
     },

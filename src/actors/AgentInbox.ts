@@ -13,6 +13,9 @@ const shown = ({ place, received }: WaitingMessage): InboxMessage => ({
   message: received.message
 })
 
+const inOrder = (some: ReadonlyArray<number>, others: ReadonlyArray<number>): ReadonlyArray<number> =>
+  [...some, ...others].sort((a, b) => a - b)
+
 /** Who has which messages in hand, and what is free. */
 const makeHands = () => {
   const hands = new Map<string, Set<number>>()
@@ -37,8 +40,18 @@ const makeHands = () => {
       return wasFull
     },
     leave: (listener: string): void => {
-      free = [...free, ...(hands.get(listener) ?? [])].sort((a, b) => a - b)
+      free = inOrder(free, [...(hands.get(listener) ?? [])])
       hands.delete(listener)
+    },
+    /** Takes out of a hand what its owner does not know of. */
+    giveBack: (hand: Set<number>, holds: ReadonlyArray<number>): void => {
+      const lost = [...hand].filter((place) => !holds.includes(place))
+      for (const place of lost) hand.delete(place)
+      free = inOrder(free, lost)
+    },
+    /** There is no such message any more. */
+    gone: (places: ReadonlyArray<number>): void => {
+      free = free.filter((place) => !places.includes(place))
     },
     freeUpTo: (count: number): ReadonlyArray<number> => free.slice(0, count),
     taken: (hand: Set<number>, places: ReadonlyArray<number>): void => {
@@ -55,15 +68,13 @@ const makeGiver = (hands: ReturnType<typeof makeHands>) =>
   Effect.map(AgentStore, (store) =>
     Effect.fnUntraced(function* (hand: Set<number>, count: number) {
       const given: Array<WaitingMessage> = []
-      const returned = hands.freeUpTo(count)
-      for (const place of returned) {
+      for (const place of hands.freeUpTo(count)) {
         const [found] = yield* store.waiting(place - 1, 1)
         if (found?.place === place) given.push(found)
+        else hands.gone([place])
       }
-      // Also those that are gone: nobody need look for them again.
-      hands.taken(hand, returned)
-      for (const place of returned) if (!given.some((one) => one.place === place)) hand.delete(place)
       if (given.length < count) given.push(...(yield* store.waiting(hands.cursor(), count - given.length)))
+      // Nothing is in a hand before all is read: whoever hears of a failure has got nothing.
       hands.taken(
         hand,
         given.map(({ place }) => place)
@@ -87,13 +98,14 @@ export const agentInbox = Behaviour.make(AgentInboxProtocol, (context) =>
     // Whoever waits must not wait for a life that is over.
     yield* Effect.addFinalizer(() => wake)
     return context.handlers({
-      Take: Effect.fnUntraced(function* ({ payload: { listener, maximum } }) {
+      Take: Effect.fnUntraced(function* ({ payload: { holds, listener, maximum } }) {
         const hand = hands.handOf(listener)
         if (hand === undefined)
           return yield* new InboxTrouble({
             code: "too_many_listeners",
             reason: `${AgentLocalLimits.listeners} programs listen already`
           })
+        hands.giveBack(hand, holds)
         const count = Math.min(maximum, AgentLocalLimits.window - hand.size)
         const messages = count > 0 ? yield* Effect.mapError(give(hand, count), asTrouble) : []
         const ticket = { id: 0, waitMs: AgentLocalLimits.waitMs, answer: changed }

@@ -62,11 +62,16 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
       }),
       prune: (nowMs: number) =>
         Effect.flatMap(
-          Effect.orElseSucceed(store.prune(nowMs), () => []),
-          ({ length }) =>
-            length === 0
-              ? Effect.void
-              : Effect.logWarning(`${length} messages expired before they could be sent`)
+          Effect.orElseSucceed(store.prune(nowMs), () => ({ unsent: [], untaken: 0 })),
+          ({ unsent: { length }, untaken }) =>
+            Effect.all([
+              length === 0
+                ? Effect.void
+                : Effect.logWarning(`${length} messages expired before they could be sent`),
+              untaken === 0
+                ? Effect.void
+                : Effect.logInfo(`${untaken} messages expired before any program took them`)
+            ])
         )
     }
   })

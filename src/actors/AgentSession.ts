@@ -17,8 +17,6 @@ import { brokerServices, topicOf } from "../schemas/Topics.ts"
 /** An open session. */
 export interface AgentSession {
   readonly id: SessionId
-  /** The nonce that the answer to its handshake must carry. */
-  readonly nonce: MessageId
   readonly standing: AgentStanding
   /** Below which all topics are. */
   readonly topicRoot: string
@@ -60,7 +58,11 @@ const makeWords = Effect.gen(function* () {
         yield* crypto.sign<ConnectProof>({ type, agent: name, device, server, session, issued_at_ms })
       )
     }),
-    handshake: Effect.fnUntraced(function* (session: AgentSession, { edgeDevices, visible }: Appearance) {
+    handshake: Effect.fnUntraced(function* (
+      session: AgentSession,
+      nonce: MessageId,
+      { edgeDevices, visible }: Appearance
+    ) {
       const { device, name } = session.standing
       return toWire(
         yield* crypto.sign<Handshake>({
@@ -68,7 +70,7 @@ const makeWords = Effect.gen(function* () {
           agent: name,
           device,
           session: session.id,
-          nonce: session.nonce,
+          nonce,
           agreement: yield* crypto.agreement,
           visible,
           edge_devices: edgeDevices,
@@ -89,9 +91,13 @@ export const makeSessions = Effect.gen(function* () {
   const words = yield* makeWords
   const newId = yield* makeIds
 
-  /** Tells the keys, to broker services and, where it may be seen, to everybody. */
-  const shakeHands = Effect.fnUntraced(function* (session: AgentSession, appearance: Appearance) {
-    const wire = yield* words.handshake(session, appearance)
+  /** Tells the keys, to broker services and, where it may be seen, to everybody. The answer will carry the nonce. */
+  const shakeHands = Effect.fnUntraced(function* (
+    session: AgentSession,
+    nonce: MessageId,
+    appearance: Appearance
+  ) {
+    const wire = yield* words.handshake(session, nonce, appearance)
     const { topicRoot } = session
     yield* session.link.publish(toServices(topicRoot, "handshake"), wire)
     const own = topicOf(topicRoot, { agent: session.standing.name, inbox: "public/handshake" })
@@ -120,7 +126,7 @@ export const makeSessions = Effect.gen(function* () {
       will: { topic: toServices(topicRoot, "status"), payload: yield* words.status(standing, id, "DU") },
       received
     })
-    return { id, nonce: (yield* newId) as MessageId, standing, topicRoot, link } satisfies AgentSession
+    return { id, standing, topicRoot, link } satisfies AgentSession
   })
 
   /** Subscribes to its inboxes. A stranger gets one of them alone, and hears by it whether that changes. */

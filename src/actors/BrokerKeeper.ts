@@ -4,6 +4,7 @@
  * by its recipient, by the message's id.
  */
 import { Clock, Effect, Exit } from "effect"
+import type { RpcGroup } from "effect/rpc"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { AgentBook } from "../ports/AgentBook.ts"
 import {
@@ -14,9 +15,11 @@ import {
 } from "../ports/MessageBroker.ts"
 import { type DeliveryRow, MessageStore, type MessageStoreError } from "../ports/MessageStore.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
-import { BrokerKeeperProtocol, type BrokerPublication, NoBroker } from "../schemas/protocols/BrokerKeeper.ts"
+import { BrokerKeeperProtocol, type BrokerPublication } from "../schemas/protocols/BrokerKeeper.ts"
 import { type AgentName, placeOf, topicOf } from "../schemas/Topics.ts"
 import { makeAlarm } from "./Alarm.ts"
+import { makeBacklog } from "./BrokerBacklog.ts"
+import { makeErrands } from "./BrokerErrands.ts"
 import { delayAfter } from "./Delays.ts"
 import { DirectoryKey, ReEncryptorKey } from "./ServerKeys.ts"
 
@@ -26,11 +29,11 @@ export interface BrokerKeeperOptions {
   readonly authenticate: BrokerHandlers["authenticate"]
 }
 
-/** Deliveries of one round, and how many of them are on their way to the broker together. */
-const roundDeliveries = 256
+/** Deliveries of one round that are on their way to the broker together. */
 const together = 32
-/** What waits in memory for its round; more waits in the store alone. */
-const maximumPending = 4_096
+/** Publications and changes of accounts: how many are done side by side, and how many wait behind each of them. */
+const publicationLines = { lines: 32, waiting: 512 }
+const accountLines = { lines: 8, waiting: 512 }
 /** After a failure. */
 const pauses = { firstMs: 500, factor: 2, maximumMs: 30_000 }
 /** The store is pruned, and looked through for what nobody told of. */
@@ -38,7 +41,8 @@ const sweepMs = 60_000
 /** How long a sender's message may take until it is safe. Then it is not acknowledged, and comes again. */
 const submitTimeoutMs = 60_000
 
-type Refs = Pick<ActorContext<never>, "ref" | "refOf">
+type Context = ActorContext<RpcGroup.Rpcs<typeof BrokerKeeperProtocol>>
+type Refs = Pick<Context, "ref" | "refOf">
 
 /** Where what agents publish to broker services goes. */
 const receiver =
@@ -49,7 +53,7 @@ const receiver =
     if ((inbox === "protected" || inbox === "private") && role === "agent")
       return context.refOf(ReEncryptorKey, from).ask("Submit", { inbox, wire: payload }, timeout)
     if (inbox === "handshake" || inbox === "status" || inbox === "public/pingreq")
-      return context.ref(DirectoryKey).ask("Arrived", { inbox, from, wire: payload }, timeout)
+      return context.ref(DirectoryKey).ask("Arrived", { inbox, from, role, wire: payload }, timeout)
     return Effect.void
   }
 
@@ -57,13 +61,17 @@ const receiver =
 const bring = Effect.fnUntraced(function* (
   broker: OpenBroker,
   topicRoot: string,
-  deliveries: ReadonlyArray<DeliveryRow>
+  deliveries: ReadonlyArray<DeliveryRow>,
+  isGone: (agent: AgentName) => boolean
 ) {
   const failures: Array<string> = []
   const taken = yield* Effect.forEach(
     deliveries,
     ({ inbox, place, to, wire }) =>
-      broker.publish(topicOf(topicRoot, { agent: to, inbox }), wire).pipe(
+      Effect.suspend(() => {
+        if (isGone(to)) return Effect.succeed(false)
+        return broker.publish(topicOf(topicRoot, { agent: to, inbox }), wire)
+      }).pipe(
         // Where nobody subscribes the agent has not come yet, and it waits in the store.
         Effect.map((isTaken) => (isTaken ? [place] : [])),
         Effect.catch((error) =>
@@ -92,64 +100,33 @@ const makeRefusals = Effect.gen(function* () {
   })
 })
 
-/** What waits for its round: some in memory, the rest known to be in the store. */
-const makeBacklog = Effect.gen(function* () {
-  const store = yield* MessageStore
-  let pending: Array<DeliveryRow> = []
-  let isBehind = true
-  let behind = 0
-  return {
-    add: (deliveries: ReadonlyArray<DeliveryRow>): void => {
-      if (isBehind) return
-      if (pending.length + deliveries.length > maximumPending) isBehind = true
-      else pending.push(...deliveries)
-    },
-    /** What waits for one agent; it may stand in the queue already, which does no harm. */
-    addWaiting: (agent: AgentName) =>
-      Effect.map(store.undelivered(agent, 0, maximumPending), (rows) => {
-        pending.push(...rows)
-      }),
-    /** What waits in memory for an agent that is none any more: another may have its name next. */
-    forget: (agent: AgentName): void => {
-      pending = pending.filter(({ to }) => to !== agent)
-    },
-    /** Looks through the store from its beginning, at the next round. */
-    rewind: (): void => {
-      isBehind = true
-      behind = 0
-    },
-    next: Effect.gen(function* () {
-      if (pending.length === 0 && isBehind) {
-        const rows = yield* store.undelivered(null, behind, roundDeliveries)
-        isBehind = rows.length === roundDeliveries
-        behind = rows.at(-1)?.place ?? behind
-        pending = [...rows]
-      }
-      return pending.splice(0, roundDeliveries)
-    })
-  }
-})
-
-const noBroker = (error: { readonly message: string }) => new NoBroker({ reason: error.message })
-
 type Asked<A> = { readonly payload: A }
 
 /** What others want of an open broker; `forget` drops what waits here for an agent. */
-const questions = (broker: OpenBroker, forget: (agent: AgentName) => void) => ({
-  Addresses: () => Effect.succeed(broker.addresses),
-  Connected: () => broker.connected,
-  State: () =>
-    Effect.map(broker.connected, ({ length }) => ({ addresses: broker.addresses, connected: length })),
-  Publish: ({ payload: { retain, topic, wire } }: Asked<BrokerPublication>) =>
-    Effect.asVoid(Effect.mapError(broker.publish(topic, wire, { retain, fleeting: true }), noBroker)),
-  Password: ({ payload }: Asked<{ readonly agent: AgentName; readonly device: DeviceId }>) =>
-    Effect.mapError(broker.passwordFor(payload.agent, payload.device), noBroker),
-  Expel: ({ payload }: Asked<{ readonly agent: AgentName }>) =>
-    Effect.suspend(() => {
-      forget(payload.agent)
-      return Effect.mapError(broker.expel(payload.agent), noBroker)
-    })
-})
+const makeQuestions = (broker: OpenBroker, forget: (agent: AgentName) => void) =>
+  Effect.gen(function* () {
+    const publications = yield* makeErrands(publicationLines)
+    const accounts = yield* makeErrands(accountLines)
+    const publish = ({ retain, topic, wire }: BrokerPublication) =>
+      Effect.tapError(broker.publish(topic, wire, { retain, fleeting: true }), (error) =>
+        Effect.logWarning(`nothing is published to ${topic}: ${error.reason}`)
+      )
+    return {
+      Addresses: () => Effect.succeed(broker.addresses),
+      Connected: () => broker.connected,
+      State: () =>
+        Effect.map(broker.connected, ({ length }) => ({ addresses: broker.addresses, connected: length })),
+      Publish: ({ payload }: Asked<BrokerPublication>) =>
+        publications.submit(payload.topic, Effect.asVoid(publish(payload))),
+      Password: ({ payload }: Asked<{ readonly agent: AgentName; readonly device: DeviceId }>) =>
+        accounts.submit(payload.agent, broker.passwordFor(payload.agent, payload.device)),
+      Expel: ({ payload }: Asked<{ readonly agent: AgentName }>) =>
+        Effect.suspend(() => {
+          forget(payload.agent)
+          return accounts.submitOnce(payload.agent, broker.expel(payload.agent))
+        })
+    }
+  })
 
 /** Opens the broker for as long as the life lasts. */
 const openBroker = (context: Refs, { authenticate, topicRoot }: BrokerKeeperOptions) =>
@@ -166,68 +143,99 @@ const openBroker = (context: Refs, { authenticate, topicRoot }: BrokerKeeperOpti
     })
   })
 
+/** Rounds: one at a time, each followed by the next while anything waits. */
+const makeRounds = (context: Context, broker: OpenBroker, topicRoot: string) =>
+  Effect.gen(function* () {
+    const store = yield* MessageStore
+    const book = yield* AgentBook
+    const backlog = yield* makeBacklog
+    const alarm = yield* makeAlarm(context.self.tell("Due"))
+    let isBringing = false
+    let failures = 0
+    /** Agents that were cut off while a round is on its way. */
+    const gone = new Set<AgentName>()
+    const isGone = (agent: AgentName): boolean => gone.has(agent)
+
+    const orLater = <R>(effect: Effect.Effect<void, MessageStoreError, R>) =>
+      Effect.catch(effect, (error) => {
+        backlog.rewind()
+        return Effect.andThen(
+          Effect.logWarning(`deliveries wait: ${error.reason}`),
+          alarm.ringIn(pauses.firstMs)
+        )
+      })
+    /** Begins a round, unless one is on its way. */
+    const round = Effect.gen(function* () {
+      if (isBringing) return
+      const waiting = yield* backlog.next
+      if (waiting === null) return
+      // Who is no agent at the moment is being cut off: whoever has its name next must not get what was for it.
+      const deliveries = waiting.filter(({ to }) => book.get(to) !== undefined)
+      gone.clear()
+      isBringing = true
+      yield* context.startTask(bring(broker, topicRoot, deliveries, isGone), (exit) => [
+        "Delivered",
+        Exit.isSuccess(exit) ? exit.value : { places: [], failed: true }
+      ])
+    })
+    return {
+      round: orLater(round),
+      backlog,
+      forget: (agent: AgentName): void => {
+        gone.add(agent)
+        backlog.forget(agent)
+      },
+      delivered: ({ failed, places }: { readonly failed: boolean; readonly places: ReadonlyArray<number> }) =>
+        Effect.gen(function* () {
+          isBringing = false
+          failures = failed ? failures + 1 : 0
+          if (places.length > 0) yield* store.delivered(places)
+          if (!failed) return yield* round
+          backlog.rewind()
+          yield* alarm.ringIn(yield* delayAfter(pauses, failures))
+        }).pipe(orLater),
+      sweep: Effect.gen(function* () {
+        backlog.rewind()
+        const expired = yield* store.prune(yield* Clock.currentTimeMillis)
+        if (expired > 0) yield* Effect.logInfo(`${expired} messages expired before their recipients came`)
+        yield* round
+      }).pipe(orLater)
+    }
+  })
+
 /** The behaviour. */
 export const brokerKeeper = (options: BrokerKeeperOptions) =>
   Behaviour.make(BrokerKeeperProtocol, (context) =>
     Effect.gen(function* () {
-      const store = yield* MessageStore
-      const backlog = yield* makeBacklog
       const broker = yield* openBroker(context, options)
-      const alarm = yield* makeAlarm(context.self.tell("Due"))
-      let isBringing = false
-      let failures = 0
-      let sweptAtMs = yield* Clock.currentTimeMillis
-
-      /** Begins a round, unless one is on its way. */
-      const round = Effect.gen(function* () {
-        if (isBringing) return
-        const deliveries = yield* backlog.next
-        if (deliveries.length === 0) return yield* alarm.ringIn(sweepMs)
-        isBringing = true
-        yield* context.startTask(bring(broker, options.topicRoot, deliveries), (exit) => [
-          "Delivered",
-          Exit.isSuccess(exit) ? exit.value : { places: [], failed: true }
-        ])
-      })
-      const orLater = <R>(effect: Effect.Effect<void, MessageStoreError, R>) =>
-        Effect.catch(effect, (error) =>
-          Effect.andThen(Effect.logWarning(`deliveries wait: ${error.reason}`), alarm.ringIn(pauses.firstMs))
-        )
+      const { backlog, delivered, forget, round, sweep } = yield* makeRounds(
+        context,
+        broker,
+        options.topicRoot
+      )
+      const questions = yield* makeQuestions(broker, forget)
+      // Set by its own ring alone: whatever else goes on, it comes.
+      const sweeps = yield* makeAlarm(context.self.tell("Sweep"))
 
       yield* context.startTask(broker.ended, (exit) => [
         "Lost",
         { reason: Exit.isSuccess(exit) ? exit.value : "it was interrupted" }
       ])
-      yield* alarm.ringIn(0)
+      yield* sweeps.ringIn(0)
 
       return context.handlers({
-        ...questions(broker, backlog.forget),
+        ...questions,
         Dispatch: ({ payload }) => {
           backlog.add(payload.deliveries)
-          return orLater(round)
+          return round
         },
-        Came: ({ payload }) => orLater(Effect.andThen(backlog.addWaiting(payload.agent), round)),
-        Delivered: ({ payload: { failed, places } }) =>
-          Effect.gen(function* () {
-            isBringing = false
-            yield* store.delivered(places)
-            failures = failed ? failures + 1 : 0
-            if (!failed) return yield* round
-            backlog.rewind()
-            yield* alarm.ringIn(yield* delayAfter(pauses, failures))
-          }).pipe(orLater),
-        Due: () =>
-          Effect.gen(function* () {
-            const nowMs = yield* Clock.currentTimeMillis
-            if (nowMs - sweptAtMs >= sweepMs) {
-              sweptAtMs = nowMs
-              const expired = yield* store.prune(nowMs)
-              if (expired > 0)
-                yield* Effect.logInfo(`${expired} messages expired before their recipients came`)
-              backlog.rewind()
-            }
-            yield* round
-          }).pipe(orLater),
+        Came: ({ payload }) => {
+          backlog.came(payload.agent)
+          return round
+        },
+        Delivered: ({ payload }) => delivered(payload),
+        Due: () => round,
+        Sweep: () => Effect.andThen(sweeps.ringIn(sweepMs), sweep),
         Lost: ({ payload }) =>
           Effect.andThen(Effect.logError(`the MQTT broker is lost: ${payload.reason}`), context.stopSelf)
       })

@@ -50,10 +50,17 @@ const historyConditions = ({ leapt, setAside, trouble }: HistorianStatus): Reado
 /** A session is lost now and then; one that is not found again is worth a word. */
 const agentPatienceMs = 300_000
 
-const agentConditions = ({ detail, lacking_ms, state }: AgentStandingWord): ReadonlyArray<Condition> =>
-  lacking_ms < agentPatienceMs
+const agentConditions = ({
+  detail,
+  inbox_full,
+  lacking_ms,
+  state
+}: AgentStandingWord): ReadonlyArray<Condition> => [
+  ...(lacking_ms < agentPatienceMs
     ? []
-    : [condition("agent_offline", detail === "" ? state : `${state}: ${detail}`)]
+    : [condition("agent_offline", detail === "" ? state : `${state}: ${detail}`)]),
+  ...(inbox_full ? [condition("agent_inbox_full")] : [])
+]
 
 /**
  * Asks every part. `standing` is what the start found, which holds for the whole life; `hasAgent`, whether this program

@@ -22,6 +22,7 @@ import type {
 } from "../schemas/Agents.ts"
 import { MessageLimits, type MessageRefusal } from "../schemas/Message.ts"
 import { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
+import type { TopicRole } from "../schemas/TopicRights.ts"
 import { type AgentName, brokerServices, type Inbox, topicOf } from "../schemas/Topics.ts"
 import { makeDecisions } from "./AgentDecisions.ts"
 import { makeClaims, makeTeller } from "./AgentDoor.ts"
@@ -39,6 +40,9 @@ export interface DirectoryOptions {
 
 /** Changes that come together are told together. */
 const gatherMs = 500
+/** A list is good for so many intervals, and in any case for so long: clocks differ, and services may be away. */
+const listIntervals = 3
+const listLifeMs = 15 * 60_000
 /** The list names everybody and goes to everybody: so many entries are sent in a millisecond. */
 const entriesPerMs = 20
 
@@ -87,17 +91,11 @@ const shaken = (shake: Handshake, before: AgentRow | undefined, nowMs: number): 
   shakenAtMs: shake.issued_at_ms
 })
 
-/** Takes handshakes: judges who it is, writes the book, answers. */
-const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: string, later: Later) =>
+const makeHandshakeAnswers = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
   Effect.gen(function* () {
-    const engine = yield* CryptoEngine
     const crypto = yield* RelayCrypto
-    const book = yield* AgentBook
-    const claimOf = yield* makeClaims
-    const tell = makeTeller()
     const publish = yield* makeMouth(context, topicRoot)
-
-    const answer = Effect.fnUntraced(function* (
+    return Effect.fnUntraced(function* (
       shake: Handshake,
       verdict: HandshakeAnswer["verdict"],
       detail: string,
@@ -114,9 +112,29 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
         issued_at_ms: nowMs
       })
     })
+  })
+
+interface HandshakeParts {
+  readonly topicRoot: string
+  readonly later: Later
+  /** Cuts somebody off who is to come again. */
+  readonly comeAgain: (agent: AgentName) => Effect.Effect<void>
+}
+
+/** Takes handshakes: judges who it is, writes the book, answers. */
+const makeHandshakes = (
+  context: Pick<ActorContext<never>, "ref">,
+  { comeAgain, later, topicRoot }: HandshakeParts
+) =>
+  Effect.gen(function* () {
+    const engine = yield* CryptoEngine
+    const book = yield* AgentBook
+    const claimOf = yield* makeClaims
+    const tell = makeTeller()
+    const answer = yield* makeHandshakeAnswers(context, topicRoot)
 
     /** Gives whether the book has changed. */
-    return Effect.fnUntraced(function* (from: AgentName, wire: Uint8Array, nowMs: number) {
+    return Effect.fnUntraced(function* (from: AgentName, wire: Uint8Array, nowMs: number, role: TopicRole) {
       const read = readHandshake(engine, wire)
       if (Result.isFailure(read)) return yield* read.failure
       const shake = read.success
@@ -139,6 +157,12 @@ const makeHandshakes = (context: Pick<ActorContext<never>, "ref">, topicRoot: st
         yield* tell(`${from} is claimed by ${shake.device}: ${claim.reason}`, nowMs)
         yield* answer(shake, "refused", claim.reason, nowMs)
         return yield* new RefusedMessage({ code: "not_permitted", detail: claim.reason })
+      }
+      if (role !== "agent") {
+        // Accepted after it came, and nobody told of it: what it sends as a stranger would be lost.
+        yield* answer(shake, "waiting", "the device is accepted now, and is to come again", nowMs)
+        yield* comeAgain(from)
+        return false
       }
       const before = book.get(from)
       // Everybody can read handshakes, so one that was overtaken may be another's doing.
@@ -233,10 +257,11 @@ const entryOf = (row: AgentRow): DirectoryEntry => ({
 })
 
 /** Tells everybody who may be seen, in parts. */
-const makeList = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) =>
+const makeList = (context: Pick<ActorContext<never>, "ref">, { intervalMs, topicRoot }: DirectoryOptions) =>
   Effect.gen(function* () {
     const book = yield* AgentBook
     const publish = yield* makeMouth(context, topicRoot)
+    const lifeMs = Math.max(listLifeMs, listIntervals * intervalMs)
     let version = 0
     return Effect.fnUntraced(function* (nowMs: number) {
       version = Math.max(version + 1, nowMs)
@@ -253,7 +278,8 @@ const makeList = (context: Pick<ActorContext<never>, "ref">, topicRoot: string) 
           part: index + 1,
           parts: parts.length,
           agents: [...agents],
-          issued_at_ms: nowMs
+          issued_at_ms: nowMs,
+          expires_at_ms: nowMs + lifeMs
         }
         // What stays for those who come later is the first part; the next publication brings them the rest.
         yield* publish<Directory>(brokerServices, "discovery", document, index === 0)
@@ -283,7 +309,7 @@ const makeRefusals = Effect.gen(function* () {
 const makePacedList = (context: Pick<ActorContext<never>, "ref">, options: DirectoryOptions, alarm: Alarm) =>
   Effect.gen(function* () {
     const book = yield* AgentBook
-    const tell = yield* makeList(context, options.topicRoot)
+    const tell = yield* makeList(context, options)
     let isGathering = false
     return {
       changed: Effect.suspend(() => {
@@ -313,7 +339,6 @@ export const directory = (options: DirectoryOptions) =>
       const store = yield* MessageStore
       const book = yield* AgentBook
       const { kept, later } = yield* makeAgentRows((work) => context.startTask(work, () => ["Kept"]))
-      const shake = yield* makeHandshakes(context, options.topicRoot, later)
       const hear = yield* makeStatuses(later)
       const pong = yield* makePingAnswers(context, options.topicRoot)
       const alarm = yield* makeAlarm(context.self.tell("Due"))
@@ -322,11 +347,13 @@ export const directory = (options: DirectoryOptions) =>
       const list = yield* makePacedList(context, options, alarm)
       const { changed } = list
       const decisions = yield* makeDecisions(context, options.topicRoot, changed)
+      const { topicRoot } = options
+      const shake = yield* makeHandshakes(context, { topicRoot, later, comeAgain: decisions.comeAgain })
       const orRefused = yield* makeRefusals
 
       yield* alarm.ringIn(gatherMs)
       return context.handlers({
-        Arrived: Effect.fnUntraced(function* ({ payload: { from, inbox, wire } }) {
+        Arrived: Effect.fnUntraced(function* ({ payload: { from, inbox, role, wire } }) {
           const nowMs = yield* Clock.currentTimeMillis
           const take = decisions.isLeaving(from)
             ? () => Effect.fail(beingCutOff)
@@ -336,7 +363,7 @@ export const directory = (options: DirectoryOptions) =>
                 ? hear
                 : pong
           const wasSeen = book.get(from)?.visible === true
-          const isNew = yield* orRefused(from, take(from, wire, nowMs))
+          const isNew = yield* orRefused(from, take(from, wire, nowMs, role))
           if (isNew && (wasSeen || book.get(from)?.visible === true)) yield* changed
         }),
         Present: Effect.fnUntraced(function* ({ payload: { agent, connected, role } }) {

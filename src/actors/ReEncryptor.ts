@@ -10,8 +10,9 @@ import { type Accepted, identityOf, recipientsOf } from "../crypto/Relay.ts"
 import { Behaviour } from "../kernel/index.ts"
 import { AgentBook } from "../ports/AgentBook.ts"
 import { MessagePolicy } from "../ports/MessagePolicy.ts"
-import { MessageStore } from "../ports/MessageStore.ts"
+import { type AgentRow, MessageStore, type NewDelivery } from "../ports/MessageStore.ts"
 import { RelayCrypto } from "../ports/RelayCrypto.ts"
+import type { DeviceId } from "../schemas/Ids.ts"
 import type { MessageRefusal, SecureLevel } from "../schemas/Message.ts"
 import { ReEncryptorProtocol, RelayUnavailable } from "../schemas/protocols/ReEncryptor.ts"
 import { type AgentName, brokerServices } from "../schemas/Topics.ts"
@@ -36,7 +37,7 @@ const makeRecipients = Effect.gen(function* () {
         refused.push("not_permitted")
         return []
       }
-      return [{ name, agreementKey: known.agreement.key }]
+      return [{ name, agreementKey: known.agreement.key, device: known.device }]
     })
     return { recipients, refused }
   }
@@ -63,18 +64,33 @@ export const reEncryptor = (agent: AgentName) =>
           Effect.fail(new RelayUnavailable({ reason }))
         )
 
-      /** Stores what follows from a good message, and has it delivered. */
-      const relay = Effect.fnUntraced(function* (accepted: Accepted, nowMs: number) {
+      /**
+       * Stores what follows from a good message, and has it delivered. Operators may have decided while it was judged and
+       * sealed: who was cut off meanwhile neither sends nor gets, and whoever has the name by now is another.
+       */
+      const relay = Effect.fnUntraced(function* (accepted: Accepted, known: AgentRow, judgedAtMs: number) {
         const { recipients, refused } = sortRecipients(agent, accepted)
+        const sealed = yield* crypto.outgoing(accepted, recipients, judgedAtMs)
+        const nowMs = yield* Clock.currentTimeMillis
         for (const code of refused) yield* refuse(code, nowMs)
-        const outgoing = yield* crypto.outgoing(accepted, recipients, nowMs)
         const { expires_at_ms, id } = identityOf(accepted)
-        const { deliveries, outcome } = yield* store.accept(agent, id, expires_at_ms, outgoing)
+        // Its id may be forgotten from then on.
+        if (expires_at_ms <= nowMs) return yield* refuse("expired", nowMs)
+        const isStill = (name: AgentName, device: DeviceId | undefined) => book.get(name)?.device === device
+        const devices = new Map<AgentName, DeviceId>(recipients.map(({ device, name }) => [name, device]))
+        const isThere = ({ to }: NewDelivery): boolean => isStill(to, devices.get(to))
+        // Nothing comes between this look and the store's turn: what is removed with an agent is removed behind it.
+        if (!isStill(agent, known.device)) return yield* refuse("unknown_sender", nowMs)
+        const outgoing = sealed.filter(isThere)
+        const { deliveries, outcome } = yield* store.accept(agent, id, expires_at_ms, outgoing, nowMs)
         if (outcome === "replayed") return yield* refuse("replayed", nowMs)
-        // Its sender must wait until some of its ids expire: to forget one early would let it be replayed.
+        // To forget one of its ids early would let that be replayed.
         if (outcome === "full") return yield* refuse("overloaded", nowMs)
+        for (let left = outgoing.length; left < sealed.length; left++)
+          yield* refuse("unknown_recipient", nowMs)
         for (let left = deliveries.length; left < outgoing.length; left++) yield* refuse("overloaded", nowMs)
-        if (deliveries.length > 0) yield* Effect.ignore(keeper.tell("Dispatch", { deliveries }))
+        const due = deliveries.filter(isThere)
+        if (due.length > 0) yield* Effect.ignore(keeper.tell("Dispatch", { deliveries: due }))
       })
 
       return context.handlers({
@@ -86,7 +102,7 @@ export const reEncryptor = (agent: AgentName) =>
             const arrival = { inbox, wire, from: agent, senderKey: known.signingKey, nowMs }
             const judged = yield* crypto.judge(arrival)
             if (Result.isFailure(judged)) return yield* refuse(judged.failure.code, nowMs, judged.failure)
-            yield* relay(judged.success, nowMs)
+            yield* relay(judged.success, known, nowMs)
           },
           Effect.catchTags({
             MessageStoreError: (error) => unavailable(`was not stored: ${error.reason}`, "the store failed"),

@@ -3,6 +3,7 @@
  * which this very server stands with its own key.
  */
 import { Clock, Effect, Result } from "effect"
+import type { RpcGroup } from "effect/rpc"
 import type { Engine } from "../crypto/Engine.ts"
 import { isSoundOnionKey } from "../crypto/OnionKeys.ts"
 import {
@@ -14,7 +15,7 @@ import {
   verifyNextRoot,
   verifyPreauthorisation
 } from "../crypto/Trust.ts"
-import { Behaviour } from "../kernel/index.ts"
+import { type ActorRef, Behaviour } from "../kernel/index.ts"
 import { CryptoEngine } from "../ports/CryptoEngine.ts"
 import { type DeviceRow, FleetStore } from "../ports/FleetStore.ts"
 import { type FleetRoot, FleetTrust } from "../ports/FleetTrust.ts"
@@ -25,8 +26,10 @@ import type { Admission, EnrolmentRequest } from "../schemas/Enrolment.ts"
 import type { DeviceId, KeyId } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import { Conflict, NotFound, Refused } from "../schemas/ManagementApi.ts"
+import type { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
 import { EnrolmentFull, NoRoot, RegistrarProtocol } from "../schemas/protocols/Registrar.ts"
 import type { TrustRoot } from "../schemas/TrustRoot.ts"
+import { makeAlarm } from "./Alarm.ts"
 import { makePreauthorised, makeTurnstile, preauthorisationFlaw } from "./Newcomers.ts"
 import { refusalOf, requireGoodRoot } from "./OperatorWord.ts"
 import { DeviceKey, DirectoryKey, OnionKeeperKey } from "./ServerKeys.ts"
@@ -273,6 +276,32 @@ const publication = Effect.gen(function* () {
   })
 })
 
+/** A directory that has no place for another word is told again, until it has. */
+const tellAgainMs = 100
+
+/**
+ * Tells of decisions: an agent that was turned away is cut off, one that waited is let in. Without messaging there is nobody
+ * to tell, and a directory that begins anew looks for itself.
+ */
+const makeDecided = (directory: ActorRef<RpcGroup.Rpcs<typeof DirectoryProtocol>>) =>
+  Effect.gen(function* () {
+    const untold = new Set<DeviceId>()
+    const tell = (device: DeviceId) =>
+      directory.tell("Decided", { device }).pipe(
+        Effect.catchIf(
+          ({ _tag }) => _tag !== "MailboxFull",
+          () => Effect.void
+        ),
+        Effect.andThen(Effect.sync(() => untold.delete(device)))
+      )
+    const alarm = yield* makeAlarm(Effect.suspend(() => Effect.forEach([...untold], tell, { discard: true })))
+    return (device: DeviceId) =>
+      Effect.suspend(() => {
+        untold.add(device)
+        return Effect.catch(Effect.asVoid(tell(device)), () => alarm.ringIn(tellAgainMs))
+      })
+  })
+
 export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
   Effect.gen(function* () {
     const store = yield* FleetStore
@@ -284,8 +313,7 @@ export const registrar = Behaviour.make(RegistrarProtocol, (context) =>
       row.onionKey === null ? Effect.void : Effect.ignore(context.ref(OnionKeeperKey).tell("ClientsChanged"))
     /** Whom an invitation is for can come over Tor at once. That enrolment has closed is noticed without being told. */
     const enrolmentChanged = Effect.ignore(context.ref(OnionKeeperKey).tell("EnrolmentChanged"))
-    /** An agent that was turned away is cut off, one that waited is let in. Without messaging there is nobody to tell. */
-    const decided = (device: DeviceId) => Effect.ignore(context.ref(DirectoryKey).tell("Decided", { device }))
+    const decided = yield* makeDecided(context.ref(DirectoryKey))
     const enrol = yield* enrolments({ keyChanged, decided })
     const admit = yield* admissions({ keyChanged, decided })
     const preauthorise = yield* preauthorisations

@@ -7,6 +7,7 @@ import type { RpcGroup } from "effect/rpc"
 import { type RefusedMessage, toWire } from "../crypto/Messages.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
+import type { AgentStoreError } from "../ports/AgentStore.ts"
 import { AgentTrust } from "../ports/AgentTrust.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { BusError } from "../ports/MessageBus.ts"
@@ -68,10 +69,30 @@ const stateOf = (
   return knowledge.verdict ?? "connected"
 }
 
+const inboxFull = "the inbox is full: what comes stays with the broker until a program takes messages"
+
+/** Why it is so. */
+const detailOf = (knowledge: AgentKnowledge, last: SessionEnd | null, isFull: boolean): string => {
+  if (knowledge.session === null) return last?.reason ?? ""
+  return knowledge.detail || (isFull ? inboxFull : "")
+}
+
 /** Counts what was refused; what could not be kept must come again. */
 const makeTally = () => {
   const counts: Partial<Record<MessageRefusal, number>> = {}
+  let isFull = false
   return {
+    /** Whether what came last for the application, in this session, found no room. */
+    isFull: () => isFull,
+    /** Something found room, or the session is over: what was left with the broker may find room in the next. */
+    hasRoom: (): void => {
+      isFull = false
+    },
+    notKept: ({ code, reason }: AgentStoreError) =>
+      Effect.suspend(() => {
+        if (code === "full") isFull = true
+        return Effect.fail(new NotKept({ reason, isFull: code === "full" }))
+      }),
     counts: () => counts as AgentReport["refused"],
     refused: (error: RefusedMessage) =>
       Effect.suspend(() => {
@@ -119,7 +140,7 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
   let lackingFromMs: number | null = null
   const now = () => ({
     state: stateOf(knowledge, trust.current() !== null, is.connecting, last?.code ?? null),
-    detail: knowledge.session === null ? (last?.reason ?? "") : knowledge.detail
+    detail: detailOf(knowledge, last, tally.isFull())
   })
   const flush: Effect.Effect<void> = Effect.suspend(() => {
     if (!mail.canSend()) return Effect.void
@@ -143,6 +164,7 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
     /** The session ended; how long to wait for the next. */
     ended: Effect.fnUntraced(function* (end: SessionEnd) {
       is.connecting = false
+      tally.hasRoom()
       const isNews = last?.reason !== end.reason
       last = end
       if (isNews && trust.current() !== null && end.code !== "none")
@@ -165,7 +187,7 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
       const word = now()
       const isLacking = !["known", "no_trust", "no_messaging"].includes(word.state)
       lackingFromMs = isLacking ? (lackingFromMs ?? nowMs) : null
-      return { ...word, lacking_ms: nowMs - (lackingFromMs ?? nowMs) }
+      return { ...word, lacking_ms: nowMs - (lackingFromMs ?? nowMs), inbox_full: tally.isFull() }
     }),
     report: Effect.map(mail.counts, ({ drafts, inbox }): AgentReport => {
       return {
@@ -239,17 +261,17 @@ export const smartAgent = (options: SmartAgentOptions) =>
         Peers: () => Effect.sync(() => [...knowledge.peers.values()]),
         Report: () => work.report,
         Standing: () => work.standing,
-        // The broker's acknowledgement may come behind a message that waits for this very handler.
-        Show: ({ payload }) => say(connection.appear(payload)),
-        Rotated: () => say(connection.shakeAgain),
+        Show: ({ payload }) => connection.appear(payload),
+        Rotated: () => connection.shakeAgain,
         Said: () => Effect.void,
         Came: ({ payload: { payload, topic } }) =>
           arrive(knowledge, topic, payload).pipe(
-            Effect.flatMap((isMail) => (isMail ? Effect.ignore(inbox.tell("Arrived")) : Effect.void)),
-            Effect.catchTags({
-              RefusedMessage: tally.refused,
-              AgentStoreError: ({ reason }) => Effect.fail(new NotKept({ reason }))
+            Effect.flatMap((isMail) => {
+              if (!isMail) return Effect.void
+              tally.hasRoom()
+              return Effect.ignore(inbox.tell("Arrived"))
             }),
+            Effect.catchTags({ RefusedMessage: tally.refused, AgentStoreError: tally.notKept }),
             Effect.andThen(work.flush)
           ),
         Ended: ({ payload }) => Effect.flatMap(work.ended(payload), alarm.ringIn),

@@ -51,7 +51,7 @@ const Answer = Schema.fromJsonString(
 const decodeRequest = Schema.decodeUnknownExit(Request)
 const decodeAnswer = Schema.decodeUnknownExit(Answer)
 
-/** Calls `onLine` for each line; `onTooLong` when one exceeds the bound. */
+/** Calls `onLine` for each line; `onTooLong` when one exceeds the bound, after which nothing more is kept or told. */
 export const lines = (
   socket: Socket,
   maximumBytes: number,
@@ -60,19 +60,26 @@ export const lines = (
 ): void => {
   let parts: Array<Buffer> = []
   let heldBytes = 0
+  let isOver = false
+  const tooLong = (): void => {
+    isOver = true
+    parts = []
+    onTooLong()
+  }
   socket.on("data", (data: Buffer) => {
+    if (isOver) return
     let start = 0
     for (let end = data.indexOf(0x0a); end >= 0; end = data.indexOf(0x0a, start)) {
       const line = Buffer.concat([...parts, data.subarray(start, end)])
       parts = []
       heldBytes = 0
       start = end + 1
-      if (line.length > maximumBytes) return onTooLong()
+      if (line.length > maximumBytes) return tooLong()
       onLine(line.toString("utf8"))
     }
     parts.push(data.subarray(start))
     heldBytes += data.length - start
-    if (heldBytes > maximumBytes) onTooLong()
+    if (heldBytes > maximumBytes) tooLong()
   })
 }
 

@@ -40,6 +40,14 @@ export interface WaitingMessage {
   readonly received: Received
 }
 
+/** What came to its end. */
+export interface Pruned {
+  /** Drafts that were never sent. */
+  readonly unsent: ReadonlyArray<MessageId>
+  /** How many messages nobody dealt with. */
+  readonly untaken: number
+}
+
 export class AgentStore extends Context.Service<
   AgentStore,
   {
@@ -51,7 +59,7 @@ export class AgentStore extends Context.Service<
     readonly sent: (ids: ReadonlyArray<MessageId>) => Effect.Effect<void, AgentStoreError>
     /**
      * Puts a message into the application's inbox, and its id among those that came: both or neither. False where it came
-     * before.
+     * before. Fails with `full` where there is no room for it now.
      */
     readonly take: (received: Received) => Effect.Effect<boolean, AgentStoreError>
     /** What the application has not dealt with, oldest first, behind a place. */
@@ -60,7 +68,7 @@ export class AgentStore extends Context.Service<
       maximum: number
     ) => Effect.Effect<ReadonlyArray<WaitingMessage>, AgentStoreError>
     readonly dealtWith: (places: ReadonlyArray<number>) => Effect.Effect<void, AgentStoreError>
-    /** Forgets ids and drafts that have expired; gives the drafts that were never sent. */
-    readonly prune: (nowMs: number) => Effect.Effect<ReadonlyArray<MessageId>, AgentStoreError>
+    /** Forgets ids, drafts and messages for the application that have expired. */
+    readonly prune: (nowMs: number) => Effect.Effect<Pruned, AgentStoreError>
   }
 >()("postern/ports/AgentStore") {}

@@ -60,7 +60,8 @@ export interface OpenBroker {
   readonly addresses: ReadonlyArray<string>
   /**
    * Publishes with QoS 1. Ends when every session that takes it has it safe; `false` when there was none, and nobody will
-   * ever get it. What is fleeting (QoS 0) is for those who are there now, and waits in no session's queue.
+   * ever get it. What is fleeting (QoS 0) is for those who are there now, and waits in no session's queue; whether anybody
+   * was, not every broker knows.
    */
   readonly publish: (
     topic: string,

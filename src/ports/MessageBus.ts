@@ -26,14 +26,26 @@ export interface BusMessage {
   readonly retained: boolean
 }
 
+/** Why something that came was not taken. */
+export interface NotTaken {
+  readonly message: string
+  /** There is no room for it now. */
+  readonly isFull?: boolean
+}
+
 export interface BusOptions {
   readonly name: string
   /** For a broker that takes an agent's signed proof in the place of a password. */
   readonly password: Uint8Array
   /** What the broker publishes when the connection breaks. */
   readonly will: { readonly topic: string; readonly payload: Uint8Array }
-  /** Takes what comes, one after the other; it is acknowledged when this has succeeded. */
-  readonly received: (message: BusMessage) => Effect.Effect<void, { readonly message: string }>
+  /**
+   * Takes what comes, one after the other; it is acknowledged when this has succeeded. Where it fails for lack of room, the
+   * connection goes on, for what else comes must not wait: the message stays with the broker, and when it can be taken the
+   * connection ends, since only with the next one does the broker bring again what was left. Any other failure ends the
+   * connection at once.
+   */
+  readonly received: (message: BusMessage) => Effect.Effect<void, NotTaken>
 }
 
 /** An open connection. */

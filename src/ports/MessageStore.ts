@@ -68,13 +68,15 @@ export class MessageStore extends Context.Service<
     readonly dropAgent: (agent: AgentName) => Effect.Effect<void, MessageStoreError>
     /**
      * Remembers a sender's id until its end, and stores what follows from it: both or neither. What is for a recipient for
-     * whom as much waits as may is not stored, and not among the deliveries it gives.
+     * whom as much waits as may is not stored, and not among the deliveries it gives. Ids that have ended by `nowMs` count no
+     * more; `expiresAtMs` is later than that.
      */
     readonly accept: (
       sender: AgentName,
       id: MessageId,
       expiresAtMs: number,
-      deliveries: ReadonlyArray<NewDelivery>
+      deliveries: ReadonlyArray<NewDelivery>,
+      nowMs: number
     ) => Effect.Effect<
       { readonly outcome: Acceptance; readonly deliveries: ReadonlyArray<DeliveryRow> },
       MessageStoreError

@@ -106,6 +106,7 @@ export type LocalRequest = typeof LocalRequest.Type
 /** Why an agent did not do what it was asked. */
 export const AgentTroubleCode = Schema.Literals([
   // what is wrong with a message
+  "malformed_letter",
   "body_too_large",
   "no_json",
   "no_recipient",
@@ -136,7 +137,7 @@ export class AgentTrouble extends Schema.TaggedError<AgentTrouble>()("AgentTroub
 export const LocalAnswer = Schema.Union([
   Schema.Struct({ id: Count, ok: Schema.Literal(true), value: Schema.Unknown }),
   Schema.Struct({
-    /** Null where the request could not be read. */
+    /** Null where the request could not be read so far. */
     id: Schema.NullOr(Count),
     ok: Schema.Literal(false),
     code: AgentTroubleCode,

@@ -136,6 +136,8 @@ export const Directory = Schema.Struct({
   parts: intBetween(1, DocumentLimits.directoryParts),
   agents: Schema.Array(DirectoryEntry).check(Schema.isMaxLength(DocumentLimits.directoryAgents)),
   issued_at_ms: TimestampMs,
+  /** When newer ones must have come: whoever brings it later may want keys to be believed that are retired. */
+  expires_at_ms: TimestampMs,
   ...signed
 })
 export type Directory = typeof Directory.Type

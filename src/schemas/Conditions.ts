@@ -146,6 +146,10 @@ export const conditionTexts = {
     means: "The device has had no session with the fleet's broker services for five minutes: messages wait.",
     mend: "See the detail; postern status on the operator's machine tells how the broker is."
   },
+  agent_inbox_full: {
+    means: "As many messages as may wait for the device's programs do: more stay with the broker.",
+    mend: "Run the program that takes them (postern agent listen shows them); they go when they expire."
+  },
   program_missing: {
     means: "A program that the client can use is not installed.",
     mend: "See the detail for the package, and postern doctor on the device."

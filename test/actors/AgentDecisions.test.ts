@@ -1,6 +1,6 @@
 /** What operators' decisions do to agents: registrar and directory as they are, over real stores, beside a broker that obeys or not. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Layer, Redacted } from "effect"
+import { Clock, Deferred, Effect, Exit, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { directory } from "../../src/actors/Directory.ts"
 import { registrar } from "../../src/actors/Registrar.ts"
@@ -23,6 +23,7 @@ import type { Admission, Preauthorisation } from "../../src/schemas/Enrolment.ts
 import { type DeviceId, Incarnation, type Name, type ServerId } from "../../src/schemas/Ids.ts"
 import type { MessageId } from "../../src/schemas/Message.ts"
 import { NoBroker } from "../../src/schemas/protocols/BrokerKeeper.ts"
+import type { TopicRole } from "../../src/schemas/TopicRights.ts"
 import { admission, enrolment, makeDisk, servicesOver } from "../support/fleet.ts"
 import { device, engine, nowMs, otherDevice, server, signAsOperator, trust } from "../support/operators.ts"
 
@@ -65,6 +66,15 @@ const makeWorld = Effect.gen(function* () {
 })
 type World = Effect.Success<typeof makeWorld>
 
+/** The broker does it at once. */
+const done = (what: () => void) =>
+  Effect.sync(() => {
+    what()
+    const answer = Deferred.makeUnsafe<Exit.Exit<void, NoBroker>>()
+    Deferred.doneUnsafe(answer, Effect.succeed(Exit.void))
+    return { id: 0, waitMs: 0, answer }
+  })
+
 /** A server with messaging, as far as decisions go. It ends with its scope. */
 const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
   const services = yield* Layer.build(
@@ -81,9 +91,9 @@ const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
   const keeper = TestKit.probe(BrokerKeeperKey, {
     Expel: ({ payload }) =>
       broker.obeys
-        ? Effect.sync(() => void broker.expelled.push(payload.agent))
+        ? done(() => broker.expelled.push(payload.agent))
         : Effect.fail(new NoBroker({ reason: "it hangs" })),
-    Publish: ({ payload }) => Effect.sync(() => void broker.published.push(payload.topic))
+    Publish: ({ payload }) => done(() => broker.published.push(payload.topic))
   })
   const root = Supervisor.spec({
     id: "server",
@@ -134,15 +144,21 @@ const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
         yield* registry.ask("Admit", { device: by.id as DeviceId, envelope, actor: "anna" })
         yield* TestKit.settle
       }),
-    shake: (by: NodeKeyRing, agent: Name) =>
+    shake: (by: NodeKeyRing, agent: Name, role: TopicRole = "agent") =>
       Effect.gen(function* () {
         const wire = handshake(by, agent, yield* Clock.currentTimeMillis)
-        yield* agents.ask("Arrived", { inbox: "handshake", from: agent, wire })
+        yield* agents.ask("Arrived", { inbox: "handshake", from: agent, role, wire })
         yield* TestKit.settle
       }),
     /** Something that waits for an agent. */
     leave: (to: Name, id: string) =>
-      parts.store.accept(attic, idOf(id), nowMs * 2, [{ to, inbox: "private", wire: Uint8Array.of(1) }])
+      parts.store.accept(
+        attic,
+        idOf(id),
+        nowMs * 2,
+        [{ to, inbox: "private", wire: Uint8Array.of(1) }],
+        nowMs
+      )
   }
 })
 
@@ -246,6 +262,26 @@ describe("a decision about a device", () => {
     })
   )
 
+  it.effect(
+    "that a stranger's connection was not told of makes it no agent: cut off, it comes again as one",
+    () =>
+      Effect.gen(function* () {
+        const world = yield* makeWorld
+        const { book, enrol, fleet, shake, store } = yield* start(world)
+        yield* enrol(device)
+        yield* shake(device, cellar, "stranger")
+        // The store has it, and nobody is told.
+        const { decision, envelope } = admission(nowMs, { sequence: 1_000_000 })
+        yield* fleet.admit(decision, envelope, "anna", nowMs)
+        yield* shake(device, cellar, "stranger")
+        assert.isUndefined(book.get(cellar))
+        assert.deepStrictEqual(yield* store.agents, [])
+        assert.deepStrictEqual(world.broker.expelled, [cellar])
+        yield* shake(device, cellar)
+        assert.strictEqual(book.get(cellar)?.device, device.id)
+      })
+  )
+
   it.effect("made beforehand counts as well: who enrols is let in at once", () =>
     Effect.gen(function* () {
       const world = yield* makeWorld
@@ -286,6 +322,37 @@ describe("a decision about a device", () => {
     })
   )
 
+  it.effect("is told again where the directory had no place for the word", () =>
+    Effect.gen(function* () {
+      const { disk } = yield* makeWorld
+      const isFree = yield* Deferred.make<void>()
+      const busy = TestKit.probe(DirectoryKey, { Review: () => Deferred.await(isFree) })
+      const decidedOf = () => busy.messages.filter(([tag]) => tag === "Decided").map(([, payload]) => payload)
+      const registering = ChildSpec.make({ key: RegistrarKey, behaviour: registrar })
+      const root = Supervisor.spec({
+        id: "server",
+        strategy: "one-for-one",
+        children: [registering, busy.spec]
+      })
+      const system = yield* Effect.provide(TestKit.make({ root }), yield* Layer.build(servicesOver(disk)))
+      const registry = system.ref(RegistrarKey)
+      const by = device.id as DeviceId
+      yield* registry.ask("PublishRoot", { envelope: trust.envelope, actor: "anna" })
+      yield* registry.ask("Enrol", { device: by, envelope: enrolment(nowMs + 10_000, device).envelope })
+      yield* pass(1_000)
+      const before = decidedOf().length
+      const fill = Effect.forever(system.ref(DirectoryKey).tell("Review"))
+      assert.strictEqual((yield* Effect.flip(fill))._tag, "MailboxFull")
+      const { envelope } = admission(nowMs + 10_000, { sequence: 1 }, device)
+      yield* registry.ask("Admit", { device: by, envelope, actor: "anna" })
+      yield* pass(60_000)
+      assert.lengthOf(decidedOf(), before)
+      yield* Deferred.succeed(isFree, undefined)
+      yield* pass(1_000)
+      assert.deepStrictEqual(decidedOf().slice(before), [{ device: by }])
+    })
+  )
+
   it.effect("reaches who was judged before it and stands at the broker after it", () =>
     Effect.gen(function* () {
       const { agents, decide, world } = yield* withAgent
@@ -311,7 +378,7 @@ describe("what the directory tells operators", () => {
       yield* leave(cellar, "c")
       const junk = Uint8Array.of(0x7b)
       for (const from of [attic, "who-1" as Name, "who-2" as Name, "who-3" as Name])
-        yield* agents.ask("Arrived", { inbox: "status", from, wire: junk })
+        yield* agents.ask("Arrived", { inbox: "status", from, role: "stranger", wire: junk })
       yield* pass(6_000)
       const overview = yield* agents.ask("Overview")
       assert.deepInclude(overview, {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Layer, Logger, Redacted } from "effect"
 import { TestClock } from "effect/testing"
-import { makeAgentDoor } from "../../src/actors/AgentDoor.ts"
+import { makeAgentDoor, makeOnce } from "../../src/actors/AgentDoor.ts"
 import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
 import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
 import { toWire } from "../../src/crypto/Messages.ts"
@@ -125,6 +125,35 @@ describe("the door of the MQTT broker", () => {
       assert.strictEqual(yield* judge(alice, yield* proofOf("alice")), "agent")
     })
   )
+
+  it.effect("lets nobody use up a session's name for another", () =>
+    Effect.gen(function* () {
+      const { judge } = yield* makeDoor
+      const shared = session()
+      assert.strictEqual(yield* judge(bob, yield* proofOf("bob", { session: shared })), "stranger")
+      const proof = yield* proofOf("alice", { session: shared })
+      assert.strictEqual(yield* judge(alice, proof), "agent")
+      assert.isNull(yield* judge(alice, proof))
+    })
+  )
+
+  it("forgets no proof while it is good, however many come: strangers wait for strangers, and an agent for itself", () => {
+    const take = makeOnce()
+    assert.strictEqual(take(alice, "alice's", 0), "first")
+    for (let index = 0; index < Limits.requestNonces; index++)
+      assert.strictEqual(take(null, `stranger ${index}`, 1), "first")
+    assert.strictEqual(take(null, "one more", 2), "too_many")
+    assert.strictEqual(take(null, "stranger 0", 2), "again")
+    assert.strictEqual(take(alice, "alice's", 2), "again")
+    let times = 1
+    while (take(alice, `alice's ${times}`, 3) === "first") times++
+    assert.isBelow(times, 1_000)
+    assert.strictEqual(take(bob, "bob's", 4), "first")
+    const overMs = 2 * Limits.requestClockSkewMs
+    assert.strictEqual(take(null, "one more", overMs + 1), "first")
+    assert.strictEqual(take(alice, "another", overMs + 3), "first")
+    assert.strictEqual(take(bob, "bob's", overMs + 3), "again")
+  })
 
   it.effect("tells of those it turned away some times a minute, however many come", () =>
     Effect.gen(function* () {

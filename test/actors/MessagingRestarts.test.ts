@@ -7,6 +7,7 @@ import { NativeCrypto } from "../../src/adapters/NativeCrypto.ts"
 import { toWire } from "../../src/crypto/Messages.ts"
 import { makeOutgoing, outgoingEntropyBytes } from "../../src/crypto/Relay.ts"
 import type { Message, SecureLevel } from "../../src/schemas/Message.ts"
+import { brokerAnswer } from "../../src/schemas/protocols/BrokerKeeper.ts"
 import { brokerServices, topicOf } from "../../src/schemas/Topics.ts"
 import {
   bodies,
@@ -146,11 +147,14 @@ describe("restarts", () => {
               new Uint8Array(outgoingEntropyBytes).fill(7)
             ),
             ({ inbox, to, wire }) =>
-              services.system.ref(BrokerKeeperKey).ask("Publish", {
-                topic: topicOf("mf2c", { agent: to, inbox }),
-                wire,
-                retain: false
-              })
+              brokerAnswer(
+                services.system.ref(BrokerKeeperKey).ask("Publish", {
+                  topic: topicOf("mf2c", { agent: to, inbox }),
+                  wire,
+                  retain: false
+                }),
+                60_000
+              )
           )
         const messages = (["protected", "private"] as const).map((level) =>
           alice.message(["bob"], { level, body: level })
@@ -232,7 +236,10 @@ describe("rotated keys", () => {
             peers.find(({ agreement }) => agreement.key === newest && agreement.version === 4)
           )
         )
-        assert.deepEqual((yield* bob.ref.ask("Report")).refused as Record<string, number>, {})
+        // Of handshakes that overtake the answers to those before, the last one's answer counts.
+        const { replayed = 0, ...others } = (yield* bob.ref.ask("Report")).refused
+        assert.isAtMost(replayed, 3)
+        assert.deepEqual(others as Record<string, number>, {})
       })
     )
   )

@@ -319,6 +319,9 @@ describe("discovery", () => {
           "two further lists",
           Effect.sync(() => (listsAt(eve).length >= seen + 2 ? true : undefined))
         )
+        // However short the interval: clocks differ, and broker services may be away for a while.
+        for (const { expires_at_ms, issued_at_ms } of listsAt(eve))
+          assert.strictEqual(expires_at_ms - issued_at_ms, 15 * 60_000)
         const versions = listsAt(eve).map(({ version }) => version)
         assert.deepStrictEqual(
           versions,

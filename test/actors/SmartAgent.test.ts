@@ -1,150 +1,24 @@
 /** An agent under a virtual clock, at a broker that the test plays. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, Effect, Layer, Redacted } from "effect"
+import { Deferred, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
-import { SmartAgentKey } from "../../src/actors/ClientKeys.ts"
-import { smartAgent } from "../../src/actors/SmartAgent.ts"
-import { AgentTrustCell } from "../../src/adapters/AgentTrustCell.ts"
-import { NodeAgentCrypto } from "../../src/adapters/mqtt/NodeAgentCrypto.ts"
-import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
-import { type NodeKeyRing, NodeKeys } from "../../src/adapters/NodeKeys.ts"
-import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
-import { openDatabase } from "../../src/adapters/sqlite/Database.ts"
-import { hostInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
-import { agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.ts"
-import { makeAgentStore } from "../../src/adapters/sqlite/SqliteAgentStore.ts"
-import { toWire } from "../../src/crypto/Messages.ts"
-import { signJson } from "../../src/crypto/SignedJson.ts"
-import { ActorSystem, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
 import { TestKit } from "../../src/kernel/testing/TestKit.ts"
 import { AgentStore, AgentStoreError } from "../../src/ports/AgentStore.ts"
-import { type AgentStanding, AgentTrust } from "../../src/ports/AgentTrust.ts"
-import { DeviceClock } from "../../src/ports/DeviceClock.ts"
-import { BusError, type BusLink, type BusOptions, MessageBus } from "../../src/ports/MessageBus.ts"
-import type { HandshakeAnswer, SessionId } from "../../src/schemas/Agents.ts"
+import { BusError } from "../../src/ports/MessageBus.ts"
+import type { Handshake } from "../../src/schemas/Agents.ts"
 import type { Name } from "../../src/schemas/Ids.ts"
-import type { MessageId } from "../../src/schemas/Message.ts"
-import { device, deviceKeys, otherDeviceKeys, server, serverKeys } from "./support/Parties.ts"
-
-const minute = 60_000
-
-/** A broker without a network: it takes everything, and remembers it. */
-class PlayedBroker {
-  finds = 0
-  /** Why there is none, if there is none. */
-  away: BusError | null = null
-  connection: BusOptions | null = null
-  left = 0
-  readonly published: Array<readonly [topic: string, document: Readonly<Record<string, unknown>>]> = []
-  private ended = Deferred.makeUnsafe<string>()
-
-  /** The connection breaks. */
-  cut(): void {
-    Deferred.doneUnsafe(this.ended, Effect.succeed("it was cut"))
-  }
-
-  of(topic: string) {
-    return this.published.filter(([to]) => to === topic).map(([, document]) => document)
-  }
-
-  private readonly link: BusLink = {
-    publish: (topic, payload) =>
-      Effect.sync(() => {
-        const text = new TextDecoder().decode(payload)
-        this.published.push([topic, text === "" ? {} : JSON.parse(text)])
-      }),
-    subscribe: () => Effect.succeed([]),
-    leave: Effect.sync(() => void this.left++),
-    ended: Effect.suspend(() => Deferred.await(this.ended))
-  }
-
-  readonly layer = Layer.succeed(MessageBus, {
-    find: Effect.suspend(() => {
-      this.finds++
-      if (this.away !== null) return Effect.fail(this.away)
-      return Effect.succeed({
-        topicRoot: "fleet",
-        connect: (options: BusOptions) =>
-          Effect.sync(() => {
-            this.connection = options
-            this.ended = Deferred.makeUnsafe<string>()
-            return this.link
-          })
-      })
-    })
-  })
-}
-
-const standing: AgentStanding = {
-  name: "pi" as Name,
-  device,
-  server,
-  services: new Set([serverKeys.signingKey])
-}
-const handshakes = "fleet/broker-services/handshake"
-const statuses = "fleet/broker-services/status"
-
-const Store = Layer.effect(
-  AgentStore,
-  Effect.gen(function* () {
-    const database = yield* Effect.acquireRelease(
-      Effect.sync(() => openDatabase(":memory:")),
-      (open) => Effect.sync(() => open.close())
-    )
-    return makeAgentStore(yield* hostInProcess(agentDatabase, database))
-  })
-)
-
-/** The device's keys, the one for messages of which may be another tomorrow. */
-const turnable = () => {
-  let encryption = deviceKeys
-  const ring: NodeKeyRing = {
-    ...deviceKeys,
-    get encryption() {
-      return { ...encryption.encryption, version: encryption === deviceKeys ? 1 : 2 }
-    },
-    get agreementKey() {
-      return encryption.agreementKey
-    }
-  }
-  const turn = (): void => {
-    encryption = otherDeviceKeys
-  }
-  return { ring, turn }
-}
-
-const start = (broker: PlayedBroker, store = Store) =>
-  Effect.gen(function* () {
-    const keys = turnable()
-    const services = yield* Layer.build(
-      Layer.mergeAll(
-        broker.layer,
-        AgentTrustCell,
-        store,
-        Layer.succeed(DeviceClock, {
-          nowMs: Clock.currentTimeMillis,
-          proven: Effect.succeed(true),
-          accept: () => Effect.succeed(0)
-        }),
-        NodeAgentCrypto.pipe(Layer.provide(Layer.succeed(NodeKeys, keys.ring)))
-      ).pipe(Layer.provideMerge(Layer.merge(NativeCryptoEngine, SystemEntropy)))
-    )
-    const trust = yield* Effect.provideContext(Effect.service(AgentTrust), services)
-    const system = yield* ActorSystem.make({
-      root: Supervisor.spec({
-        id: "test",
-        strategy: "one-for-one",
-        children: [
-          ChildSpec.make({ key: SmartAgentKey, behaviour: smartAgent({ visible: true, edgeDevices: [] }) })
-        ]
-      })
-    }).pipe(Effect.provideContext(services))
-    const ref = system.ref(SmartAgentKey)
-    return { ref, system, trust, turn: keys.turn }
-  })
-
-const stateOf = (agent: Effect.Success<ReturnType<typeof start>>) =>
-  Effect.map(agent.ref.ask("Standing"), ({ state }) => state)
+import { device, deviceKeys, otherDeviceKeys, serverKeys } from "./support/Parties.ts"
+import {
+  answer,
+  handshakes,
+  minute,
+  PlayedBroker,
+  Store,
+  standing,
+  start,
+  stateOf,
+  statuses
+} from "./support/PlayedAgent.ts"
 
 describe("an agent", () => {
   it.effect("asks for no broker before there is trust, and comes at once when there is", () =>
@@ -289,24 +163,7 @@ describe("an agent", () => {
       )
       agent.trust.set(standing)
       yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
-      const { nonce, session } = broker.of(handshakes)[0] as { nonce: MessageId; session: SessionId }
-      const services = { seed: Redacted.value(serverKeys.signingSeed), signingKey: serverKeys.signingKey }
-      const answer = signJson<HandshakeAnswer>(NativeCrypto, services, {
-        type: "postern/handshake-answer/v1",
-        agent: standing.name,
-        session,
-        nonce,
-        verdict: "known",
-        detail: "",
-        agreement: { key: serverKeys.agreementKey, version: 1 },
-        issued_at_ms: 0
-      })
-      const payload = toWire(answer)
-      yield* (broker.connection as BusOptions).received({
-        topic: "fleet/pi/handshake",
-        payload,
-        retained: false
-      })
+      yield* answer(broker, broker.shaken[0] as Handshake, "known")
       yield* Deferred.await(looked)
       const letter = { level: "public", to: ["bob" as Name], subject: "", body: 1, lifetimeMs: null } as const
       yield* agent.ref.ask("Send", letter)
@@ -331,12 +188,7 @@ describe("an agent", () => {
       )
       agent.trust.set(standing)
       yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
-      const came = (text: string) =>
-        (broker.connection as BusOptions).received({
-          topic: "fleet/pi/public",
-          payload: new TextEncoder().encode(text),
-          retained: false
-        })
+      const came = (text: string) => broker.bring("fleet/pi/public", new TextEncoder().encode(text))
       const message = {
         type: "postern/public/v1",
         id: "a".repeat(26),

@@ -3,7 +3,7 @@ import { connect } from "node:net"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer } from "effect"
+import { Deferred, Effect, Fiber, Layer, Schedule } from "effect"
 import { AgentInboxKey, SmartAgentKey, TrustKeeperKey } from "../../src/actors/ClientKeys.ts"
 import { makeActorDesk } from "../../src/adapters/agent/ActorDesk.ts"
 import { agentSocketPath, serveAgent } from "../../src/adapters/agent/AgentSocket.ts"
@@ -154,6 +154,39 @@ describe("the local socket of an agent", () => {
     })
   )
 
+  it.live("takes nothing that an agent could never send, here and there, and goes on", () =>
+    Effect.gen(function* () {
+      const { desk: own, stateFolder } = yield* start
+      const letter = { level: "private", subject: "", body: 1, lifetime_ms: null, to: ["bob"] } as const
+      const flawed: ReadonlyArray<readonly [string, Readonly<Record<string, unknown>>]> = [
+        ["malformed_letter", { level: "public", to: ["room/+"] }],
+        ["malformed_letter", { to: ["Bob"] }],
+        ["malformed_letter", { to: "bob" }],
+        ["malformed_letter", { subject: "two\nlines" }],
+        ["malformed_letter", { level: "secret" }],
+        ["malformed_letter", { lifetime_ms: 1.5 }],
+        ["too_many_recipients", { to: Array.from({ length: 10_000 }, (_, index) => `agent-${index}`) }]
+      ]
+      for (const desk of [own, yield* connectAgent(stateFolder)]) {
+        for (const [code, part] of flawed) {
+          const error = yield* Effect.flip(desk.send({ ...letter, ...part } as never))
+          assert.deepStrictEqual([part, error.code], [part, code])
+        }
+        const doubled = { visible: true, edge_devices: ["lamp", "lamp"] }
+        assert.strictEqual((yield* Effect.flip(desk.show(doubled))).code, "malformed")
+        assert.strictEqual((yield* Effect.flip(desk.ping("room/+" as never))).code, "malformed")
+        assert.strictEqual(yield* desk.send(letter as never), messageId(7))
+      }
+      const there = yield* connectAgent(stateFolder)
+      for (const [code, body] of [
+        ["body_too_large", "x".repeat(2 * AgentLocalLimits.requestBytes)],
+        ["no_json", 1n]
+      ] as const)
+        assert.strictEqual((yield* Effect.flip(there.send({ ...letter, body } as never))).code, code)
+      assert.strictEqual(yield* there.send(letter as never), messageId(7))
+    })
+  )
+
   it.live("gives a message again until somebody is done with it, over connections and lives", () =>
     Effect.gen(function* () {
       const { arrive, stateFolder, store } = yield* start
@@ -219,19 +252,46 @@ describe("the local socket of an agent", () => {
       const { stateFolder } = yield* start
       const lines = ["nonsense", '{"request":"send","id":1}', '{"request":"peers","id":2}']
       const answers = (yield* raw(stateFolder, `${lines.join("\n")}\n`, 3)).map(
-        (line) => JSON.parse(line) as { id: number | null; ok: boolean }
+        (line) => JSON.parse(line) as { id: number | null; ok: boolean; code?: string }
       )
       assert.sameDeepMembers(
-        answers.map(({ id, ok }) => [id, ok]),
+        answers.map(({ code, id, ok }) => [id, ok, code]),
         [
-          [null, false],
-          [null, false],
-          [2, true]
+          [null, false, "malformed"],
+          [1, false, "malformed_letter"],
+          [2, true, undefined]
         ]
       )
       const tooLong = yield* raw(stateFolder, "x".repeat(AgentLocalLimits.requestBytes + 1_000_000), 9)
       assert.strictEqual((JSON.parse(tooLong[0] as string) as { code: string }).code, "malformed")
       assert.deepStrictEqual(yield* (yield* connectAgent(stateFolder)).peers, [])
+    })
+  )
+
+  it.live("hangs up on those whose line was too long and who do not hang up themselves", () =>
+    Effect.gen(function* () {
+      const { stateFolder } = yield* start
+      const tooLong = Effect.acquireRelease(
+        Effect.sync(() =>
+          connect({ path: agentSocketPath(stateFolder), allowHalfOpen: true }).on("error", () => undefined)
+        ),
+        (socket) => Effect.sync(() => void socket.destroy())
+      ).pipe(
+        Effect.flatMap((socket) =>
+          Effect.callback<void>((resume) => {
+            socket.on("data", () => undefined)
+            socket.on("end", () => resume(Effect.void))
+            socket.write("x".repeat(AgentLocalLimits.requestBytes + 1))
+          })
+        )
+      )
+      yield* Effect.all(
+        Array.from({ length: AgentLocalLimits.connections }, () => tooLong),
+        { concurrency: "unbounded" }
+      )
+      const peers = Effect.scoped(Effect.flatMap(connectAgent(stateFolder), (desk) => desk.peers))
+      const again = Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(100)])
+      assert.deepStrictEqual(yield* Effect.retry(peers, again), [])
     })
   )
 

@@ -180,6 +180,7 @@ const envelopes: ReadonlyArray<Envelope> = [
         edge_devices: []
       }
     ],
+    expires_at_ms: nowMs + 1,
     ...common
   })
 ]

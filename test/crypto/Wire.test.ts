@@ -230,7 +230,8 @@ describe("the documents around messages", () => {
             part: index + 1,
             parts: parts.length,
             agents: [...agents],
-            issued_at_ms: 8_640_000_000_000_000
+            issued_at_ms: 8_640_000_000_000_000,
+            expires_at_ms: 8_640_000_000_000_000
           })
           assert.strictEqual(codeOf(readDirectory(engine, canonicalBytes(document))), "taken")
         }

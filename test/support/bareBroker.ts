@@ -34,24 +34,36 @@ export interface BareBroker {
   readonly told: Told
   readonly fleet: Fleet
   readonly mosquitto: RealMosquitto | null
-  /** An agent's client, with the password it must come with. */
-  readonly client: (name: string) => Effect.Effect<MqttClient, unknown, Scope.Scope>
+  /** An agent's client, with the password it must come with. `heard` is told what comes, from the first packet on. */
+  readonly client: (name: string, heard?: Heard) => Effect.Effect<MqttClient, unknown, Scope.Scope>
+}
+
+export type Heard = (topic: string, text: string) => void
+
+export interface BareOptions {
+  /** How much a session's queue holds. */
+  readonly queuePackets?: number
 }
 
 export interface BareKind {
   readonly name: string
   readonly parts: ReadonlyArray<Part>
-  readonly open: (path: string) => Effect.Effect<BareBroker, unknown, Scope.Scope>
+  readonly open: (path: string, options?: BareOptions) => Effect.Effect<BareBroker, unknown, Scope.Scope>
 }
 
 /** Ends with the scope. */
-export const clientOf = (address: string, options: mqtt.IClientOptions) =>
+export const clientOf = (address: string, options: mqtt.IClientOptions, heard: Heard = () => undefined) =>
   Effect.acquireRelease(
-    Effect.tryPromise(async () => {
-      const client = await mqtt.connectAsync(address, { reconnectPeriod: 0, ...options })
-      client.on("error", () => undefined)
-      return client
-    }),
+    Effect.tryPromise(
+      () =>
+        new Promise<MqttClient>((done, fail) => {
+          const client = mqtt.connect(address, { reconnectPeriod: 0, ...options })
+          client.on("message", (topic, payload) => heard(topic, payload.toString()))
+          client.on("error", fail)
+          client.once("close", () => fail(new Error("the connection was closed")))
+          client.once("connect", () => done(client))
+        })
+    ),
     (client) => Effect.promise(() => client.endAsync(true))
   )
 
@@ -73,7 +85,7 @@ const sessionOf = (mqtt: 4 | 5): mqtt.IClientOptions => ({
 const embedded: BareKind = {
   name: "the embedded broker",
   parts: [],
-  open: (path) =>
+  open: (path, { queuePackets = 1_000 } = {}) =>
     Effect.gen(function* () {
       const told = new Told()
       const broker = yield* embeddedBroker({
@@ -81,7 +93,7 @@ const embedded: BareKind = {
         upgrades: new MqttUpgrades(),
         topicRoot: root,
         maximumConnections: 50,
-        queuePackets: 1_000,
+        queuePackets,
         database: yield* openDatabase(path)
       })(told.handlers)
       return {
@@ -89,13 +101,12 @@ const embedded: BareKind = {
         told,
         fleet: new Fleet(),
         mosquitto: null,
-        client: (name) =>
-          clientOf(broker.addresses[0] as string, {
-            ...sessionOf(4),
-            clientId: name,
-            username: name,
-            password: "agent"
-          })
+        client: (name, heard) =>
+          clientOf(
+            broker.addresses[0] as string,
+            { ...sessionOf(4), clientId: name, username: name, password: "agent" },
+            heard
+          )
       } satisfies BareBroker
     })
 }
@@ -103,11 +114,11 @@ const embedded: BareKind = {
 const overMosquitto = (version: 4 | 5): BareKind => ({
   name: `Mosquitto, MQTT ${version === 4 ? "3.1.1" : "5"}`,
   parts: ["mosquitto"],
-  open: (path) =>
+  open: (path, options = {}) =>
     Effect.gen(function* () {
       const told = new Told()
       const fleet = new Fleet()
-      const mosquitto = yield* realMosquitto(path)
+      const mosquitto = yield* realMosquitto(path, options)
       const database = yield* openDatabase(path)
       const parts = { fleet, topicRoot: root, database, book: emptyBook }
       const broker = yield* mosquitto.broker(parts)(told.handlers)
@@ -124,14 +135,13 @@ const overMosquitto = (version: 4 | 5): BareKind => ({
         told,
         fleet,
         mosquitto,
-        client: (name) =>
+        client: (name, heard) =>
           Effect.flatMap(passwordOf(name), (password) =>
-            clientOf(mosquitto.address, {
-              ...sessionOf(version),
-              clientId: name,
-              username: name,
-              password: password as string
-            })
+            clientOf(
+              mosquitto.address,
+              { ...sessionOf(version), clientId: name, username: name, password: password as string },
+              heard
+            )
           )
       } satisfies BareBroker
     })

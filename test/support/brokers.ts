@@ -61,7 +61,11 @@ const overMosquitto = (name: string, mqtt: 4 | 5, tls: boolean): BrokerKind => (
   open: (fleet, path, options = {}) =>
     Effect.gen(function* () {
       const { topicRoot = "mf2c" } = options
-      const mosquitto = yield* realMosquitto(path, { tls, topicRoot })
+      const mosquitto = yield* realMosquitto(path, {
+        tls,
+        topicRoot,
+        queuePackets: options.queuePackets ?? 10_000
+      })
       const services = yield* startServices(fleet, path, {
         ...options,
         broker: (parts) => mosquitto.broker(parts)

@@ -232,6 +232,7 @@ export interface AgentOptions {
   readonly edgeDevices?: ReadonlyArray<string>
   readonly keepaliveSeconds?: number
   readonly answerMs?: number
+  readonly roomMs?: number
   /** How it finds another broker than the embedded one. */
   readonly find?: MqttBusOptions["find"]
   /** Keeps its messages in memory: a thousand databases on one disk wait for each other. */

@@ -18,6 +18,7 @@ import {
 import type { FoundBus } from "../../src/adapters/mqtt/MqttBus.ts"
 import { BusError } from "../../src/ports/MessageBus.ts"
 import type { DeviceId, Name } from "../../src/schemas/Ids.ts"
+import { brokerAnswer } from "../../src/schemas/protocols/BrokerKeeper.ts"
 import type { BrokerParts, Fleet, Services } from "./messaging.ts"
 import { freePort, waitUntil } from "./Program.ts"
 
@@ -158,10 +159,8 @@ export class RealMosquitto {
     return Effect.gen({ self: this }, function* () {
       if (!(yield* Effect.mapError(isAgentOf(fleet)(name as Name, device), unreachable)))
         return yield* new BusError({ code: "refused", reason: "the device is not accepted" })
-      const password = yield* services.system
-        .ref(BrokerKeeperKey)
-        .ask("Password", { agent: name as Name, device })
-        .pipe(Effect.mapError(unreachable))
+      const asking = services.system.ref(BrokerKeeperKey).ask("Password", { agent: name as Name, device })
+      const password = yield* Effect.mapError(brokerAnswer(asking, 30_000), unreachable)
       return { topicRoot: this.topicRoot, password, brokers: [{ mqtt, dial: this.dial() }] }
     })
   }

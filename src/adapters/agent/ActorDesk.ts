@@ -1,5 +1,5 @@
 /** An agent's desk over the actors of this process. */
-import { Clock, Deferred, Effect, Option, Schedule } from "effect"
+import { Clock, Deferred, Effect, Option, Schedule, Semaphore } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import { encodeBase32 } from "../../crypto/Base32.ts"
 import type { ActorRef } from "../../kernel/index.ts"
@@ -9,6 +9,7 @@ import { AgentTrouble, type InboxMessage } from "../../schemas/AgentLocal.ts"
 import type { AgentInboxProtocol } from "../../schemas/protocols/AgentInbox.ts"
 import type { SmartAgentProtocol } from "../../schemas/protocols/SmartAgent.ts"
 import type { TrustKeeperProtocol } from "../../schemas/protocols/TrustKeeper.ts"
+import { appearanceFlaw, letterFlaw, nameFlaw, unlessFlawed } from "./LocalChecks.ts"
 
 /** Whom a desk asks. */
 export interface AgentActors {
@@ -39,34 +40,58 @@ const asTrouble = (error: {
   }
 }
 
-/** One listener of the inbox, under a name that no other has. */
-const makeListener = (inbox: AgentActors["inbox"], listener: string): AgentListener => ({
-  take: (maximum, waitMs) =>
-    Effect.gen(function* () {
-      const untilMs = (yield* Clock.currentTimeMillis) + waitMs
-      for (;;) {
-        const { changed, messages } = yield* Effect.mapError(
-          inbox.ask("Take", { listener, maximum }),
-          asTrouble
+/**
+ * One listener of the inbox, under a name that no other has. It asks one thing at a time, so that what it holds is exactly
+ * what has been answered: a message in an answer that came too late is given again.
+ */
+const makeListener = (inbox: AgentActors["inbox"], listener: string): AgentListener => {
+  const turn = Semaphore.makeUnsafe(1)
+  const holds = new Set<number>()
+  const forget = (places: ReadonlyArray<number>): void => {
+    for (const place of places) holds.delete(place)
+  }
+  const ask = (maximum: number) =>
+    turn.withPermit(
+      Effect.suspend(() => inbox.ask("Take", { listener, maximum, holds: [...holds] })).pipe(
+        Effect.tap(({ messages }) => Effect.sync(() => messages.forEach(({ place }) => holds.add(place)))),
+        Effect.mapError(asTrouble)
+      )
+    )
+  return {
+    take: (maximum, waitMs) =>
+      Effect.gen(function* () {
+        const untilMs = (yield* Clock.currentTimeMillis) + waitMs
+        for (;;) {
+          const { changed, messages } = yield* ask(maximum)
+          const leftMs = untilMs - (yield* Clock.currentTimeMillis)
+          if (messages.length > 0 || leftMs <= 0) return messages
+          const woken = yield* Effect.timeoutOption(Deferred.await(changed.answer), leftMs)
+          if (Option.isNone(woken)) return [] as ReadonlyArray<InboxMessage>
+        }
+      }),
+    done: (places) =>
+      turn.withPermit(
+        inbox.ask("Done", { listener, places: [...places] }).pipe(
+          Effect.mapError(asTrouble),
+          // What may not have been forgotten comes again.
+          Effect.ensuring(Effect.sync(() => forget(places)))
         )
-        const leftMs = untilMs - (yield* Clock.currentTimeMillis)
-        if (messages.length > 0 || leftMs <= 0) return messages
-        const woken = yield* Effect.timeoutOption(Deferred.await(changed.answer), leftMs)
-        if (Option.isNone(woken)) return [] as ReadonlyArray<InboxMessage>
-      }
-    }),
-  done: (places) => Effect.mapError(inbox.ask("Done", { listener, places: [...places] }), asTrouble)
-})
+      )
+  }
+}
 
 /** The desk of an agent that runs in this process. */
 export const makeActorDesk = ({ agent, inbox, trust }: AgentActors) =>
   Effect.map(Entropy, (entropy): AgentDesk => {
     const newListener = Effect.map(entropy.bytes(listenerBytes), (bytes) => encodeBase32(bytes))
     return {
-      send: ({ lifetime_ms: lifetimeMs, ...letter }) =>
-        Effect.mapError(agent.ask("Send", { ...letter, lifetimeMs }), asTrouble),
-      ping: (to) =>
-        agent.ask("Ping", { to }).pipe(
+      send: (letter) => {
+        const { lifetime_ms: lifetimeMs, ...rest } = letter
+        const send = Effect.mapError(agent.ask("Send", { ...rest, lifetimeMs }), asTrouble)
+        return unlessFlawed(() => letterFlaw(letter), send)
+      },
+      ping: (to) => {
+        const ping = agent.ask("Ping", { to }).pipe(
           Effect.mapError(asTrouble),
           // A life that ends takes its open questions along.
           Effect.flatMap(({ answer, waitMs }) =>
@@ -75,7 +100,9 @@ export const makeActorDesk = ({ agent, inbox, trust }: AgentActors) =>
               orElse: () => Effect.succeed(null)
             })
           )
-        ),
+        )
+        return unlessFlawed(() => nameFlaw(to), ping)
+      },
       peers: Effect.mapError(agent.ask("Peers"), asTrouble),
       report: Effect.all({ view: trust.ask("View"), agent: agent.ask("Report") }).pipe(
         Effect.mapError(asTrouble),
@@ -84,8 +111,11 @@ export const makeActorDesk = ({ agent, inbox, trust }: AgentActors) =>
           agent
         }))
       ),
-      show: ({ edge_devices: edgeDevices, visible }) =>
-        Effect.mapError(agent.ask("Show", { visible, edgeDevices }), asTrouble),
+      show: (appearance) => {
+        const { edge_devices: edgeDevices, visible } = appearance
+        const show = Effect.mapError(agent.ask("Show", { visible, edgeDevices }), asTrouble)
+        return unlessFlawed(() => appearanceFlaw(appearance), show)
+      },
       listen: Effect.map(
         Effect.acquireRelease(newListener, (listener) =>
           inbox

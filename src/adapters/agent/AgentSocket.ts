@@ -6,7 +6,7 @@
  */
 import { createServer, type Socket } from "node:net"
 import { join } from "node:path"
-import { Cause, Effect, Result, Schema, Scope } from "effect"
+import { Cause, Effect, Option, Result, Schema, Scope } from "effect"
 import { type ActorContext, Behaviour } from "../../kernel/index.ts"
 import type { AgentDesk, AgentListener } from "../../ports/AgentDesk.ts"
 import {
@@ -15,20 +15,35 @@ import {
   type AgentTroubleCode,
   LocalRequest
 } from "../../schemas/AgentLocal.ts"
+import { Count } from "../../schemas/Ids.ts"
 import { GatewayProtocol } from "../../schemas/protocols/Gateway.ts"
 import { type ControlError, clearWay, lines, listen, requireSocketPath } from "../ControlSocket.ts"
+import { shapeReason } from "./LocalChecks.ts"
 
 export const agentSocketPath = (stateFolder: string): string => join(stateFolder, "agent.sock")
 
 /** Of what the other side has not read yet, so much may wait before no more requests are read. */
 const unreadBytes = 1024 * 1024
 
+/** How long the other side has to read why it is hung up on. */
+const hangUpMs = 1_000
+
 const decodeRequest = Schema.decodeUnknownResult(Schema.fromJsonString(LocalRequest), {
   onExcessProperty: "error"
 })
+const decodeHead = Schema.decodeUnknownOption(
+  Schema.fromJsonString(Schema.Struct({ id: Count, request: Schema.optionalKey(Schema.Unknown) }))
+)
 
 const refusal = (id: number | null, code: AgentTroubleCode, error: string) =>
   JSON.stringify({ id, ok: false, code, error })
+
+/** The answer to what is no request; under its number, where it has one. */
+const unreadable = (line: string, error: { readonly message: string }): string => {
+  const head = Option.getOrUndefined(decodeHead(line))
+  const code = head?.request === "send" ? "malformed_letter" : "malformed"
+  return refusal(head?.id ?? null, code, `the request cannot be read: ${shapeReason(error)}`)
+}
 
 /** What one connection may ask. The first `take` makes it a listener. */
 const makeClerk = (desk: AgentDesk, scope: Scope.Scope) => {
@@ -62,10 +77,7 @@ const makeAnswerer = (desk: AgentDesk, scope: Scope.Scope) => {
   const clerk = makeClerk(desk, scope)
   return (line: string): Effect.Effect<string> => {
     const read = decodeRequest(line)
-    if (Result.isFailure(read)) {
-      const reason = read.failure.message.split("\n").slice(0, 3).join(" ").slice(0, 300)
-      return Effect.succeed(refusal(null, "malformed", `the request cannot be read: ${reason}`))
-    }
+    if (Result.isFailure(read)) return Effect.succeed(unreadable(line, read.failure))
     const { id } = read.success
     return clerk(read.success).pipe(
       Effect.map((value) => {
@@ -103,7 +115,7 @@ const serveConnection = (socket: Socket, desk: AgentDesk) =>
         run(
           Effect.map(answer(line), (text) => {
             underWay--
-            if (!socket.destroyed) socket.write(`${text}\n`, pump)
+            if (socket.writable) socket.write(`${text}\n`, pump)
             pump()
           }).pipe(Effect.forkIn(scope))
         )
@@ -122,7 +134,12 @@ const serveConnection = (socket: Socket, desk: AgentDesk) =>
           waiting.push(line)
           pump()
         },
-        () => socket.end(`${refusal(null, "malformed", "the request is too long")}\n`)
+        () => {
+          waiting.length = 0
+          socket.end(`${refusal(null, "malformed", "the request is too long")}\n`)
+          // Whoever does not hang up is hung up on.
+          setTimeout(() => socket.destroy(), hangUpMs).unref()
+        }
       )
       return Effect.sync(() => void socket.destroy())
     })

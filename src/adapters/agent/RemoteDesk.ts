@@ -19,6 +19,7 @@ import { MessageId } from "../../schemas/Message.ts"
 import { lines } from "../ControlSocket.ts"
 import { errorCode, errorText } from "../files/AtomicFile.ts"
 import { agentSocketPath } from "./AgentSocket.ts"
+import { appearanceFlaw, letterBodyFlaw, letterFlaw, nameFlaw, unlessFlawed } from "./LocalChecks.ts"
 
 /** How long an agent may take for what it does at once. */
 const answerMs = 30_000
@@ -132,11 +133,24 @@ export const connectAgent = (stateFolder: string): Effect.Effect<RemoteDesk, Age
     const { ask, ended } = makeAsking(socket)
     return {
       ended,
-      send: (letter) => ask({ request: "send", ...letter }).pipe(as(MessageId)),
-      ping: (to) => ask({ request: "ping", to }, pingMs).pipe(as(Schema.NullOr(Schema.Finite))),
+      // What no agent takes is not asked: a line that is too long would end the connection.
+      send: (letter) =>
+        unlessFlawed(
+          () => letterFlaw(letter) ?? letterBodyFlaw(letter),
+          ask({ request: "send", ...letter }).pipe(as(MessageId))
+        ),
+      ping: (to) =>
+        unlessFlawed(
+          () => nameFlaw(to),
+          ask({ request: "ping", to }, pingMs).pipe(as(Schema.NullOr(Schema.Finite)))
+        ),
       peers: ask({ request: "peers" }).pipe(as(LocalValues.peers)),
       report: ask({ request: "report" }).pipe(as(LocalReport)),
-      show: (appearance) => Effect.asVoid(ask({ request: "show", ...appearance })),
+      show: (appearance) =>
+        unlessFlawed(
+          () => appearanceFlaw(appearance),
+          Effect.asVoid(ask({ request: "show", ...appearance }))
+        ),
       listen: Effect.map(
         // A listener is a connection.
         Effect.acquireRelease(connected(agentSocketPath(stateFolder)), (own) =>

@@ -35,6 +35,7 @@ export interface AccountsLine {
 }
 
 const role: TopicRole = "agent"
+const all = () => true
 
 const fail = (what: string) => (error: { readonly message: string }) =>
   new BrokerError({ reason: `${what}: ${error.message}` })
@@ -52,38 +53,51 @@ const makeTable = ({ database, isAgent }: Pick<AccountsOptions, "database" | "is
     const rows = new Map<AgentName, AccountRow>(stored.map((row) => [row.agent, row]))
     /** Those that Mosquitto has, for certain, as they are here. */
     const standing = new Set<AgentName>()
+    /** Those that are to be cut off, and are not yet. */
+    const leaving = new Set<AgentName>()
     const ofAgent = (agent: AgentName) => Effect.mapError(fail(`the account of ${agent}`))
     const drop = (agent: AgentName) =>
       Effect.suspend(() => {
         rows.delete(agent)
         standing.delete(agent)
+        leaving.add(agent)
         return Effect.asVoid(database.call("dropAccount", agent).pipe(ofAgent(agent)))
       })
     return {
       rows,
       standing,
+      leaving,
       drop,
       put: (row: AccountRow) =>
         Effect.andThen(
           database.call("putAccount", row).pipe(ofAgent(row.agent)),
           Effect.sync(() => void rows.set(row.agent, row))
         ),
-      /** Removes those whose devices are agents no more; gives who they were. */
-      dropOutdated: Effect.gen(function* () {
-        const gone: Array<AgentName> = []
-        for (const { agent, device } of [...rows.values()]) {
-          if (yield* isAgent(agent, device).pipe(ofAgent(agent))) continue
-          yield* drop(agent)
-          gone.push(agent)
-        }
-        return gone
+      isAgentsOwn: (agent: AgentName, device: DeviceId) => isAgent(agent, device).pipe(ofAgent(agent)),
+      /** Removes those whose devices are agents no more, among some of them. */
+      dropOutdated: Effect.fnUntraced(function* (which: (row: AccountRow) => boolean) {
+        for (const { agent, device } of [...rows.values()].filter(which))
+          if (!(yield* isAgent(agent, device).pipe(ofAgent(agent)))) yield* drop(agent)
       })
     }
   })
 
-/** The account first, so that nobody comes back meanwhile. */
-const cutOff = (line: AccountsLine, agent: AgentName) =>
-  Effect.andThen(line.control.run(removal(agent)), line.takeOver(agent))
+/** `leaving`: who is to be cut off, and is taken off it when that is done. */
+const cuttingOff = (leaving: Set<AgentName>) => {
+  /** The account first, so that nobody comes back meanwhile. */
+  const cutOff = Effect.fnUntraced(function* (line: AccountsLine, agent: AgentName) {
+    yield* line.control.run(removal(agent))
+    yield* line.takeOver(agent)
+    leaving.delete(agent)
+  })
+  const cutOffLeaving = Effect.fnUntraced(function* (line: AccountsLine) {
+    for (const agent of [...leaving]) yield* cutOff(line, agent)
+  })
+  return { cutOff, cutOffLeaving }
+}
+
+const notAccepted = (agent: AgentName, device: DeviceId) =>
+  new BrokerError({ reason: `no account for ${device}: it is not accepted as ${agent}` })
 
 const cutOffLater = (agent: AgentName, reason: string) =>
   new BrokerError({ reason: `${reason}: ${agent} is cut off as soon as Mosquitto is reached again` })
@@ -94,6 +108,7 @@ export const makeAccounts = (options: AccountsOptions) =>
     const inTurn = (yield* Semaphore.make(1)).withPermits(1)
     const table = yield* makeTable(options)
 
+    const { cutOff, cutOffLeaving } = cuttingOff(table.leaving)
     const newAccount = ({ agent, password }: AccountRow): NewAccount => ({
       agent,
       role,
@@ -101,12 +116,12 @@ export const makeAccounts = (options: AccountsOptions) =>
       fingerprint: fingerprintOf(agent, password, topicRoot)
     })
     const password = Effect.fnUntraced(function* (line: AccountsLine, agent: AgentName, device: DeviceId) {
+      // Whoever asked on its behalf looked a while ago: it may have been revoked since.
+      if (!(yield* table.isAgentsOwn(agent, device))) return yield* notAccepted(agent, device)
       const known = table.rows.get(agent)
       if (known?.device === device && table.standing.has(agent)) return known.password
-      if (known !== undefined && known.device !== device) {
-        yield* table.drop(agent)
-        yield* cutOff(line, agent)
-      }
+      if (known !== undefined && known.device !== device) yield* table.drop(agent)
+      if (table.leaving.has(agent)) yield* cutOff(line, agent)
       const row = table.rows.get(agent) ?? {
         agent,
         device,
@@ -115,11 +130,15 @@ export const makeAccounts = (options: AccountsOptions) =>
       yield* table.put(row)
       yield* line.control.run(creation(newAccount(row), topicRoot))
       table.standing.add(agent)
-      return row.password
+      if (yield* table.isAgentsOwn(agent, device)) return row.password
+      yield* table.drop(agent)
+      yield* cutOff(line, agent)
+      return yield* notAccepted(agent, device)
     })
     const reconcile = Effect.fnUntraced(function* (line: AccountsLine) {
       table.standing.clear()
-      yield* table.dropOutdated
+      yield* table.dropOutdated(all)
+      yield* cutOffLeaving(line)
       for (const { textdescription, textname, username } of yield* line.control.accounts) {
         if (textname !== agentMark) continue
         const agent = username as AgentName
@@ -148,13 +167,9 @@ export const makeAccounts = (options: AccountsOptions) =>
         ),
       /** Makes Mosquitto's accounts of agents be those that stand here; others than agents' it leaves alone. */
       reconcile: (line: AccountsLine) => inTurn(reconcile(line)),
-      /** Looks through the devices for those that nobody told of. */
-      sweep: (line: AccountsLine) =>
-        inTurn(
-          Effect.gen(function* () {
-            for (const agent of yield* table.dropOutdated) yield* cutOff(line, agent)
-          })
-        )
+      /** Looks through the devices of accounts, or of some, for those whose end nobody told of. */
+      sweep: (line: AccountsLine, which: (row: AccountRow) => boolean = all) =>
+        inTurn(Effect.andThen(table.dropOutdated(which), cutOffLeaving(line)))
     }
   })
 

@@ -12,10 +12,12 @@ import { AgentName, brokerServices, placeOf } from "../../schemas/Topics.ts"
 import type { DatabaseHost } from "../sqlite/Database.ts"
 import type { MosquittoMethods } from "../sqlite/messages/MosquittoRows.ts"
 
-/** Of one sender: dealt with together, and kept at the most. */
+/** Of one sender: read together, and kept at the most. */
 const together = 16
 const maximumOfOne = 20_000
 const retryMs = 1_000
+/** What fails so often in a row lets those behind it pass. */
+const maximumTries = 300
 /** Documents by which agents come and go, and for how long one that came counts as the same. */
 const maximumSeen = 100_000
 const seenMs = 2 * MessageLimits.futureMs
@@ -47,6 +49,26 @@ const makeSeen = () => {
   }
 }
 
+/** The first message of a sender that fails holds up those behind it: for a while only. */
+const makeTroubles = (database: DatabaseHost<MosquittoMethods>) => {
+  const troubles = new Map<AgentName, { readonly place: number; readonly count: number }>()
+  return {
+    /** A message failed. After so many times it goes behind the others. */
+    met: Effect.fnUntraced(function* (sender: AgentName, place: number, reason: string) {
+      yield* Effect.logWarning(`a message of ${sender} waits, with all that came after it: ${reason}`)
+      const before = troubles.get(sender)
+      const count = before?.place === place ? before.count + 1 : 1
+      troubles.set(sender, { place, count })
+      if (count >= maximumTries) yield* database.call("arrivalLast", place)
+    }),
+    /** The table failed: it is asked again a moment later. */
+    ours: (sender: AgentName, reason: string) =>
+      Effect.andThen(Effect.logError(`what came from ${sender} waits: ${reason}`), Effect.sleep(retryMs)),
+    /** Nothing of a sender waits any more. */
+    over: (sender: AgentName): void => void troubles.delete(sender)
+  }
+}
+
 export interface ArrivalsOptions {
   readonly topicRoot: string
   readonly database: DatabaseHost<MosquittoMethods>
@@ -66,22 +88,25 @@ export const makeArrivals = ({ database, handlers, isKnown, topicRoot, whenOpen 
       (yield* database.call("arrivalCounts")).map(({ count, sender }) => [sender, count])
     )
     const seen = makeSeen()
+    const troubles = makeTroubles(database)
 
-    /** One round of a sender: what was dealt with is forgotten, all else comes again. */
+    /**
+     * One round of a sender, one after the other: what is dealt with is forgotten, what fails comes again, and nothing
+     * overtakes it. Together they would be no faster: one actor takes all of a sender's.
+     */
     const round = Effect.fnUntraced(function* (sender: AgentName) {
       const rows = yield* database.call("arrivals", sender, together)
-      const done = yield* Effect.forEach(
-        rows,
-        ({ payload, place, topic }) =>
-          handlers.received({ from: sender, role: "agent", topic, payload }).pipe(
-            Effect.as([place]),
-            Effect.catch((error) =>
-              Effect.as(Effect.logWarning(`a message of ${sender} waits: ${error.message}`), [])
-            )
-          ),
-        { concurrency: together }
-      )
-      const places = done.flat()
+      const places: Array<number> = []
+      for (const { payload, place, topic } of rows) {
+        const problem = yield* handlers
+          .received({ from: sender, role: "agent", topic, payload })
+          .pipe(Effect.match({ onFailure: ({ message }) => message, onSuccess: () => null }))
+        if (problem !== null) {
+          yield* troubles.met(sender, place, problem)
+          break
+        }
+        places.push(place)
+      }
       yield* database.call("arrivalsDone", places)
       waiting.set(sender, Math.max(0, (waiting.get(sender) ?? 0) - places.length))
       if (places.length === 0 || places.length < rows.length) yield* Effect.sleep(retryMs)
@@ -90,16 +115,12 @@ export const makeArrivals = ({ database, handlers, isKnown, topicRoot, whenOpen 
       Effect.suspend(() => {
         if ((waiting.get(sender) ?? 0) > 0) {
           return Effect.andThen(whenOpen, round(sender)).pipe(
-            Effect.catch((error) =>
-              Effect.andThen(
-                Effect.logError(`what came from ${sender} waits: ${error.message}`),
-                Effect.sleep(retryMs)
-              )
-            ),
+            Effect.catch((error) => troubles.ours(sender, error.message)),
             Effect.andThen(lane(sender))
           )
         }
         waiting.delete(sender)
+        troubles.over(sender)
         busy.delete(sender)
         return Effect.void
       })

@@ -55,7 +55,7 @@ export const makeControl = Effect.gen(function* () {
     const question = String(++questions)
     waiting = { question, answer }
     const text = JSON.stringify({ commands: commands.map((one) => ({ ...one, correlationData: question })) })
-    yield* line.publish(controlTopic, new TextEncoder().encode(text), false)
+    yield* line.publish(controlTopic, new TextEncoder().encode(text))
     const responses = yield* Deferred.await(answer).pipe(
       Effect.timeoutOrElse({
         duration: answerMs,

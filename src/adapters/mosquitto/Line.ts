@@ -27,13 +27,21 @@ export interface LineUse {
   readonly received: (topic: string, payload: Uint8Array) => Promise<void>
 }
 
+export interface PublishOptions {
+  readonly retain?: boolean
+  readonly fleeting?: boolean
+}
+
 export interface Line {
   readonly subscribe: (filters: ReadonlyArray<string>) => Effect.Effect<void, BrokerError>
-  /** Ends when Mosquitto has it on disk: whether anybody subscribes. */
+  /**
+   * Ends when Mosquitto has it on disk: whether anybody subscribes. What is fleeting (QoS 0) goes to those who are there,
+   * and Mosquitto queues it for nobody and does not say whether anybody was; it is waited for only where it is retained.
+   */
   readonly publish: (
     topic: string,
     payload: Uint8Array,
-    retain: boolean
+    options?: PublishOptions
   ) => Effect.Effect<boolean, BrokerError>
   /** Ends with the connection, with the reason. */
   readonly ended: Effect.Effect<string>
@@ -156,13 +164,15 @@ export const openLine = (options: LineOptions, use: LineUse): Effect.Effect<Line
             )
           })
         ),
-      publish: (topic, payload, retain) =>
+      publish: (topic, payload, { fleeting = false, retain = false } = {}) =>
         whileUp(
           "a publication",
           Effect.callback((resume) => {
-            client.publish(topic, Buffer.from(payload), { qos: 1, retain }, (error, packet) => {
+            const qos = fleeting ? 0 : 1
+            client.publish(topic, Buffer.from(payload), { qos, retain }, (error, packet) => {
               if (error != null) return resume(Effect.fail(problemOf(error, options)))
-              const isHeard = !wasUnheard(packet as IPublishPacket | undefined)
+              const isHeard = fleeting || !wasUnheard(packet as IPublishPacket | undefined)
+              if (fleeting && !retain) return resume(Effect.succeed(isHeard))
               barrier(() => resume(Effect.succeed(isHeard)))
             })
           })

@@ -14,6 +14,7 @@ import { Clock, Effect, Latch, type Scope } from "effect"
 import type { AgentBook } from "../../ports/AgentBook.ts"
 import { BrokerError, type BrokerHandlers, type OpenBroker } from "../../ports/MessageBroker.ts"
 import { brokerServices, type Inbox, topicOf } from "../../schemas/Topics.ts"
+import type { AccountRow } from "../sqlite/messages/MosquittoRows.ts"
 import { type Accounts, type AccountsLine, type AccountsOptions, makeAccounts } from "./Accounts.ts"
 import { makeArrivals } from "./Arrivals.ts"
 import { makeControl } from "./Control.ts"
@@ -27,18 +28,25 @@ export interface MosquittoBrokerOptions extends AccountsOptions, LineOptions {
   readonly book: AgentBook["Service"]
 }
 
-/** Which connection takes which inboxes. Each keeps the order of what it takes. */
-const takers: Readonly<Record<string, ReadonlyArray<Inbox>>> = {
-  presence: ["handshake", "status", "public/pingreq"],
-  protected: ["protected"],
-  private: ["private"]
-}
+/**
+ * Which connection takes which inboxes, in the order in which they are opened. Each keeps the order of what it takes.
+ * Handshakes come last: whoever is known sends, and what nobody has subscribed to yet would be lost.
+ */
+const takers: ReadonlyArray<readonly [string, ReadonlyArray<Inbox>]> = [
+  ["protected", ["protected"]],
+  ["private", ["private"]],
+  ["presence", ["handshake", "status", "public/pingreq"]]
+]
 /** No agent can have a name with a slash in it. */
 const clientIdOf = (part: string): string => `${brokerServices}/${part}`
 
 /** Between two attempts to connect. */
 const pauses = { firstMs: 500, factor: 2, maximumMs: 30_000 }
-/** The fleet is looked through for accounts whose end nobody told of. */
+/**
+ * How often the fleet is looked through for accounts whose end nobody told of: those of devices that never said who they
+ * are, of which the directory knows nothing, and all.
+ */
+const unheardSweepMs = 10_000
 const sweepMs = 300_000
 
 /** What stands as long as the connections do. */
@@ -111,14 +119,21 @@ const makeSessions = (options: MosquittoBrokerOptions, handlers: BrokerHandlers,
       standing = { line, accounts: own, isReady: false }
       yield* open.open
       const lines = [line]
-      for (const [part, inboxes] of Object.entries(takers)) lines.push(yield* openTaker(part, inboxes))
+      for (const [part, inboxes] of takers) lines.push(yield* openTaker(part, inboxes))
       standing = { line, accounts: own, isReady: true }
       yield* Effect.logInfo(`connected with Mosquitto at ${options.address}`)
-      const sweep = Effect.andThen(Effect.sleep(sweepMs), accounts.sweep(own))
-      return yield* Effect.raceFirst(
-        Effect.raceAllFirst(lines.map(({ ended }) => ended)),
-        Effect.forever(Effect.catch(sweep, (error) => Effect.logWarning(error.message)))
-      )
+      const sweepEvery = (everyMs: number, which?: (row: AccountRow) => boolean) =>
+        Effect.sleep(everyMs).pipe(
+          Effect.andThen(accounts.sweep(own, which)),
+          Effect.catch((error) => Effect.logWarning(error.message)),
+          Effect.forever
+        )
+      const isUnheard = ({ agent, device }: AccountRow) => options.book.get(agent)?.device !== device
+      return yield* Effect.raceAllFirst([
+        ...lines.map(({ ended }) => ended),
+        sweepEvery(sweepMs),
+        sweepEvery(unheardSweepMs, isUnheard)
+      ])
     })
     return { session: Effect.scoped(session), standing: () => standing }
   })
@@ -160,9 +175,11 @@ export const mosquittoBroker =
         })
       return {
         addresses: [options.agentsAddress],
-        publish: (topic, payload, { retain = false } = {}) =>
-          withStanding(({ line }) => line.publish(topic, payload, retain)),
-        passwordFor: (agent, device) => withStanding((now) => accounts.password(now.accounts, agent, device)),
+        publish: (topic, payload, how) => withStanding(({ line }) => line.publish(topic, payload, how)),
+        passwordFor: (agent, device) =>
+          withStanding((now) =>
+            now.isReady ? accounts.password(now.accounts, agent, device) : Effect.fail(noLine)
+          ),
         expel: (agent) => Effect.suspend(() => accounts.expel(standing()?.accounts ?? null, agent)),
         connected: Effect.sync(() =>
           options.book.all().flatMap(({ agent, status }) => (status === "C" ? [agent] : []))

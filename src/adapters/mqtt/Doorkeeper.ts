@@ -8,7 +8,8 @@ import type { BrokerHandlers, BrokerRefusal } from "../../ports/MessageBroker.ts
 import { Limits } from "../../schemas/Limits.ts"
 import { MessageLimits } from "../../schemas/Message.ts"
 import { mayRead, mayWrite, type TopicRole } from "../../schemas/TopicRights.ts"
-import { AgentName, brokerServices } from "../../schemas/Topics.ts"
+import { AgentName, brokerServices, placeOf } from "../../schemas/Topics.ts"
+import { WordTurns } from "./WordTurns.ts"
 
 /** Nobody may subscribe to it: what is refused goes there, since MQTT 3.1.1 can refuse only by cutting the connection. */
 const nowhere = "$postern/refused"
@@ -57,6 +58,7 @@ export class Doorkeeper {
   private readonly fork: Fork
   private readonly maximumConnections: number
   private readonly hasRoom: DoorkeeperOptions["hasRoom"]
+  private readonly words = new WordTurns()
   private readonly connections = { agent: 0, stranger: 0, services: 0 }
   /**
    * The newest connection of each name. aedes has such a list too, but an old connection that ends while a new one begins
@@ -79,12 +81,13 @@ export class Doorkeeper {
   }
 
   /** A word that nobody waits for; what becomes of it must not end the program. */
-  private tell(effect: Effect.Effect<void>): void {
-    this.fork(effect).catch(() => undefined)
+  private tell(effect: Effect.Effect<void>): Promise<void> {
+    return this.fork(effect).catch(() => undefined)
   }
 
-  private refuse(name: AgentName | null, reason: BrokerRefusal): void {
-    this.tell(this.handlers.refused(name, reason))
+  /** Ends when it is counted: whoever is refused all the time must wait for that, and not the counting grow. */
+  private refuse(name: AgentName | null, reason: BrokerRefusal): Promise<void> {
+    return this.tell(this.handlers.refused(name, reason))
   }
 
   /** Keeps what a connection began with, until it is known whose it is. */
@@ -113,18 +116,18 @@ export class Doorkeeper {
   ): void => {
     const name = client.id
     if (!isAgentName(name) || name === brokerServices || username !== name || password === undefined) {
-      this.refuse(null, "bad_credentials")
+      void this.refuse(null, "bad_credentials")
       return done(refusal(), false)
     }
     const judge = this.handlers.authenticate(name, new Uint8Array(password))
     this.fork(judge).then(
       (role) => {
         if (role === null) {
-          this.refuse(name, "bad_credentials")
+          void this.refuse(name, "bad_credentials")
           return done(refusal(), false)
         }
         if (this.isFull(role)) {
-          this.refuse(name, "too_many")
+          void this.refuse(name, "too_many")
           return done(refusal(), false)
         }
         if (role === "stranger") this.leaveNothing(client)
@@ -144,25 +147,40 @@ export class Doorkeeper {
       ? "not_permitted"
       : packet.payload.length > MessageLimits.wireBytes
         ? "too_large"
-        : undefined
-    // What is kept for those who come later is its sender's own to say.
-    if (!isOwn) packet.retain = false
+        : !this.isModest(client, role, packet.topic)
+          ? "too_many"
+          : undefined
+    // What is kept for those who come later is its sender's own to say, and only agents can be told to forget it.
+    if (!isOwn || role === "stranger") packet.retain = false
     if (packet.retain && packet.payload.length > 0 && !this.hasRoom(packet.topic, packet.payload.length)) {
       packet.retain = false
-      this.refuse(name, "too_many")
+      void this.refuse(name, "too_many")
     }
     if (refused !== undefined) {
-      this.refuse(name, refused)
       discard(packet)
-      return Promise.resolve()
+      return this.refuse(name, refused)
     }
     if (!isOurs) return this.passOn(client, packet)
     const payload = Uint8Array.from(
       typeof packet.payload === "string" ? Buffer.from(packet.payload) : packet.payload
     )
     const publication = { from: name, role, topic: packet.topic, payload }
+    const isWord = this.isWord(packet.topic)
     discard(packet)
-    return this.fork(this.handlers.received(publication))
+    const hand = () => this.fork(this.handlers.received(publication))
+    return isWord && client !== null ? this.words.inTurn(client, hand) : hand()
+  }
+
+  /** Whether a topic is where agents tell broker services of themselves. */
+  private isWord(topic: string): boolean {
+    const place = placeOf(this.root, topic)
+    return place?.agent === brokerServices && place.inbox !== "protected" && place.inbox !== "private"
+  }
+
+  /** Whether a connection says no more than others can bear. */
+  private isModest(client: Client | null, role: TopicRole, topic: string): boolean {
+    if (client === null || (role !== "stranger" && !this.isWord(topic))) return true
+    return this.words.may(client, role, topic.endsWith("/handshake"))
   }
 
   /** aedes acknowledges first and publishes then, but what is acknowledged must be safe: so it is published here. */
@@ -188,13 +206,13 @@ export class Doorkeeper {
     const standing = this.standing(client)
     const may = standing !== undefined && mayRead(standing.role, standing.name, this.root, filter)
     if (!may) {
-      this.refuse(standing?.name ?? null, "not_permitted")
+      void this.refuse(standing?.name ?? null, "not_permitted")
       return false
     }
     const filters = this.filters.get(client) ?? new Set()
     this.filters.set(client, filters)
     if (filters.size >= Limits.messagingFilters && !filters.has(filter)) {
-      this.refuse(standing.name, "too_many")
+      void this.refuse(standing.name, "too_many")
       return false
     }
     filters.add(filter)
@@ -209,13 +227,16 @@ export class Doorkeeper {
     for (const filter of filters) this.filters.get(client)?.delete(filter)
   }
 
-  /** A connection stands; an older one of the same name ends. */
-  arrived(client: Client): void {
+  /** A connection stands; an older one of the same name ends. False where it has ended already. */
+  arrived(client: Client): boolean {
+    // Its end was told while it was set up, and will not be told again.
+    if (client.closed) return false
     const before = this.newest.get(client.id)
     if (before !== undefined) this.departed(before)
     this.newest.set(client.id, client)
     before?.close()
     this.count(client, true)
+    return true
   }
 
   /** A connection has ended. True where nobody of its name is here any more. */
@@ -230,7 +251,7 @@ export class Doorkeeper {
     const standing = this.standing(client)
     if (standing === undefined) return
     this.connections[standing.role] += connected ? 1 : -1
-    this.tell(this.handlers.presence(standing.name, connected, standing.role))
+    void this.tell(this.handlers.presence(standing.name, connected, standing.role))
   }
 
   connection(name: string): Client | undefined {

@@ -119,6 +119,14 @@ const makeAedes = async (store: SessionStore, door: Doorkeeper): Promise<Aedes> 
   return broker
 }
 
+/** aedes makes a connection known that ended while it was set up, and would never forget it nor what it listens to. */
+const forgetGone = (broker: Aedes, client: Client): void => {
+  const { subscriptions } = client as unknown as { readonly subscriptions: Readonly<Record<string, unknown>> }
+  const packet = { cmd: "unsubscribe" as const, unsubscriptions: Object.keys(subscriptions) }
+  client.unsubscribe(packet as Parameters<Client["unsubscribe"]>[0], () => undefined)
+  ;(broker as unknown as { readonly unregisterClient: (client: Client) => void }).unregisterClient(client)
+}
+
 const listening = (server: Server, host: string, port: number): Effect.Effect<AddressInfo, BrokerError> =>
   Effect.callback((resume) => {
     const failed = (error: Error) =>
@@ -254,7 +262,9 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
         Effect.tryPromise({ try: () => makeAedes(store, keeper), catch: failing("cannot start") }),
         (open) => Effect.callback<void>((resume) => open.close(() => resume(Effect.void)))
       )
-      broker.on("client", (client) => keeper.arrived(client))
+      broker.on("client", (client) => {
+        if (!keeper.arrived(client)) forgetGone(broker, client)
+      })
       broker.on("unsubscribe", (filters, client) => keeper.unsubscribed(client, filters))
       const departed = (client: Client): void => {
         if (keeper.departed(client)) store.disconnected(client.id)

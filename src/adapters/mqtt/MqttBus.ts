@@ -6,9 +6,15 @@
  * @module
  */
 import type { Duplex } from "node:stream"
-import { Deferred, Effect, Exit, Result, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Result, Schedule, Scope } from "effect"
 import type { ErrorWithReasonCode, IClientOptions, MqttClient } from "mqtt"
-import { BusError, type BusLink, type BusOptions, type MessageBus } from "../../ports/MessageBus.ts"
+import {
+  BusError,
+  type BusLink,
+  type BusMessage,
+  type BusOptions,
+  type MessageBus
+} from "../../ports/MessageBus.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import { makeBarrier } from "./Barrier.ts"
 
@@ -32,12 +38,16 @@ export interface MqttBusOptions {
   readonly find: Effect.Effect<FoundBus, BusError>
   /** How long the broker may be silent before the connection counts as broken, in seconds. Default 30. */
   readonly keepaliveSeconds?: number
-  /** How long connecting and subscribing, and each publication, may take. Default 30 s. */
+  /** How long connecting and subscribing may take. Default 30 s. */
   readonly answerMs?: number
   /** How long opening a stream may take: through Tor, several circuits are tried. Default 60 s. */
   readonly dialMs?: number
+  /** How often it is tried whether there is room again for what was left with the broker. Default 30 s. */
+  readonly roomMs?: number
 }
 
+/** Broker services try for a minute to make a publication safe. */
+const publicationMs = 90_000
 /** How long leaving may take before the connection is cut. */
 const leaveMs = 500
 /** For so long a broker of MQTT 5 keeps a session whose agent is away: as long as a message may live. */
@@ -124,25 +134,51 @@ const subscribed = (
 
 /**
  * Hands on what comes. Set before anything can: a session that goes on brings its queue with the first packet. mqtt.js
- * passes over what failed; only with a new connection does the broker bring it again.
+ * passes over what failed, unacknowledged; only with a new connection does the broker bring it again.
  */
 const handOn = (
   client: MqttClient,
-  stream: Duplex,
   received: BusOptions["received"],
-  run: <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
-): void => {
-  client.handleMessage = ({ payload, retain, topic }, done) => {
-    const message = { topic, payload: new Uint8Array(Buffer.from(payload)), retained: retain }
-    run(received(message)).then(
-      () => done(),
-      (error) => {
-        stream.destroy(new Error(`a message was not kept: ${errorText(error)}`))
-        done(new Error("it was not kept"))
-      }
-    )
-  }
-}
+  roomMs: number,
+  end: (why: string) => Effect.Effect<void>
+) =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.scope
+    const run = Effect.runForkWith(yield* Effect.context<never>())
+    /** Since something was left with the broker, the first of it is tried again until there is room. */
+    let hasLeft = false
+    const untilRoom = (message: BusMessage) =>
+      Effect.sleep(roomMs).pipe(
+        Effect.andThen(received(message)),
+        Effect.retry({ while: ({ isFull }) => isFull === true, schedule: Schedule.forever }),
+        Effect.exit,
+        Effect.andThen(end("what was left with the broker is asked for again"))
+      )
+    const leave = (message: BusMessage) => {
+      if (hasLeft) return Effect.void
+      hasLeft = true
+      return Effect.asVoid(Effect.forkIn(untilRoom(message), scope))
+    }
+    client.handleMessage = ({ payload, retain, topic }, done) => {
+      const message = { topic, payload: new Uint8Array(Buffer.from(payload)), retained: retain }
+      const failed = Effect.sync(() => done(new Error("it was not kept")))
+      run(
+        received(message).pipe(
+          Effect.matchCauseEffect({
+            onSuccess: () => Effect.sync(() => done()),
+            onFailure: (cause) => {
+              const { reasons } = cause
+              const isFull = reasons.every(
+                (reason) => Cause.isFailReason(reason) && reason.error.isFull === true
+              )
+              const cut = end(`a message was not kept: ${errorText(Cause.squash(cause))}`)
+              return Effect.andThen(isFull ? leave(message) : cut, failed)
+            }
+          })
+        )
+      )
+    }
+  })
 
 const inTime = (timeoutMs: number, what: string) =>
   Effect.timeoutOrElse({
@@ -155,8 +191,7 @@ type Bounds = Required<Omit<MqttBusOptions, "find">>
 /** One connection, by one way. */
 const open = (broker: FoundBroker, password: string | null, options: BusOptions, bounds: Bounds) =>
   Effect.gen(function* () {
-    const { answerMs, dialMs, keepaliveSeconds } = bounds
-    const run = Effect.runPromiseWith(yield* Effect.context<never>())
+    const { answerMs, dialMs, keepaliveSeconds, roomMs } = bounds
     const stream = yield* broker.dial.pipe(
       Effect.mapError((error) => unreachable(error.message)),
       inTime(dialMs, "the connection")
@@ -172,24 +207,32 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
     // Whatever mqtt.js makes of it, a connection without its stream has ended.
     stream.once("close", over)
     if (stream.destroyed) over()
-    handOn(client, stream, options.received, run)
+    const end = (why: string) =>
+      Effect.sync(() => {
+        reason = why
+        stream.destroy()
+      })
+    yield* handOn(client, options.received, roomMs, end)
     yield* connected(client).pipe(inTime(answerMs, "CONNECT"))
     // A broker with passwords is not our own: it may acknowledge first and write to disk then.
     const barrier = password === null ? undefined : makeBarrier(client)
     const saved = barrier === undefined ? Effect.void : called(barrier)
     // What was under way when the connection ended is never answered.
     const cutOff = Effect.flatMap(Deferred.await(ended), (why) => Effect.fail(unreachable(why)))
-    const whileUp = <A>(work: Effect.Effect<A, BusError>, what: string) =>
-      Effect.raceFirst(work, cutOff).pipe(inTime(answerMs, what))
+    const whileUp = <A>(work: Effect.Effect<A, BusError>) => Effect.raceFirst(work, cutOff)
+    // What is sent again on the same connection counts as a replay: it has to be the next one.
+    const giveUp = Effect.suspend(() => {
+      const why = `a publication was not acknowledged within ${publicationMs} ms`
+      return Effect.andThen(end(why), Effect.fail(unreachable(why)))
+    })
     return {
-      subscribe: (filters) => whileUp(subscribed(client, filters), "SUBSCRIBE"),
+      subscribe: (filters) => whileUp(subscribed(client, filters)).pipe(inTime(answerMs, "SUBSCRIBE")),
       publish: (topic, payload, { retain = false } = {}) =>
         whileUp(
           called((done) => client.publish(topic, Buffer.from(payload), { qos: 1, retain }, done)).pipe(
             Effect.andThen(saved)
-          ),
-          "a publication"
-        ),
+          )
+        ).pipe(Effect.timeoutOrElse({ duration: publicationMs, orElse: () => giveUp })),
       leave: Effect.callback<void>((resume) => void client.end(false, {}, () => resume(Effect.void))).pipe(
         // mqtt.js would wait for the end of a connection that has ended.
         Effect.raceFirst(Deferred.await(ended)),
@@ -224,11 +267,12 @@ export const mqttBus = ({
   answerMs = 30_000,
   dialMs = 60_000,
   find,
-  keepaliveSeconds = 30
+  keepaliveSeconds = 30,
+  roomMs = 30_000
 }: MqttBusOptions): MessageBus["Service"] => ({
   find: Effect.map(find, (found) => ({
     topicRoot: found.topicRoot,
     connect: (options: BusOptions): Effect.Effect<BusLink, BusError, Scope.Scope> =>
-      openFirst(found, options, { answerMs, dialMs, keepaliveSeconds })
+      openFirst(found, options, { answerMs, dialMs, keepaliveSeconds, roomMs })
   }))
 })

@@ -12,6 +12,7 @@ import type { AedesPacket } from "aedes-packet"
 import MemoryPersistence from "aedes-persistence/asyncPersistence.js"
 import type { Effect } from "effect"
 import { Limits } from "../../schemas/Limits.ts"
+import { brokerServices } from "../../schemas/Topics.ts"
 import type { DatabaseHost, SqliteError } from "../sqlite/Database.ts"
 import type { MqttMethods, PacketName, WillRow } from "../sqlite/messages/MqttRows.ts"
 
@@ -78,12 +79,17 @@ export class SessionStore extends MemoryPersistence {
   override async setup(broker: { readonly id: string }): Promise<void> {
     await super.setup(broker)
     this.brokerId = broker.id
-    const { retained, subscriptions } = await this.ask("sessions")
+    const { agents, retained, subscriptions } = await this.ask("sessions")
     for (const { client, filter, qos } of subscriptions)
       await super.addSubscriptions({ id: client } as Client, [
         { topic: filter, qos: qos as Subscription["qos"] }
       ])
+    const owners = new Set([...agents, brokerServices])
+    const left = retained.filter(({ topic }) => !owners.has(this.ownerOf(topic))).map(({ topic }) => topic)
+    if (left.length > 0) await this.ask("unretain", left)
     for (const { payload, qos, topic } of retained) {
+      // What was left by those who never were agents, or are none any more, nobody would take back.
+      if (!owners.has(this.ownerOf(topic))) continue
       this.noteKept(topic, payload.length)
       await super.storeRetained({
         cmd: "publish",

@@ -177,7 +177,7 @@ export interface OpenOptions {
   readonly name?: string | undefined
   /** Whether other agents may be told of this one: needed to be pinged and to get end-to-end messages. Default false. */
   readonly visible?: boolean | undefined
-  /** Edge devices it speaks for. */
+  /** Edge devices it speaks for: at most 32, each once, of at most 64 characters of one line. */
   readonly edgeDevices?: ReadonlyArray<string> | undefined
   /** `http://HOST:PORT` or `socks5h://HOST:PORT`; everything goes through it. */
   readonly proxy?: string | undefined
@@ -223,8 +223,8 @@ export interface SmartAgent {
 export class AgentError extends Error {
   override readonly name = "AgentError"
   /**
-   * `body_too_large`, `no_json`, `no_recipient`, `too_many_recipients`, `too_long_a_life`, `full`: the message. `no_broker`,
-   * `timed_out`, `gone`, `closed`, `failed`, `too_many_listeners`: the agent. `rejected`, `revoked`: an operator's
+   * `malformed_letter`, `body_too_large`, `no_json`, `no_recipient`, `too_many_recipients`, `too_long_a_life`, `full`: the
+   * message. `malformed`: a name or an appearance that cannot be. `no_broker`, `timed_out`, `gone`, `closed`, `failed`, `too_many_listeners`: the agent. `rejected`, `revoked`: an operator's
    * decision. `in_use`: another program holds the folder and runs no agent. `misconfigured`: the options.
    */
   readonly code: string

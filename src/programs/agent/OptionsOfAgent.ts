@@ -1,6 +1,7 @@
 /** From a program's options to the settings of an agent, which are a client's. */
 import { resolve } from "node:path"
 import { Effect, Result } from "effect"
+import { appearanceFlaw } from "../../adapters/agent/LocalChecks.ts"
 import { loadConfig, renderProblem } from "../../adapters/TomlConfig.ts"
 import { ClientConfig } from "../../schemas/ClientConfig.ts"
 import { readInvitation } from "../client/Invitations.ts"
@@ -31,9 +32,13 @@ export const settingsFrom = (options: OpenOptions): Effect.Effect<OwnAgentSettin
         "tor.mode": options.tor
       }
     }).pipe(Effect.mapError(({ problems }) => misconfigured(problems.map(renderProblem).join("\n"))))
+    const appearance = { visible: options.visible ?? false, edge_devices: options.edgeDevices ?? [] }
+    const flaw = appearanceFlaw(appearance)
+    if (flaw !== undefined)
+      return yield* misconfigured(`the options \`visible\` and \`edgeDevices\`: ${flaw.reason}`)
     return {
       config,
       invitation: invitation.success,
-      appearance: { visible: options.visible ?? false, edgeDevices: [...(options.edgeDevices ?? [])] }
+      appearance: { visible: appearance.visible, edgeDevices: [...appearance.edge_devices] }
     }
   })

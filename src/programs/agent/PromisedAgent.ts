@@ -51,9 +51,12 @@ const logTo = (onLog: OpenOptions["onLog"]) =>
     })
   ])
 
+/** A list as it is now. Whatever else a program without types gives, the desk's checks name. */
+const listOf = (list: unknown): unknown => (Array.isArray(list) ? [...list] : list)
+
 const letterOf = ({ body, level, lifetimeMs, subject, to }: Letter): LocalLetter => ({
   level: level ?? "private",
-  to: (typeof to === "string" ? [to] : [...to]) as unknown as LocalLetter["to"],
+  to: (typeof to === "string" ? [to] : listOf(to)) as LocalLetter["to"],
   subject: subject ?? "",
   body: body as LocalLetter["body"],
   lifetime_ms: lifetimeMs ?? null
@@ -153,13 +156,14 @@ const faceOf = (
 ): SmartAgent => {
   const { run } = runner
   return {
-    send: (letter) => run(desk.send(letterOf(letter))),
+    send: async (letter) => run(desk.send(letterOf(letter))),
     messages: { [Symbol.asyncIterator]: () => messagesOf(desk, runner) },
     ping: (agent) => run(desk.ping(agent as AgentName)),
     peers: () => run(Effect.map(desk.peers, (peers) => peers.map(peerOf))),
     report: () => run(Effect.map(desk.report, reportOf)),
     reach: (state, options = {}) => run(reachOn(desk, state, options.timeoutMs)),
-    show: ({ edgeDevices = [], visible }) => run(desk.show({ visible, edge_devices: [...edgeDevices] })),
+    show: async ({ edgeDevices = [], visible }) =>
+      run(desk.show({ visible, edge_devices: listOf(edgeDevices) as ReadonlyArray<string> })),
     ...ends
   }
 }

@@ -11,6 +11,7 @@ import { FleetStore } from "../../ports/FleetStore.ts"
 import { BrokerError, MessageBroker } from "../../ports/MessageBroker.ts"
 import type { Name } from "../../schemas/Ids.ts"
 import type { MosquittoConfig } from "../../schemas/MosquittoConfig.ts"
+import { brokerAnswer } from "../../schemas/protocols/BrokerKeeper.ts"
 import type { ServerConfig } from "../../schemas/ServerConfig.ts"
 
 const passwordFileBytes = 4_096
@@ -103,10 +104,9 @@ export const mosquittoOffer = ({ messaging }: Pick<ServerConfig, "messaging">) =
         const row = yield* fleet.device(device)
         if (row === null || row.name === null)
           return yield* refuse("no_messaging", "the device has no name yet")
-        const password = yield* actors.brokerKeeper.ask(
-          "Password",
-          { agent: row.name as Name, device },
-          { timeoutMs: passwordTimeoutMs }
+        const password = yield* brokerAnswer(
+          actors.brokerKeeper.ask("Password", { agent: row.name as Name, device }),
+          passwordTimeoutMs
         )
         return {
           type: "postern/messaging-offer/v1" as const,

@@ -28,9 +28,16 @@ export interface Handful {
 }
 
 export const AgentInboxProtocol = RpcGroup.make(
-  /** Gives messages into a listener's hand, the oldest first. Whoever asks for the first time is a listener from then on. */
+  /**
+   * Gives messages into a listener's hand, the oldest first. Whoever asks for the first time is a listener from then on. It
+   * says what it holds: anything else in its hand was in an answer that did not come, and is given again.
+   */
   Rpc.make("Take", {
-    payload: { listener: ListenerId, maximum: intBetween(1, AgentLocalLimits.window) },
+    payload: {
+      listener: ListenerId,
+      maximum: intBetween(1, AgentLocalLimits.window),
+      holds: Schema.Array(Count).check(Schema.isMaxLength(AgentLocalLimits.window))
+    },
     success: Schema.Struct({ messages: Schema.Array(InboxMessage), changed: Ticket<void>() }),
     error: InboxTrouble
   }),

@@ -5,6 +5,7 @@ import { Presence } from "../Agents.ts"
 import { DeviceId, Name } from "../Ids.ts"
 import { Unavailable } from "../ManagementErrors.ts"
 import { AgentDetail, AgentsOverview, AgentView, RefusalView } from "../MessagingViews.ts"
+import type { TopicRole } from "../TopicRights.ts"
 import { AgentName } from "../Topics.ts"
 
 /** Which agents are asked for. */
@@ -15,12 +16,16 @@ export const DirectoryQuery = Schema.Struct({
 })
 export type DirectoryQuery = typeof DirectoryQuery.Type
 
+const Role = Schema.Literals(["agent", "stranger", "services"]) satisfies Schema.Schema<TopicRole>
+
 export const DirectoryProtocol = RpcGroup.make(
   /** Something came to `broker-services/handshake`, `…/status` or `…/public/pingreq`. */
   Rpc.make("Arrived", {
     payload: {
       inbox: Schema.Literals(["handshake", "status", "public/pingreq"]),
       from: AgentName,
+      /** As whose its connection stands. */
+      role: Role,
       wire: Schema.Uint8Array
     }
   }),
@@ -29,7 +34,7 @@ export const DirectoryProtocol = RpcGroup.make(
     payload: {
       agent: AgentName,
       connected: Schema.Boolean,
-      role: Schema.optionalKey(Schema.Literals(["agent", "stranger", "services"]))
+      role: Schema.optionalKey(Role)
     }
   }),
   /** Operators have decided about a device: it is cut off, or let in, or stays as it is. */

@@ -32,7 +32,15 @@ export class NoBus extends Schema.TaggedError<NoBus>()("NoBus", { reason: Schema
 }
 
 /** What came could not be kept: it must come again. */
-export class NotKept extends Schema.TaggedError<NotKept>()("NotKept", { reason: Schema.String }) {}
+export class NotKept extends Schema.TaggedError<NotKept>()("NotKept", {
+  reason: Schema.String,
+  /** There is no room for it now. */
+  isFull: Schema.Boolean
+}) {
+  override get message(): string {
+    return this.reason
+  }
+}
 
 /** How good the way to a peer is, by the last pings. */
 export const LinkQuality = Schema.Struct({
@@ -77,7 +85,9 @@ export const AgentStandingWord = Schema.Struct({
   state: AgentReport.fields.state,
   detail: AgentReport.fields.detail,
   /** For how long it has lacked a session with broker services that it should have; 0 where it lacks none. */
-  lacking_ms: Count
+  lacking_ms: Count,
+  /** As many messages wait for the application as may wait: what comes stays with the broker. */
+  inbox_full: Schema.Boolean
 })
 export type AgentStandingWord = typeof AgentStandingWord.Type
 

@@ -1,15 +1,31 @@
+import { readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { claimedSender } from "../../../src/adapters/mosquitto/Arrivals.ts"
 import { droppedTopic, uptimeTopic } from "../../../src/adapters/mosquitto/DynamicSecurity.ts"
+import { fileNames } from "../../../src/adapters/mosquitto/MosquittoFiles.ts"
 import { makeVitals } from "../../../src/adapters/mosquitto/Vitals.ts"
 import type { AgentRow } from "../../../src/ports/MessageStore.ts"
 import type { DeviceId, Name } from "../../../src/schemas/Ids.ts"
 import { bareKinds, clientOf, root } from "../../support/bareBroker.ts"
 import { until, withFolder } from "../../support/messaging.ts"
+import type { RealMosquitto } from "../../support/mosquitto.ts"
 import { waitUntil } from "../../support/Program.ts"
 import { describeWith } from "../../support/requires.ts"
+
+const accountsFile = (mosquitto: RealMosquitto | null) =>
+  join(mosquitto?.folder as string, fileNames.security)
+
+/** Waits until Mosquitto has written down that somebody has no account; it does not write it in one piece. */
+const withoutAccount = (mosquitto: RealMosquitto | null, name: string) =>
+  Effect.promise(() =>
+    waitUntil(`the end of ${name}'s account`, () => {
+      const text = readFileSync(accountsFile(mosquitto), "utf8")
+      return text.endsWith("}") && !text.includes(`"username":\t"${name}"`)
+    })
+  )
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 
@@ -33,6 +49,42 @@ for (const kind of bareKinds)
           yield* broker.publish(`${root}/bob/private`, bytes("new"))
           yield* Effect.promise(() => waitUntil("the new one", () => heard.length > 0))
           assert.deepStrictEqual(heard, ["new"])
+        })
+      )
+    )
+  })
+
+for (const kind of bareKinds)
+  describeWith(kind.parts, `agents that are away from ${kind.name}`, () => {
+    it.live("find what was for them alone, however often the lists changed", () =>
+      withFolder((path) =>
+        Effect.gen(function* () {
+          const { broker, client } = yield* kind.open(path, { queuePackets: 10 })
+          const heard: Array<string> = []
+          const topics = [`${root}/bob/#`, `${root}/broker-services/discovery`]
+          const come = Effect.gen(function* () {
+            const bob = yield* client("bob", (_topic, text) => void heard.push(text))
+            yield* Effect.promise(() => bob.subscribeAsync(topics, { qos: 1 }))
+          })
+          yield* Effect.scoped(come)
+          const list = (text: string, retain: boolean) =>
+            broker.publish(`${root}/broker-services/discovery`, bytes(text), { fleeting: true, retain })
+          for (let version = 0; version < 40; version++) {
+            yield* list(`list ${version}, part 1`, true)
+            yield* list(`list ${version}, part 2`, false)
+          }
+          for (let n = 0; n < 5; n++)
+            assert.isTrue(yield* broker.publish(`${root}/bob/private`, bytes(`message ${n}`)))
+          yield* come
+          yield* Effect.promise(() => waitUntil("the list", () => heard.includes("list 39, part 1")))
+          yield* Effect.promise(() => waitUntil("the messages", () => heard.length >= 6))
+          assert.deepStrictEqual(
+            heard.filter((text) => text.startsWith("message")),
+            ["message 0", "message 1", "message 2", "message 3", "message 4"]
+          )
+          assert.lengthOf(heard, 6)
+          yield* list("list 40, part 2", false)
+          yield* Effect.promise(() => waitUntil("a list to who is there", () => heard.length >= 7))
         })
       )
     )
@@ -65,6 +117,86 @@ describeWith(["mosquitto"], "accounts at Mosquitto", () => {
         assert.notStrictEqual(next, old)
         assert.strictEqual(yield* attempt("alice", "alice", old), "refused")
         assert.strictEqual(yield* attempt("alice", "alice", next), "taken")
+      })
+    )
+  )
+
+  it.live("are made no more for a device that is revoked while it asks again and again", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { broker, client, fleet, mosquitto } = yield* kind.open(path)
+        const alice = yield* client("alice")
+        const device = fleet.ring("alice").id as DeviceId
+        const passwords = new Set<string | null>()
+        let refused = 0
+        const ask = Effect.match(broker.passwordFor("alice" as Name, device), {
+          onSuccess: (password) => void passwords.add(password),
+          onFailure: () => void refused++
+        })
+        const asking = Effect.forever(Effect.andThen(ask, Effect.yieldNow))
+        for (let index = 0; index < 4; index++) yield* Effect.forkScoped(asking)
+        yield* Effect.promise(() => waitUntil("a password", () => passwords.size > 0))
+        const closed = new Promise<void>((done) => alice.once("close", () => done()))
+        fleet.decide("alice", "revoked")
+        yield* broker.expel("alice" as Name)
+        yield* Effect.promise(() => closed)
+        refused = 0
+        yield* Effect.promise(() => waitUntil("a hundred refusals", () => refused > 100))
+        yield* withoutAccount(mosquitto, "alice")
+        for (const password of passwords)
+          yield* Effect.flip(
+            Effect.scoped(
+              clientOf(mosquitto?.address as string, {
+                username: "alice",
+                clientId: "alice",
+                password: password as string
+              })
+            )
+          )
+      })
+    )
+  )
+
+  it.live("end within seconds, of revoked devices that the directory has never heard of", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { client, fleet, mosquitto } = yield* kind.open(path)
+        const alice = yield* client("alice")
+        const closed = new Promise<void>((done) => alice.once("close", () => done()))
+        fleet.decide("alice", "revoked")
+        yield* Effect.promise(() => closed)
+        yield* withoutAccount(mosquitto, "alice")
+      })
+    )
+  )
+
+  it.live("are made anew, with the passwords they had, when Mosquitto has lost them", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { broker, client, fleet, mosquitto } = yield* kind.open(path)
+        yield* client("alice")
+        const passwordOf = broker.passwordFor("alice" as Name, fleet.ring("alice").id as DeviceId)
+        const old = yield* passwordOf
+        yield* Effect.promise(() => mosquitto?.stop("SIGKILL") as Promise<void>)
+        const text = readFileSync(accountsFile(mosquitto), "utf8")
+        // As it may be found after a kill: Mosquitto gives the file its name before it is written.
+        writeFileSync(accountsFile(mosquitto), "")
+        yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+        yield* Effect.flip(client("carol"))
+        yield* Effect.promise(() => mosquitto?.stop() as Promise<void>)
+        const { clients, ...rest } = JSON.parse(text)
+        const first = clients.filter(
+          ({ username }: { readonly username: string }) => username === "broker-services"
+        )
+        assert.lengthOf(first, 1)
+        writeFileSync(accountsFile(mosquitto), JSON.stringify({ ...rest, clients: first }))
+        yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+        const now = yield* until(
+          "alice's password",
+          Effect.orElseSucceed(passwordOf, () => undefined)
+        )
+        assert.strictEqual(now, old)
+        yield* client("alice")
       })
     )
   )
@@ -126,6 +258,45 @@ describeWith(["mosquitto"], "accounts at Mosquitto", () => {
             `alice ${root}/broker-services/status {"agent":"alice","n":2}`
           ]
         )
+      })
+    )
+  )
+})
+
+describeWith(["mosquitto"], "what Mosquitto is to retain, fleeting or not", () => {
+  const kind = bareKinds[2] as (typeof bareKinds)[number]
+
+  it.live("is on its disk when it counts as published", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const { broker, client, mosquitto } = yield* kind.open(path)
+        const topic = `${root}/bob/public/handshake`
+        const how = { fleeting: true, retain: true }
+        for (const words of ["first", "second", "", "last"]) {
+          yield* until(
+            "Mosquitto",
+            Effect.orElseSucceed(broker.publish(topic, bytes(words), how), () => undefined)
+          )
+          yield* Effect.promise(() => mosquitto?.stop("SIGKILL") as Promise<void>)
+          yield* Effect.promise(() => mosquitto?.start() as Promise<void>)
+          const heard: Array<string> = []
+          const listen = Effect.gen(function* () {
+            const alice = yield* until(
+              "alice to be let in",
+              Effect.orElseSucceed(
+                client("alice", (at, text) => void heard.push(`${at} ${text}`)),
+                () => undefined
+              )
+            )
+            yield* Effect.promise(() => alice.subscribeAsync(`${root}/+/public/#`, { qos: 1 }))
+            // What is retained comes before this.
+            yield* Effect.promise(() => alice.publishAsync(`${root}/alice/public/end`, "end", { qos: 1 }))
+            yield* Effect.promise(() => waitUntil("the end", () => heard.some((at) => at.endsWith("end"))))
+          })
+          yield* Effect.scoped(listen)
+          const retained = heard.filter((at) => at.startsWith(topic))
+          assert.deepStrictEqual(retained, words === "" ? [] : [`${topic} ${words}`])
+        }
       })
     )
   )

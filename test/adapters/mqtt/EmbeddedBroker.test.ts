@@ -1,116 +1,14 @@
-import { mkdtempSync, rmSync } from "node:fs"
-import { createServer } from "node:http"
-import { type AddressInfo, connect as connectTcp } from "node:net"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { connect as connectTcp } from "node:net"
 import { afterEach, assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
-import mqtt, { type MqttClient } from "mqtt"
-import { embeddedBroker } from "../../../src/adapters/mqtt/EmbeddedBroker.ts"
-import { MqttUpgrades } from "../../../src/adapters/mqtt/MqttUpgrades.ts"
-import { openInProcess } from "../../../src/adapters/sqlite/InProcessDatabase.ts"
-import { messagesDatabase } from "../../../src/adapters/sqlite/messages/MessagesDatabase.ts"
-import type { BrokerHandlers, OpenBroker, Publication } from "../../../src/ports/MessageBroker.ts"
+import { Effect } from "effect"
+import mqtt from "mqtt"
 import type { Name } from "../../../src/schemas/Ids.ts"
 import { Limits } from "../../../src/schemas/Limits.ts"
-import type { TopicRole } from "../../../src/schemas/TopicRights.ts"
+import { Bench, root, textsOf } from "../../support/brokerBench.ts"
 import { waitUntil } from "../../support/Program.ts"
 
-const root = "mf2c"
-
-/** A broker over a folder, and what it told. */
-class Bench {
-  readonly folder = mkdtempSync(join(tmpdir(), "postern-broker-"))
-  readonly received: Array<Publication> = []
-  readonly refused: Array<string> = []
-  readonly presence: Array<string> = []
-  readonly clients: Array<MqttClient> = []
-  readonly upgrades = new MqttUpgrades()
-  private readonly http = createServer()
-  broker!: OpenBroker
-  private scope: Scope.Closeable | undefined
-  /** What takes a publication; replaced by tests. */
-  take: (publication: Publication) => Effect.Effect<void> = () => Effect.void
-
-  private readonly handlers: BrokerHandlers = {
-    authenticate: (_name, password) => {
-      const role = new TextDecoder().decode(password)
-      return Effect.succeed(["agent", "stranger"].includes(role) ? (role as TopicRole) : null)
-    },
-    received: (publication) =>
-      Effect.suspend(() => {
-        this.received.push(publication)
-        return this.take(publication)
-      }),
-    presence: (name, connected) => Effect.sync(() => void this.presence.push(`${name} ${connected}`)),
-    refused: (name, reason) => Effect.sync(() => void this.refused.push(`${name} ${reason}`))
-  }
-
-  async open(queuePackets = 1_000): Promise<void> {
-    const scope = Effect.runSync(Scope.make())
-    this.scope = scope
-    this.broker = await Effect.runPromise(
-      Effect.gen({ self: this }, function* () {
-        const database = yield* openInProcess(messagesDatabase, join(this.folder, "messages.db"))
-        return yield* embeddedBroker({
-          listen: { host: "127.0.0.1", port: 0 },
-          upgrades: this.upgrades,
-          topicRoot: root,
-          maximumConnections: 50,
-          queuePackets,
-          database
-        })(this.handlers)
-      }).pipe(Scope.provide(scope))
-    )
-  }
-
-  /** An HTTP server that hands everything over. */
-  async web(): Promise<string> {
-    this.http.on("upgrade", (request, socket, head) => {
-      if (!this.upgrades.hand(request, socket, head)) socket.destroy()
-    })
-    await new Promise<void>((done) => this.http.listen(0, "127.0.0.1", done))
-    return `ws://127.0.0.1:${(this.http.address() as AddressInfo).port}`
-  }
-
-  async close(): Promise<void> {
-    this.http.close()
-    for (const client of this.clients.splice(0)) await client.endAsync(true)
-    if (this.scope !== undefined) await Effect.runPromise(Scope.close(this.scope, Exit.void))
-    this.scope = undefined
-  }
-
-  async client(
-    name: string,
-    options: { clean?: boolean; role?: string; web?: boolean; will?: { topic: string; text: string } } = {}
-  ) {
-    const { clean = false, role = "agent", web = false, will } = options
-    const url = web ? await this.web() : (this.broker.addresses[0] as string)
-    const client = await mqtt.connectAsync(url, {
-      clientId: name,
-      username: name,
-      password: role,
-      clean,
-      ...(will === undefined ? {} : { will: { topic: will.topic, payload: Buffer.from(will.text), qos: 1 } }),
-      reconnectPeriod: 0
-    })
-    client.on("error", () => undefined)
-    this.clients.push(client)
-    return client
-  }
-}
-
 let bench: Bench
-afterEach(async () => {
-  await bench.close()
-  rmSync(bench.folder, { recursive: true })
-})
-
-const textsOf = (client: MqttClient): Array<string> => {
-  const texts: Array<string> = []
-  client.on("message", (_topic, payload) => void texts.push(payload.toString()))
-  return texts
-}
+afterEach(() => bench.remove())
 
 describe("the embedded broker", () => {
   it("carries public messages, over TCP and WebSocket", async () => {
@@ -132,6 +30,7 @@ describe("the embedded broker", () => {
     await before.subscribeAsync(`${root}/bob/#`, { qos: 1 })
     await before.endAsync()
     const alice = await bench.client("alice")
+    await bench.know("alice")
     await alice.publishAsync(`${root}/alice/public/where`, "the shed", { qos: 1, retain: true })
     for (let index = 0; index < 100; index++)
       await alice.publishAsync(`${root}/bob/public`, String(index), { qos: 1 })

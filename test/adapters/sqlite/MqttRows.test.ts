@@ -18,6 +18,16 @@ const makeQueue = (bounds: { readonly packets: number; readonly bytes: number })
         { broker: "one", counter: counter++, topic: `mf2c/bob/${inbox}`, retain: false, payload },
         bounds
       ),
+    /** One packet for several. */
+    addFor: (clients: ReadonlyArray<string>) =>
+      rows.enqueue(
+        clients,
+        { broker: "one", counter: counter++, topic: "mf2c/carol/public", retain: false, payload: bytes(1) },
+        bounds
+      ),
+    acknowledge: (number: number) => rows.acknowledged("bob", { broker: "one", counter: number }),
+    forget: () => rows.forgetClient("bob"),
+    lengthOf: (client: string) => rows.waiting(client, 0, 1_000_000).length,
     waiting: () =>
       rows.waiting("bob", 0, 1_000_000).map(({ counter: number, payload, topic }) => ({
         number,
@@ -28,9 +38,6 @@ const makeQueue = (bounds: { readonly packets: number; readonly bytes: number })
   }
 }
 
-/** A queue is counted at every sixteenth packet. */
-const slack = 16
-
 describe("the queue of an agent that is away", () => {
   it("loses its oldest packets above its bound, public ones before what broker services signed", () => {
     const queue = makeQueue({ packets: 100, bytes: 1_000_000 })
@@ -40,12 +47,12 @@ describe("the queue of an agent that is away", () => {
       dropped += queue.add(index % 2 === 0 ? "public" : "public/pingreq")
     const left = queue.waiting()
     assert.strictEqual(left.length + dropped, 520)
-    assert.isAtMost(left.length, 100 + slack)
+    assert.isAtMost(left.length, 100)
     assert.strictEqual(left.filter(({ inbox }) => inbox === "private").length, 20)
     assert.strictEqual(left.at(-1)?.number, 519)
     for (let index = 0; index < 200; index++) queue.add("protected")
     const signed = queue.waiting()
-    assert.isAtMost(signed.length, 100 + slack)
+    assert.isAtMost(signed.length, 100)
     assert.isFalse(signed.some(({ inbox, number }) => inbox === "private" && number === 0))
     assert.strictEqual(signed.at(-1)?.number, 719)
     queue.close()
@@ -55,8 +62,33 @@ describe("the queue of an agent that is away", () => {
     const queue = makeQueue({ packets: 10_000, bytes: 1_000_000 })
     for (let index = 0; index < 100; index++) queue.add("private", bytes(100_000))
     const held = queue.waiting().reduce((sum, { size }) => sum + size, 0)
-    assert.isAtMost(held, 1_000_000 + slack * 100_000)
+    assert.isAtMost(held, 1_000_000)
     assert.isAtLeast(queue.waiting().length, 1)
+    queue.close()
+  })
+
+  it("is bounded for each of those who get the same", () => {
+    for (const many of [2, 3, 16]) {
+      const queue = makeQueue({ packets: 100, bytes: 1_000_000 })
+      const clients = Array.from({ length: many }, (_, index) => `agent-${index}`)
+      for (let index = 0; index < 300; index++) queue.addFor(clients)
+      for (const client of clients) {
+        assert.isAtMost(queue.lengthOf(client), 100, `${client} of ${many}`)
+        assert.isAtLeast(queue.lengthOf(client), 84, `${client} of ${many}`)
+      }
+      queue.close()
+    }
+  })
+
+  it("has room again for what was acknowledged, and all of it when its session was forgotten", () => {
+    const queue = makeQueue({ packets: 100, bytes: 1_000_000 })
+    for (let index = 0; index < 100; index++) queue.add("private")
+    for (let index = 0; index < 60; index++) queue.acknowledge(index)
+    for (let index = 0; index < 60; index++) assert.strictEqual(queue.add("private"), 0)
+    assert.lengthOf(queue.waiting(), 100)
+    queue.forget()
+    for (let index = 0; index < 100; index++) assert.strictEqual(queue.add("private"), 0)
+    assert.lengthOf(queue.waiting(), 100)
     queue.close()
   })
 })

@@ -19,20 +19,26 @@ describe("what broker services remember of ids", () => {
     for (const migration of messagesMigrations) database.exec(migration)
     const rows = relayMethods(database)
     database.exec("BEGIN")
-    const accept = (sender: Name, number: number, expiresAtMs: number) =>
-      rows.accept(sender, idOf(number), expiresAtMs, [delivery]).outcome
+    const accept = (sender: Name, number: number, expiresAtMs: number, nowMs = 0) =>
+      rows.accept(sender, idOf(number), expiresAtMs, [delivery], nowMs).outcome
     assert.strictEqual(accept(alice, 0, 1_000), "stored")
     for (let number = 1; number < MessageLimits.seenPerSender; number++)
-      rows.accept(alice, idOf(number), 2_000, [])
+      rows.accept(alice, idOf(number), number < 3 ? 1_000 : 2_000, [], 0)
     assert.strictEqual(accept(alice, MessageLimits.seenPerSender, 2_000), "full")
     assert.strictEqual(accept(alice, 0, 1_000), "replayed")
-    assert.strictEqual(accept(bob, 0, 2_000), "stored")
-    rows.prune(1_000)
-    assert.strictEqual(accept(alice, MessageLimits.seenPerSender, 2_000), "stored")
-    assert.strictEqual(accept(alice, MessageLimits.seenPerSender + 1, 2_000), "full")
+    assert.strictEqual(accept(alice, MessageLimits.seenPerSender, 2_000, 999), "full")
+    assert.strictEqual(accept(bob, 0, 1_000), "stored")
+    // Those that have ended count no more, whether the store was pruned since or not.
+    for (let number = 0; number < 3; number++)
+      assert.strictEqual(accept(alice, MessageLimits.seenPerSender + number, 2_000, 1_000), "stored")
+    assert.strictEqual(accept(alice, MessageLimits.seenPerSender + 3, 2_000, 1_000), "full")
+    assert.strictEqual(accept(bob, 0, 1_500), "stored")
+    assert.strictEqual(accept(bob, 0, 1_500), "replayed")
     // Known from the rows, not from what this life has counted.
     const again = relayMethods(database)
-    assert.strictEqual(again.accept(alice, idOf(0), 3_000, []).outcome, "full")
+    assert.strictEqual(again.accept(alice, idOf(0), 3_000, [], 1_000).outcome, "full")
+    again.prune(2_000)
+    assert.strictEqual(again.accept(alice, idOf(0), 3_000, [], 2_000).outcome, "stored")
     database.exec("COMMIT")
     database.close()
   })
@@ -46,7 +52,7 @@ describe("what waits for a recipient", () => {
     return relayMethods(database)
   }
   const storedOf = (rows: ReturnType<typeof relayMethods>, number: number, to: Name, bytes = 1) =>
-    rows.accept(alice, idOf(number), 2_000, [{ ...delivery, to, wire: new Uint8Array(bytes) }]).deliveries
+    rows.accept(alice, idOf(number), 2_000, [{ ...delivery, to, wire: new Uint8Array(bytes) }], 0).deliveries
 
   it("is bounded in messages, for each by itself; what goes makes room", () => {
     const rows = opened()
@@ -55,7 +61,7 @@ describe("what waits for a recipient", () => {
     assert.lengthOf(storedOf(rows, 20_000, bob), 0)
     const carol = "carol" as Name
     const both = [delivery, { ...delivery, to: carol }]
-    const mixed = rows.accept(alice, idOf(20_001), 2_000, both)
+    const mixed = rows.accept(alice, idOf(20_001), 2_000, both, 0)
     assert.deepStrictEqual(
       mixed.deliveries.map(({ to }) => to),
       [carol]

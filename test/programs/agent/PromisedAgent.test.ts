@@ -128,6 +128,10 @@ describe.concurrent("an agent of promises", () => {
       ] as never)
       const refused = await failure(agent.send({ to: [], body: 1 }))
       assert.deepStrictEqual([refused.code, refused.message], ["no_recipient", "a message needs a recipient"])
+      const name = await failure(agent.send({ to: "Bob", body: 1 }))
+      assert.strictEqual(name.code, "malformed_letter")
+      assert.include(name.message, "small letters")
+      assert.strictEqual((await failure(agent.send({ body: 1 } as never))).code, "malformed_letter")
       assert.isNull(await agent.ping("bob"))
       assert.deepStrictEqual(await agent.report(), {
         state: "known",
@@ -237,6 +241,7 @@ describe.concurrent("an agent of promises", () => {
         { state: "" },
         { state, invitation: "nonsense" },
         { state, server: "not a server", proxy: "neither" },
+        { state, server: "http://127.0.0.1:9", edgeDevices: ["lamp", "lamp"] },
         { state }
       ]
       for (const options of codes) {

@@ -1,17 +1,19 @@
 /** What an agent keeps of messages, as a database class. Bounded: beyond it nothing more is taken. */
-import type { Draft, Received, WaitingMessage } from "../../../ports/AgentStore.ts"
-import type { Message, MessageId, PublicMessage } from "../../../schemas/Message.ts"
+import type { Draft, Pruned, Received, WaitingMessage } from "../../../ports/AgentStore.ts"
+import { type Message, type MessageId, MessageLimits, type PublicMessage } from "../../../schemas/Message.ts"
 import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
 
 /**
  * Messages that may wait to be sent, or for the application; and ids that may be remembered. Of public messages, which have
  * no end and no sender but a claim, the newest: it suffices for those that a broker brings twice. They are taken only while
- * half of the inbox is free, so that no stranger can fill it.
+ * half of the inbox is free, so that no stranger can fill it. An inbox that was full takes nothing before it has some room
+ * again: what the broker keeps meanwhile is asked for as a whole.
  */
 export const agentBounds = {
   drafts: 10_000,
   inbox: 10_000,
   inboxForPublic: 5_000,
+  inboxAgain: 9_500,
   seen: 1_000_000,
   seenPublic: 10_000
 } as const
@@ -24,7 +26,7 @@ export type AgentMethods = {
   readonly take: (received: Received) => "taken" | "seen" | "full"
   readonly waiting: (behind: number, maximum: number) => ReadonlyArray<WaitingMessage>
   readonly dealtWith: (places: ReadonlyArray<number>) => void
-  readonly prune: (nowMs: number) => ReadonlyArray<MessageId>
+  readonly prune: (nowMs: number) => Pruned
 }
 
 const version1 = `
@@ -58,32 +60,52 @@ CREATE TABLE seen_public (
 ) STRICT;
 `
 
+// A public message says nothing of its end; it has as long as the longest of the others.
+const version3 = `
+ALTER TABLE inbox ADD COLUMN expires_at_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE inbox SET expires_at_ms = coalesce(
+  json_extract(received, '$.message.expires_at_ms'),
+  json_extract(received, '$.receivedAtMs') + ${MessageLimits.lifetimeMs}
+);
+CREATE INDEX inbox_by_end ON inbox (expires_at_ms);
+`
+
 type Row = Readonly<Record<string, unknown>>
 
-/** Ids of messages that came: whether one is new, full where no more may be remembered. */
+/** When nobody is to be given it any more. */
+const endOf = (received: Received): number =>
+  received._tag === "Secure"
+    ? received.message.expires_at_ms
+    : received.receivedAtMs + MessageLimits.lifetimeMs
+
+const publicKey = ({ claimed_from, id }: PublicMessage): string => `${claimed_from}/${id}`
+
+/** Ids of messages that came: whether one is among them, and whether there is room for another. */
 const makeSeen = (database: DatabaseSync) => {
   const count = database.prepare("SELECT count(*) AS n FROM seen")
-  const remember = database.prepare(
-    "INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-  )
-  const rememberPublic = database.prepare("INSERT INTO seen_public (id) VALUES (?) ON CONFLICT DO NOTHING")
+  const find = database.prepare("SELECT 1 FROM seen WHERE sender = ? AND id = ?")
+  const findPublic = database.prepare("SELECT 1 FROM seen_public WHERE id = ?")
+  const remember = database.prepare("INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?)")
+  const rememberPublic = database.prepare("INSERT INTO seen_public (id) VALUES (?)")
   const trim = database.prepare("DELETE FROM seen_public WHERE place <= ?")
   const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
   /** To count them costs as much as there are; null when it is not known. */
   let known: number | null = null
   return {
-    secure: ({ expires_at_ms, from, id }: Message): "new" | "seen" | "full" => {
+    has: ({ _tag, message }: Received): boolean =>
+      (_tag === "Secure" ? find.get(message.from, message.id) : findPublic.get(publicKey(message))) !==
+      undefined,
+    isFull: (): boolean => {
       known ??= (count.get() as Row)["n"] as number
-      if (known >= agentBounds.seen) return "full"
-      if (remember.run(from, id, expires_at_ms).changes === 0) return "seen"
-      known++
-      return "new"
+      return known >= agentBounds.seen
     },
-    public: ({ claimed_from, id }: PublicMessage): "new" | "seen" => {
-      const { changes, lastInsertRowid } = rememberPublic.run(`${claimed_from}/${id}`)
-      if (changes === 0) return "seen"
+    secure: ({ expires_at_ms, from, id }: Message): void => {
+      remember.run(from, id, expires_at_ms)
+      if (known !== null) known++
+    },
+    public: (message: PublicMessage): void => {
+      const { lastInsertRowid } = rememberPublic.run(publicKey(message))
       trim.run(Number(lastInsertRowid) - agentBounds.seenPublic)
-      return "new"
     },
     forget: (nowMs: number): void => {
       if (forget.run(nowMs).changes > 0) known = null
@@ -112,19 +134,33 @@ const makeCount = (database: DatabaseSync, table: "drafts" | "inbox") => {
   }
 }
 
+/** Whether the inbox takes a message. */
+const makeDoor = (inbox: ReturnType<typeof makeCount>, seen: ReturnType<typeof makeSeen>) => {
+  let wasFull = false
+  return {
+    isOpen: (tag: Received["_tag"]): boolean => {
+      if (tag === "Public") return !inbox.hasReached(agentBounds.inboxForPublic)
+      wasFull = inbox.hasReached(wasFull ? agentBounds.inboxAgain : agentBounds.inbox)
+      return !wasFull && !seen.isFull()
+    }
+  }
+}
+
 export const agentDatabase: DatabaseDefinition<AgentMethods> = {
   name: "agent",
-  migrations: [version1, version2],
+  migrations: [version1, version2, version3],
   build: (database) => {
     const [drafts, inbox] = [makeCount(database, "drafts"), makeCount(database, "inbox")]
     const seen = makeSeen(database)
+    const door = makeDoor(inbox, seen)
     const addDraft = database.prepare("INSERT INTO drafts (id, expires_at_ms, draft) VALUES (?, ?, ?)")
     const listDrafts = database.prepare("SELECT draft FROM drafts ORDER BY place LIMIT ?")
     const dropDraft = database.prepare("DELETE FROM drafts WHERE id = ?")
     const expireDrafts = database.prepare("DELETE FROM drafts WHERE expires_at_ms <= ? RETURNING id")
-    const put = database.prepare("INSERT INTO inbox (received) VALUES (?)")
+    const put = database.prepare("INSERT INTO inbox (received, expires_at_ms) VALUES (?, ?)")
     const list = database.prepare("SELECT place, received FROM inbox WHERE place > ? ORDER BY place LIMIT ?")
     const drop = database.prepare("DELETE FROM inbox WHERE place = ?")
+    const expireInbox = database.prepare("DELETE FROM inbox WHERE expires_at_ms <= ?")
     return {
       queue: (draft) => {
         if (drafts.hasReached(agentBounds.drafts)) return "full"
@@ -139,12 +175,12 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
         for (const id of ids) drafts.changed(-dropDraft.run(id).changes)
       },
       take: (received) => {
-        const room = received._tag === "Secure" ? agentBounds.inbox : agentBounds.inboxForPublic
-        if (inbox.hasReached(room)) return "full"
-        const isNew =
-          received._tag === "Secure" ? seen.secure(received.message) : seen.public(received.message)
-        if (isNew !== "new") return isNew
-        put.run(JSON.stringify(received))
+        // Also a full inbox tells that it has this one: whoever brings it again need not keep it.
+        if (seen.has(received)) return "seen"
+        if (!door.isOpen(received._tag)) return "full"
+        if (received._tag === "Secure") seen.secure(received.message)
+        else seen.public(received.message)
+        put.run(JSON.stringify(received), endOf(received))
         inbox.changed(1)
         return "taken"
       },
@@ -158,9 +194,11 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
       },
       prune: (nowMs) => {
         seen.forget(nowMs)
-        const expired = (expireDrafts.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
-        drafts.changed(-expired.length)
-        return expired
+        const unsent = (expireDrafts.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
+        drafts.changed(-unsent.length)
+        const untaken = Number(expireInbox.run(nowMs).changes)
+        inbox.changed(-untaken)
+        return { unsent, untaken }
       }
     }
   }

@@ -35,6 +35,8 @@ export type MosquittoMethods = {
   /** How much waits, of whom. */
   readonly arrivalCounts: () => ReadonlyArray<{ readonly sender: AgentName; readonly count: number }>
   readonly arrivalsDone: (places: ReadonlyArray<number>) => void
+  /** Puts one behind all others. */
+  readonly arrivalLast: (place: number) => void
 }
 
 type Row = Readonly<Record<string, unknown>>
@@ -50,6 +52,9 @@ export const mosquittoMethods = (database: DatabaseSync): MosquittoMethods => {
     "SELECT * FROM mosquitto_arrivals WHERE sender = ? ORDER BY place LIMIT ?"
   )
   const counts = database.prepare("SELECT sender, count(*) AS count FROM mosquitto_arrivals GROUP BY sender")
+  const last = database.prepare(
+    "UPDATE mosquitto_arrivals SET place = (SELECT max(place) FROM mosquitto_arrivals) + 1 WHERE place = ?"
+  )
   const done = database.prepare("DELETE FROM mosquitto_arrivals WHERE place = ?")
   return {
     accounts: () => accounts.all() as unknown as ReadonlyArray<AccountRow>,
@@ -66,6 +71,7 @@ export const mosquittoMethods = (database: DatabaseSync): MosquittoMethods => {
     arrivalCounts: () => counts.all() as unknown as ReadonlyArray<{ sender: AgentName; count: number }>,
     arrivalsDone: (places) => {
       for (const place of places) done.run(place)
-    }
+    },
+    arrivalLast: (place) => void last.run(place)
   }
 }

@@ -47,6 +47,8 @@ export type MqttMethods = {
   readonly sessions: () => {
     readonly subscriptions: ReadonlyArray<SubscriptionRow>
     readonly retained: ReadonlyArray<RetainedRow>
+    /** Whoever broker services know. */
+    readonly agents: ReadonlyArray<string>
   }
   readonly subscribe: (rows: ReadonlyArray<SubscriptionRow>) => void
   readonly unsubscribe: (client: string, filters: ReadonlyArray<string>) => void
@@ -56,9 +58,10 @@ export type MqttMethods = {
   readonly forgetClient: (client: string) => void
   /** An empty payload removes it. */
   readonly retain: (row: RetainedRow) => void
+  readonly unretain: (topics: ReadonlyArray<string>) => void
   /**
-   * Puts a packet into the queues of clients. Each is bounded, but for a few more: the oldest go, public ones before others,
-   * so that nobody drives out what broker services have signed by what anybody may write. Gives how many went.
+   * Puts a packet into the queues of clients. Each is bounded: the oldest go, public ones before others, so that nobody
+   * drives out what broker services have signed by what anybody may write. Gives how many went.
    */
   readonly enqueue: (clients: ReadonlyArray<string>, row: OutgoingRow, bounds: QueueBounds) => number
   /** Removes an acknowledged packet. */
@@ -91,8 +94,8 @@ const toWill = (row: Row): WillRow => ({
   payload: row["payload"] as Uint8Array
 })
 
-/** To count a queue costs as much as it is long, so its bound is looked at from time to time. */
-const countEvery = 16
+/** So many go at least where a queue is too long: to count it costs as much as it is long. */
+const dropTogether = 16
 
 const queueMethods = (database: DatabaseSync) => {
   const insert = database.prepare(`
@@ -105,16 +108,27 @@ const queueMethods = (database: DatabaseSync) => {
     DELETE FROM outgoing WHERE place IN (
       SELECT place FROM outgoing WHERE client = ?
       ORDER BY topic NOT LIKE '%/public' AND topic NOT LIKE '%/public/%', place LIMIT ?)`)
+  /** What each queue had room for when it was last counted, less what came since; what went meanwhile makes more. */
+  const room = new Map<string, QueueBounds>()
   const dropOver = (client: string, bounds: QueueBounds): number => {
     let dropped = 0
     for (;;) {
       const { bytes, packets } = measure.get(client) as unknown as QueueBounds
-      const over = packets - bounds.packets
-      if (over <= 0 && bytes <= bounds.bytes) return dropped
-      dropped += Number(dropOldest.run(client, Math.max(over, countEvery)).changes)
+      const left = { packets: bounds.packets - packets, bytes: bounds.bytes - bytes }
+      room.set(client, left)
+      if (left.packets >= 0 && left.bytes >= 0) return dropped
+      dropped += Number(dropOldest.run(client, Math.max(-left.packets, dropTogether)).changes)
     }
   }
+  /** Notes one more in a queue, and makes room where there may be none. Gives how many went. */
+  const fill = (client: string, size: number, bounds: QueueBounds): number => {
+    const { bytes, packets } = room.get(client) ?? { packets: 0, bytes: 0 }
+    if (packets < 1 || bytes < size) return dropOver(client, bounds)
+    room.set(client, { packets: packets - 1, bytes: bytes - size })
+    return 0
+  }
   const remove = database.prepare("DELETE FROM outgoing WHERE client = ? AND broker = ? AND counter = ?")
+  const forget = database.prepare("DELETE FROM outgoing WHERE client = ?")
   const page = database.prepare(
     "SELECT * FROM outgoing WHERE client = ? AND place > ? ORDER BY place LIMIT ?"
   )
@@ -122,14 +136,18 @@ const queueMethods = (database: DatabaseSync) => {
     enqueue: (clients, { broker, counter, payload, retain, topic }, bounds) => {
       let dropped = 0
       for (const client of clients) {
-        const { lastInsertRowid } = insert.run(client, broker, counter, topic, retain ? 1 : 0, payload)
-        if (Number(lastInsertRowid) % countEvery === 0) dropped += dropOver(client, bounds)
+        insert.run(client, broker, counter, topic, retain ? 1 : 0, payload)
+        dropped += fill(client, payload.length, bounds)
       }
       return dropped
     },
+    forgetQueue: (client: string): void => {
+      forget.run(client)
+      room.delete(client)
+    },
     acknowledged: (client, { broker, counter }) => void remove.run(client, broker, counter),
     waiting: (client, behind, maximum) => (page.all(client, behind, maximum) as Array<Row>).map(toPlaced)
-  } satisfies Partial<MqttMethods>
+  } satisfies Partial<MqttMethods> & { readonly forgetQueue: (client: string) => void }
 }
 
 const willMethods = (database: DatabaseSync) => {
@@ -158,18 +176,20 @@ export const mqttMethods = (database: DatabaseSync): MqttMethods => {
     ON CONFLICT (client, filter) DO UPDATE SET qos = excluded.qos`)
   const unsubscribe = database.prepare("DELETE FROM subscriptions WHERE client = ? AND filter = ?")
   const unsubscribeAll = database.prepare("DELETE FROM subscriptions WHERE client = ?")
-  const forgetOutgoing = database.prepare("DELETE FROM outgoing WHERE client = ?")
   const forgetWill = database.prepare("DELETE FROM wills WHERE client = ?")
   const keep = database.prepare(`
     INSERT INTO retained (topic, qos, payload) VALUES (?, ?, ?)
     ON CONFLICT (topic) DO UPDATE SET qos = excluded.qos, payload = excluded.payload`)
   const drop = database.prepare("DELETE FROM retained WHERE topic = ?")
+  const agents = database.prepare("SELECT agent FROM agents")
+  const { forgetQueue, ...queue } = queueMethods(database)
   return {
-    ...queueMethods(database),
+    ...queue,
     ...willMethods(database),
     sessions: () => ({
       subscriptions: subscriptions.all() as unknown as ReadonlyArray<SubscriptionRow>,
-      retained: retained.all() as unknown as ReadonlyArray<RetainedRow>
+      retained: retained.all() as unknown as ReadonlyArray<RetainedRow>,
+      agents: agents.all().map(({ agent }) => agent as string)
     }),
     subscribe: (rows) => {
       for (const { client, filter, qos } of rows) subscribe.run(client, filter, qos)
@@ -179,11 +199,15 @@ export const mqttMethods = (database: DatabaseSync): MqttMethods => {
     },
     forgetSubscriptions: (client) => void unsubscribeAll.run(client),
     forgetClient: (client) => {
-      for (const statement of [unsubscribeAll, forgetOutgoing, forgetWill]) statement.run(client)
+      for (const statement of [unsubscribeAll, forgetWill]) statement.run(client)
+      forgetQueue(client)
     },
     retain: ({ payload, qos, topic }) => {
       if (payload.length === 0) drop.run(topic)
       else keep.run(topic, qos, payload)
+    },
+    unretain: (topics) => {
+      for (const topic of topics) drop.run(topic)
     }
   }
 }

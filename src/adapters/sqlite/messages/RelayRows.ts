@@ -1,8 +1,9 @@
 /** What broker services keep of agents and messages, as synchronous functions over one database. */
 import type { Effect } from "effect"
-import type { AgentRow, DeliveryRow, MessageStore } from "../../../ports/MessageStore.ts"
+import type { Acceptance, AgentRow, DeliveryRow, MessageStore } from "../../../ports/MessageStore.ts"
 import { Limits } from "../../../schemas/Limits.ts"
 import { MessageLimits } from "../../../schemas/Message.ts"
+import type { AgentName } from "../../../schemas/Topics.ts"
 import type { DatabaseSync } from "../Database.ts"
 import { type RefusalMethods, refusalMethods } from "./RefusalRows.ts"
 
@@ -75,18 +76,44 @@ const agentMethods = (database: DatabaseSync) => {
   } satisfies Partial<RelayMethods>
 }
 
-/** To count a sender's ids costs as much as there are, so it is done once and then kept up, until some are forgotten. */
-const makeSeenCounts = (database: DatabaseSync) => {
+/**
+ * Ids until their end. To count a sender's costs as much as there are, so it is done once and then kept up; whoever has as many
+ * as may be is counted without those that have ended meanwhile.
+ */
+const makeSeen = (database: DatabaseSync) => {
   const count = database.prepare("SELECT count(*) AS n FROM seen WHERE sender = ?")
+  const ended = database.prepare(
+    "SELECT sender, count(*) AS n FROM seen WHERE expires_at_ms <= ? GROUP BY sender"
+  )
+  const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
+  const remember = database.prepare(
+    "INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+  )
+  const known = database.prepare("SELECT 1 FROM seen WHERE sender = ? AND id = ?")
   const counts = new Map<string, number>()
+  const countOf = (sender: string): number => {
+    const counted = counts.get(sender) ?? ((count.get(sender) as Row)["n"] as number)
+    counts.set(sender, counted)
+    return counted
+  }
+  const forgetEnded = (nowMs: number): void => {
+    for (const { n, sender } of ended.all(nowMs) as Array<Row>) {
+      const counted = counts.get(sender as string)
+      if (counted !== undefined) counts.set(sender as string, counted - (n as number))
+    }
+    forget.run(nowMs)
+  }
   return {
-    isFull: (sender: string): boolean => {
-      const known = counts.get(sender) ?? ((count.get(sender) as Row)["n"] as number)
-      counts.set(sender, known)
-      return known >= MessageLimits.seenPerSender
-    },
-    added: (sender: string): void => void counts.set(sender, (counts.get(sender) ?? 0) + 1),
-    forget: (): void => counts.clear()
+    forgetEnded,
+    remember: (sender: AgentName, id: string, expiresAtMs: number, nowMs: number): Acceptance => {
+      if (countOf(sender) >= MessageLimits.seenPerSender) forgetEnded(nowMs)
+      const counted = countOf(sender)
+      if (counted >= MessageLimits.seenPerSender)
+        return known.get(sender, id) === undefined ? "full" : "replayed"
+      if (remember.run(sender, id, expiresAtMs).changes === 0) return "replayed"
+      counts.set(sender, counted + 1)
+      return "stored"
+    }
   }
 }
 
@@ -154,9 +181,6 @@ const backlogMethods = (database: DatabaseSync) => {
 }
 
 export const relayMethods = (database: DatabaseSync): RelayMethods => {
-  const remember = database.prepare(
-    "INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-  )
   const insert = database.prepare(
     "INSERT INTO deliveries (recipient, inbox, expires_at_ms, wire) VALUES (?, ?, ?, ?)"
   )
@@ -165,10 +189,8 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
     "SELECT * FROM deliveries WHERE recipient = ? AND place > ? ORDER BY place LIMIT ?"
   )
   const remove = database.prepare("DELETE FROM deliveries WHERE place = ?")
-  const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
   const expire = database.prepare("DELETE FROM deliveries WHERE expires_at_ms <= ?")
-  const known = database.prepare("SELECT 1 FROM seen WHERE sender = ? AND id = ?")
-  const seen = makeSeenCounts(database)
+  const seen = makeSeen(database)
   const room = makeRoom(database)
   const agents = agentMethods(database)
   return {
@@ -179,17 +201,15 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
     },
     ...backlogMethods(database),
     ...refusalMethods(database),
-    accept: (sender, id, expiresAtMs, deliveries) => {
-      if (seen.isFull(sender))
-        return { outcome: known.get(sender, id) === undefined ? "full" : "replayed", deliveries: [] }
-      if (remember.run(sender, id, expiresAtMs).changes === 0) return { outcome: "replayed", deliveries: [] }
-      seen.added(sender)
+    accept: (sender, id, expiresAtMs, deliveries, nowMs) => {
+      const outcome = seen.remember(sender, id, expiresAtMs, nowMs)
+      if (outcome !== "stored") return { outcome, deliveries: [] }
       const fitting = deliveries.filter(({ to, wire }) => room.take(to, wire.length))
       const rows = fitting.map((delivery) => {
         const { inbox, to, wire } = delivery
         return { ...delivery, place: Number(insert.run(to, inbox, expiresAtMs, wire).lastInsertRowid) }
       })
-      return { outcome: "stored", deliveries: rows }
+      return { outcome, deliveries: rows }
     },
     undelivered: (recipient, behind, maximum) => {
       const rows = recipient === null ? page.all(behind, maximum) : pageOf.all(recipient, behind, maximum)
@@ -200,7 +220,7 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
       room.freed()
     },
     prune: (nowMs) => {
-      if (forget.run(nowMs).changes > 0) seen.forget()
+      seen.forgetEnded(nowMs)
       room.freed()
       return Number(expire.run(nowMs).changes)
     }

@@ -1,0 +1,165 @@
+/** What operators decide while a message is being judged and sealed. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Layer, Redacted } from "effect"
+import { TestClock } from "effect/testing"
+import { reEncryptor } from "../../src/actors/ReEncryptor.ts"
+import { BrokerKeeperKey } from "../../src/actors/ServerKeys.ts"
+import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
+import { LocalRelayCrypto } from "../../src/adapters/mqtt/LocalRelayCrypto.ts"
+import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
+import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
+import { openInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
+import { messagesDatabase } from "../../src/adapters/sqlite/messages/MessagesDatabase.ts"
+import { MessageStoreOver } from "../../src/adapters/sqlite/SqliteMessageStore.ts"
+import { toWire } from "../../src/crypto/Messages.ts"
+import { signJson } from "../../src/crypto/SignedJson.ts"
+import { TestKit } from "../../src/kernel/testing/TestKit.ts"
+import { AgentBook } from "../../src/ports/AgentBook.ts"
+import { MessagePolicy } from "../../src/ports/MessagePolicy.ts"
+import { type AgentRow, MessageStore } from "../../src/ports/MessageStore.ts"
+import { RelayCrypto } from "../../src/ports/RelayCrypto.ts"
+import type { DeviceId, Name } from "../../src/schemas/Ids.ts"
+import type { Message, MessageId } from "../../src/schemas/Message.ts"
+import { ringOf, ServicesKeys } from "../support/messaging.ts"
+
+const [alice, bob, carol] = ["alice", "bob", "carol"] as [Name, Name, Name]
+const nowMs = 1_800_000_000_000
+const lifetimeMs = 60_000
+
+const rowOf = (agent: Name, who: string = agent): AgentRow => {
+  const ring = ringOf("device", who)
+  return {
+    agent,
+    device: ring.id as DeviceId,
+    signingKey: ring.signingKey,
+    agreement: { key: ring.agreementKey, version: 1 }
+  } as unknown as AgentRow
+}
+
+const { signingKey, signingSeed } = ringOf("device", alice)
+const message = toWire(
+  signJson<Message>(
+    NativeCrypto,
+    { seed: Redacted.value(signingSeed), signingKey },
+    {
+      type: "postern/message/v1",
+      id: "a".repeat(26) as MessageId,
+      level: "protected",
+      from: alice,
+      to: [bob, carol],
+      issued_at_ms: nowMs,
+      expires_at_ms: nowMs + lifetimeMs,
+      subject: "",
+      body: 1
+    }
+  )
+)
+
+/** Alice's re-encryptor, which waits before it seals until the test lets it go on. */
+const start = Effect.gen(function* () {
+  yield* TestClock.setTime(nowMs)
+  const database = yield* openInProcess(messagesDatabase, ":memory:")
+  const sealing = yield* Deferred.make<void>()
+  const Crypto = Layer.effect(
+    RelayCrypto,
+    Effect.map(RelayCrypto, (crypto): RelayCrypto["Service"] => ({
+      ...crypto,
+      outgoing: (...args) => Effect.andThen(Deferred.await(sealing), crypto.outgoing(...args))
+    }))
+  ).pipe(
+    Layer.provide(LocalRelayCrypto(new ServicesKeys().relay())),
+    Layer.provide(Layer.merge(NativeCryptoEngine, SystemEntropy))
+  )
+  const services = yield* Layer.build(
+    Layer.mergeAll(
+      MessageStoreOver(database),
+      AgentBookCell,
+      Layer.succeed(MessagePolicy, { permits: () => true }),
+      Crypto
+    )
+  )
+  const { book, store } = yield* Effect.all({ store: MessageStore, book: AgentBook }).pipe(
+    Effect.provideContext(services)
+  )
+  for (const agent of [alice, bob, carol]) book.set(rowOf(agent))
+  const keeper = TestKit.probe(BrokerKeeperKey)
+  const { ref } = yield* Effect.provideContext(
+    TestKit.start(reEncryptor(alice), { beside: [keeper.spec] }),
+    services
+  )
+  const submitted = yield* Effect.forkChild(
+    ref.ask("Submit", { inbox: "protected", wire: message }, { timeoutMs: 2 * lifetimeMs })
+  )
+  yield* TestKit.settle
+  const seal = Effect.andThen(
+    Effect.andThen(Deferred.succeed(sealing, undefined), Fiber.join(submitted)),
+    TestKit.settle
+  )
+  return {
+    book,
+    store,
+    seal,
+    /** Whom the broker is to bring something. */
+    dispatched: () =>
+      keeper.messages.flatMap(([tag, payload]) =>
+        tag === "Dispatch" ? payload.deliveries.map(({ to }) => String(to)) : []
+      ),
+    stored: Effect.map(store.undelivered(null, 0, 100), (rows) => rows.map(({ to }) => String(to))),
+    refused: Effect.map(store.refusals(100), (rows) => rows.map(({ code }) => code))
+  }
+})
+
+describe("a message that is just being sealed", () => {
+  it.effect("goes to those it names", () =>
+    Effect.gen(function* () {
+      const { dispatched, refused, seal, stored } = yield* start
+      yield* seal
+      assert.deepStrictEqual(yield* stored, [bob, carol])
+      assert.deepStrictEqual(dispatched(), [bob, carol])
+      assert.deepStrictEqual(yield* refused, [])
+    })
+  )
+
+  it.effect("is not passed on where its sender is cut off meanwhile", () =>
+    Effect.gen(function* () {
+      const { book, dispatched, refused, seal, stored } = yield* start
+      book.delete(alice)
+      yield* seal
+      assert.deepStrictEqual(yield* stored, [])
+      assert.deepStrictEqual(dispatched(), [])
+      assert.deepStrictEqual(yield* refused, ["unknown_sender"])
+    })
+  )
+
+  it.effect("is not passed on where another device has its sender's name meanwhile", () =>
+    Effect.gen(function* () {
+      const { book, refused, seal, stored } = yield* start
+      book.set(rowOf(alice, "another"))
+      yield* seal
+      assert.deepStrictEqual(yield* stored, [])
+      assert.deepStrictEqual(yield* refused, ["unknown_sender"])
+    })
+  )
+
+  it.effect("waits for nobody who is gone, and not for the next of that name", () =>
+    Effect.gen(function* () {
+      const { book, dispatched, refused, seal, stored } = yield* start
+      book.delete(bob)
+      book.set(rowOf(carol, "another"))
+      yield* seal
+      assert.deepStrictEqual(yield* stored, [])
+      assert.deepStrictEqual(dispatched(), [])
+      assert.deepStrictEqual(yield* refused, ["unknown_recipient"])
+    })
+  )
+
+  it.effect("is not remembered where it expires meanwhile: its id could be forgotten at once", () =>
+    Effect.gen(function* () {
+      const { refused, seal, stored } = yield* start
+      yield* TestClock.adjust(lifetimeMs)
+      yield* seal
+      assert.deepStrictEqual(yield* stored, [])
+      assert.deepStrictEqual(yield* refused, ["expired"])
+    })
+  )
+})

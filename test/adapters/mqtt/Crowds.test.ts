@@ -1,0 +1,163 @@
+/** What the embedded broker lets many do, and those who are no agents: nobody keeps it from others, or fills it. */
+import { subscribe, unsubscribe } from "node:diagnostics_channel"
+import { connect as connectTcp, type Socket } from "node:net"
+import { afterEach, assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { MqttClient } from "mqtt"
+import { Limits } from "../../../src/schemas/Limits.ts"
+import { Bench, root, textsOf } from "../../support/brokerBench.ts"
+import { waitUntil } from "../../support/Program.ts"
+
+let bench: Bench
+afterEach(() => bench.remove())
+
+/** A CONNECT (MQTT 3.1.1, 3.1) with a clean session. */
+const connectOf = (name: string, password: string): Buffer => {
+  const fields = ["MQTT", name, name, password].map((text) =>
+    Buffer.from(`\0${String.fromCharCode(text.length)}${text}`)
+  )
+  const [protocol, ...payload] = fields as [Buffer, ...Array<Buffer>]
+  const rest = Buffer.concat([protocol, Buffer.of(4, 0xc2, 0, 30), ...payload])
+  return Buffer.concat([Buffer.of(0x10, rest.length), rest])
+}
+
+describe("the embedded broker, with strangers and crowds", () => {
+  it("keeps nothing of a stranger's for those who come later, and nothing that such a one left earlier", async () => {
+    bench = new Bench()
+    await bench.open()
+    const keys = (name: string) => `${root}/${name}/public/handshake`
+    const eve = await bench.client("eve", { role: "stranger" })
+    await eve.publishAsync(keys("eve"), "x".repeat(60_000), { qos: 1, retain: true })
+    await eve.publishAsync(keys("eve"), "and at once", { qos: 0, retain: true })
+    // What an earlier broker kept; dave was an agent before it was turned away.
+    const dave = await bench.client("dave")
+    await dave.publishAsync(keys("dave"), "dave's", { qos: 1, retain: true })
+    const alice = await bench.client("alice")
+    await bench.know("alice")
+    await alice.publishAsync(keys("alice"), "alice's", { qos: 1, retain: true })
+    await Effect.runPromise(
+      bench.broker.publish(`${root}/broker-services/discovery`, Buffer.from("all"), { retain: true })
+    )
+    const heardBy = async (name: string, expected: ReadonlyArray<string>) => {
+      const bob = await bench.client(name)
+      const heard = textsOf(bob)
+      await bob.subscribeAsync([`${root}/+/public/#`, `${root}/broker-services/discovery`], { qos: 1 })
+      await waitUntil("what is kept", () => expected.every((text) => heard.includes(text)))
+      await bob.publishAsync(`${root}/${name}/public`, "now", { qos: 1 })
+      await waitUntil("a message", () => heard.includes("now"))
+      assert.sameMembers(heard, [...expected, "now"])
+    }
+    await heardBy("bob", ["alice's", "all", "dave's"])
+    for (let opening = 0; opening < 2; opening++) {
+      await bench.close()
+      await bench.open()
+      await heardBy(`carol-${opening}`, ["alice's", "all"])
+    }
+  })
+
+  it("does not count a connection that ended while it was set up", async () => {
+    bench = new Bench()
+    await bench.open()
+    const { port } = new URL(bench.broker.addresses[0] as string)
+    let taken: Socket | undefined
+    const note = (message: unknown) => {
+      taken = (message as { readonly socket: Socket }).socket
+    }
+    subscribe("net.server.socket", note)
+    let release: () => void = () => undefined
+    const released = new Promise<void>((done) => {
+      release = done
+    })
+    let isSetUp = false
+    bench.before = (method) =>
+      Effect.promise(async () => {
+        if (method !== "forgetClient") return
+        isSetUp = true
+        await released
+      })
+    const socket = connectTcp(Number(port), "127.0.0.1")
+    socket.on("error", () => undefined)
+    socket.write(connectOf("ghost", "stranger"))
+    await waitUntil("its session", () => isSetUp)
+    unsubscribe("net.server.socket", note)
+    socket.resetAndDestroy()
+    await waitUntil("its end", () => taken?.closed === true)
+    release()
+    bench.before = () => Effect.void
+    const bob = await bench.client("bob")
+    await bob.publishAsync(`${root}/bob/public`, "here", { qos: 1 })
+    assert.deepStrictEqual(await Effect.runPromise(bench.broker.connected), ["bob"])
+    assert.deepStrictEqual(bench.presence, ["bob true"])
+    // Its name is free, and whoever comes under it is counted once.
+    const again = await bench.client("ghost", { role: "stranger" })
+    again.stream.destroy()
+    await waitUntil("its end", () => bench.presence.includes("ghost false"))
+    assert.deepStrictEqual(bench.presence, ["bob true", "ghost true", "ghost false"])
+  })
+
+  it("hands broker services one word of a connection at a time, and so many a minute, whoever else floods", async () => {
+    bench = new Bench()
+    await bench.open()
+    let inHand = 0
+    let most = 0
+    bench.take = () =>
+      Effect.promise(async () => {
+        inHand++
+        most = Math.max(most, inHand)
+        await new Promise((done) => setImmediate(done))
+        inHand--
+      })
+    const shake = (client: MqttClient) =>
+      client.publishAsync(`${root}/broker-services/handshake`, "word", { qos: 1 })
+    const begunMs = performance.now()
+    const eve = await bench.client("eve", { role: "stranger" })
+    const flood = Array.from({ length: 100 }, () => shake(eve))
+    const own = Array.from({ length: 100 }, () =>
+      eve.publishAsync(`${root}/eve/public/handshake`, "claim", { qos: 1 })
+    )
+    await Promise.all([...flood, ...own])
+    assert.strictEqual(most, 1)
+    const { burst, perMinute } = Limits.messagingHandshakes
+    const earned = Math.ceil(((performance.now() - begunMs) * perMinute) / 60_000)
+    assert.isAtLeast(bench.received.length, burst)
+    assert.isAtMost(bench.received.length, burst + earned)
+    assert.isAtLeast(bench.refused.filter((each) => each === "eve too_many").length, 200 - burst - earned)
+    const alice = await bench.client("alice")
+    await shake(alice)
+    await alice.publishAsync(`${root}/broker-services/status`, "here", { qos: 1 })
+    assert.deepStrictEqual(
+      bench.received.slice(-2).map(({ from, topic }) => [from, topic.split("/").at(-1)]),
+      [
+        ["alice", "handshake"],
+        ["alice", "status"]
+      ]
+    )
+    // Messages are no words: they have their own bounds, with broker services.
+    const before = bench.received.length
+    await Promise.all(
+      Array.from({ length: 100 }, () =>
+        alice.publishAsync(`${root}/broker-services/private`, "message", { qos: 1 })
+      )
+    )
+    assert.strictEqual(bench.received.length, before + 100)
+  })
+
+  it("lets strangers together say no more than broker services can bear, and agents are heard", async () => {
+    bench = new Bench()
+    await bench.open()
+    const begunMs = performance.now()
+    const shake = (client: MqttClient) =>
+      client.publishAsync(`${root}/broker-services/handshake`, "word", { qos: 1 })
+    const { burst, perMinute } = Limits.messagingStrangerWords
+    for (let index = 0; index * Limits.messagingHandshakes.burst < burst + 64; index++) {
+      const stranger = await bench.client(`stranger-${index}`, { role: "stranger" })
+      await Promise.all(Array.from({ length: Limits.messagingHandshakes.burst }, () => shake(stranger)))
+      await stranger.endAsync()
+    }
+    const earned = Math.ceil(((performance.now() - begunMs) * perMinute) / 60_000)
+    assert.isAtLeast(bench.received.length, burst)
+    assert.isAtMost(bench.received.length, burst + earned)
+    await shake(await bench.client("alice"))
+    assert.strictEqual(bench.received.at(-1)?.from, "alice")
+  })
+})
