@@ -92,6 +92,7 @@ export class RogueAgent {
       will: { topic: status, payload: Buffer.from(this.status("DU")), qos: 1, retain: false }
     })
     this.client.on("error", () => undefined)
+    this.client.setMaxListeners(0)
     this.client.on("close", () => {
       this.closed = true
     })
@@ -103,8 +104,19 @@ export class RogueAgent {
     return topicOf(this.topicRoot, { agent: agent as AgentName, inbox })
   }
 
+  /** Ends when it is acknowledged; mqtt.js alone would wait for ever where the connection ends instead. */
   async publish(agent: string, inbox: Inbox, wire: Uint8Array, retain = false): Promise<void> {
-    await this.client.publishAsync(this.topic(agent, inbox), Buffer.from(wire), { qos: 1, retain })
+    const topic = this.topic(agent, inbox)
+    await new Promise<void>((resolve, reject) => {
+      const over = () => reject(new Error(`${this.name}'s connection ended before ${topic} was acknowledged`))
+      if (this.closed) return over()
+      this.client.once("close", over)
+      this.client.publish(topic, Buffer.from(wire), { qos: 1, retain }, (error) => {
+        this.client.off("close", over)
+        if (error == null) resolve()
+        else reject(error)
+      })
+    })
   }
 
   handshake(changes: Partial<Handshake> = {}): Uint8Array {
