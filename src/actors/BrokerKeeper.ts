@@ -107,9 +107,20 @@ const makeQuestions = (broker: OpenBroker, forget: (agent: AgentName) => void) =
   Effect.gen(function* () {
     const publications = yield* makeErrands(publicationLines)
     const accounts = yield* makeErrands(accountLines)
+    /** Said once, until the broker takes something again. */
+    let isFailing = false
     const publish = ({ retain, topic, wire }: BrokerPublication) =>
-      Effect.tapError(broker.publish(topic, wire, { retain, fleeting: true }), (error) =>
-        Effect.logWarning(`nothing is published to ${topic}: ${error.reason}`)
+      broker.publish(topic, wire, { retain, fleeting: true }).pipe(
+        Effect.tap(() =>
+          Effect.sync(() => {
+            isFailing = false
+          })
+        ),
+        Effect.tapError((error) => {
+          const log = isFailing ? Effect.logDebug : Effect.logWarning
+          isFailing = true
+          return log(`nothing is published to ${topic} for now: ${error.reason}`)
+        })
       )
     return {
       Addresses: () => Effect.succeed(broker.addresses),

@@ -26,6 +26,8 @@ describeWith(["mosquitto", "openssl"], "built agents over a Mosquitto", () => {
   /** Who has an account, as Mosquitto wrote it down. */
   const accounts = (): ReadonlyArray<string> => {
     const text = readFileSync(join(mosquitto.folder, fileNames.security), "utf8")
+    // Mosquitto gives the file its name before it has written it.
+    if (text === "") return []
     return (JSON.parse(text).clients as ReadonlyArray<{ readonly username: string }>).map(
       ({ username }) => username
     )

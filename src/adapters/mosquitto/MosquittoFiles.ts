@@ -32,7 +32,9 @@ export const fileNames = {
   settings: "postern-server.toml",
   /** Mosquitto's own: it writes there. */
   data: "data",
-  security: "data/dynamic-security.json"
+  security: "data/dynamic-security.json",
+  /** As {@link fileNames.security} was at first, to be put back where Mosquitto lost that. */
+  firstSecurity: "dynamic-security.first.json"
 } as const
 
 /** As mosquitto_ctrl makes them. */
@@ -40,6 +42,12 @@ const iterations = 101
 const hashBytes = 64
 /** Of the salt that {@link securityText} takes. */
 export const saltBytes = 12
+
+/**
+ * Messages that an agent has been sent and has not acknowledged: one whose inbox is full leaves them so, and above the bound
+ * Mosquitto sends it nothing any more, answers to its handshakes neither. Mosquitto's own default is 20.
+ */
+const inflightMessages = 1_000
 
 /** The fixed header and the topic come on top of what is carried. */
 const packetBytes = MessageLimits.wireBytes + 1_024
@@ -81,6 +89,8 @@ export const configurationText = (options: MosquittoFilesOptions): string => {
     "",
     "# Messages that wait for one agent. Above it Mosquitto drops the newest, without a word to their sender.",
     `max_queued_messages ${queuePackets}`,
+    "# Of them, how many one agent may have been sent and not have acknowledged; above it Mosquitto sends that agent nothing.",
+    `max_inflight_messages ${inflightMessages}`,
     "# The largest message, with its headers; whoever sends more is disconnected.",
     `max_packet_size ${packetBytes}`,
     "max_keepalive 300",

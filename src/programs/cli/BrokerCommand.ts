@@ -161,6 +161,8 @@ const makeBothFolders = (folder: string) =>
 const nextSteps = (options: MosquittoFilesOptions, hasPlugin: boolean): string => {
   const { folder, tls } = options
   const path = (name: string): string => join(folder, name)
+  // A kill can leave Mosquitto's file of accounts empty; the server makes agents' accounts anew.
+  const putBack = `/bin/sh -c 'test -s ${path(fileNames.security)} || install -m 600 -o mosquitto ${path(fileNames.firstSecurity)} ${path(fileNames.security)}'`
   const steps = [
     ...(hasPlugin
       ? []
@@ -169,7 +171,7 @@ const nextSteps = (options: MosquittoFilesOptions, hasPlugin: boolean): string =
         ]),
     `Give Mosquitto the folder that it writes to:\n     chown -R mosquitto ${path(fileNames.data)}`,
     ...(tls === null ? [] : [`Let Mosquitto's user read ${tls.key}, and nobody else.`]),
-    `Start it with this configuration alone: it is not made to be included by another.\n     mosquitto -c ${path(fileNames.configuration)}\n   Under systemd: systemctl edit mosquitto, with the lines\n     [Service]\n     ExecStart=\n     ExecStart=/usr/sbin/mosquitto -c ${path(fileNames.configuration)}`,
+    `Start it with this configuration alone: it is not made to be included by another.\n     mosquitto -c ${path(fileNames.configuration)}\n   Under systemd: systemctl edit mosquitto, with the lines\n     [Service]\n     ExecStartPre=+${putBack}\n     ExecStart=\n     ExecStart=/usr/sbin/mosquitto -c ${path(fileNames.configuration)}`,
     `Give the server its password, and put what ${path(fileNames.settings)} says into its configuration:\n     chown postern-server ${path(fileNames.password)}`,
     "Start the server again. It says: connected with Mosquitto. Devices find their way by themselves."
   ]
@@ -204,6 +206,7 @@ const mosquittoConfig = Command.make("mosquitto-config", flags, (given) =>
     const files: ReadonlyArray<readonly [path: string, text: string, secrecy: "open" | "secret"]> = [
       [join(folder, fileNames.configuration), configurationText(options), "open"],
       [join(folder, fileNames.security), security, "secret"],
+      [join(folder, fileNames.firstSecurity), security, "secret"],
       [passwordFile, `${password}\n`, "secret"],
       [
         join(folder, fileNames.settings),

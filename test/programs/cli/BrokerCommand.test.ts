@@ -1,4 +1,5 @@
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs"
+import { execFileSync } from "node:child_process"
+import { appendFileSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
@@ -56,6 +57,11 @@ describe("postern broker mosquitto-config", () => {
         assert.strictEqual(modeOf(fileNames.password), 0o600)
         assert.strictEqual(modeOf(fileNames.security), 0o600)
         assert.strictEqual(modeOf(fileNames.data), 0o700)
+        assert.strictEqual(modeOf(fileNames.firstSecurity), 0o600)
+        assert.strictEqual(
+          readFileSync(join(folder, fileNames.firstSecurity), "utf8"),
+          readFileSync(join(folder, fileNames.security), "utf8")
+        )
         const password = readFileSync(join(folder, fileNames.password), "utf8").trim()
         for (const name of [fileNames.configuration, fileNames.security, fileNames.settings])
           assert.notInclude(readFileSync(join(folder, name), "utf8"), password)
@@ -123,7 +129,7 @@ describeWith(["mosquitto", "openssl"], "a Mosquitto with the files of mosquitto-
         mkdirSync(tls)
         makeCertificates(tls)
         const port = yield* Effect.promise(freePort)
-        const { code } = yield* run(
+        const { code, out } = yield* run(
           folder,
           ...["--listen", `127.0.0.1:${port}`],
           ...["--certificate", join(tls, "server.crt"), "--key", join(tls, "server.key")],
@@ -132,6 +138,21 @@ describeWith(["mosquitto", "openssl"], "a Mosquitto with the files of mosquitto-
         assert.strictEqual(code, 0)
         // Mosquitto gives root up unless it is told not to, and could not read a folder of this test's.
         if (process.getuid?.() === 0) appendFileSync(join(folder, fileNames.configuration), "user root\n")
+        // As a kill can leave it; the line for systemd puts it back, which takes root.
+        const security = join(folder, fileNames.security)
+        const first = readFileSync(security, "utf8")
+        const putBack = /ExecStartPre=\+(\/bin\/sh .*)/.exec(out)?.[1]
+        assert.isDefined(putBack)
+        if (process.getuid?.() === 0)
+          for (const [before, after] of [
+            ["", first],
+            ["{}\n", "{}\n"]
+          ] as const) {
+            writeFileSync(security, before)
+            execFileSync("/bin/sh", ["-c", putBack as string])
+            assert.strictEqual(readFileSync(security, "utf8"), after)
+          }
+        writeFileSync(security, first)
         const settings = readFileSync(join(folder, fileNames.settings), "utf8")
         assert.include(settings, `address = "mqtts://127.0.0.1:${port}"`)
         const real = new RealMosquitto(path)
