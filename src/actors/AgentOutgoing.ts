@@ -1,16 +1,20 @@
 /** What an agent means to send: kept on disk until the broker has it, and sent in the order it was given. */
-import { Effect } from "effect"
+import { Array as Arr, Effect } from "effect"
 import { AgentStore, type Draft } from "../ports/AgentStore.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
+import type { Agreement } from "../schemas/Agents.ts"
 import type { MessageId } from "../schemas/Message.ts"
 import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 import type { AgentKnowledge } from "./AgentArrivals.ts"
 import { draftFlaw, makeMail } from "./AgentMail.ts"
+import type { AgentSession } from "./AgentSession.ts"
 
 const defaultLifetimeMs = 24 * 3_600_000
 /** Drafts of one round. */
 const roundDrafts = 64
+/** Publications under way at once: a line that answers after a second, as over Tor, carries so many a second. */
+const together = 8
 
 /** What an application wants to be sent. */
 export interface Letter extends Pick<Draft, "level" | "to" | "subject" | "body"> {
@@ -23,6 +27,31 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
     const store = yield* AgentStore
     const clock = yield* DeviceClock
     const mailOf = yield* makeMail
+    /**
+     * Publishes drafts together, in their order, and forgets those that were acknowledged, whatever became of the others.
+     * A draft to a peer whose key is not known yet waits: others need not wait for it.
+     */
+    const publish = Effect.fnUntraced(function* (
+      drafts: ReadonlyArray<Draft>,
+      { link, standing, topicRoot }: AgentSession,
+      services: Agreement
+    ) {
+      const peer = (name: AgentName) => knowledge.peers.get(name)
+      const mails = yield* Effect.forEach(drafts, (draft) =>
+        Effect.map(mailOf(standing.name, draft, { services, peer, topicRoot }), (mail) =>
+          mail === null ? [] : [{ ...mail, id: draft.id }]
+        )
+      )
+      const results = yield* Effect.forEach(
+        mails.flat(),
+        ({ id, topic, wire }) => Effect.result(Effect.as(link.publish(topic, wire), id)),
+        { concurrency: "unbounded" }
+      )
+      const taken = Arr.getSuccesses(results)
+      if (taken.length > 0) yield* store.sent(taken)
+      const [failure] = Arr.getFailures(results)
+      return failure === undefined ? taken : yield* failure
+    })
     return {
       /** Keeps a letter for sending. */
       keep: Effect.fnUntraced(function* ({ lifetimeMs, to, ...letter }: Letter, id: MessageId) {
@@ -41,22 +70,14 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
       canSend: (): boolean => knowledge.session !== null && knowledge.services !== null,
       /** One round: those that the broker has acknowledged. Fails with the broker or the store; what went before is told. */
       round: Effect.gen(function* () {
-        const { peers, services, session } = knowledge
+        const { services, session } = knowledge
         const sent: Array<MessageId> = []
         if (session === null || services === null) return sent
-        const { link, standing, topicRoot } = session
-        const peer = (name: AgentName) => peers.get(name)
         for (let looked = 0, more = true; more && sent.length === 0; looked += roundDrafts) {
           const drafts = yield* store.queued(looked + roundDrafts)
           more = drafts.length === looked + roundDrafts
-          for (const draft of drafts.slice(looked)) {
-            const mail = yield* mailOf(standing.name, draft, { services, peer, topicRoot })
-            // A peer's key is not known yet: others need not wait for it.
-            if (mail === null) continue
-            yield* link.publish(mail.topic, mail.wire)
-            yield* store.sent([draft.id])
-            sent.push(draft.id)
-          }
+          for (const some of Arr.chunksOf(drafts.slice(looked), together))
+            sent.push(...(yield* publish(some, session, services)))
         }
         return sent
       }),

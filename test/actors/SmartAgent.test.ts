@@ -172,6 +172,53 @@ describe("an agent", () => {
     })
   )
 
+  it.effect("sends some messages at once, in their order, and those again that were not acknowledged", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const agent = yield* start(broker)
+      const inbox = "fleet/bob/public"
+      const bodies = () => broker.of(inbox).map(({ body }) => body)
+      // Whatever has an odd number is lost with the connection, once.
+      const isLost = { now: true }
+      let underWay = 0
+      let most = 0
+      broker.acknowledge = (topic) => {
+        if (topic !== inbox) return Effect.void
+        const number = bodies().at(-1) as number
+        most = Math.max(most, ++underWay)
+        return Effect.sleep(1_000).pipe(
+          Effect.andThen(
+            Effect.suspend(() => {
+              underWay--
+              return isLost.now && number % 2 === 1
+                ? Effect.fail(new BusError({ code: "unreachable", reason: "it was cut" }))
+                : Effect.void
+            })
+          )
+        )
+      }
+      agent.trust.set(standing)
+      yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
+      for (let body = 0; body < 24; body++)
+        yield* agent.ref.ask("Send", {
+          ...({ level: "public", to: ["bob" as Name], subject: "", lifetimeMs: null } as const),
+          body
+        })
+      yield* answer(broker, broker.shaken[0] as Handshake, "known")
+      yield* TestKit.until(() => bodies().length === 8, "the first ones")
+      assert.deepStrictEqual(bodies(), [0, 1, 2, 3, 4, 5, 6, 7])
+      yield* TestClock.adjust(1_000)
+      assert.strictEqual((yield* agent.ref.ask("Report")).queued, 20)
+      isLost.now = false
+      broker.published.length = 0
+      for (let passed = 0; passed < 60; passed++) yield* TestClock.adjust(1_000)
+      const others = Array.from({ length: 16 }, (_, index) => 8 + index)
+      assert.deepStrictEqual(bodies(), [1, 3, 5, 7, ...others])
+      assert.strictEqual((yield* agent.ref.ask("Report")).queued, 0)
+      assert.strictEqual(most, 8)
+    })
+  )
+
   it.effect("acknowledges no message that it could not keep", () =>
     Effect.gen(function* () {
       const broker = new PlayedBroker()

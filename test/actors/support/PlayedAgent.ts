@@ -32,6 +32,8 @@ export class PlayedBroker {
   connection: BusOptions | null = null
   left = 0
   readonly published: Array<readonly [topic: string, document: Readonly<Record<string, unknown>>]> = []
+  /** How it acknowledges what was published. */
+  acknowledge: (topic: string) => Effect.Effect<void, BusError> = () => Effect.void
   private ended = Deferred.makeUnsafe<string>()
 
   /** The connection breaks. */
@@ -58,7 +60,7 @@ export class PlayedBroker {
       Effect.sync(() => {
         const text = new TextDecoder().decode(payload)
         this.published.push([topic, text === "" ? {} : JSON.parse(text)])
-      }),
+      }).pipe(Effect.andThen(Effect.suspend(() => this.acknowledge(topic)))),
     subscribe: () => Effect.succeed([]),
     leave: Effect.sync(() => void this.left++),
     ended: Effect.suspend(() => Deferred.await(this.ended))
