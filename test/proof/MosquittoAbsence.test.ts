@@ -1,8 +1,8 @@
 /** An agent that is away from a real Mosquitto for long, while the lists of agents change and Mosquitto is killed. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { clientOf } from "../../support/bareBroker.ts"
-import { mosquitto3 } from "../../support/brokers.ts"
+import { clientOf } from "../support/bareBroker.ts"
+import { mosquitto3 } from "../support/brokers.ts"
 import {
   bodies,
   Fleet,
@@ -13,9 +13,9 @@ import {
   send,
   until,
   withFolder
-} from "../../support/messaging.ts"
-import { waitUntil } from "../../support/Program.ts"
-import { describeWith } from "../../support/requires.ts"
+} from "../support/messaging.ts"
+import { waitUntil } from "../support/Program.ts"
+import { describeWith } from "../support/requires.ts"
 
 const queuePackets = 20
 const count = 12
