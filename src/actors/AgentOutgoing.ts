@@ -2,12 +2,13 @@
 import { Array as Arr, Effect } from "effect"
 import { AgentStore, type Draft } from "../ports/AgentStore.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
+import type { BusLink } from "../ports/MessageBus.ts"
 import type { Agreement } from "../schemas/Agents.ts"
 import type { MessageId } from "../schemas/Message.ts"
 import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 import type { AgentKnowledge } from "./AgentArrivals.ts"
-import { draftFlaw, makeMail } from "./AgentMail.ts"
+import { draftFlaw, type Mail, makeMail } from "./AgentMail.ts"
 import type { AgentSession } from "./AgentSession.ts"
 
 const defaultLifetimeMs = 24 * 3_600_000
@@ -16,34 +17,32 @@ const roundDrafts = 64
 /** Publications under way at once: a line that answers after a second, as over Tor, carries so many a second. */
 const together = 8
 
+interface DraftMail extends Mail {
+  readonly id: MessageId
+}
+
 /** What an application wants to be sent. */
 export interface Letter extends Pick<Draft, "level" | "to" | "subject" | "body"> {
   /** Null: a day. */
   readonly lifetimeMs: number | null
 }
 
+/** Neighbours of the same topic together: a broker may keep no order between topics. */
+const byTopic = (mails: ReadonlyArray<DraftMail>): ReadonlyArray<ReadonlyArray<DraftMail>> =>
+  Arr.match(mails, {
+    onEmpty: () => [],
+    onNonEmpty: Arr.groupWith((one, next) => one.topic === next.topic)
+  })
+
 export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
   Effect.gen(function* () {
     const store = yield* AgentStore
     const clock = yield* DeviceClock
     const mailOf = yield* makeMail
-    /**
-     * Publishes drafts together, in their order, and forgets those that were acknowledged, whatever became of the others.
-     * A draft to a peer whose key is not known yet waits: others need not wait for it.
-     */
-    const publish = Effect.fnUntraced(function* (
-      drafts: ReadonlyArray<Draft>,
-      { link, standing, topicRoot }: AgentSession,
-      services: Agreement
-    ) {
-      const peer = (name: AgentName) => knowledge.peers.get(name)
-      const mails = yield* Effect.forEach(drafts, (draft) =>
-        Effect.map(mailOf(standing.name, draft, { services, peer, topicRoot }), (mail) =>
-          mail === null ? [] : [{ ...mail, id: draft.id }]
-        )
-      )
+    /** Publishes mails together, in their order, and forgets those that were acknowledged, whatever became of the others. */
+    const publish = Effect.fnUntraced(function* (mails: ReadonlyArray<DraftMail>, link: BusLink) {
       const results = yield* Effect.forEach(
-        mails.flat(),
+        mails,
         ({ id, topic, wire }) => Effect.result(Effect.as(link.publish(topic, wire), id)),
         { concurrency: "unbounded" }
       )
@@ -52,6 +51,25 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
       const [failure] = Arr.getFailures(results)
       return failure === undefined ? taken : yield* failure
     })
+    /**
+     * The mails of drafts, by topics that follow each other. One to a peer whose key is not known yet is left out: others
+     * need not wait for it.
+     */
+    const mailsOf = (
+      drafts: ReadonlyArray<Draft>,
+      { standing, topicRoot }: AgentSession,
+      services: Agreement
+    ) => {
+      const peer = (name: AgentName) => knowledge.peers.get(name)
+      return Effect.map(
+        Effect.forEach(drafts, (draft) =>
+          Effect.map(mailOf(standing.name, draft, { services, peer, topicRoot }), (mail) =>
+            mail === null ? [] : [{ ...mail, id: draft.id }]
+          )
+        ),
+        (mails) => byTopic(mails.flat())
+      )
+    }
     return {
       /** Keeps a letter for sending. */
       keep: Effect.fnUntraced(function* ({ lifetimeMs, to, ...letter }: Letter, id: MessageId) {
@@ -77,7 +95,8 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
           const drafts = yield* store.queued(looked + roundDrafts)
           more = drafts.length === looked + roundDrafts
           for (const some of Arr.chunksOf(drafts.slice(looked), together))
-            sent.push(...(yield* publish(some, session, services)))
+            for (const mails of yield* mailsOf(some, session, services))
+              sent.push(...(yield* publish(mails, session.link)))
         }
         return sent
       }),

@@ -59,6 +59,8 @@ export class Doorkeeper {
   private readonly maximumConnections: number
   private readonly hasRoom: DoorkeeperOptions["hasRoom"]
   private readonly words = new WordTurns()
+  /** The last message of each connection that is in hand. */
+  private readonly messages = new WeakMap<Client, Promise<void>>()
   private readonly connections = { agent: 0, stranger: 0, services: 0 }
   /**
    * The newest connection of each name. aedes has such a list too, but an old connection that ends while a new one begins
@@ -168,7 +170,19 @@ export class Doorkeeper {
     const isWord = this.isWord(packet.topic)
     discard(packet)
     const hand = () => this.fork(this.handlers.received(publication))
-    return isWord && client !== null ? this.words.inTurn(client, hand) : hand()
+    if (client === null) return hand()
+    return isWord ? this.words.inTurn(client, hand) : this.behindLast(client, hand)
+  }
+
+  /**
+   * One message of a connection is in hand at a time: what fails ends the connection, and what came behind it fails as well,
+   * so that it comes again in its order.
+   */
+  private behindLast(client: Client, hand: () => Promise<void>): Promise<void> {
+    const before = this.messages.get(client)
+    const done = before === undefined ? hand() : before.then(hand)
+    this.messages.set(client, done)
+    return done
   }
 
   /** Whether a topic is where agents tell broker services of themselves. */
