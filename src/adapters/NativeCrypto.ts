@@ -12,6 +12,7 @@ import {
   createHmac,
   createPrivateKey,
   createPublicKey,
+  createSecretKey,
   diffieHellman,
   hash,
   hkdfSync,
@@ -153,10 +154,11 @@ const requireKeyAndNonce = (key: Uint8Array, nonce: Uint8Array): void => {
   requireLength("A ChaCha20-Poly1305 nonce", nonce, chachaNonceBytes)
 }
 
+/** Keys go in as key objects: Node looks whether plain bytes are one, which takes longer than all the rest of a short message. */
 const nativeChaCha: ChaCha20Poly1305 = {
   seal: (key, nonce, plaintext, aad) => {
     requireKeyAndNonce(key, nonce)
-    const cipher = createCipheriv(cipherName, key, nonce, cipherOptions)
+    const cipher = createCipheriv(cipherName, createSecretKey(key), nonce, cipherOptions)
     if (aad !== undefined) cipher.setAAD(aad, { plaintextLength: plaintext.length })
     // Not zeroed first: every byte is written.
     const box = Buffer.allocUnsafeSlow(plaintext.length + chachaTagBytes)
@@ -169,7 +171,7 @@ const nativeChaCha: ChaCha20Poly1305 = {
     requireKeyAndNonce(key, nonce)
     const length = box.length - chachaTagBytes
     if (length < 0) return undefined
-    const decipher = createDecipheriv(cipherName, key, nonce, cipherOptions)
+    const decipher = createDecipheriv(cipherName, createSecretKey(key), nonce, cipherOptions)
     if (aad !== undefined) decipher.setAAD(aad, { plaintextLength: length })
     decipher.setAuthTag(box.subarray(length))
     const plaintext = decipher.update(box.subarray(0, length))

@@ -87,6 +87,8 @@ const attempt = (
 export const serveRelay = (): void => {
   const port = parentPort
   if (port === null || isMainThread) throw new Error("this thread was not started to serve broker services")
+  // An error leaves this thread as its message alone. Node throws inside each time it imports a key, and its stack takes longest.
+  Error.stackTraceLimit = 0
   const role = workerData as RelayRole
   const engine = role.engine === "native" ? NativeCrypto : NobleEngine
   let { keys } = role
