@@ -62,6 +62,8 @@ export class AgentStore extends Context.Service<
      * before. Fails with `full` where there is no room for it now.
      */
     readonly take: (received: Received) => Effect.Effect<boolean, AgentStoreError>
+    /** Whether a signed message would find room now. */
+    readonly hasRoom: Effect.Effect<boolean, AgentStoreError>
     /** What the application has not dealt with, oldest first, behind a place. */
     readonly waiting: (
       behind: number,

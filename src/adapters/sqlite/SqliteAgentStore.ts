@@ -30,6 +30,7 @@ export const makeAgentStore = (host: DatabaseHost<AgentMethods>): AgentStore["Se
           ? Effect.fail(full("messages for the application"))
           : Effect.succeed(outcome === "taken")
       ),
+    hasRoom: Effect.suspend(ask("hasRoom")),
     waiting: ask("waiting"),
     dealtWith: ask("dealtWith"),
     prune: ask("prune")

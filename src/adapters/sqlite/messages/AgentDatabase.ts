@@ -24,6 +24,7 @@ export type AgentMethods = {
   readonly counts: () => { readonly drafts: number; readonly inbox: number }
   readonly sent: (ids: ReadonlyArray<MessageId>) => void
   readonly take: (received: Received) => "taken" | "seen" | "full"
+  readonly hasRoom: () => boolean
   readonly waiting: (behind: number, maximum: number) => ReadonlyArray<WaitingMessage>
   readonly dealtWith: (places: ReadonlyArray<number>) => void
   readonly prune: (nowMs: number) => Pruned
@@ -184,6 +185,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
         inbox.changed(1)
         return "taken"
       },
+      hasRoom: () => door.isOpen("Secure"),
       waiting: (behind, maximum) =>
         (list.all(behind, maximum) as Array<Row>).map((row) => ({
           place: row["place"] as number,
