@@ -276,7 +276,13 @@ export const smartAgent = (options: SmartAgentOptions) =>
           ),
         Ended: ({ payload }) => Effect.flatMap(work.ended(payload), alarm.ringIn),
         Flushed: ({ payload: { failed, sent } }) =>
-          failed ? Effect.andThen(work.failed, alarm.ringIn(sendAgainMs)) : work.flushed(sent.length > 0),
+          failed
+            ? Effect.andThen(
+                work.failed,
+                // Between two sessions the alarm is set to the next one's time.
+                knowledge.session === null ? Effect.void : alarm.ringIn(sendAgainMs)
+              )
+            : work.flushed(sent.length > 0),
         Due: () => due
       })
     })
