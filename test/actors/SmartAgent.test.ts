@@ -280,6 +280,13 @@ describe("an agent", () => {
       }
       const error = yield* Effect.flip(came(JSON.stringify(message)))
       assert.include(JSON.stringify(error), "the disk is full")
+      assert.propertyVal(error, "isFull", false)
+      trouble = new AgentStoreError({ code: "ids_full", reason: "as many ids are remembered as may be" })
+      assert.propertyVal(yield* Effect.flip(came(JSON.stringify(message))), "isFull", true)
+      const word = yield* agent.ref.ask("Standing")
+      // No program that takes messages could mend this.
+      assert.deepInclude(word, { inbox_full: false, ids_full: true })
+      assert.include(word.detail, "ids of messages")
       // What is refused is dealt with, and counted; so is what anybody may send, where there is no more room for it.
       yield* came("no message at all")
       trouble = new AgentStoreError({ code: "full", reason: "as many messages wait as may wait" })
