@@ -1,5 +1,6 @@
 /** Keeps an agent's session with the broker: opens one, notices its end, and says how the next may be begun. */
 import { Deferred, Effect, type Exit, Result } from "effect"
+import { AgentStore } from "../ports/AgentStore.ts"
 import { AgentTrust } from "../ports/AgentTrust.ts"
 import type { BusError } from "../ports/MessageBus.ts"
 import type { MessageId } from "../schemas/Message.ts"
@@ -99,6 +100,7 @@ const makeShaking = (
 export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: Appearance) =>
   Effect.gen(function* () {
     const trust = yield* AgentTrust
+    const store = yield* AgentStore
     const sessions = yield* makeSessions
     const shaking = yield* makeShaking(sessions, knowledge, initial)
     let failures = 0
@@ -113,9 +115,12 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
         } satisfies SessionEnd)
         // What waited in the session may come before the session is known here.
         const begun = yield* Deferred.make<void>()
-        const open = yield* sessions.open(({ payload, topic }) =>
-          Effect.andThen(Deferred.await(begun), self.came(topic, payload, cameTimeoutMs))
-        )
+        const open = yield* sessions.open({
+          received: ({ payload, topic }) =>
+            Effect.andThen(Deferred.await(begun), self.came(topic, payload, cameTimeoutMs)),
+          // A store that fails says so with what comes next.
+          hasRoom: Effect.orElseSucceed(store.hasRoom, () => false)
+        })
         yield* Effect.addFinalizer(() => sessions.leave(open))
         knowledge.session = open
         yield* Deferred.succeed(begun, undefined)

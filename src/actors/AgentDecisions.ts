@@ -12,7 +12,9 @@ import { type AgentRow, MessageStore } from "../ports/MessageStore.ts"
 import type { DeviceId, Name } from "../schemas/Ids.ts"
 import { brokerAnswer } from "../schemas/protocols/BrokerKeeper.ts"
 import type { DirectoryProtocol } from "../schemas/protocols/Directory.ts"
+import type { TopicRole } from "../schemas/TopicRights.ts"
 import { type AgentName, topicOf } from "../schemas/Topics.ts"
+import { makeAgentsAtBroker } from "./AgentsAtBroker.ts"
 import { type Alarm, makeAlarm } from "./Alarm.ts"
 import { delayAfter } from "./Delays.ts"
 import { BrokerKeeperKey } from "./ServerKeys.ts"
@@ -110,33 +112,38 @@ const orRing =
       )
     )
 
-/** Holds the book of agents against the fleet. */
-export const makeDecisions = (context: Context, topicRoot: string, changed: Effect.Effect<void>) =>
+type Expulsions = Effect.Success<ReturnType<typeof makeExpulsions>>
+
+/** Holds one device's names against the fleet. */
+const makeJudging = (context: Context, expulsions: Expulsions, changed: Effect.Effect<void>) =>
   Effect.gen(function* () {
     const fleet = yield* FleetStore
     const book = yield* AgentBook
-    const expulsions = yield* makeExpulsions(context, topicRoot)
-    const alarm = yield* makeAlarm(context.self.tell("Review"))
-    let reviewed: AgentName | null = null
-
     const cutOff = (agent: AgentName) =>
       Effect.suspend(() => {
+        const wasKnown = book.get(agent) !== undefined
         book.delete(agent)
-        return Effect.andThen(changed, expulsions.add(agent, true))
+        return Effect.andThen(wasKnown ? changed : Effect.void, expulsions.add(agent, true))
       })
+    const atBroker = yield* makeAgentsAtBroker(context, cutOff)
 
     /** Cuts off those of a device's names that are its own no more. Gives its name now, or null. */
-    const judge = Effect.fnUntraced(function* (device: DeviceId, rows: ReadonlyArray<AgentRow>) {
+    const judge = Effect.fnUntraced(function* (device: DeviceId, agents: Iterable<AgentName>) {
       const found = yield* fleet.device(device)
       const name = found?.status === "accepted" ? (found.name as Name | null) : null
-      for (const row of rows) if (row.agent !== name) yield* cutOff(row.agent)
+      for (const agent of agents) {
+        const isAnothers = (book.get(agent)?.device ?? device) !== device
+        if (agent !== name && !isAnothers) yield* cutOff(agent)
+      }
       return name
     })
 
     const decided = Effect.fnUntraced(function* (device: DeviceId) {
+      const rows = book.all().filter((row) => row.device === device)
+      // Who never said who it is stands at the broker alone.
       const name = yield* judge(
         device,
-        book.all().filter((row) => row.device === device)
+        new Set([...rows.map(({ agent }) => agent), ...atBroker.namesOf(device)])
       )
       if (name === null) return
       const holder = book.get(name)
@@ -146,30 +153,48 @@ export const makeDecisions = (context: Context, topicRoot: string, changed: Effe
       yield* expulsions.add(name, false)
     })
 
+    return { atBroker, judge, decided }
+  })
+
+/** Holds all agents against the fleet: the book of them, and who stands at the broker. */
+export const makeDecisions = (context: Context, topicRoot: string, changed: Effect.Effect<void>) =>
+  Effect.gen(function* () {
+    const book = yield* AgentBook
+    const expulsions = yield* makeExpulsions(context, topicRoot)
+    const { atBroker, decided, judge } = yield* makeJudging(context, expulsions, changed)
+    const alarm = yield* makeAlarm(context.self.tell("Review"))
+    let reviewed: AgentName | null = null
+
     const review = Effect.gen(function* () {
+      if (reviewed === null) yield* atBroker.ask
       const rows = agentsBehind(book.all(), reviewed, reviewAgents)
-      for (const row of rows) yield* judge(row.device, [row])
+      for (const row of rows) yield* judge(row.device, [row.agent])
       reviewed = rows.length < reviewAgents ? null : (rows.at(-1)?.agent ?? null)
       yield* alarm.ringIn(reviewed === null ? reviewMs : 0)
     })
     const orAgain = orRing(alarm)
 
-    /** Somebody stands at the broker as an agent: it was judged before, and may have been turned away since. */
-    const standsAsAgent = (agent: AgentName) =>
-      Effect.flatMap(fleet.deviceNamed(agent), (row) => {
-        if (row !== null) return Effect.void
-        return book.get(agent) === undefined ? expulsions.add(agent, false) : cutOff(agent)
-      }).pipe(orAgain)
+    /** What could not be judged of those at the broker is judged with the next review of all. */
+    const orFromTheStart = <E extends { readonly message: string }>(what: Effect.Effect<void, E>) =>
+      Effect.tapError(what, () =>
+        Effect.sync(() => {
+          reviewed = null
+        })
+      ).pipe(orAgain)
 
     yield* alarm.ringIn(0)
     return {
       isLeaving: expulsions.isLeaving,
-      standsAsAgent,
+      /** The broker says who is there, and as whose. */
+      present: (agent: AgentName, connected: boolean, role?: TopicRole) =>
+        orFromTheStart(atBroker.told(agent, connected, role)),
       /** Ends a connection that stands as less than its owner may be. */
       comeAgain: (agent: AgentName) => expulsions.add(agent, false),
       handlers: {
         Decided: ({ payload }: Told<{ readonly device: DeviceId }>) => orAgain(decided(payload.device)),
         Review: () => orAgain(review),
+        Stood: ({ payload }: Told<{ readonly connected: ReadonlyArray<string> | null }>) =>
+          orFromTheStart(atBroker.answered(payload.connected)),
         Expelling: () => expulsions.begin,
         Expelled: ({ payload }: Told<{ readonly agents: ReadonlyArray<AgentName> }>) =>
           expulsions.done(payload.agents)

@@ -9,7 +9,7 @@ import { AgentCrypto } from "../ports/AgentCrypto.ts"
 import { type AgentStanding, AgentTrust } from "../ports/AgentTrust.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import { Entropy } from "../ports/Entropy.ts"
-import { BusError, type BusLink, type BusMessage, MessageBus } from "../ports/MessageBus.ts"
+import { BusError, type BusLink, type BusOptions, MessageBus } from "../ports/MessageBus.ts"
 import type { AgentStatus, ConnectProof, Handshake, Presence, SessionId } from "../schemas/Agents.ts"
 import type { MessageId } from "../schemas/Message.ts"
 import { brokerServices, topicOf } from "../schemas/Topics.ts"
@@ -112,9 +112,7 @@ export const makeSessions = Effect.gen(function* () {
     yield* link.leave
   })
 
-  const open = Effect.fnUntraced(function* (
-    received: (message: BusMessage) => Effect.Effect<void, { readonly message: string }>
-  ) {
+  const open = Effect.fnUntraced(function* (taking: Pick<BusOptions, "received" | "hasRoom">) {
     const standing = trust.current()
     if (standing === null)
       return yield* new BusError({ code: "none", reason: "no broker services are trusted yet" })
@@ -124,7 +122,7 @@ export const makeSessions = Effect.gen(function* () {
       name: standing.name,
       password: yield* words.proof(standing, id),
       will: { topic: toServices(topicRoot, "status"), payload: yield* words.status(standing, id, "DU") },
-      received
+      ...taking
     })
     return { id, standing, topicRoot, link } satisfies AgentSession
   })

@@ -52,6 +52,7 @@ const agentPatienceMs = 300_000
 
 const agentConditions = ({
   detail,
+  ids_full,
   inbox_full,
   lacking_ms,
   state
@@ -59,7 +60,8 @@ const agentConditions = ({
   ...(lacking_ms < agentPatienceMs
     ? []
     : [condition("agent_offline", detail === "" ? state : `${state}: ${detail}`)]),
-  ...(inbox_full ? [condition("agent_inbox_full")] : [])
+  ...(inbox_full ? [condition("agent_inbox_full")] : []),
+  ...(ids_full ? [condition("agent_ids_full")] : [])
 ]
 
 /**

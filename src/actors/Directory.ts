@@ -367,7 +367,7 @@ export const directory = (options: DirectoryOptions) =>
           if (isNew && (wasSeen || book.get(from)?.visible === true)) yield* changed
         }),
         Present: Effect.fnUntraced(function* ({ payload: { agent, connected, role } }) {
-          if (connected && role === "agent") yield* decisions.standsAsAgent(agent)
+          yield* decisions.present(agent, connected, role)
           const row = book.get(agent)
           // Who comes says so itself; who is gone may have been cut off without a will.
           if (connected || row === undefined || row.status !== "C") return

@@ -69,29 +69,36 @@ const stateOf = (
   return knowledge.verdict ?? "connected"
 }
 
-const inboxFull = "the inbox is full: what comes stays with the broker until a program takes messages"
+type Lack = Exclude<AgentStoreError["code"], "failed">
+const lacks: Readonly<Record<Lack, string>> = {
+  full: "the inbox is full: what comes stays with the broker until a program takes messages",
+  ids_full:
+    "no more ids of messages are remembered: what comes stays with the broker until older ones have expired"
+}
 
 /** Why it is so. */
-const detailOf = (knowledge: AgentKnowledge, last: SessionEnd | null, isFull: boolean): string => {
+const detailOf = (knowledge: AgentKnowledge, last: SessionEnd | null, lack: Lack | null): string => {
   if (knowledge.session === null) return last?.reason ?? ""
-  return knowledge.detail || (isFull ? inboxFull : "")
+  return knowledge.detail || (lack === null ? "" : lacks[lack])
 }
 
 /** Counts what was refused; what could not be kept must come again. */
 const makeTally = () => {
   const counts: Partial<Record<MessageRefusal, number>> = {}
-  let isFull = false
+  let lack: Lack | null = null
   return {
-    /** Whether what came last for the application, in this session, found no room. */
-    isFull: () => isFull,
+    /** Why what came last for the application, in this session, found no room; null where it did. */
+    lack: () => lack,
+    /** The same, as a word. */
+    full: () => ({ inbox_full: lack === "full", ids_full: lack === "ids_full" }),
     /** Something found room, or the session is over: what was left with the broker may find room in the next. */
     hasRoom: (): void => {
-      isFull = false
+      lack = null
     },
     notKept: ({ code, reason }: AgentStoreError) =>
       Effect.suspend(() => {
-        if (code === "full") isFull = true
-        return Effect.fail(new NotKept({ reason, isFull: code === "full" }))
+        if (code !== "failed") lack = code
+        return Effect.fail(new NotKept({ reason, isFull: code !== "failed" }))
       }),
     counts: () => counts as AgentReport["refused"],
     refused: (error: RefusedMessage) =>
@@ -140,7 +147,7 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
   let lackingFromMs: number | null = null
   const now = () => ({
     state: stateOf(knowledge, trust.current() !== null, is.connecting, last?.code ?? null),
-    detail: detailOf(knowledge, last, tally.isFull())
+    detail: detailOf(knowledge, last, tally.lack())
   })
   const flush: Effect.Effect<void> = Effect.suspend(() => {
     if (!mail.canSend()) return Effect.void
@@ -187,7 +194,7 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
       const word = now()
       const isLacking = !["known", "no_trust", "no_messaging"].includes(word.state)
       lackingFromMs = isLacking ? (lackingFromMs ?? nowMs) : null
-      return { ...word, lacking_ms: nowMs - (lackingFromMs ?? nowMs), inbox_full: tally.isFull() }
+      return { ...word, lacking_ms: nowMs - (lackingFromMs ?? nowMs), ...tally.full() }
     }),
     report: Effect.map(mail.counts, ({ drafts, inbox }): AgentReport => {
       return {
@@ -276,7 +283,13 @@ export const smartAgent = (options: SmartAgentOptions) =>
           ),
         Ended: ({ payload }) => Effect.flatMap(work.ended(payload), alarm.ringIn),
         Flushed: ({ payload: { failed, sent } }) =>
-          failed ? Effect.andThen(work.failed, alarm.ringIn(sendAgainMs)) : work.flushed(sent.length > 0),
+          failed
+            ? Effect.andThen(
+                work.failed,
+                // Between two sessions the alarm is set to the next one's time.
+                knowledge.session === null ? Effect.void : alarm.ringIn(sendAgainMs)
+              )
+            : work.flushed(sent.length > 0),
         Due: () => due
       })
     })

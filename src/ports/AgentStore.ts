@@ -9,8 +9,11 @@ import type { Message, MessageId, PublicMessage, SecureLevel } from "../schemas/
 import type { AgentName } from "../schemas/Topics.ts"
 
 export class AgentStoreError extends Schema.TaggedError<AgentStoreError>()("AgentStoreError", {
-  /** `full`: as many messages wait as may wait. */
-  code: Schema.Literals(["failed", "full"]),
+  /**
+   * `full`: as many messages wait as may wait. `ids_full`: as many ids of messages are remembered as may be; each is until
+   * its message expires.
+   */
+  code: Schema.Literals(["failed", "full", "ids_full"]),
   reason: Schema.String
 }) {
   override get message(): string {
@@ -59,9 +62,11 @@ export class AgentStore extends Context.Service<
     readonly sent: (ids: ReadonlyArray<MessageId>) => Effect.Effect<void, AgentStoreError>
     /**
      * Puts a message into the application's inbox, and its id among those that came: both or neither. False where it came
-     * before. Fails with `full` where there is no room for it now.
+     * before. Fails with `full` or `ids_full` where there is no room for it now.
      */
     readonly take: (received: Received) => Effect.Effect<boolean, AgentStoreError>
+    /** Whether a signed message would find room now. */
+    readonly hasRoom: Effect.Effect<boolean, AgentStoreError>
     /** What the application has not dealt with, oldest first, behind a place. */
     readonly waiting: (
       behind: number,

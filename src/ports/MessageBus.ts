@@ -41,11 +41,13 @@ export interface BusOptions {
   readonly will: { readonly topic: string; readonly payload: Uint8Array }
   /**
    * Takes what comes, one after the other; it is acknowledged when this has succeeded. Where it fails for lack of room, the
-   * connection goes on, for what else comes must not wait: the message stays with the broker, and when it can be taken the
-   * connection ends, since only with the next one does the broker bring again what was left. Any other failure ends the
+   * connection goes on, for what else comes must not wait: the message stays with the broker, and when there is room again
+   * the connection ends, since only with the next one does the broker bring again what was left. Any other failure ends the
    * connection at once.
    */
   readonly received: (message: BusMessage) => Effect.Effect<void, NotTaken>
+  /** Whether there is room for what was left. Asked now and then, since something was. */
+  readonly hasRoom: Effect.Effect<boolean>
 }
 
 /** An open connection. */

@@ -150,6 +150,10 @@ export const conditionTexts = {
     means: "As many messages as may wait for the device's programs do: more stay with the broker.",
     mend: "Run the program that takes them (postern agent listen shows them); they go when they expire."
   },
+  agent_ids_full: {
+    means: "The device remembers as many ids of messages that came as it may: more stay with the broker.",
+    mend: "Let its peers send fewer messages, or such as expire sooner: an id is kept until its message has."
+  },
   program_missing: {
     means: "A program that the client can use is not installed.",
     mend: "See the detail for the package, and postern doctor on the device."

@@ -60,7 +60,12 @@ const handshake = (by: NodeKeyRing, agent: Name, atMs: number) =>
 /** Stores that outlive a server, and a broker that obeys while it may. */
 const makeWorld = Effect.gen(function* () {
   yield* TestClock.setTime(nowMs + 10_000)
-  const broker = { obeys: true, expelled: [] as Array<string>, published: [] as Array<string> }
+  const broker = {
+    obeys: true,
+    connected: [] as ReadonlyArray<string>,
+    expelled: [] as Array<string>,
+    published: [] as Array<string>
+  }
   const database = yield* openInProcess(messagesDatabase, ":memory:")
   return { broker, database, disk: yield* makeDisk }
 })
@@ -89,6 +94,7 @@ const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
     ).pipe(Layer.provideMerge(servicesOver(disk)))
   )
   const keeper = TestKit.probe(BrokerKeeperKey, {
+    Connected: () => Effect.succeed(broker.connected),
     Expel: ({ payload }) =>
       broker.obeys
         ? done(() => broker.expelled.push(payload.agent))
@@ -363,6 +369,96 @@ describe("a decision about a device", () => {
       assert.deepStrictEqual(world.broker.expelled, [])
       yield* agents.tell("Present", { agent: cellar, connected: true, role: "agent" })
       yield* TestKit.settle
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+    })
+  )
+})
+
+/** A device that is accepted and connected as an agent, and never shakes hands. */
+const withMute = Effect.gen(function* () {
+  const world = yield* makeWorld
+  const fleet = yield* start(world)
+  const present = (agent: string, role: TopicRole, connected = true) =>
+    Effect.andThen(fleet.agents.tell("Present", { agent: agent as Name, connected, role }), TestKit.settle)
+  yield* fleet.enrol(device)
+  yield* fleet.decide(device, {})
+  yield* present(cellar, "agent")
+  world.broker.connected = [cellar]
+  world.broker.expelled.length = 0
+  world.broker.published.length = 0
+  return { world, present, ...fleet }
+})
+
+/** So often all agents are held against the fleet. */
+const reviewMs = 5 * 60_000
+
+describe("a decision about a device that never said who it is", () => {
+  it.effect("cuts it off at once where it stands at the broker, with what it left for others", () =>
+    Effect.gen(function* () {
+      const { decide, world } = yield* withMute
+      yield* decide(device, { decision: "revoke", name: attic })
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+      assert.include(world.broker.published, `${topicRoot}/${cellar}/public/handshake`)
+    })
+  )
+
+  it.effect("ends what stands under its old name, and nothing of whoever has that name now", () =>
+    Effect.gen(function* () {
+      const { decide, enrol, present, shake, world } = yield* withMute
+      yield* decide(device, { name: attic })
+      assert.sameMembers(world.broker.expelled, [cellar, attic])
+      yield* enrol(otherDevice)
+      yield* decide(otherDevice, { name: cellar })
+      yield* present(cellar, "agent")
+      yield* shake(otherDevice, cellar)
+      world.broker.expelled.length = 0
+      yield* decide(device, { decision: "revoke" })
+      yield* pass(reviewMs)
+      assert.deepStrictEqual(world.broker.expelled, [])
+    })
+  )
+
+  it.effect("leaves it where it is while it is accepted, and strangers and who has left at any time", () =>
+    Effect.gen(function* () {
+      const { decide, present, world } = yield* withMute
+      yield* present("who-1", "stranger")
+      world.broker.connected = [cellar, "who-1"]
+      yield* pass(2 * reviewMs)
+      assert.deepStrictEqual(world.broker.expelled, [])
+      yield* present(cellar, "agent", false)
+      world.broker.connected = ["who-1"]
+      yield* decide(device, { decision: "revoke" })
+      yield* pass(reviewMs)
+      assert.deepStrictEqual(world.broker.expelled, [])
+    })
+  )
+
+  it.effect("reaches it with the next review where the word of the decision was lost", () =>
+    Effect.gen(function* () {
+      const { fleet, world } = yield* withMute
+      const { decision, envelope } = admission(nowMs, { decision: "revoke", sequence: 1_000_000 })
+      yield* fleet.admit(decision, envelope, "anna", nowMs)
+      yield* pass(reviewMs)
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
+    })
+  )
+
+  it.effect("reaches it where the directory has begun anew meanwhile, and knows nobody who is there", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld
+      world.broker.connected = [cellar, attic]
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { decide, enrol } = yield* start(world)
+          yield* enrol(device)
+          yield* decide(device, { decision: "revoke" })
+          yield* enrol(otherDevice)
+          yield* decide(otherDevice, { name: attic })
+        })
+      )
+      world.broker.expelled.length = 0
+      yield* start(world)
+      yield* pass(1_000)
       assert.deepStrictEqual(world.broker.expelled, [cellar])
     })
   )

@@ -312,4 +312,28 @@ describe("a decision of operators", () => {
       })
     )
   )
+
+  it.live("cuts off who is there and never shook hands", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const fleet = fleetOf("mute", "bob")
+        const { address, system } = yield* startServices(fleet, path)
+        const comes = (name: string) =>
+          Effect.acquireRelease(
+            Effect.promise(() =>
+              RogueAgent.connect(name, fleet.ring(name), { server: serverKeys.id, address })
+            ),
+            (rogue) => Effect.promise(() => rogue.leave())
+          )
+        const [mute, bob] = [yield* comes("mute"), yield* comes("bob")]
+        const device = fleet.decide("mute", "revoked")
+        yield* system.ref(DirectoryKey).tell("Decided", { device })
+        yield* until(
+          "the end of its connection",
+          Effect.sync(() => (mute.closed ? true : undefined))
+        )
+        assert.isFalse(bob.closed)
+      })
+    )
+  )
 })

@@ -219,6 +219,40 @@ describe("an agent", () => {
     })
   )
 
+  it.effect("comes again no sooner because a publication of the session that ended fails late", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const late = yield* Deferred.make<void, BusError>()
+      broker.away = new BusError({ code: "unreachable", reason: "nobody listens there" })
+      const agent = yield* start(broker)
+      agent.trust.set(standing)
+      for (let passed = 0; broker.finds < 6 && passed < 300; passed++) yield* TestClock.adjust(1_000)
+      broker.away = null
+      for (let passed = 0; broker.shaken.length === 0 && passed < 60; passed++) yield* TestClock.adjust(1_000)
+      broker.acknowledge = (topic) => (topic === "fleet/bob/public" ? Deferred.await(late) : Effect.void)
+      yield* answer(broker, broker.shaken[0] as Handshake, "known")
+      const letter = { level: "public", to: ["bob" as Name], subject: "", body: 1, lifetimeMs: null } as const
+      yield* agent.ref.ask("Send", letter)
+      yield* TestKit.until(() => broker.of("fleet/bob/public").length === 1, "the message")
+      const { finds } = broker
+      broker.cut()
+      yield* TestKit.until(
+        () => Effect.orDie(Effect.map(stateOf(agent), (state) => state === "offline")),
+        "its end"
+      )
+      yield* Deferred.fail(late, new BusError({ code: "unreachable", reason: "it was cut" }))
+      yield* TestKit.settle
+      // After so many failures it waits for half a minute.
+      for (let passed = 0; passed < 10; passed++) yield* TestClock.adjust(1_000)
+      assert.strictEqual(broker.finds, finds)
+      for (let passed = 0; passed < 60; passed++) yield* TestClock.adjust(1_000)
+      assert.strictEqual(broker.finds, finds + 1)
+      assert.lengthOf(broker.of("fleet/bob/public"), 1)
+      yield* answer(broker, broker.shaken.at(-1) as Handshake, "known")
+      yield* TestKit.until(() => broker.of("fleet/bob/public").length === 2, "the message again")
+    })
+  )
+
   it.effect("acknowledges no message that it could not keep", () =>
     Effect.gen(function* () {
       const broker = new PlayedBroker()
@@ -246,6 +280,13 @@ describe("an agent", () => {
       }
       const error = yield* Effect.flip(came(JSON.stringify(message)))
       assert.include(JSON.stringify(error), "the disk is full")
+      assert.propertyVal(error, "isFull", false)
+      trouble = new AgentStoreError({ code: "ids_full", reason: "as many ids are remembered as may be" })
+      assert.propertyVal(yield* Effect.flip(came(JSON.stringify(message))), "isFull", true)
+      const word = yield* agent.ref.ask("Standing")
+      // No program that takes messages could mend this.
+      assert.deepInclude(word, { inbox_full: false, ids_full: true })
+      assert.include(word.detail, "ids of messages")
       // What is refused is dealt with, and counted; so is what anybody may send, where there is no more room for it.
       yield* came("no message at all")
       trouble = new AgentStoreError({ code: "full", reason: "as many messages wait as may wait" })

@@ -6,15 +6,9 @@
  * @module
  */
 import type { Duplex } from "node:stream"
-import { Cause, Deferred, Effect, Exit, Result, Schedule, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Result, Scope } from "effect"
 import type { ErrorWithReasonCode, IClientOptions, MqttClient } from "mqtt"
-import {
-  BusError,
-  type BusLink,
-  type BusMessage,
-  type BusOptions,
-  type MessageBus
-} from "../../ports/MessageBus.ts"
+import { BusError, type BusLink, type BusOptions, type MessageBus } from "../../ports/MessageBus.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import { makeBarrier } from "./Barrier.ts"
 
@@ -138,27 +132,28 @@ const subscribed = (
  */
 const handOn = (
   client: MqttClient,
-  received: BusOptions["received"],
+  { hasRoom, received }: BusOptions,
   roomMs: number,
   end: (why: string) => Effect.Effect<void>
 ) =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
     const run = Effect.runForkWith(yield* Effect.context<never>())
-    /** Since something was left with the broker, the first of it is tried again until there is room. */
+    /**
+     * Since something was left with the broker, it is asked for again when there is room. Not by what was left: a message
+     * that has expired meanwhile is dealt with, room or none.
+     */
     let hasLeft = false
-    const untilRoom = (message: BusMessage) =>
-      Effect.sleep(roomMs).pipe(
-        Effect.andThen(received(message)),
-        Effect.retry({ while: ({ isFull }) => isFull === true, schedule: Schedule.forever }),
-        Effect.exit,
-        Effect.andThen(end("what was left with the broker is asked for again"))
-      )
-    const leave = (message: BusMessage) => {
+    const untilRoom = Effect.sleep(roomMs).pipe(
+      Effect.andThen(hasRoom),
+      Effect.repeat({ until: (isThere) => isThere }),
+      Effect.andThen(end("what was left with the broker is asked for again"))
+    )
+    const leave = Effect.suspend(() => {
       if (hasLeft) return Effect.void
       hasLeft = true
-      return Effect.asVoid(Effect.forkIn(untilRoom(message), scope))
-    }
+      return Effect.asVoid(Effect.forkIn(untilRoom, scope))
+    })
     client.handleMessage = ({ payload, retain, topic }, done) => {
       const message = { topic, payload: new Uint8Array(Buffer.from(payload)), retained: retain }
       const failed = Effect.sync(() => done(new Error("it was not kept")))
@@ -172,7 +167,7 @@ const handOn = (
                 (reason) => Cause.isFailReason(reason) && reason.error.isFull === true
               )
               const cut = end(`a message was not kept: ${errorText(Cause.squash(cause))}`)
-              return Effect.andThen(isFull ? leave(message) : cut, failed)
+              return Effect.andThen(isFull ? leave : cut, failed)
             }
           })
         )
@@ -212,7 +207,7 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
         reason = why
         stream.destroy()
       })
-    yield* handOn(client, options.received, roomMs, end)
+    yield* handOn(client, options, roomMs, end)
     yield* connected(client).pipe(inTime(answerMs, "CONNECT"))
     // A broker with passwords is not our own: it may acknowledge first and write to disk then.
     const barrier = password === null ? undefined : makeBarrier(client)

@@ -7,6 +7,11 @@ import type { AgentMethods } from "./messages/AgentDatabase.ts"
 const full = (what: string) =>
   new AgentStoreError({ code: "full", reason: `as many ${what} wait as may wait` })
 
+const idsFull = new AgentStoreError({
+  code: "ids_full",
+  reason: "as many ids of messages are remembered as may be"
+})
+
 /** The port over a host. */
 export const makeAgentStore = (host: DatabaseHost<AgentMethods>): AgentStore["Service"] => {
   const ask =
@@ -28,8 +33,11 @@ export const makeAgentStore = (host: DatabaseHost<AgentMethods>): AgentStore["Se
       Effect.flatMap(ask("take")(received), (outcome) =>
         outcome === "full"
           ? Effect.fail(full("messages for the application"))
-          : Effect.succeed(outcome === "taken")
+          : outcome === "ids_full"
+            ? Effect.fail(idsFull)
+            : Effect.succeed(outcome === "taken")
       ),
+    hasRoom: Effect.suspend(ask("hasRoom")),
     waiting: ask("waiting"),
     dealtWith: ask("dealtWith"),
     prune: ask("prune")

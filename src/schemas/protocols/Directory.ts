@@ -56,6 +56,8 @@ export const DirectoryProtocol = RpcGroup.make(
   Rpc.make("Overview", { success: AgentsOverview, error: Unavailable }),
   /** Looks at some of the agents, whether they may still be ones. */
   Rpc.make("Review"),
+  /** Who is connected with the broker; null where it did not say. To itself. */
+  Rpc.make("Stood", { payload: { connected: Schema.NullOr(Schema.Array(Schema.String)) } }),
   /** Those who are to be cut off at the broker are, or the broker failed. */
   Rpc.make("Expelling"),
   Rpc.make("Expelled", { payload: { agents: Schema.Array(AgentName) } }),

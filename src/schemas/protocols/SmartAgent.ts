@@ -87,7 +87,9 @@ export const AgentStandingWord = Schema.Struct({
   /** For how long it has lacked a session with broker services that it should have; 0 where it lacks none. */
   lacking_ms: Count,
   /** As many messages wait for the application as may wait: what comes stays with the broker. */
-  inbox_full: Schema.Boolean
+  inbox_full: Schema.Boolean,
+  /** As many ids of messages are remembered as may be: what comes stays with the broker. */
+  ids_full: Schema.Boolean
 })
 export type AgentStandingWord = typeof AgentStandingWord.Type
 

@@ -127,6 +127,7 @@ const exchange = (routes: Routes, brokers: Parameters<typeof offering>[0], setti
         name: "pi",
         password: new TextEncoder().encode("proof"),
         will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
+        hasRoom: Effect.succeed(true),
         received: ({ payload }) => Effect.asVoid(Deferred.succeed(came, new TextDecoder().decode(payload)))
       })
       assert.deepStrictEqual(yield* link.subscribe(["fleet/pi/#"]), [])
@@ -221,6 +222,7 @@ describe("the broker that the server offers", () => {
                   name: "pi",
                   password: new TextEncoder().encode("proof"),
                   will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
+                  hasRoom: Effect.succeed(true),
                   received: () => Effect.void
                 })
                 for (const socket of socks.sockets) socket.destroy()
@@ -273,6 +275,7 @@ describe("the broker that the server offers", () => {
           name: "pi",
           password: new TextEncoder().encode("proof"),
           will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
+          hasRoom: Effect.succeed(true),
           received: () => Effect.void
         })
       )
@@ -298,6 +301,7 @@ describe("the broker that the server offers", () => {
           name: "pi",
           password: new TextEncoder().encode("proof"),
           will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
+          hasRoom: Effect.succeed(true),
           received: () => Effect.void
         })
       )
@@ -335,6 +339,7 @@ describe("the broker that the server offers", () => {
             name: "pi",
             password: new Uint8Array(1),
             will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
+            hasRoom: Effect.succeed(true),
             received: () => Effect.void
           })
         )
@@ -395,6 +400,7 @@ describeWith(["openssl"], "the broker behind TLS", () => {
             name: "pi",
             password: new TextEncoder().encode("proof"),
             will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
+            hasRoom: Effect.succeed(true),
             received: () => Effect.void
           })
         )

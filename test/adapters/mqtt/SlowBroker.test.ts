@@ -47,6 +47,7 @@ const slowLink = Effect.gen(function* () {
       name: "pi",
       password: new TextEncoder().encode("proof"),
       will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
+      hasRoom: Effect.succeed(true),
       received: () => Effect.void
     })
   )

@@ -43,10 +43,29 @@ describe("the inbox of an agent on disk", () => {
     const places = rows.waiting(0, room + 1).map(({ place }) => place)
     rows.dealtWith(places.slice(0, room))
     assert.strictEqual(rows.take(secure(agentBounds.inbox)), "full")
+    assert.isFalse(rows.hasRoom())
     rows.dealtWith(places.slice(room))
+    assert.isTrue(rows.hasRoom())
     for (let number = 0; number <= room; number++)
       assert.strictEqual(rows.take(secure(agentBounds.inbox + number)), "taken")
     assert.strictEqual(rows.take(secure(2 * agentBounds.inbox)), "full")
+  })
+
+  it("says that it is the ids where those are full, and takes again only when there is some room for them", () => {
+    const database = new DatabaseSync(":memory:")
+    const rows = built(database)
+    const { seen, seenAgain } = agentBounds
+    database.exec(`
+      WITH RECURSIVE numbers (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers WHERE n < ${seen})
+      INSERT INTO seen SELECT 'dave', printf('%08d', n), n FROM numbers`)
+    assert.strictEqual(rows.take(secure(1, seen)), "ids_full")
+    assert.strictEqual(rows.take(open(1)), "taken")
+    rows.prune(seen - seenAgain)
+    assert.strictEqual(rows.take(secure(1, seen)), "ids_full")
+    assert.isFalse(rows.hasRoom())
+    rows.prune(seen - seenAgain + 1)
+    assert.isTrue(rows.hasRoom())
+    assert.strictEqual(rows.take(secure(1, seen)), "taken")
   })
 
   it("forgets what nobody took in its time", () => {

@@ -6,8 +6,8 @@ import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
 /**
  * Messages that may wait to be sent, or for the application; and ids that may be remembered. Of public messages, which have
  * no end and no sender but a claim, the newest: it suffices for those that a broker brings twice. They are taken only while
- * half of the inbox is free, so that no stranger can fill it. An inbox that was full takes nothing before it has some room
- * again: what the broker keeps meanwhile is asked for as a whole.
+ * half of the inbox is free, so that no stranger can fill it. What was full, inbox or ids, takes nothing before it has some
+ * room again: what the broker keeps meanwhile is asked for as a whole.
  */
 export const agentBounds = {
   drafts: 10_000,
@@ -15,15 +15,20 @@ export const agentBounds = {
   inboxForPublic: 5_000,
   inboxAgain: 9_500,
   seen: 1_000_000,
+  seenAgain: 990_000,
   seenPublic: 10_000
 } as const
+
+/** What there is no room in: the inbox, which programs empty, or the ids, which time does. */
+type Lack = "full" | "ids_full"
 
 export type AgentMethods = {
   readonly queue: (draft: Draft) => "queued" | "full"
   readonly queued: (maximum: number) => ReadonlyArray<Draft>
   readonly counts: () => { readonly drafts: number; readonly inbox: number }
   readonly sent: (ids: ReadonlyArray<MessageId>) => void
-  readonly take: (received: Received) => "taken" | "seen" | "full"
+  readonly take: (received: Received) => "taken" | "seen" | Lack
+  readonly hasRoom: () => boolean
   readonly waiting: (behind: number, maximum: number) => ReadonlyArray<WaitingMessage>
   readonly dealtWith: (places: ReadonlyArray<number>) => void
   readonly prune: (nowMs: number) => Pruned
@@ -95,9 +100,9 @@ const makeSeen = (database: DatabaseSync) => {
     has: ({ _tag, message }: Received): boolean =>
       (_tag === "Secure" ? find.get(message.from, message.id) : findPublic.get(publicKey(message))) !==
       undefined,
-    isFull: (): boolean => {
+    hasReached: (maximum: number): boolean => {
       known ??= (count.get() as Row)["n"] as number
-      return known >= agentBounds.seen
+      return known >= maximum
     },
     secure: ({ expires_at_ms, from, id }: Message): void => {
       remember.run(from, id, expires_at_ms)
@@ -134,14 +139,15 @@ const makeCount = (database: DatabaseSync, table: "drafts" | "inbox") => {
   }
 }
 
-/** Whether the inbox takes a message. */
+/** What keeps a message out; null where it may come in. */
 const makeDoor = (inbox: ReturnType<typeof makeCount>, seen: ReturnType<typeof makeSeen>) => {
-  let wasFull = false
+  const was = { full: false, idsFull: false }
   return {
-    isOpen: (tag: Received["_tag"]): boolean => {
-      if (tag === "Public") return !inbox.hasReached(agentBounds.inboxForPublic)
-      wasFull = inbox.hasReached(wasFull ? agentBounds.inboxAgain : agentBounds.inbox)
-      return !wasFull && !seen.isFull()
+    lacks: (tag: Received["_tag"]): Lack | null => {
+      if (tag === "Public") return inbox.hasReached(agentBounds.inboxForPublic) ? "full" : null
+      was.full = inbox.hasReached(was.full ? agentBounds.inboxAgain : agentBounds.inbox)
+      was.idsFull = seen.hasReached(was.idsFull ? agentBounds.seenAgain : agentBounds.seen)
+      return was.full ? "full" : was.idsFull ? "ids_full" : null
     }
   }
 }
@@ -177,13 +183,15 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
       take: (received) => {
         // Also a full inbox tells that it has this one: whoever brings it again need not keep it.
         if (seen.has(received)) return "seen"
-        if (!door.isOpen(received._tag)) return "full"
+        const lack = door.lacks(received._tag)
+        if (lack !== null) return lack
         if (received._tag === "Secure") seen.secure(received.message)
         else seen.public(received.message)
         put.run(JSON.stringify(received), endOf(received))
         inbox.changed(1)
         return "taken"
       },
+      hasRoom: () => door.lacks("Secure") === null,
       waiting: (behind, maximum) =>
         (list.all(behind, maximum) as Array<Row>).map((row) => ({
           place: row["place"] as number,
