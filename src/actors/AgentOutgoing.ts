@@ -34,12 +34,12 @@ const byTopic = (mails: ReadonlyArray<DraftMail>): ReadonlyArray<ReadonlyArray<D
     onNonEmpty: Arr.groupWith((one, next) => one.topic === next.topic)
   })
 
-export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
+/** Publishes drafts, together and in their order, and forgets those that were acknowledged. */
+const makePublishing = (knowledge: AgentKnowledge) =>
   Effect.gen(function* () {
     const store = yield* AgentStore
-    const clock = yield* DeviceClock
     const mailOf = yield* makeMail
-    /** Publishes mails together, in their order, and forgets those that were acknowledged, whatever became of the others. */
+    /** Whatever becomes of the others, those that were acknowledged are sent. */
     const publish = Effect.fnUntraced(function* (mails: ReadonlyArray<DraftMail>, link: BusLink) {
       const results = yield* Effect.forEach(
         mails,
@@ -51,25 +51,29 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
       const [failure] = Arr.getFailures(results)
       return failure === undefined ? taken : yield* failure
     })
-    /**
-     * The mails of drafts, by topics that follow each other. One to a peer whose key is not known yet is left out: others
-     * need not wait for it.
-     */
-    const mailsOf = (
+    return Effect.fnUntraced(function* (
       drafts: ReadonlyArray<Draft>,
-      { standing, topicRoot }: AgentSession,
+      { link, standing, topicRoot }: AgentSession,
       services: Agreement
-    ) => {
+    ) {
       const peer = (name: AgentName) => knowledge.peers.get(name)
-      return Effect.map(
-        Effect.forEach(drafts, (draft) =>
-          Effect.map(mailOf(standing.name, draft, { services, peer, topicRoot }), (mail) =>
-            mail === null ? [] : [{ ...mail, id: draft.id }]
-          )
-        ),
-        (mails) => byTopic(mails.flat())
+      const mails = yield* Effect.forEach(drafts, (draft) =>
+        Effect.map(mailOf(standing.name, draft, { services, peer, topicRoot }), (mail) =>
+          // A peer's key is not known yet: others need not wait for it.
+          mail === null ? [] : [{ ...mail, id: draft.id }]
+        )
       )
-    }
+      const sent: Array<MessageId> = []
+      for (const some of byTopic(mails.flat())) sent.push(...(yield* publish(some, link)))
+      return sent
+    })
+  })
+
+export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
+  Effect.gen(function* () {
+    const store = yield* AgentStore
+    const clock = yield* DeviceClock
+    const publish = yield* makePublishing(knowledge)
     return {
       /** Keeps a letter for sending. */
       keep: Effect.fnUntraced(function* ({ lifetimeMs, to, ...letter }: Letter, id: MessageId) {
@@ -95,8 +99,7 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
           const drafts = yield* store.queued(looked + roundDrafts)
           more = drafts.length === looked + roundDrafts
           for (const some of Arr.chunksOf(drafts.slice(looked), together))
-            for (const mails of yield* mailsOf(some, session, services))
-              sent.push(...(yield* publish(mails, session.link)))
+            sent.push(...(yield* publish(some, session, services)))
         }
         return sent
       }),
