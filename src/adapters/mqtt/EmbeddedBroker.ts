@@ -76,6 +76,23 @@ const takeAllNumbers = (client: Client): void => {
   Object.assign(client, { duplicates: none })
 }
 
+type Deliver = (packet: { readonly qos: number; readonly retain: boolean }, done: () => void) => void
+
+/**
+ * Holds back what comes for a session while its connection is given the queue, where it stands already. What is retained and
+ * what is for a clean session stands in none. (Not by `authorizeForward`: aedes asks that for packets of the queue as well,
+ * and takes those from the queue that it does not let through; and of QoS 0, for which nothing is queued.)
+ */
+const keepOrder = (client: Client, store: SessionStore): void => {
+  const delivering = client as unknown as { deliverQoS: Deliver }
+  const deliver = delivering.deliverQoS
+  delivering.deliverQoS = (packet, done) => {
+    const isQueued = packet.qos > 0 && !packet.retain && !client.clean
+    if (!isQueued || store.mayForward(client)) deliver(packet, done)
+    else setImmediate(done)
+  }
+}
+
 /** Before its CONNACK a client must get nothing (MQTT 3.1.1, 3.2); what waits in its queue comes behind it. */
 const isGreeted = (client: Client): boolean =>
   (client as unknown as { readonly connackSent: boolean }).connackSent
@@ -184,6 +201,7 @@ const takeUpgrades = (upgrades: MqttUpgrades, take: (conn: Duplex) => void) =>
 /** Opens the broker's ways in; gives what it is reached by, but for the HTTP doors. */
 const openDoors = (
   broker: Aedes,
+  store: SessionStore,
   departed: (client: Client) => void,
   options: EmbeddedBrokerOptions,
   known: { port: number }
@@ -193,6 +211,7 @@ const openDoors = (
       conn.on("error", () => conn.destroy())
       const client = broker.handle(conn)
       takeAllNumbers(client)
+      keepOrder(client, store)
       holdToBounds(client, conn)
       // aedes tells of an end only where its own list knows the connection.
       conn.once("close", () => departed(client))
@@ -272,7 +291,7 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
       ;(broker as unknown as NodeJS.EventEmitter).on("error", (error: Error) =>
         Deferred.doneUnsafe(ended, Effect.succeed(error.message))
       )
-      const addresses = yield* openDoors(broker, departed, options, known)
+      const addresses = yield* openDoors(broker, store, departed, options, known)
       return {
         addresses,
         publish: publishTo(broker, store),
