@@ -58,12 +58,35 @@ const makeEmitter = () => {
   return emitter
 }
 
-/** Cuts a connection that sends packets larger than any of ours, or does not read what it is sent. */
-const holdToBounds = (client: Client, conn: Duplex): void => {
-  const parser = (client as unknown as { readonly _parser: { readonly _list: { readonly length: number } } })
-    ._parser
+/** What of a packet has filters. */
+interface AskingPacket {
+  readonly subscriptions?: ReadonlyArray<unknown>
+  readonly unsubscriptions?: ReadonlyArray<unknown>
+}
+
+interface Parser extends NodeJS.EventEmitter {
+  readonly _list: { readonly length: number }
+}
+
+/**
+ * Cuts a connection that sends packets larger than any of ours, or names more filters in one than anybody may have: aedes
+ * looks at all of them in one turn. What came together with the packet that a connection is cut for counts for nothing.
+ */
+const holdToBounds = (client: Client, conn: Duplex, askedTooMuch: (client: Client) => void): void => {
+  const parser = (client as unknown as { readonly _parser: Parser })._parser
   conn.on("readable", () => {
     if (parser._list.length > packetBytes) conn.destroy()
+  })
+  const takers = parser.listeners("packet")
+  parser.removeAllListeners("packet")
+  parser.on("packet", (packet: AskingPacket) => {
+    if (conn.destroyed) return
+    const { length } = packet.subscriptions ?? packet.unsubscriptions ?? []
+    if (length > Limits.messagingFilters) {
+      conn.destroy()
+      return askedTooMuch(client)
+    }
+    for (const take of takers) take.call(parser, packet)
   })
 }
 
@@ -198,21 +221,28 @@ const takeUpgrades = (upgrades: MqttUpgrades, take: (conn: Duplex) => void) =>
       })
   )
 
+interface Parts {
+  readonly broker: Aedes
+  readonly keeper: Doorkeeper
+  readonly store: SessionStore
+}
+
 /** Opens the broker's ways in; gives what it is reached by, but for the HTTP doors. */
 const openDoors = (
-  broker: Aedes,
-  store: SessionStore,
-  departed: (client: Client) => void,
+  { broker, keeper, store }: Parts,
   options: EmbeddedBrokerOptions,
   known: { port: number }
 ) =>
   Effect.gen(function* () {
+    const departed = (client: Client): void => {
+      if (keeper.departed(client)) store.disconnected(client.id)
+    }
     const take = (conn: Duplex): void => {
       conn.on("error", () => conn.destroy())
       const client = broker.handle(conn)
       takeAllNumbers(client)
       keepOrder(client, store)
-      holdToBounds(client, conn)
+      holdToBounds(client, conn, (asking) => keeper.askedTooMuch(asking))
       // aedes tells of an end only where its own list knows the connection.
       conn.once("close", () => departed(client))
     }
@@ -284,14 +314,12 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
       broker.on("client", (client) => {
         if (!keeper.arrived(client)) forgetGone(broker, client)
       })
+      broker.on("subscribe", (answers, client) => keeper.subscribed(client, answers))
       broker.on("unsubscribe", (filters, client) => keeper.unsubscribed(client, filters))
-      const departed = (client: Client): void => {
-        if (keeper.departed(client)) store.disconnected(client.id)
-      }
       ;(broker as unknown as NodeJS.EventEmitter).on("error", (error: Error) =>
         Deferred.doneUnsafe(ended, Effect.succeed(error.message))
       )
-      const addresses = yield* openDoors(broker, store, departed, options, known)
+      const addresses = yield* openDoors({ broker, keeper, store }, options, known)
       return {
         addresses,
         publish: publishTo(broker, store),

@@ -32,7 +32,7 @@ const bobComes = (): { readonly bob: MqttClient; readonly heard: Array<string> }
   return { bob, heard: textsOf(bob) }
 }
 
-const upTo = (count: number): ReadonlyArray<string> => Array.from({ length: count }, (_, index) => `${index}`)
+const upTo = (count: number): Array<string> => Array.from({ length: count }, (_, index) => `${index}`)
 
 describe("the queue of a session", () => {
   for (const [when, count] of [
