@@ -152,11 +152,14 @@ export class SessionStore extends MemoryPersistence {
     await super.removeSubscriptions(client, filters)
   }
 
-  /** A clean session begins: what the last one left goes. */
-  override async cleanSubscriptions(client: Client): Promise<void> {
+  /** A session goes, since a clean one begins or its owner must: subscriptions, queue and will. */
+  override async cleanSubscriptions(client: Identified): Promise<void> {
     this.sent.delete(client.id)
+    // First, so that nobody takes a session that goes for one that will have it safe ...
+    await super.cleanSubscriptions(client as Client)
     await this.ask("forgetClient", client.id)
-    await super.cleanSubscriptions(client)
+    // ... and again for what was just being subscribed to.
+    await super.cleanSubscriptions(client as Client)
   }
 
   override outgoingEnqueue(subscription: { clientId: string }, packet: AedesPacket): Promise<void> {
@@ -253,11 +256,9 @@ export class SessionStore extends MemoryPersistence {
 
   /** Ends a session whole: its subscriptions, its queue, its will, and what is kept below its name. */
   async forget(client: string): Promise<void> {
-    this.sent.delete(client)
     for (const topic of [...(this.kept.get(client)?.keys() ?? [])])
       await this.storeRetained({ cmd: "publish", topic, payload: Buffer.alloc(0) } as unknown as AedesPacket)
-    await this.ask("forgetClient", client)
-    await super.cleanSubscriptions({ id: client } as Client)
+    await this.cleanSubscriptions({ id: client })
   }
 
   /** A connection has ended: what it was sent and did not acknowledge is sent again by the next. */
