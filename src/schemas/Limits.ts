@@ -177,7 +177,7 @@ export const Limits = {
   messagingRetained: 32,
   messagingRetainedBytes: 64 * KIB,
   messagingFilters: 64,
-  /** Of one connection there: handshakes, and other words on itself, at once and a minute. All that a stranger says is one. */
+  /** Of one connection there: handshakes, and other words on itself, at once and a minute. All that a stranger does is one. */
   messagingHandshakes: { burst: 16, perMinute: 12 },
   messagingWords: { burst: 60, perMinute: 120 },
   /** Of all strangers together, who may come anew as often as they like. */

@@ -35,6 +35,8 @@ export class Bench {
   take: (publication: Publication) => Effect.Effect<void> = () => Effect.void
   /** What a call to the database waits for; replaced by tests. */
   before: (method: string) => Effect.Effect<void> = () => Effect.void
+  /** What happens between a call's work and its answer; replaced by tests. */
+  after: (method: string) => Effect.Effect<void> = () => Effect.void
   private database!: Success<ReturnType<typeof openMessages>>
 
   private readonly handlers: BrokerHandlers = {
@@ -65,7 +67,11 @@ export class Bench {
           maximumConnections: 50,
           queuePackets,
           database: {
-            call: (method, ...args) => Effect.andThen(this.before(method), database.call(method, ...args))
+            call: (method, ...args) =>
+              this.before(method).pipe(
+                Effect.andThen(Effect.suspend(() => database.call(method, ...args))),
+                Effect.tap(() => this.after(method))
+              )
           }
         })(this.handlers)
       }).pipe(Scope.provide(scope))

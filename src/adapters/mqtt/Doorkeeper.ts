@@ -2,7 +2,7 @@
  * The embedded broker's answers to aedes's questions: who may come, publish and subscribe, and what becomes of what is
  * published.
  */
-import type { Aedes, AuthenticateError, Client, ConnectPacket, PublishPacket } from "aedes"
+import type { Aedes, AuthenticateError, Client, ConnectPacket, PublishPacket, Subscription } from "aedes"
 import { type Effect, Schema } from "effect"
 import type { BrokerHandlers, BrokerRefusal } from "../../ports/MessageBroker.ts"
 import { Limits } from "../../schemas/Limits.ts"
@@ -13,6 +13,9 @@ import { WordTurns } from "./WordTurns.ts"
 
 /** Nobody may subscribe to it: what is refused goes there, since MQTT 3.1.1 can refuse only by cutting the connection. */
 const nowhere = "$postern/refused"
+
+/** What SUBACK says of a filter that is not granted. */
+const deniedQos = 0x80
 
 /** Nothing comes of a packet any more but its acknowledgement. */
 const discard = (packet: PublishPacket): void => {
@@ -145,13 +148,15 @@ export class Doorkeeper {
     const { name, role } = this.standing(client) ?? this.willOf(packet)
     const isOurs = packet.topic.startsWith(`${this.root}/${brokerServices}/`)
     const isOwn = packet.topic.startsWith(`${this.root}/${name}/public/`)
-    const refused = !mayWrite(role, name, this.root, packet.topic)
-      ? "not_permitted"
-      : packet.payload.length > MessageLimits.wireBytes
-        ? "too_large"
-        : !this.isModest(client, role, packet.topic)
-          ? "too_many"
-          : undefined
+    const refused = !this.bears(client, role)
+      ? "too_many"
+      : !mayWrite(role, name, this.root, packet.topic)
+        ? "not_permitted"
+        : packet.payload.length > MessageLimits.wireBytes
+          ? "too_large"
+          : !this.isModest(client, role, packet.topic)
+            ? "too_many"
+            : undefined
     // What is kept for those who come later is its sender's own to say, and only agents can be told to forget it.
     if (!isOwn || role === "stranger") packet.retain = false
     if (packet.retain && packet.payload.length > 0 && !this.hasRoom(packet.topic, packet.payload.length)) {
@@ -191,6 +196,13 @@ export class Doorkeeper {
     return place?.agent === brokerServices && place.inbox !== "protected" && place.inbox !== "private"
   }
 
+  /** Takes one of a stranger's allowance; where nothing is left of it, its connection ends. */
+  private bears(client: Client | null, role: TopicRole): boolean {
+    if (client === null || role !== "stranger" || this.words.spend(client)) return true
+    client.conn.destroy()
+    return false
+  }
+
   /** Whether a connection says no more than others can bear. */
   private isModest(client: Client | null, role: TopicRole, topic: string): boolean {
     if (client === null || (role !== "stranger" && !this.isWord(topic))) return true
@@ -216,21 +228,36 @@ export class Doorkeeper {
       : { name: brokerServices, role: "stranger" }
   }
 
+  /** Whether a filter is granted; what is refused is counted by {@link subscribed}. */
   mayRead(client: Client, filter: string): boolean {
-    const standing = this.standing(client)
-    const may = standing !== undefined && mayRead(standing.role, standing.name, this.root, filter)
-    if (!may) {
-      void this.refuse(standing?.name ?? null, "not_permitted")
-      return false
-    }
+    if (!this.isReadable(client, filter)) return false
     const filters = this.filters.get(client) ?? new Set()
     this.filters.set(client, filters)
-    if (filters.size >= Limits.messagingFilters && !filters.has(filter)) {
-      void this.refuse(standing.name, "too_many")
-      return false
-    }
+    if (filters.size >= Limits.messagingFilters && !filters.has(filter)) return false
     filters.add(filter)
     return true
+  }
+
+  private isReadable(client: Client, filter: string): boolean {
+    const standing = this.standing(client)
+    return standing !== undefined && mayRead(standing.role, standing.name, this.root, filter)
+  }
+
+  /** A packet has asked for filters, and was answered. However many were refused, it counts as one refusal. */
+  subscribed(client: Client, answers: ReadonlyArray<Subscription>): void {
+    const standing = this.standing(client)
+    if (standing === undefined) return
+    const refused = answers.filter(({ qos }) => Number(qos) === deniedQos)
+    if (refused.length > 0) {
+      const isReadable = refused.every(({ topic }) => this.isReadable(client, topic))
+      void this.refuse(standing.name, isReadable ? "too_many" : "not_permitted")
+    }
+    this.bears(client, standing.role)
+  }
+
+  /** A packet names more filters than anybody may have. */
+  askedTooMuch(client: Client): void {
+    void this.refuse(this.standing(client)?.name ?? null, "too_many")
   }
 
   isGranted(client: Client, filter: string): boolean {

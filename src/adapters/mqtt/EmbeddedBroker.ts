@@ -58,12 +58,35 @@ const makeEmitter = () => {
   return emitter
 }
 
-/** Cuts a connection that sends packets larger than any of ours, or does not read what it is sent. */
-const holdToBounds = (client: Client, conn: Duplex): void => {
-  const parser = (client as unknown as { readonly _parser: { readonly _list: { readonly length: number } } })
-    ._parser
+/** What of a packet has filters. */
+interface AskingPacket {
+  readonly subscriptions?: ReadonlyArray<unknown>
+  readonly unsubscriptions?: ReadonlyArray<unknown>
+}
+
+interface Parser extends NodeJS.EventEmitter {
+  readonly _list: { readonly length: number }
+}
+
+/**
+ * Cuts a connection that sends packets larger than any of ours, or names more filters in one than anybody may have: aedes
+ * looks at all of them in one turn. What came together with the packet that a connection is cut for counts for nothing.
+ */
+const holdToBounds = (client: Client, conn: Duplex, askedTooMuch: (client: Client) => void): void => {
+  const parser = (client as unknown as { readonly _parser: Parser })._parser
   conn.on("readable", () => {
     if (parser._list.length > packetBytes) conn.destroy()
+  })
+  const takers = parser.listeners("packet")
+  parser.removeAllListeners("packet")
+  parser.on("packet", (packet: AskingPacket) => {
+    if (conn.destroyed) return
+    const { length } = packet.subscriptions ?? packet.unsubscriptions ?? []
+    if (length > Limits.messagingFilters) {
+      conn.destroy()
+      return askedTooMuch(client)
+    }
+    for (const take of takers) take.call(parser, packet)
   })
 }
 
@@ -74,6 +97,23 @@ const holdToBounds = (client: Client, conn: Duplex): void => {
 const takeAllNumbers = (client: Client): void => {
   const none = new Proxy<Record<string, number>>({}, { get: () => undefined, set: () => true })
   Object.assign(client, { duplicates: none })
+}
+
+type Deliver = (packet: { readonly qos: number; readonly retain: boolean }, done: () => void) => void
+
+/**
+ * Holds back what comes for a session while its connection is given the queue, where it stands already. What is retained and
+ * what is for a clean session stands in none. (Not by `authorizeForward`: aedes asks that for packets of the queue as well,
+ * and takes those from the queue that it does not let through; and of QoS 0, for which nothing is queued.)
+ */
+const keepOrder = (client: Client, store: SessionStore): void => {
+  const delivering = client as unknown as { deliverQoS: Deliver }
+  const deliver = delivering.deliverQoS
+  delivering.deliverQoS = (packet, done) => {
+    const isQueued = packet.qos > 0 && !packet.retain && !client.clean
+    if (!isQueued || store.mayForward(client)) deliver(packet, done)
+    else setImmediate(done)
+  }
 }
 
 /** Before its CONNACK a client must get nothing (MQTT 3.1.1, 3.2); what waits in its queue comes behind it. */
@@ -181,19 +221,28 @@ const takeUpgrades = (upgrades: MqttUpgrades, take: (conn: Duplex) => void) =>
       })
   )
 
+interface Parts {
+  readonly broker: Aedes
+  readonly keeper: Doorkeeper
+  readonly store: SessionStore
+}
+
 /** Opens the broker's ways in; gives what it is reached by, but for the HTTP doors. */
 const openDoors = (
-  broker: Aedes,
-  departed: (client: Client) => void,
+  { broker, keeper, store }: Parts,
   options: EmbeddedBrokerOptions,
   known: { port: number }
 ) =>
   Effect.gen(function* () {
+    const departed = (client: Client): void => {
+      if (keeper.departed(client)) store.disconnected(client.id)
+    }
     const take = (conn: Duplex): void => {
       conn.on("error", () => conn.destroy())
       const client = broker.handle(conn)
       takeAllNumbers(client)
-      holdToBounds(client, conn)
+      keepOrder(client, store)
+      holdToBounds(client, conn, (asking) => keeper.askedTooMuch(asking))
       // aedes tells of an end only where its own list knows the connection.
       conn.once("close", () => departed(client))
     }
@@ -265,14 +314,12 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
       broker.on("client", (client) => {
         if (!keeper.arrived(client)) forgetGone(broker, client)
       })
+      broker.on("subscribe", (answers, client) => keeper.subscribed(client, answers))
       broker.on("unsubscribe", (filters, client) => keeper.unsubscribed(client, filters))
-      const departed = (client: Client): void => {
-        if (keeper.departed(client)) store.disconnected(client.id)
-      }
       ;(broker as unknown as NodeJS.EventEmitter).on("error", (error: Error) =>
         Deferred.doneUnsafe(ended, Effect.succeed(error.message))
       )
-      const addresses = yield* openDoors(broker, departed, options, known)
+      const addresses = yield* openDoors({ broker, keeper, store }, options, known)
       return {
         addresses,
         publish: publishTo(broker, store),

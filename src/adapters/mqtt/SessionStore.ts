@@ -63,6 +63,12 @@ export class SessionStore extends MemoryPersistence {
   private readonly kept = new Map<string, Map<string, number>>()
   /** Packets on their way, by client and the identifier they were sent with. */
   private readonly sent = new Map<string, Map<number, PacketName>>()
+  /** Connections that have been given all of their queues. */
+  private readonly upToDate = new WeakSet<Identified>()
+  /** Those that something came for since their queues were last looked at. */
+  private readonly behind = new WeakSet<Identified>()
+  /** Told when aedes takes the next packet of a connection's queue in hand, to write it. */
+  private readonly taken = new WeakMap<Identified, () => void>()
 
   constructor(options: SessionStoreOptions) {
     super()
@@ -146,11 +152,14 @@ export class SessionStore extends MemoryPersistence {
     await super.removeSubscriptions(client, filters)
   }
 
-  /** A clean session begins: what the last one left goes. */
-  override async cleanSubscriptions(client: Client): Promise<void> {
+  /** A session goes, since a clean one begins or its owner must: subscriptions, queue and will. */
+  override async cleanSubscriptions(client: Identified): Promise<void> {
     this.sent.delete(client.id)
+    // First, so that nobody takes a session that goes for one that will have it safe ...
+    await super.cleanSubscriptions(client as Client)
     await this.ask("forgetClient", client.id)
-    await super.cleanSubscriptions(client)
+    // ... and again for what was just being subscribed to.
+    await super.cleanSubscriptions(client as Client)
   }
 
   override outgoingEnqueue(subscription: { clientId: string }, packet: AedesPacket): Promise<void> {
@@ -177,6 +186,7 @@ export class SessionStore extends MemoryPersistence {
     const sent = this.sent.get(client.id) ?? new Map<number, PacketName>()
     sent.set(messageId, nameOf(packet))
     this.sent.set(client.id, sent)
+    this.taken.get(client)?.()
   }
 
   override async outgoingClearMessageId(client: Identified, packet: AedesPacket): Promise<AedesPacket> {
@@ -190,38 +200,65 @@ export class SessionStore extends MemoryPersistence {
     return packet
   }
 
-  override outgoingStream(client: Identified): Readable {
-    this.sent.delete(client.id)
-    return Readable.from(this.queue(client.id))
+  /**
+   * Whether what stands in the queue of a connection's session may be sent to it at once. Where the queue is still being
+   * given to it that would overtake the rest (MQTT 3.1.1, 4.6); the queue brings it, and is looked at once more for it.
+   */
+  mayForward(client: Identified): boolean {
+    if (this.upToDate.has(client)) return true
+    this.behind.add(client)
+    return false
   }
 
-  private async *queue(client: string) {
-    let behind = 0
-    for (;;) {
-      const page = await this.ask("waiting", client, behind, pagePackets)
-      for (const { broker, counter, payload, place, retain, topic } of page) {
-        behind = place
+  override outgoingStream(client: Identified): Readable {
+    this.sent.delete(client.id)
+    const packets = this.queue(client)
+    // Not `Readable.from`, whose end would wait for a packet that a connection which has ended never takes.
+    return new Readable({
+      objectMode: true,
+      highWaterMark: 1,
+      read() {
+        packets.next().then(
+          ({ done, value }) => void this.push(done === true ? null : value),
+          (error) => void this.destroy(error)
+        )
+      }
+    })
+  }
+
+  /** A queue, from its oldest packet until nothing has come since the last look at it. */
+  private async *queue(client: Identified) {
+    let place = 0
+    let isLast = false
+    while (!isLast) {
+      this.behind.delete(client)
+      const page = await this.ask("waiting", client.id, place, pagePackets)
+      for (const row of page) {
+        place = row.place
+        // One at a time: what aedes has not written yet must be overtaken by nothing either.
+        const taken = new Promise<void>((done) => this.taken.set(client, done))
         yield {
           cmd: "publish",
-          brokerId: broker,
-          brokerCounter: counter,
-          topic,
-          retain,
+          brokerId: row.broker,
+          brokerCounter: row.counter,
+          topic: row.topic,
+          retain: row.retain,
           qos: 1,
-          payload: Buffer.from(payload)
+          payload: Buffer.from(row.payload)
         }
+        await taken
       }
-      if (page.length < pagePackets) return
+      isLast = page.length < pagePackets && !this.behind.has(client)
     }
+    // In the same turn as the last look at `behind`, so that nothing falls between.
+    this.upToDate.add(client)
   }
 
   /** Ends a session whole: its subscriptions, its queue, its will, and what is kept below its name. */
   async forget(client: string): Promise<void> {
-    this.sent.delete(client)
     for (const topic of [...(this.kept.get(client)?.keys() ?? [])])
       await this.storeRetained({ cmd: "publish", topic, payload: Buffer.alloc(0) } as unknown as AedesPacket)
-    await this.ask("forgetClient", client)
-    await super.cleanSubscriptions({ id: client } as Client)
+    await this.cleanSubscriptions({ id: client })
   }
 
   /** A connection has ended: what it was sent and did not acknowledge is sent again by the next. */

@@ -1,7 +1,8 @@
 /**
  * Fairness between connections: what they tell broker services of themselves (handshakes, status, questions) costs
  * signatures and is judged for all of them in one place. So each has one word in hand there, and so many a minute; strangers
- * have so many together as well, since a new connection costs them a new key and no more.
+ * have so many together as well, since a new connection costs them a new key and no more. What a stranger asks for or may not
+ * say costs it one too: to refuse is work, and who is refused all the time need not stay.
  *
  * @module
  */
@@ -50,14 +51,22 @@ export class WordTurns {
   private readonly strangers = new Bucket(strangersWords, performance.now())
   private readonly last = new WeakMap<Client, Promise<void>>()
 
-  /** Whether a connection may say one more. Whatever a stranger says counts as a handshake. */
+  /** Takes one of all that a stranger may do, permitted or not; false where nothing is left of it. */
+  spend(client: Client): boolean {
+    return this.take(client, true)
+  }
+
+  /** Whether a connection may say one more. Strangers have them together; what each may do is {@link spend}'s. */
   may(client: Client, role: TopicRole, isHandshake: boolean): boolean {
-    const isCostly = isHandshake || role === "stranger"
+    return role === "stranger" ? this.strangers.take(performance.now()) : this.take(client, isHandshake)
+  }
+
+  private take(client: Client, isCostly: boolean): boolean {
     const buckets = isCostly ? this.handshakes : this.words
     const nowMs = performance.now()
     const bucket = buckets.get(client) ?? new Bucket(isCostly ? handshakes : words, nowMs)
     buckets.set(client, bucket)
-    return bucket.take(nowMs) && (role !== "stranger" || this.strangers.take(nowMs))
+    return bucket.take(nowMs)
   }
 
   /** Says a word when the connection's last one is done, however that ended. */

@@ -21,6 +21,10 @@ const connectOf = (name: string, password: string): Buffer => {
   return Buffer.concat([Buffer.of(0x10, rest.length), rest])
 }
 
+/** When a connection has ended. */
+const endOf = (client: MqttClient): Promise<void> =>
+  new Promise((done) => void client.once("close", () => done()))
+
 describe("the embedded broker, with strangers and crowds", () => {
   it("keeps nothing of a stranger's for those who come later, and nothing that such a one left earlier", async () => {
     bench = new Bench()
@@ -111,32 +115,41 @@ describe("the embedded broker, with strangers and crowds", () => {
       client.publishAsync(`${root}/broker-services/handshake`, "word", { qos: 1 })
     const begunMs = performance.now()
     const eve = await bench.client("eve", { role: "stranger" })
-    const flood = Array.from({ length: 100 }, () => shake(eve))
-    const own = Array.from({ length: 100 }, () =>
-      eve.publishAsync(`${root}/eve/public/handshake`, "claim", { qos: 1 })
-    )
-    await Promise.all([...flood, ...own])
-    assert.strictEqual(most, 1)
     const { burst, perMinute } = Limits.messagingHandshakes
+    const isEnded = endOf(eve)
+    for (let index = 0; index < 100; index++) {
+      eve.publish(`${root}/broker-services/handshake`, "word", { qos: 1 })
+      if (index >= burst / 2) eve.publish(`${root}/eve/public/handshake`, "claim", { qos: 1 })
+    }
+    await isEnded
     const earned = Math.ceil(((performance.now() - begunMs) * perMinute) / 60_000)
-    assert.isAtLeast(bench.received.length, burst)
+    await waitUntil("all that was allowed", () => inHand === 0 && bench.received.length >= burst / 2)
+    assert.strictEqual(most, 1)
     assert.isAtMost(bench.received.length, burst + earned)
-    assert.isAtLeast(bench.refused.filter((each) => each === "eve too_many").length, 200 - burst - earned)
+    assert.strictEqual(bench.refused.filter((each) => each === "eve too_many").length, 1)
     const alice = await bench.client("alice")
-    await shake(alice)
-    await alice.publishAsync(`${root}/broker-services/status`, "here", { qos: 1 })
+    // An agent has the same allowance, and stays.
+    await Promise.all(Array.from({ length: 100 }, () => shake(alice)))
+    assert.isAtLeast(bench.received.filter(({ from }) => from === "alice").length, burst)
+    assert.isAtLeast(
+      bench.refused.filter((each) => each === "alice too_many").length,
+      100 - burst - earned - 1
+    )
+    const carol = await bench.client("carol")
+    await shake(carol)
+    await carol.publishAsync(`${root}/broker-services/status`, "here", { qos: 1 })
     assert.deepStrictEqual(
       bench.received.slice(-2).map(({ from, topic }) => [from, topic.split("/").at(-1)]),
       [
-        ["alice", "handshake"],
-        ["alice", "status"]
+        ["carol", "handshake"],
+        ["carol", "status"]
       ]
     )
     // Messages are no words: they have their own bounds, with broker services.
     const before = bench.received.length
     await Promise.all(
       Array.from({ length: 100 }, () =>
-        alice.publishAsync(`${root}/broker-services/private`, "message", { qos: 1 })
+        carol.publishAsync(`${root}/broker-services/private`, "message", { qos: 1 })
       )
     )
     assert.strictEqual(bench.received.length, before + 100)
@@ -160,4 +173,61 @@ describe("the embedded broker, with strangers and crowds", () => {
     await shake(await bench.client("alice"))
     assert.strictEqual(bench.received.at(-1)?.from, "alice")
   })
+
+  it("ends a connection that names more filters at once than anybody may have, and counts that once", async () => {
+    bench = new Bench()
+    await bench.open()
+    const filters = Array.from({ length: 20_000 }, (_, index) => `${root}/${index}`)
+    for (const role of ["stranger", "agent"]) {
+      const begging = await bench.client(`begging-${role}`, { role })
+      const begged = endOf(begging)
+      begging.subscribe(filters, { qos: 1 })
+      // What comes behind it counts for nothing.
+      begging.publish("nobody", "x", { qos: 0 })
+      await begged
+      const giving = await bench.client(`giving-${role}`, { role })
+      const given = endOf(giving)
+      giving.unsubscribe(filters)
+      await given
+    }
+    assert.sameMembers(bench.refused, [
+      "begging-stranger too_many",
+      "giving-stranger too_many",
+      "begging-agent too_many",
+      "giving-agent too_many"
+    ])
+  })
+
+  it("counts one refusal of a packet, however many filters it asks for", async () => {
+    bench = new Bench()
+    await bench.open()
+    const mallory = await bench.client("mallory")
+    const others = Array.from({ length: Limits.messagingFilters }, (_, index) => `${root}/${index}/private`)
+    for (let packet = 0; packet < 3; packet++)
+      await mallory.subscribeAsync(others, { qos: 1 }).catch(() => undefined)
+    assert.deepStrictEqual(bench.refused, Array(3).fill("mallory not_permitted"))
+  })
+
+  for (const [what, ask] of [
+    ["publishes", (client: MqttClient) => client.publish("nobody", "x", { qos: 0 })],
+    ["subscribes to", (client: MqttClient) => client.subscribe(["a", "b", "c"], { qos: 1 })]
+  ] as const) {
+    it(`hangs up on a stranger that ${what} what it may not, again and again`, async () => {
+      bench = new Bench()
+      await bench.open()
+      const begunMs = performance.now()
+      const eve = await bench.client("eve", { role: "stranger" })
+      const isEnded = endOf(eve)
+      for (let index = 0; index < 5_000; index++) ask(eve)
+      await isEnded
+      const { burst, perMinute } = Limits.messagingHandshakes
+      const earned = Math.ceil(((performance.now() - begunMs) * perMinute) / 60_000)
+      assert.isAtLeast(bench.refused.length, burst)
+      assert.isAtMost(bench.refused.length, burst + earned + 1)
+      // Its next connection has an allowance of its own.
+      const again = await bench.client("eve", { role: "stranger" })
+      await again.publishAsync(`${root}/broker-services/handshake`, "word", { qos: 1 })
+      assert.lengthOf(bench.received, 1)
+    })
+  }
 })

@@ -10,8 +10,11 @@ const makeQueue = (bounds: { readonly packets: number; readonly bytes: number })
   const database = new DatabaseSync(":memory:")
   for (const migration of messagesMigrations) database.exec(migration)
   const rows = mqttMethods(database)
+  const subscribe = (client: string) => rows.subscribe([{ client, filter: `mf2c/${client}/#`, qos: 1 }])
+  subscribe("bob")
   let counter = 0
   return {
+    subscribe,
     add: (inbox: string, payload = bytes(1)) =>
       rows.enqueue(
         ["bob"],
@@ -71,6 +74,7 @@ describe("the queue of an agent that is away", () => {
     for (const many of [2, 3, 16]) {
       const queue = makeQueue({ packets: 100, bytes: 1_000_000 })
       const clients = Array.from({ length: many }, (_, index) => `agent-${index}`)
+      for (const client of clients) queue.subscribe(client)
       for (let index = 0; index < 300; index++) queue.addFor(clients)
       for (const client of clients) {
         assert.isAtMost(queue.lengthOf(client), 100, `${client} of ${many}`)
@@ -87,6 +91,9 @@ describe("the queue of an agent that is away", () => {
     for (let index = 0; index < 60; index++) assert.strictEqual(queue.add("private"), 0)
     assert.lengthOf(queue.waiting(), 100)
     queue.forget()
+    assert.strictEqual(queue.add("private"), 0)
+    assert.lengthOf(queue.waiting(), 0, "who subscribes to nothing")
+    queue.subscribe("bob")
     for (let index = 0; index < 100; index++) assert.strictEqual(queue.add("private"), 0)
     assert.lengthOf(queue.waiting(), 100)
     queue.close()

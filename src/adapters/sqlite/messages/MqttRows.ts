@@ -61,7 +61,8 @@ export type MqttMethods = {
   readonly unretain: (topics: ReadonlyArray<string>) => void
   /**
    * Puts a packet into the queues of clients. Each is bounded: the oldest go, public ones before others, so that nobody
-   * drives out what broker services have signed by what anybody may write. Gives how many went.
+   * drives out what broker services have signed by what anybody may write. Gives how many went. A client that subscribes to
+   * nothing any more gets none: its session has ended meanwhile, and whoever has the name next must not find it.
    */
   readonly enqueue: (clients: ReadonlyArray<string>, row: OutgoingRow, bounds: QueueBounds) => number
   /** Removes an acknowledged packet. */
@@ -99,7 +100,8 @@ const dropTogether = 16
 
 const queueMethods = (database: DatabaseSync) => {
   const insert = database.prepare(`
-    INSERT INTO outgoing (client, broker, counter, topic, retain, payload) VALUES (?, ?, ?, ?, ?, ?)
+    INSERT INTO outgoing (client, broker, counter, topic, retain, payload)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM subscriptions WHERE client = ?1)
     ON CONFLICT DO NOTHING`)
   const measure = database.prepare(
     "SELECT count(*) AS packets, coalesce(sum(length(payload)), 0) AS bytes FROM outgoing WHERE client = ?"
@@ -136,8 +138,8 @@ const queueMethods = (database: DatabaseSync) => {
     enqueue: (clients, { broker, counter, payload, retain, topic }, bounds) => {
       let dropped = 0
       for (const client of clients) {
-        insert.run(client, broker, counter, topic, retain ? 1 : 0, payload)
-        dropped += fill(client, payload.length, bounds)
+        const { changes } = insert.run(client, broker, counter, topic, retain ? 1 : 0, payload)
+        if (changes > 0) dropped += fill(client, payload.length, bounds)
       }
       return dropped
     },
