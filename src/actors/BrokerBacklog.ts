@@ -37,6 +37,10 @@ const makeFresh = () => {
       bytes -= measured(taken)
       return taken
     },
+    clear: (): void => {
+      rows = []
+      bytes = 0
+    },
     get isEmpty(): boolean {
       return rows.length === 0
     }
@@ -55,6 +59,10 @@ const makeComers = (store: MessageStore["Service"]) => {
       return true
     },
     drop: (agent: AgentName): void => void comers.delete(agent),
+    /** Their deliveries are read from the first one again. */
+    rewind: (): void => {
+      for (const agent of comers.keys()) comers.set(agent, 0)
+    },
     get isEmpty(): boolean {
       return comers.size === 0
     },
@@ -87,6 +95,9 @@ export const makeBacklog = Effect.gen(function* () {
   const rewind = (): void => {
     isBehind = true
     behind = 0
+    comers.rewind()
+    // It is in the store too, and must not go before what is older.
+    fresh.clear()
   }
   const page = Effect.gen(function* () {
     const rows = yield* store.undelivered(null, behind, roundDeliveries)
