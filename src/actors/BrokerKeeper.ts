@@ -57,6 +57,13 @@ const receiver =
     return Effect.void
   }
 
+/** What became of a round. */
+interface Brought {
+  readonly places: ReadonlyArray<number>
+  readonly absent: ReadonlyArray<AgentName>
+  readonly failed: boolean
+}
+
 /** The first delivery of each recipient, and the rest. */
 const firstOfEach = (deliveries: ReadonlyArray<DeliveryRow>) => {
   const met = new Set<AgentName>()
@@ -71,8 +78,8 @@ const firstOfEach = (deliveries: ReadonlyArray<DeliveryRow>) => {
 }
 
 /**
- * Publishes deliveries: the places of those that sessions have taken, and whether the broker failed at any. Each recipient's
- * first goes before the rest: where that is not taken, nothing of the rest may overtake it.
+ * Publishes deliveries: the places of those that sessions have taken, who has no session, and whether the broker failed at
+ * any. Each recipient's first goes before the rest: where that is not taken, nothing of the rest may overtake it.
  */
 const bring = Effect.fnUntraced(function* (
   broker: OpenBroker,
@@ -99,7 +106,7 @@ const bring = Effect.fnUntraced(function* (
     yield* Effect.logWarning(
       `deliveries to ${failures.size} ${failures.size === 1 ? "agent" : "agents"} wait: ${reason}`
     )
-  return { places, failed: failures.size > 0 }
+  return { places, absent: [...absent], failed: failures.size > 0 }
 })
 
 /** Counts what the broker turned away, under the agents that are known alone: names are cheap. */
@@ -204,7 +211,7 @@ const makeRounds = (context: Context, broker: OpenBroker, topicRoot: string) =>
       isBringing = true
       yield* context.startTask(bring(broker, topicRoot, deliveries, isGone), (exit) => [
         "Delivered",
-        Exit.isSuccess(exit) ? exit.value : { places: [], failed: true }
+        Exit.isSuccess(exit) ? exit.value : { places: [], absent: [], failed: true }
       ])
     })
     return {
@@ -218,16 +225,17 @@ const makeRounds = (context: Context, broker: OpenBroker, topicRoot: string) =>
         gone.add(agent)
         backlog.forget(agent)
       },
-      delivered: ({ failed, places }: { readonly failed: boolean; readonly places: ReadonlyArray<number> }) =>
+      delivered: ({ absent, failed, places }: Brought) =>
         Effect.gen(function* () {
           isBringing = false
+          backlog.missed(absent)
           failures = failed ? failures + 1 : 0
           if (places.length > 0) yield* store.delivered(places)
           if (!failed) return yield* round
           yield* beginAgainIn(yield* delayAfter(pauses, failures))
         }).pipe(orLater),
       sweep: Effect.gen(function* () {
-        backlog.rewind()
+        backlog.sweep()
         const expired = yield* store.prune(yield* Clock.currentTimeMillis)
         if (expired > 0) yield* Effect.logInfo(`${expired} messages expired before their recipients came`)
         yield* round

@@ -287,6 +287,51 @@ describe("what waits for an agent", () => {
     })
   )
 
+  it.effect("comes at once too when it came while it was found to be away", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, ref } = yield* start(broker)
+      yield* pass(1_000)
+      broker.sessions.delete(inboxOf(bob))
+      broker.hold(inboxOf(bob))
+      yield* ref.tell("Dispatch", { deliveries: yield* leave(bob, 1) })
+      yield* TestKit.settle
+      yield* ref.tell("Came", { agent: bob })
+      yield* TestKit.settle
+      broker.release(inboxOf(bob))
+      broker.hold(inboxOf(bob))
+      yield* TestKit.settle
+      broker.sessions.add(inboxOf(bob))
+      broker.published.length = 0
+      broker.release(inboxOf(bob))
+      yield* TestKit.settle
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), [1])
+    })
+  )
+
+  it.effect("costs others nothing, and is found by a sweep where nobody told that it came", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, ref, store } = yield* start(broker)
+      broker.sessions.delete(inboxOf(bob))
+      const numbers = Array.from({ length: 2_000 }, (_, number) => number % 256)
+      yield* Effect.forEach(numbers, (number) => leave(bob, number))
+      yield* pass(65_000)
+      const before = broker.tried
+      yield* pass(60_000)
+      yield* ref.tell("Sweep")
+      yield* ref.tell("Dispatch", { deliveries: yield* leave(alice, 7) })
+      yield* TestKit.settle
+      assert.deepStrictEqual(broker.to(inboxOf(alice)), [7])
+      assert.isAtMost(broker.tried - before, 4)
+      broker.published.length = 0
+      broker.sessions.add(inboxOf(bob))
+      yield* pass(65_000)
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), numbers)
+      assert.strictEqual((yield* store.backlog).undelivered, 0)
+    })
+  )
+
   it.effect("is not held up by another that keeps coming", () =>
     Effect.gen(function* () {
       const broker = new FakeBroker()
