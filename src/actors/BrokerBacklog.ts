@@ -1,9 +1,10 @@
 /**
  * What waits for the broker: some in memory, the rest known to be in the store alone. Everything goes to its recipient in
- * the order it was stored, and all of it is bounded, however many agents come how often.
+ * the order it was stored, and all of it is bounded, however many agents come how often. What waits for agents without a
+ * session, which may be very much for very long, holds up nobody: it is read, but not tried one by one.
  */
 import { Effect } from "effect"
-import { type DeliveryRow, MessageStore } from "../ports/MessageStore.ts"
+import { type DeliveryRow, MessageStore, type MessageStoreError } from "../ports/MessageStore.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 
 /** Deliveries of one round. */
@@ -13,6 +14,8 @@ const freshDeliveries = 4_096
 const freshBytes = 16 * 1024 * 1024
 /** Agents that came and whose deliveries are looked for one by one; where it is more, all are looked through. */
 const cameAgents = 4_096
+/** Agents known to have no session; for any more it is found out again with each look. All of them may come at once. */
+const absentAgents = cameAgents / 2
 
 /** What was just stored, as far as it is in memory. */
 const makeFresh = () => {
@@ -37,17 +40,32 @@ const makeFresh = () => {
       bytes -= measured(taken)
       return taken
     },
+    clear: (): void => {
+      rows = []
+      bytes = 0
+    },
+    /** The place of the oldest for each recipient. */
+    oldest: (): ReadonlyMap<AgentName, number> => {
+      const oldest = new Map<AgentName, number>()
+      for (const { place, to } of rows) oldest.set(to, Math.min(place, oldest.get(to) ?? place))
+      return oldest
+    },
     get isEmpty(): boolean {
       return rows.length === 0
     }
   }
 }
 
-/** Agents that have come, each with the place up to which its deliveries have been read; they take turns. */
-const makeComers = (store: MessageStore["Service"]) => {
+/**
+ * Agents that have come, or may have, each with the place up to which its deliveries have been read; they take turns. Of
+ * those in `absent` one delivery is read, to see whether it is taken: then they are absent no more.
+ */
+const makeComers = (store: MessageStore["Service"], absent: Set<AgentName>) => {
   const comers = new Map<AgentName, number>()
   return {
     has: (agent: AgentName): boolean => comers.has(agent),
+    /** Whether nothing has been read for it since it came. */
+    isNew: (agent: AgentName): boolean => comers.get(agent) === 0,
     /** False where there is no room. */
     add: (agent: AgentName): boolean => {
       if (comers.size >= cameAgents && !comers.has(agent)) return false
@@ -55,14 +73,19 @@ const makeComers = (store: MessageStore["Service"]) => {
       return true
     },
     drop: (agent: AgentName): void => void comers.delete(agent),
+    /** Their deliveries are read from the first one again. */
+    rewind: (): void => {
+      for (const agent of comers.keys()) comers.set(agent, 0)
+    },
     get isEmpty(): boolean {
       return comers.size === 0
     },
     take: Effect.gen(function* () {
       const taken: Array<DeliveryRow> = []
       for (const [agent, behind] of [...comers]) {
-        const maximum = roundDeliveries - taken.length
-        if (maximum === 0) break
+        const left = roundDeliveries - taken.length
+        if (left === 0) break
+        const maximum = absent.delete(agent) ? 1 : left
         const rows = yield* store.undelivered(agent, behind, maximum)
         taken.push(...rows)
         comers.delete(agent)
@@ -74,57 +97,163 @@ const makeComers = (store: MessageStore["Service"]) => {
   }
 }
 
-/** See the module. Its `next` is run by one handler at a time. */
-export const makeBacklog = Effect.gen(function* () {
-  const store = yield* MessageStore
-  const fresh = makeFresh()
-  const comers = makeComers(store)
-  /** Whether there may be more in the store behind this place than is in memory. */
+/** The look through the store, as far as there may be more in it than is in memory. */
+const makeLook = (store: MessageStore["Service"]) => {
   let isBehind = true
   let behind = 0
-  let isComersTurn = true
+  return {
+    /** Whether there may be more in the store behind its place than is in memory. */
+    get isBehind(): boolean {
+      return isBehind
+    },
+    /** Up to this place all was read from the store, with or without a word of it. */
+    get place(): number {
+      return behind
+    },
+    goOn: (): void => {
+      isBehind = true
+    },
+    rewind: (): void => {
+      isBehind = true
+      behind = 0
+    },
+    take: Effect.gen(function* () {
+      const rows = yield* store.undelivered(null, behind, roundDeliveries)
+      isBehind = rows.length === roundDeliveries
+      behind = rows.at(-1)?.place ?? behind
+      return rows
+    })
+  }
+}
+
+/** What was gone through before, looked through again for what nobody told of. */
+const makeSweep = (store: MessageStore["Service"]) => {
+  let behind = 0
+  let end = 0
+  return {
+    /** Begins a look up to this place, unless one is on its way. */
+    begin: (upTo: number): void => {
+      if (behind < end) return
+      behind = 0
+      end = upTo
+    },
+    /** What lies behind this place is looked for otherwise. */
+    endAt: (place: number): void => {
+      end = Math.min(end, place)
+    },
+    get isOver(): boolean {
+      return behind >= end
+    },
+    take: Effect.gen(function* () {
+      const rows = yield* store.undelivered(null, behind, roundDeliveries)
+      const some = rows.filter(({ place }) => place <= end)
+      behind = some.length === roundDeliveries ? (some.at(-1) as DeliveryRow).place : end
+      return some
+    })
+  }
+}
+
+/** Lets each that is there have its turn. */
+const makeTurns = <A>() => {
+  let turn = 0
+  return (all: ReadonlyArray<A | null>): A | null => {
+    for (let step = 1; step <= all.length; step++) {
+      const at = (turn + step) % all.length
+      const one = all[at] ?? null
+      if (one === null) continue
+      turn = at
+      return one
+    }
+    return null
+  }
+}
+
+/** Where deliveries come from; each has its turn, so that none holds up another. */
+const makeSources = (store: MessageStore["Service"]) => {
+  const fresh = makeFresh()
+  /** What is for these waits in the store until they come, and is tried with one delivery of each at every sweep. */
+  const absent = new Set<AgentName>()
+  const comers = makeComers(store, absent)
+  const look = makeLook(store)
+  const sweep = makeSweep(store)
+  const turns = makeTurns<Effect.Effect<ReadonlyArray<DeliveryRow>, MessageStoreError>>()
+  /** Whoever has come, or is to come, gets the older ones first. */
+  const isNext = ({ to }: DeliveryRow): boolean => !comers.has(to) && !absent.has(to)
+  const looked = Effect.map(look.take, (rows) => rows.filter(isNext))
+  const swept = Effect.map(sweep.take, (rows) => {
+    const oldest = fresh.oldest()
+    // What is in memory itself, or has an older one there, has its turn to come.
+    return rows.filter((row) => isNext(row) && row.place < (oldest.get(row.to) ?? Number.POSITIVE_INFINITY))
+  })
+  const next = Effect.suspend(() => {
+    const one = turns([
+      comers.isEmpty ? null : comers.take,
+      fresh.isEmpty ? (look.isBehind ? looked : null) : Effect.sync(fresh.take),
+      sweep.isOver ? null : swept
+    ])
+    return one ?? Effect.succeed(null)
+  })
+  return { fresh, absent, comers, look, sweep, isNext, next }
+}
+
+/** See the module. Its `next` is run by one handler at a time. */
+export const makeBacklog = Effect.gen(function* () {
+  const { absent, comers, fresh, isNext, look, next, sweep } = makeSources(yield* MessageStore)
+  /** The last place that somebody told of. */
+  let told = 0
 
   const rewind = (): void => {
-    isBehind = true
-    behind = 0
+    look.rewind()
+    sweep.endAt(0)
+    comers.rewind()
+    // It is in the store too, and must not go before what is older.
+    fresh.clear()
   }
-  const page = Effect.gen(function* () {
-    const rows = yield* store.undelivered(null, behind, roundDeliveries)
-    isBehind = rows.length === roundDeliveries
-    behind = rows.at(-1)?.place ?? behind
-    // Whoever has come gets the older ones first.
-    return rows.filter(({ to }) => !comers.has(to))
-  })
+  /** Until it comes again, what is for it waits in the store. */
+  const leave = (agent: AgentName): void => {
+    comers.drop(agent)
+    if (absent.size >= absentAgents) return
+    absent.add(agent)
+    fresh.drop(agent)
+  }
   return {
     /** These were just stored. */
     add: (deliveries: ReadonlyArray<DeliveryRow>): void => {
       // What is not kept here is found in the store, behind what waits there already.
-      if (isBehind) return
-      if (!fresh.add(deliveries.filter(({ to }) => !comers.has(to)))) isBehind = true
+      if (look.isBehind) return
+      const some = deliveries.filter((row) => row.place > look.place && isNext(row))
+      for (const { place } of some) told = Math.max(told, place)
+      if (fresh.add(some)) return
+      look.goOn()
+      sweep.endAt(look.place)
     },
     /** An agent has come: it gets all that waits for it, once, however often it comes meanwhile. */
     came: (agent: AgentName): void => {
+      absent.delete(agent)
       if (comers.add(agent)) fresh.drop(agent)
       else rewind()
     },
-    /** What waits for an agent that is none any more: another may have its name next. */
-    forget: (agent: AgentName): void => {
-      fresh.drop(agent)
-      comers.drop(agent)
+    /** These had no session when something was brought to them. */
+    missed: (agents: ReadonlyArray<AgentName>): void => {
+      // Unless they have come since.
+      for (const agent of agents) if (!comers.isNew(agent)) leave(agent)
     },
-    /** Looks through the store from its beginning. */
+    /** An agent that is cut off: it may come again, or another of its name. */
+    forget: (agent: AgentName): void => {
+      leave(agent)
+      fresh.drop(agent)
+    },
+    /** Begins again at the first in the store. */
     rewind,
+    /**
+     * Looks for what nobody told of, beside all that comes: deliveries that were passed by, and sessions of those who had
+     * none. A look that is on its way is not begun again.
+     */
+    sweep: (): void => {
+      sweep.begin(look.isBehind ? look.place : Math.max(look.place, told))
+      for (const agent of absent) comers.add(agent)
+    },
     /** What the next round brings, which may be nothing though more waits; null: nothing waits. */
-    next: Effect.suspend(() => {
-      const othersWait = isBehind || !fresh.isEmpty
-      // Those who keep coming must not hold up the others, nor the others them.
-      if (!comers.isEmpty && (isComersTurn || !othersWait)) {
-        isComersTurn = false
-        return comers.take
-      }
-      isComersTurn = true
-      if (!fresh.isEmpty) return Effect.succeed(fresh.take())
-      return isBehind ? page : Effect.succeed(null)
-    })
+    next
   }
 })

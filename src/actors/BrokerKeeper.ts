@@ -35,7 +35,7 @@ const together = 32
 const publicationLines = { lines: 32, waiting: 512 }
 const accountLines = { lines: 8, waiting: 512 }
 /** After a failure. */
-const pauses = { firstMs: 500, factor: 2, maximumMs: 30_000 }
+const pauses = { firstMs: 500, factor: 2, maximumMs: 5_000 }
 /** The store is pruned, and looked through for what nobody told of. */
 const sweepMs = 60_000
 /** How long a sender's message may take until it is safe. Then it is not acknowledged, and comes again. */
@@ -57,35 +57,56 @@ const receiver =
     return Effect.void
   }
 
-/** Publishes deliveries: the places of those that sessions have taken, and whether the broker failed at any. */
+/** What became of a round. */
+interface Brought {
+  readonly places: ReadonlyArray<number>
+  readonly absent: ReadonlyArray<AgentName>
+  readonly failed: boolean
+}
+
+/** The first delivery of each recipient, and the rest. */
+const firstOfEach = (deliveries: ReadonlyArray<DeliveryRow>) => {
+  const met = new Set<AgentName>()
+  const first: Array<DeliveryRow> = []
+  const rest: Array<DeliveryRow> = []
+  for (const delivery of deliveries) {
+    if (met.has(delivery.to)) rest.push(delivery)
+    else first.push(delivery)
+    met.add(delivery.to)
+  }
+  return [first, rest]
+}
+
+/**
+ * Publishes deliveries: the places of those that sessions have taken, who has no session, and whether the broker failed at
+ * any. Each recipient's first goes before the rest: where that is not taken, nothing of the rest may overtake it.
+ */
 const bring = Effect.fnUntraced(function* (
   broker: OpenBroker,
   topicRoot: string,
   deliveries: ReadonlyArray<DeliveryRow>,
   isGone: (agent: AgentName) => boolean
 ) {
-  const failures: Array<string> = []
-  const taken = yield* Effect.forEach(
-    deliveries,
-    ({ inbox, place, to, wire }) =>
-      Effect.suspend(() => {
-        if (isGone(to)) return Effect.succeed(false)
-        return broker.publish(topicOf(topicRoot, { agent: to, inbox }), wire)
-      }).pipe(
-        // Where nobody subscribes the agent has not come yet, and it waits in the store.
-        Effect.map((isTaken) => (isTaken ? [place] : [])),
-        Effect.catch((error) =>
-          Effect.sync(() => {
-            failures.push(error.message)
-            return []
-          })
-        )
-      ),
-    { concurrency: together }
-  )
-  if (failures.length > 0)
-    yield* Effect.logWarning(`${failures.length} of ${deliveries.length} deliveries wait: ${failures[0]}`)
-  return { places: taken.flat(), failed: failures.length > 0 }
+  const places: Array<number> = []
+  /** Where nobody subscribes the agent has not come yet, and it waits in the store. */
+  const absent = new Set<AgentName>()
+  const failures = new Map<AgentName, string>()
+  const publish = ({ inbox, place, to, wire }: DeliveryRow) =>
+    Effect.suspend(() => {
+      if (isGone(to) || absent.has(to) || failures.has(to)) return Effect.void
+      return broker.publish(topicOf(topicRoot, { agent: to, inbox }), wire).pipe(
+        Effect.map((isTaken) => void (isTaken ? places.push(place) : absent.add(to))),
+        Effect.catch((error) => Effect.sync(() => void failures.set(to, error.message)))
+      )
+    })
+  for (const some of firstOfEach(deliveries))
+    yield* Effect.forEach(some, publish, { concurrency: together, discard: true })
+  const [reason] = failures.values()
+  if (reason !== undefined)
+    yield* Effect.logWarning(
+      `deliveries to ${failures.size} ${failures.size === 1 ? "agent" : "agents"} wait: ${reason}`
+    )
+  return { places, absent: [...absent], failed: failures.size > 0 }
 })
 
 /** Counts what the broker turned away, under the agents that are known alone: names are cheap. */
@@ -162,22 +183,26 @@ const makeRounds = (context: Context, broker: OpenBroker, topicRoot: string) =>
     const backlog = yield* makeBacklog
     const alarm = yield* makeAlarm(context.self.tell("Due"))
     let isBringing = false
+    /** After a failure, until the alarm rings: whatever comes meanwhile waits. */
+    let isPausing = false
     let failures = 0
     /** Agents that were cut off while a round is on its way. */
     const gone = new Set<AgentName>()
     const isGone = (agent: AgentName): boolean => gone.has(agent)
 
-    const orLater = <R>(effect: Effect.Effect<void, MessageStoreError, R>) =>
-      Effect.catch(effect, (error) => {
+    const beginAgainIn = (delayMs: number) =>
+      Effect.suspend(() => {
         backlog.rewind()
-        return Effect.andThen(
-          Effect.logWarning(`deliveries wait: ${error.reason}`),
-          alarm.ringIn(pauses.firstMs)
-        )
+        isPausing = true
+        return alarm.ringIn(delayMs)
       })
-    /** Begins a round, unless one is on its way. */
+    const orLater = <R>(effect: Effect.Effect<void, MessageStoreError, R>) =>
+      Effect.catch(effect, (error) =>
+        Effect.andThen(Effect.logWarning(`deliveries wait: ${error.reason}`), beginAgainIn(pauses.firstMs))
+      )
+    /** Begins a round, unless one is on its way, or is to wait. */
     const round = Effect.gen(function* () {
-      if (isBringing) return
+      if (isBringing || isPausing) return
       const waiting = yield* backlog.next
       if (waiting === null) return
       // Who is no agent at the moment is being cut off: whoever has its name next must not get what was for it.
@@ -186,27 +211,31 @@ const makeRounds = (context: Context, broker: OpenBroker, topicRoot: string) =>
       isBringing = true
       yield* context.startTask(bring(broker, topicRoot, deliveries, isGone), (exit) => [
         "Delivered",
-        Exit.isSuccess(exit) ? exit.value : { places: [], failed: true }
+        Exit.isSuccess(exit) ? exit.value : { places: [], absent: [], failed: true }
       ])
     })
     return {
       round: orLater(round),
+      due: Effect.suspend(() => {
+        isPausing = false
+        return orLater(round)
+      }),
       backlog,
       forget: (agent: AgentName): void => {
         gone.add(agent)
         backlog.forget(agent)
       },
-      delivered: ({ failed, places }: { readonly failed: boolean; readonly places: ReadonlyArray<number> }) =>
+      delivered: ({ absent, failed, places }: Brought) =>
         Effect.gen(function* () {
           isBringing = false
+          backlog.missed(absent)
           failures = failed ? failures + 1 : 0
           if (places.length > 0) yield* store.delivered(places)
           if (!failed) return yield* round
-          backlog.rewind()
-          yield* alarm.ringIn(yield* delayAfter(pauses, failures))
+          yield* beginAgainIn(yield* delayAfter(pauses, failures))
         }).pipe(orLater),
       sweep: Effect.gen(function* () {
-        backlog.rewind()
+        backlog.sweep()
         const expired = yield* store.prune(yield* Clock.currentTimeMillis)
         if (expired > 0) yield* Effect.logInfo(`${expired} messages expired before their recipients came`)
         yield* round
@@ -219,7 +248,7 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
   Behaviour.make(BrokerKeeperProtocol, (context) =>
     Effect.gen(function* () {
       const broker = yield* openBroker(context, options)
-      const { backlog, delivered, forget, round, sweep } = yield* makeRounds(
+      const { backlog, delivered, due, forget, round, sweep } = yield* makeRounds(
         context,
         broker,
         options.topicRoot
@@ -245,7 +274,7 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
           return round
         },
         Delivered: ({ payload }) => delivered(payload),
-        Due: () => round,
+        Due: () => due,
         Sweep: () => Effect.andThen(sweeps.ringIn(sweepMs), sweep),
         Lost: ({ payload }) =>
           Effect.andThen(Effect.logError(`the MQTT broker is lost: ${payload.reason}`), context.stopSelf)

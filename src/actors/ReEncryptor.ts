@@ -4,19 +4,25 @@
  *
  * Nothing is acknowledged before it is safe: id and deliveries are one transaction, and what it stores is sealed already.
  */
-import { Clock, Effect, Result } from "effect"
+import { Clock, Effect, Result, Schedule } from "effect"
+import type { RpcGroup } from "effect/rpc"
 import type { RefusedMessage } from "../crypto/Messages.ts"
 import { type Accepted, identityOf, recipientsOf } from "../crypto/Relay.ts"
-import { Behaviour } from "../kernel/index.ts"
+import { type ActorRef, Behaviour } from "../kernel/index.ts"
 import { AgentBook } from "../ports/AgentBook.ts"
 import { MessagePolicy } from "../ports/MessagePolicy.ts"
-import { type AgentRow, MessageStore, type NewDelivery } from "../ports/MessageStore.ts"
+import { type AgentRow, type DeliveryRow, MessageStore, type NewDelivery } from "../ports/MessageStore.ts"
 import { RelayCrypto } from "../ports/RelayCrypto.ts"
 import type { DeviceId } from "../schemas/Ids.ts"
 import type { MessageRefusal, SecureLevel } from "../schemas/Message.ts"
+import type { BrokerKeeperProtocol } from "../schemas/protocols/BrokerKeeper.ts"
 import { ReEncryptorProtocol, RelayUnavailable } from "../schemas/protocols/ReEncryptor.ts"
 import { type AgentName, brokerServices } from "../schemas/Topics.ts"
 import { BrokerKeeperKey } from "./ServerKeys.ts"
+
+/** When the keeper is told again, and how often: all that a sender has under way must be told of in its time. */
+const tellAgainMs = 100
+const tellTimes = 50
 
 const levelOf = (accepted: Accepted): SecureLevel =>
   accepted._tag === "Closed" ? "end_to_end" : accepted.message.level
@@ -43,6 +49,27 @@ const makeRecipients = Effect.gen(function* () {
   }
 })
 
+/**
+ * Has deliveries brought. Where the keeper has no room they are told of again, and the sender's next message waits for that:
+ * it must not overtake them. `due` gives those that are still for the same agents.
+ */
+const makeDispatch =
+  (keeper: ActorRef<RpcGroup.Rpcs<typeof BrokerKeeperProtocol>>) =>
+  (due: () => ReadonlyArray<DeliveryRow>): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const deliveries = due()
+      return deliveries.length === 0 ? Effect.void : keeper.tell("Dispatch", { deliveries })
+    }).pipe(
+      Effect.retry({
+        while: ({ _tag }) => _tag === "MailboxFull",
+        schedule: Schedule.spaced(tellAgainMs),
+        times: tellTimes
+      }),
+      Effect.catch((error) =>
+        Effect.logWarning(`what is stored waits for the next look through the store: ${error.message}`)
+      )
+    )
+
 /** The behaviour for one agent. */
 export const reEncryptor = (agent: AgentName) =>
   Behaviour.make(ReEncryptorProtocol, (context) =>
@@ -51,7 +78,7 @@ export const reEncryptor = (agent: AgentName) =>
       const crypto = yield* RelayCrypto
       const store = yield* MessageStore
       const sortRecipients = yield* makeRecipients
-      const keeper = context.ref(BrokerKeeperKey)
+      const dispatch = makeDispatch(context.ref(BrokerKeeperKey))
 
       const refuse = (code: MessageRefusal, nowMs: number, refusal?: RefusedMessage) =>
         Effect.logDebug(`a message of ${agent} is refused: ${refusal?.message ?? code}`).pipe(
@@ -89,8 +116,7 @@ export const reEncryptor = (agent: AgentName) =>
         for (let left = outgoing.length; left < sealed.length; left++)
           yield* refuse("unknown_recipient", nowMs)
         for (let left = deliveries.length; left < outgoing.length; left++) yield* refuse("overloaded", nowMs)
-        const due = deliveries.filter(isThere)
-        if (due.length > 0) yield* Effect.ignore(keeper.tell("Dispatch", { deliveries: due }))
+        yield* dispatch(() => deliveries.filter(isThere))
       })
 
       return context.handlers({

@@ -9,7 +9,7 @@ import { messagesDatabase } from "../../src/adapters/sqlite/messages/MessagesDat
 import { MessageStoreOver } from "../../src/adapters/sqlite/SqliteMessageStore.ts"
 import { TestKit } from "../../src/kernel/testing/TestKit.ts"
 import { AgentBook } from "../../src/ports/AgentBook.ts"
-import { MessageBroker, type OpenBroker } from "../../src/ports/MessageBroker.ts"
+import { BrokerError, MessageBroker, type OpenBroker } from "../../src/ports/MessageBroker.ts"
 import { type AgentRow, MessageStore, MessageStoreError } from "../../src/ports/MessageStore.ts"
 import type { DeviceId, Name } from "../../src/schemas/Ids.ts"
 import type { MessageId } from "../../src/schemas/Message.ts"
@@ -24,10 +24,21 @@ const dayMs = 86_400_000
 class FakeBroker {
   readonly sessions = new Set<string>([inboxOf(alice), inboxOf(bob)])
   readonly published: Array<readonly [string, number]> = []
+  /** Every publication that was begun. */
+  tried = 0
   readonly expelled: Array<string> = []
   private readonly held = new Map<string, Deferred.Deferred<void>>()
+  private readonly failures = new Map<string, { behind: number; times: number }>()
   private readonly lost = Deferred.makeUnsafe<string>()
 
+  /** Behind so many publications to a topic, so many fail. */
+  fail(topic: string, times = 1, behind = 0): void {
+    this.failures.set(topic, { behind, times })
+  }
+  private fails(topic: string): boolean {
+    const failure = this.failures.get(topic)
+    return failure !== undefined && failure.behind-- <= 0 && failure.times-- > 0
+  }
   hold(what: string): void {
     this.held.set(what, Deferred.makeUnsafe())
   }
@@ -55,10 +66,16 @@ class FakeBroker {
         (): OpenBroker => ({
           addresses: [],
           publish: (topic, payload) =>
-            Effect.map(this.pass(topic), () => {
-              this.published.push([topic, payload[0] ?? 0])
-              return this.sessions.has(topic)
-            }),
+            Effect.suspend(() => {
+              this.tried++
+              return this.pass(topic)
+            }).pipe(
+              Effect.flatMap(() => {
+                if (this.fails(topic)) return Effect.fail(new BrokerError({ reason: "it is out of breath" }))
+                this.published.push([topic, payload[0] ?? 0])
+                return Effect.succeed(this.sessions.has(topic))
+              })
+            ),
           passwordFor: (agent) => Effect.as(this.pass(agent), `password of ${agent}`),
           expel: (agent) => Effect.map(this.pass(agent), () => void this.expelled.push(agent)),
           connected: Effect.succeed([]),
@@ -163,6 +180,85 @@ describe("the sweep", () => {
   )
 })
 
+describe("a broker that fails", () => {
+  it.effect("gets again what it did not take, before what was stored meanwhile", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, ref, store } = yield* start(broker)
+      yield* pass(1_000)
+      const send = (...bytes: ReadonlyArray<number>) =>
+        Effect.flatMap(
+          Effect.forEach(bytes, (byte) => leave(bob, byte)),
+          (left) => ref.tell("Dispatch", { deliveries: left.flat() })
+        )
+      broker.hold(inboxOf(bob))
+      broker.fail(inboxOf(bob))
+      yield* send(1, 2, 3)
+      yield* TestKit.settle
+      yield* send(4, 5, 6)
+      broker.release(inboxOf(bob))
+      yield* TestKit.settle
+      yield* send(7)
+      yield* pass(2_000)
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), [1, 2, 3, 4, 5, 6, 7])
+      assert.strictEqual((yield* store.backlog).undelivered, 0)
+    })
+  )
+
+  it.effect("gets nothing more for a recipient behind what it did not take, and the rest for others", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, ref } = yield* start(broker)
+      yield* pass(1_000)
+      const numbers = Array.from({ length: 100 }, (_, number) => number)
+      const deliveries = [
+        ...(yield* Effect.forEach(numbers, (number) => leave(bob, number))).flat(),
+        ...(yield* leave(alice, 7))
+      ]
+      broker.fail(inboxOf(bob))
+      yield* ref.tell("Dispatch", { deliveries })
+      yield* TestKit.settle
+      assert.deepStrictEqual(broker.to(inboxOf(alice)), [7])
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), [])
+      yield* pass(2_000)
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), numbers)
+    })
+  )
+
+  it.effect("is left alone for the pause, whatever is stored and whoever comes", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, ref } = yield* start(broker)
+      yield* pass(1_000)
+      broker.fail(inboxOf(bob), 4)
+      const numbers = Array.from({ length: 20 }, (_, number) => number)
+      for (const number of numbers) {
+        yield* ref.tell("Dispatch", { deliveries: yield* leave(bob, number) })
+        yield* ref.tell("Came", { agent: bob })
+        yield* TestKit.settle
+      }
+      assert.strictEqual(broker.tried, 1)
+      yield* pass(10_000)
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), numbers)
+    })
+  )
+
+  it.effect("in the midst of what waited for an agent gets the rest of it in its order", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, ref, store } = yield* start(broker)
+      yield* pass(1_000)
+      const numbers = Array.from({ length: 700 }, (_, number) => number % 256)
+      yield* Effect.forEach(numbers, (number) => leave(bob, number))
+      broker.fail(inboxOf(bob), 1, 200)
+      yield* ref.tell("Came", { agent: bob })
+      yield* pass(2_000)
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), numbers)
+      assert.strictEqual((yield* store.backlog).undelivered, 0)
+    })
+  )
+})
+
 describe("what waits for an agent", () => {
   it.effect("comes when it comes: once, in its order, before what is newer, however often it says so", () =>
     Effect.gen(function* () {
@@ -187,6 +283,51 @@ describe("what waits for an agent", () => {
       assert.deepStrictEqual(broker.to(inboxOf(bob)), [...expected, 255])
       assert.deepStrictEqual(broker.to(inboxOf(alice)), [1])
       assert.isAtMost(Math.max(...reads), 256)
+      assert.strictEqual((yield* store.backlog).undelivered, 0)
+    })
+  )
+
+  it.effect("comes at once too when it came while it was found to be away", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, ref } = yield* start(broker)
+      yield* pass(1_000)
+      broker.sessions.delete(inboxOf(bob))
+      broker.hold(inboxOf(bob))
+      yield* ref.tell("Dispatch", { deliveries: yield* leave(bob, 1) })
+      yield* TestKit.settle
+      yield* ref.tell("Came", { agent: bob })
+      yield* TestKit.settle
+      broker.release(inboxOf(bob))
+      broker.hold(inboxOf(bob))
+      yield* TestKit.settle
+      broker.sessions.add(inboxOf(bob))
+      broker.published.length = 0
+      broker.release(inboxOf(bob))
+      yield* TestKit.settle
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), [1])
+    })
+  )
+
+  it.effect("costs others nothing, and is found by a sweep where nobody told that it came", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, ref, store } = yield* start(broker)
+      broker.sessions.delete(inboxOf(bob))
+      const numbers = Array.from({ length: 2_000 }, (_, number) => number % 256)
+      yield* Effect.forEach(numbers, (number) => leave(bob, number))
+      yield* pass(65_000)
+      const before = broker.tried
+      yield* pass(60_000)
+      yield* ref.tell("Sweep")
+      yield* ref.tell("Dispatch", { deliveries: yield* leave(alice, 7) })
+      yield* TestKit.settle
+      assert.deepStrictEqual(broker.to(inboxOf(alice)), [7])
+      assert.isAtMost(broker.tried - before, 4)
+      broker.published.length = 0
+      broker.sessions.add(inboxOf(bob))
+      yield* pass(65_000)
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), numbers)
       assert.strictEqual((yield* store.backlog).undelivered, 0)
     })
   )
@@ -222,7 +363,7 @@ describe("what waits for an agent", () => {
         broker.hold(inboxOf(alice))
         const deliveries = []
         for (let number = 0; number < 40; number++) deliveries.push(...(yield* leave(alice, number)))
-        deliveries.push(...(yield* leave(bob, 1)))
+        deliveries.push(...(yield* leave(bob, 0)), ...(yield* leave(bob, 1)))
         yield* ref.tell("Dispatch", { deliveries })
         yield* TestKit.settle
         book.delete(bob)

@@ -82,8 +82,9 @@ const start = Effect.gen(function* () {
     Effect.provideContext(services)
   )
   for (const agent of [alice, bob, carol]) book.set(rowOf(agent))
-  const keeper = TestKit.probe(BrokerKeeperKey)
-  const { ref } = yield* Effect.provideContext(
+  const busy = yield* Deferred.make<void>()
+  const keeper = TestKit.probe(BrokerKeeperKey, { Sweep: () => Deferred.await(busy) })
+  const { ref, system } = yield* Effect.provideContext(
     TestKit.start(reEncryptor(alice), { beside: [keeper.spec] }),
     services
   )
@@ -91,14 +92,22 @@ const start = Effect.gen(function* () {
     ref.ask("Submit", { inbox: "protected", wire: message }, { timeoutMs: 2 * lifetimeMs })
   )
   yield* TestKit.settle
-  const seal = Effect.andThen(
-    Effect.andThen(Deferred.succeed(sealing, undefined), Fiber.join(submitted)),
-    TestKit.settle
-  )
+  const goOn = Effect.andThen(Deferred.succeed(sealing, undefined), TestKit.settle)
   return {
     book,
     store,
-    seal,
+    submitted,
+    goOn,
+    seal: Effect.andThen(Effect.andThen(goOn, Fiber.join(submitted)), TestKit.settle),
+    /** Keeps the keeper of the broker busy until its mailbox is full. */
+    crowd: Effect.gen(function* () {
+      const keeperRef = system.ref(BrokerKeeperKey)
+      yield* keeperRef.tell("Sweep")
+      yield* TestKit.settle
+      const full = yield* Effect.flip(Effect.forever(keeperRef.tell("Due")))
+      assert.strictEqual(full._tag, "MailboxFull")
+    }),
+    free: Effect.andThen(Deferred.succeed(busy, undefined), TestKit.settle),
     /** Whom the broker is to bring something. */
     dispatched: () =>
       keeper.messages.flatMap(([tag, payload]) =>
@@ -160,6 +169,37 @@ describe("a message that is just being sealed", () => {
       yield* seal
       assert.deepStrictEqual(yield* stored, [])
       assert.deepStrictEqual(yield* refused, ["expired"])
+    })
+  )
+
+  it.effect("is told of until the keeper of the broker has room, and its sender waits so long", () =>
+    Effect.gen(function* () {
+      const { book, crowd, dispatched, free, goOn, stored, submitted } = yield* start
+      yield* crowd
+      yield* goOn
+      assert.deepStrictEqual(yield* stored, [bob, carol])
+      yield* TestClock.adjust(1_000)
+      assert.isUndefined(submitted.pollUnsafe())
+      // Whoever has this name by then must not get it.
+      book.set(rowOf(carol, "another"))
+      yield* free
+      yield* TestClock.adjust(200)
+      yield* Fiber.join(submitted)
+      yield* TestKit.settle
+      assert.deepStrictEqual(dispatched(), [bob])
+    })
+  )
+
+  it.effect("is acknowledged though the keeper of the broker never has room: it is stored", () =>
+    Effect.gen(function* () {
+      const { crowd, dispatched, free, goOn, stored, submitted } = yield* start
+      yield* crowd
+      yield* goOn
+      for (let second = 0; second < 7; second++) yield* TestClock.adjust(1_000)
+      yield* Fiber.join(submitted)
+      assert.deepStrictEqual(yield* stored, [bob, carol])
+      yield* free
+      assert.deepStrictEqual(dispatched(), [])
     })
   )
 })

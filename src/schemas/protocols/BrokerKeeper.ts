@@ -76,7 +76,13 @@ export const BrokerKeeperProtocol = RpcGroup.make(
   Rpc.make("Due"),
   /** The store is pruned, and looked through for what nobody told of. */
   Rpc.make("Sweep"),
-  /** A round is done: what the broker has, and whether it failed. */
-  Rpc.make("Delivered", { payload: { places: Schema.Array(Schema.Int), failed: Schema.Boolean } }),
+  /** A round is done: what the broker has, for whom it has no session, and whether it failed. */
+  Rpc.make("Delivered", {
+    payload: {
+      places: Schema.Array(Schema.Int),
+      absent: Schema.Array(AgentName),
+      failed: Schema.Boolean
+    }
+  }),
   Rpc.make("Lost", { payload: { reason: Schema.String } })
 )
