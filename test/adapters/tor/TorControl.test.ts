@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs"
 import { createServer, type Socket } from "node:net"
 import { join } from "node:path"
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Schedule } from "effect"
 import { SystemEntropy } from "../../../src/adapters/SystemEntropy.ts"
 import { connectControl, type TorEvent, torInfo } from "../../../src/adapters/tor/TorControl.ts"
 import { Entropy } from "../../../src/ports/Entropy.ts"
@@ -237,7 +237,11 @@ describeWith(["tor"], "a real tor", () => {
           })
       )
       yield* Effect.promise(() => waitUntil("tor's socket", () => existsSync(path)))
-      const control = yield* connectControl({ endpoint: { path }, entropy: yield* Entropy, ...given })
+      // tor names its socket a moment before it listens there.
+      const control = yield* Effect.retry(
+        connectControl({ endpoint: { path }, entropy: yield* Entropy, ...given }),
+        { while: ({ code }) => code === "unreachable", schedule: Schedule.spaced(50), times: 100 }
+      )
       expect(yield* torInfo(control, "version")).toMatch(/^0\.4\./)
       expect((yield* torInfo(control, "config-text")).split("\n")).toContain("DisableNetwork 1")
       if (flags[0] === "--HashedControlPassword") {
