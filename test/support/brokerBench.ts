@@ -53,7 +53,7 @@ export class Bench {
     refused: (name, reason) => Effect.sync(() => void this.refused.push(`${name} ${reason}`))
   }
 
-  async open(queuePackets = 1_000): Promise<void> {
+  async open(queuePackets = 1_000, maximumConnections = 50): Promise<void> {
     const scope = Effect.runSync(Scope.make())
     this.scope = scope
     this.broker = await Effect.runPromise(
@@ -64,7 +64,7 @@ export class Bench {
           listen: { host: "127.0.0.1", port: 0 },
           upgrades: this.upgrades,
           topicRoot: root,
-          maximumConnections: 50,
+          maximumConnections,
           queuePackets,
           database: {
             call: (method, ...args) =>

@@ -45,7 +45,10 @@ interface Standing {
   readonly role: TopicRole
 }
 
-const refusal = (): AuthenticateError =>
+/** What CONNACK says: come again later, or with another proof. */
+const unavailable = (): AuthenticateError =>
+  Object.assign(new Error("server unavailable"), { returnCode: 3 }) as AuthenticateError
+const unauthorized = (): AuthenticateError =>
   Object.assign(new Error("not authorized"), { returnCode: 5 }) as AuthenticateError
 
 export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Promise<A>
@@ -122,24 +125,25 @@ export class Doorkeeper {
     const name = client.id
     if (!isAgentName(name) || name === brokerServices || username !== name || password === undefined) {
       void this.refuse(null, "bad_credentials")
-      return done(refusal(), false)
+      return done(unauthorized(), false)
     }
     const judge = this.handlers.authenticate(name, new Uint8Array(password))
     this.fork(judge).then(
       (role) => {
         if (role === null) {
           void this.refuse(name, "bad_credentials")
-          return done(refusal(), false)
+          return done(unauthorized(), false)
         }
         if (this.isFull(role)) {
           void this.refuse(name, "too_many")
-          return done(refusal(), false)
+          return done(unavailable(), false)
         }
         if (role === "stranger") this.leaveNothing(client)
         this.standings.set(client, { name, role })
         done(null, true)
       },
-      () => done(refusal(), false)
+      // Nobody has judged it.
+      () => done(unavailable(), false)
     )
   }
 

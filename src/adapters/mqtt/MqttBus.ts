@@ -52,11 +52,14 @@ const unreachable = (reason: string) => new BusError({ code: "unreachable", reas
 /** Bad user name or password, and not authorised: of MQTT 3.1.1, then of 5. */
 const refusals: ReadonlySet<number | undefined> = new Set([4, 5, 0x86, 0x87])
 
+/** Server unavailable: of MQTT 3.1.1, then of 5, which can also say that the server is busy. */
+const closed: ReadonlySet<number | undefined> = new Set([3, 0x88, 0x89])
+
 const problemOf = (error: unknown): BusError => {
   const { code } = error as Partial<ErrorWithReasonCode>
-  return refusals.has(code)
-    ? new BusError({ code: "refused", reason: "it does not take this agent's credentials" })
-    : unreachable(errorText(error))
+  if (refusals.has(code))
+    return new BusError({ code: "refused", reason: "it does not take this agent's credentials" })
+  return unreachable(closed.has(code) ? "it takes no more connections at the moment" : errorText(error))
 }
 
 /** A callback of mqtt.js as an Effect; its error is the port's. */

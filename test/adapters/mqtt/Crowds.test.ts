@@ -4,7 +4,9 @@ import { connect as connectTcp, type Socket } from "node:net"
 import { afterEach, assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { MqttClient } from "mqtt"
+import { mqttBus } from "../../../src/adapters/mqtt/MqttBus.ts"
 import { Limits } from "../../../src/schemas/Limits.ts"
+import type { AgentName } from "../../../src/schemas/Topics.ts"
 import { Bench, root, textsOf } from "../../support/brokerBench.ts"
 import { waitUntil } from "../../support/Program.ts"
 
@@ -19,6 +21,42 @@ const connectOf = (name: string, password: string): Buffer => {
   const [protocol, ...payload] = fields as [Buffer, ...Array<Buffer>]
   const rest = Buffer.concat([protocol, Buffer.of(4, 0xc2, 0, 30), ...payload])
   return Buffer.concat([Buffer.of(0x10, rest.length), rest])
+}
+
+/** The first four bytes that a connection is told, which are its CONNACK. */
+const answerTo = (connect: Buffer): Promise<ReadonlyArray<number>> =>
+  new Promise((done, fail) => {
+    const { port } = new URL(bench.broker.addresses[0] as string)
+    const socket = connectTcp(Number(port), "127.0.0.1")
+    socket.once("data", (bytes) => {
+      socket.destroy()
+      done([...bytes.subarray(0, 4)])
+    })
+    socket.once("error", fail)
+    socket.write(connect)
+  })
+
+/** What an agent's own bus makes of the broker's answer to it. */
+const comesTo = (name: string, password: string) => {
+  const { hostname, port } = new URL(bench.broker.addresses[0] as string)
+  const dial = Effect.acquireRelease(
+    Effect.sync(() => connectTcp(Number(port), hostname).on("error", () => undefined)),
+    (socket) => Effect.sync(() => void socket.destroy())
+  )
+  const bus = mqttBus({
+    find: Effect.succeed({ topicRoot: root, password: null, brokers: [{ mqtt: 4, dial }] })
+  })
+  return Effect.runPromise(
+    Effect.flatMap(bus.find, ({ connect }) =>
+      connect({
+        name: name as AgentName,
+        password: new TextEncoder().encode(password),
+        will: { topic: `${root}/broker-services/status`, payload: new Uint8Array(1) },
+        hasRoom: Effect.succeed(true),
+        received: () => Effect.void
+      })
+    ).pipe(Effect.flip, Effect.scoped)
+  )
 }
 
 /** When a connection has ended. */
@@ -57,6 +95,23 @@ describe("the embedded broker, with strangers and crowds", () => {
       await bench.open()
       await heardBy(`carol-${opening}`, ["alice's", "all"])
     }
+  })
+
+  it("tells those for whom there is no room to come later, and not that they could not prove who they are", async () => {
+    bench = new Bench()
+    await bench.open(1_000, 1)
+    await bench.client("alice")
+    assert.deepStrictEqual(await answerTo(connectOf("bob", "agent")), [0x20, 2, 0, 3])
+    assert.deepStrictEqual(await answerTo(connectOf("mallory", "no role")), [0x20, 2, 0, 5])
+    assert.deepStrictEqual(bench.refused, ["bob too_many", "mallory bad_credentials"])
+    const turnedAway = await comesTo("bob", "agent")
+    assert.strictEqual(turnedAway.code, "unreachable")
+    assert.include(turnedAway.message, "it takes no more connections at the moment")
+    const unproven = await comesTo("mallory", "no role")
+    assert.strictEqual(unproven.code, "refused")
+    assert.include(unproven.message, "it does not take this agent's credentials")
+    // Strangers have connections of their own.
+    await bench.client("eve", { role: "stranger" })
   })
 
   it("does not count a connection that ended while it was set up", async () => {
