@@ -147,12 +147,12 @@ export const conditionTexts = {
     mend: "See the detail; postern status on the operator's machine tells how the broker is."
   },
   agent_inbox_full: {
-    means: "As many messages as may wait for the device's programs do: more stay with the broker.",
+    means: "The inbox is full of messages that no program has taken: more stay with the broker.",
     mend: "Run the program that takes them (postern agent listen shows them); they go when they expire."
   },
   agent_ids_full: {
-    means: "The device remembers as many ids of messages that came as it may: more stay with the broker.",
-    mend: "Let its peers send fewer messages, or such as expire sooner: an id is kept until its message has."
+    means: "The device remembers as many ids of messages as it may: more messages stay with the broker.",
+    mend: "Let its peers send fewer messages, or such as expire sooner: an id is kept until its message has expired."
   },
   program_missing: {
     means: "A program that the client can use is not installed.",

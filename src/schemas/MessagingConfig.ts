@@ -34,7 +34,7 @@ export const MessagingConfig = settingTable(
     }),
     maximum_connections: setting(intBetween(1, 1_000_000), 10_000, {
       description:
-        "How many agents the server's own broker serves at once. Above it, agents are told to come later."
+        "How many agents the server's own broker serves at once. Above it, others are turned away (CONNACK 3) until there is room."
     }),
     queue_packets: setting(intBetween(100, 1_000_000), 10_000, {
       description:
@@ -42,7 +42,7 @@ export const MessagingConfig = settingTable(
     }),
     discovery_interval_ms: setting(intBetween(1_000, 86_400_000), 60_000, {
       description:
-        "How often the list of agents that may be seen is published where nothing has changed; changes are published at once."
+        "How often the list of agents that may be seen is published where nothing has changed; changes are published soon."
     }),
     policy: setting(MessageRules, openRules, {
       description:

@@ -45,7 +45,7 @@ export const saltBytes = 12
 
 /**
  * Messages that an agent has been sent and has not acknowledged: one whose inbox is full leaves them so, and above the bound
- * Mosquitto sends it nothing any more, answers to its handshakes neither. Mosquitto's own default is 20.
+ * Mosquitto sends it no more of them. Answers to its handshakes, of QoS 0, still come. Mosquitto's own default is 20.
  */
 const inflightMessages = 1_000
 
@@ -89,7 +89,7 @@ export const configurationText = (options: MosquittoFilesOptions): string => {
     "",
     "# Messages that wait for one agent. Above it Mosquitto drops the newest, without a word to their sender.",
     `max_queued_messages ${queuePackets}`,
-    "# Of them, how many one agent may have been sent and not have acknowledged; above it Mosquitto sends that agent nothing.",
+    "# Of them, how many one agent may have been sent and not have acknowledged; above it that agent is sent no more.",
     `max_inflight_messages ${inflightMessages}`,
     "# The largest message, with its headers; whoever sends more is disconnected.",
     `max_packet_size ${packetBytes}`,
