@@ -7,6 +7,7 @@ agent.py run --state DIR [--url URL]    connects; prints what comes as lines of 
 """
 
 import argparse
+import collections
 import json
 import os
 import secrets
@@ -26,6 +27,8 @@ import wire
 now_ms = lambda: int(time.time() * 1000)
 
 SHAKE_AGAIN_S, SHAKE_AGAIN_AT_MOST_S = 30, 300
+# So many public messages are remembered, to know those that the broker brings twice.
+LATELY = 1000
 
 
 class State:
@@ -75,6 +78,7 @@ class Agent:
         self.state, self.keys, self.tell, self.name = state, state.keys, tell, state.kept["name"]
         self.client, self.lock, self.outgoing = None, threading.RLock(), []
         self.agreement, self.peers, self.version, self.asked = None, {}, -1, {}
+        self.lately = collections.deque(maxlen=LATELY)
 
     def topic(self, agent, inbox):
         return f"{self.topics}/{agent}/{inbox}"
@@ -194,13 +198,19 @@ class Agent:
                     self.tell({"event": "message", **shown})
                     self.state.remember(message)
             elif inbox == "public":
-                message = wire.read(wire.PUBLIC, packet.payload, wire.WIRE_BYTES)
-                shown = {name: message[name] for name in ("claimed_from", "subject", "body")}
-                self.tell({"event": "message", "level": "public", **shown})
+                self._take_public(packet.payload)
             elif inbox in ("public/pingreq", "public/pingack"):
                 self._take_ping(inbox, packet.payload)
         except wire.Refused as refused:
             self.tell({"event": "refused_message", "code": refused.code, "detail": str(refused)})
+
+    def _take_public(self, data):
+        message = wire.read_public(data)
+        known = (message["claimed_from"], message["id"])
+        if known not in self.lately:
+            self.lately.append(known)
+            shown = {name: message[name] for name in ("claimed_from", "subject", "body")}
+            self.tell({"event": "message", "level": "public", **shown})
 
     def peers_keys(self):
         return {name: entry["signing_key"] for name, entry in self.peers.items()}

@@ -88,13 +88,13 @@ def depth(value):
     return 0 if inner is None else 1 + max(map(depth, inner), default=0)
 
 
-def parse(data, maximum_bytes, maximum_depth=24):
-    """Reads JSON that must be its own canonical form, byte for byte."""
+def parse(data, maximum_bytes, maximum_depth=24, any_form=False):
+    """Reads JSON that must be its own canonical form, byte for byte; in any form, it must only have one."""
     if len(data) > maximum_bytes:
         raise Refused("too_large", f"{len(data)} bytes")
     try:
         value = json.loads(data.decode(), object_pairs_hook=_once)
-        if canonical(value) != data or depth(value) > maximum_depth:
+        if (canonical(value) != data and not any_form) or depth(value) > maximum_depth:
             raise ValueError("not canonical, or nested too deeply")
         return value
     except (ValueError, RecursionError) as error:
@@ -393,9 +393,9 @@ DIRECTORY = {
 }
 
 
-def read(members, data, maximum_bytes=DOCUMENT_BYTES, maximum_depth=24):
+def read(members, data, maximum_bytes=DOCUMENT_BYTES, maximum_depth=24, any_form=False):
     """A document of this kind. Nothing is known of its signature yet."""
-    document = parse(data, maximum_bytes, maximum_depth)
+    document = parse(data, maximum_bytes, maximum_depth, any_form)
     if not _struct(members)(document):
         raise Refused("malformed", "members are missing, unknown, or of another form")
     return document
@@ -413,6 +413,11 @@ def check_signed(document, known_key=None):
     if not verify(key, signature, canonical(signed)):
         raise Refused("bad_signature", "its signature does not fit")
     return document
+
+
+def read_public(data):
+    """A public message. Nobody signed it, so it need not be canonical."""
+    return read(PUBLIC, data, MESSAGE_BYTES, 1 + BODY_DEPTH, any_form=True)
 
 
 def _check_agreement(agreement):

@@ -69,6 +69,40 @@ describeWith(["python3", "python3-paho-mqtt", "python3-cryptography"], "an agent
     expect(said).toMatch(/^([1-9][0-9]+) of \1 vectors hold\n$/)
   })
 
+  it("reads public messages in any form, within the bounds of a message", () => {
+    const message = (body: unknown) => ({
+      type: "postern/public/v1",
+      id: "a".repeat(26),
+      claimed_from: "bob",
+      issued_at_ms: 1,
+      subject: "",
+      body
+    })
+    const nested = (depth: number): unknown => (depth === 0 ? 1 : [nested(depth - 1)])
+    const texts = [
+      JSON.stringify(message({ z: 1, a: 2 }), null, 2),
+      JSON.stringify(message(nested(16))),
+      JSON.stringify(message(nested(17))),
+      JSON.stringify(message("x".repeat(72 * 1024))),
+      JSON.stringify(message(1)).replace("{", '{"subject":"twice",')
+    ]
+    const program = `
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import wire
+for text in json.load(sys.stdin):
+    try:
+        wire.read_public(text.encode())
+        print("taken")
+    except wire.Refused as refused:
+        print(refused.code)`
+    const said = execFileSync(python, [...options, "-c", program, folder], {
+      encoding: "utf8",
+      input: JSON.stringify(texts)
+    })
+    expect(said.trim().split("\n")).toEqual(["taken", "taken", "malformed", "too_large", "malformed"])
+  })
+
   describe("on a server with a SmartAgent", () => {
     let fleet: BuiltFleet
     let smart: SmartAgent
