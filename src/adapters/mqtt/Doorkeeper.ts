@@ -110,7 +110,9 @@ export class Doorkeeper {
     Object.assign(client, { clean: true, _will: undefined })
   }
 
-  private isFull(role: TopicRole): boolean {
+  /** Whether there is no room for one more; who comes again takes the place of its old connection. */
+  private isFull(role: TopicRole, name: AgentName): boolean {
+    if (this.standing(this.newest.get(name) ?? null)?.role === role) return false
     return (
       this.connections[role] >= (role === "stranger" ? Limits.messagingStrangers : this.maximumConnections)
     )
@@ -134,7 +136,7 @@ export class Doorkeeper {
           void this.refuse(name, "bad_credentials")
           return done(unauthorized(), false)
         }
-        if (this.isFull(role)) {
+        if (this.isFull(role, name)) {
           void this.refuse(name, "too_many")
           return done(unavailable(), false)
         }

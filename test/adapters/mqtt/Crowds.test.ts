@@ -112,6 +112,8 @@ describe("the embedded broker, with strangers and crowds", () => {
     assert.include(unproven.message, "it does not take this agent's credentials")
     // Strangers have connections of their own.
     await bench.client("eve", { role: "stranger" })
+    // A new connection takes the place of one that may be broken without the broker's knowing.
+    assert.strictEqual((await answerTo(connectOf("alice", "agent")))[3], 0)
   })
 
   it("does not count a connection that ended while it was set up", async () => {
