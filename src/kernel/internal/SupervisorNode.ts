@@ -366,6 +366,10 @@ export class SupervisorNode implements Node, Owner {
   // Small things
 
   private job(effect: Effect.Effect<void>): void {
+    // A job that ends just then may begin another, which the stop would not know and so not end.
+    if (this.stopCalls !== undefined) {
+      return
+    }
     const fiber = this.kernel.fork(effect)
     this.jobs.add(fiber)
     fiber.addObserver(() => this.jobs.delete(fiber))
