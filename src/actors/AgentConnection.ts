@@ -2,7 +2,7 @@
 import { Deferred, Effect, type Exit, Result } from "effect"
 import { AgentStore } from "../ports/AgentStore.ts"
 import { AgentTrust } from "../ports/AgentTrust.ts"
-import type { BusError } from "../ports/MessageBus.ts"
+import type { BusError, NotTaken } from "../ports/MessageBus.ts"
 import type { MessageId } from "../schemas/Message.ts"
 import type { AgentKnowledge } from "./AgentArrivals.ts"
 import { type AgentSession, type Appearance, makeIds, makeSessions } from "./AgentSession.ts"
@@ -34,11 +34,7 @@ const shakeDelays: Delays = { firstMs: 30_000, factor: 2, maximumMs: 300_000 }
 
 /** Messages to the agent itself. */
 interface Self {
-  readonly came: (
-    topic: string,
-    payload: Uint8Array,
-    timeoutMs: number
-  ) => Effect.Effect<void, { readonly message: string }>
+  readonly came: (topic: string, payload: Uint8Array, timeoutMs: number) => Effect.Effect<void, NotTaken>
   readonly due: Effect.Effect<void>
 }
 

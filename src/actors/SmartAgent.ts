@@ -10,7 +10,7 @@ import { AgentCrypto } from "../ports/AgentCrypto.ts"
 import type { AgentStoreError } from "../ports/AgentStore.ts"
 import { AgentTrust } from "../ports/AgentTrust.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
-import type { BusError } from "../ports/MessageBus.ts"
+import type { BusError, NotTaken } from "../ports/MessageBus.ts"
 import type { Ping } from "../schemas/Agents.ts"
 import type { MessageId, MessageRefusal } from "../schemas/Message.ts"
 import { type AgentReport, NoBus, NotKept, SmartAgentProtocol } from "../schemas/protocols/SmartAgent.ts"
@@ -119,7 +119,14 @@ const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
     const say = (publication: Effect.Effect<void, BusError>) =>
       context.startTask(Effect.ignore(publication), said)
     const came = (topic: string, payload: Uint8Array, timeoutMs: number) =>
-      self.ask("Came", { topic, payload }, { timeoutMs })
+      Effect.mapError(
+        self.ask("Came", { topic, payload }, { timeoutMs }),
+        (error): NotTaken =>
+          // The session ends with this life, and by a word of its own: what comes meanwhile must not cut it off before.
+          error._tag === "Stopped" || error._tag === "ActorCrashed"
+            ? { message: error.message, isFull: true }
+            : error
+      )
     return {
       knowledge,
       pings,

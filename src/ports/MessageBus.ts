@@ -29,7 +29,7 @@ export interface BusMessage {
 /** Why something that came was not taken. */
 export interface NotTaken {
   readonly message: string
-  /** There is no room for it now. */
+  /** There is no room for it now, or nobody any more to take it: it stays with the broker. */
   readonly isFull?: boolean
 }
 

@@ -105,6 +105,27 @@ describe("an agent", () => {
     })
   )
 
+  it.effect("is not kept from its goodbye by what comes when it ends", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const agent = yield* start(broker)
+      agent.trust.set(standing)
+      yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
+      const refusals: Array<unknown> = []
+      broker.acknowledge = (topic) =>
+        topic === statuses
+          ? Effect.match(broker.bring("fleet/pi/public", new Uint8Array(1)), {
+              onFailure: (error) => void refusals.push(error),
+              onSuccess: () => void refusals.push("taken")
+            })
+          : Effect.void
+      yield* TestKit.stop(agent.system)
+      assert.lengthOf(refusals, 1)
+      // Any other failure would end the connection at once, and the broker would publish the will.
+      assert.deepInclude(refusals[0], { isFull: true })
+    })
+  )
+
   it.effect("says for how long it has lacked a session, and waits longer each time", () =>
     Effect.gen(function* () {
       const broker = new PlayedBroker()
