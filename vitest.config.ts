@@ -1,8 +1,8 @@
 import { configDefaults, defineConfig } from "vitest/config"
 
 /**
- * POSTERN_PROOF=long|short runs the proofs alone: test/proof and test/tor/thorough, which run nowhere else, and the property
- * tests and simulations, whose sizes follow from that variable (test/support/proof.ts). Without it everything else runs.
+ * POSTERN_PROOF=long|short runs the proofs alone: test/proof and test/tor/thorough, which run nowhere else. The sizes of
+ * properties and simulations follow from that variable (test/support/proof.ts). Without it everything else runs.
  */
 const proof = process.env["POSTERN_PROOF"]
 
@@ -53,7 +53,7 @@ const throughTor = {
 const proofs = {
   ...common,
   name: "proof",
-  include: ["test/{proof,property,sim}/**/*.test.ts"]
+  include: ["test/proof/**/*.test.ts"]
 }
 
 export default defineConfig({
