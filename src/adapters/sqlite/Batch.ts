@@ -14,6 +14,22 @@ export type Reply =
   | { readonly id: number; readonly ok: true; readonly value: unknown }
   | { readonly id: number; readonly ok: false; readonly reason: string }
 
+const forgetting = new WeakMap<DatabaseSync, Array<() => void>>()
+
+/**
+ * What a database class carries on in memory beside its rows, such as their number, is no longer true where changes were
+ * taken back: `forget` is called then, and it has to be read anew.
+ */
+export const whenTakenBack = (database: DatabaseSync, forget: () => void): void => {
+  const all = forgetting.get(database)
+  if (all === undefined) forgetting.set(database, [forget])
+  else all.push(forget)
+}
+
+const takenBack = (database: DatabaseSync): void => {
+  for (const forget of forgetting.get(database) ?? []) forget()
+}
+
 const runOne = (database: DatabaseSync, methods: Methods, call: Call): Reply => {
   const method = Object.hasOwn(methods, call.method) ? methods[call.method] : undefined
   if (method === undefined) return { id: call.id, ok: false, reason: "there is no such method" }
@@ -25,6 +41,7 @@ const runOne = (database: DatabaseSync, methods: Methods, call: Call): Reply => 
   } catch (error) {
     // Some errors (disk full, I/O) make SQLite take back the whole transaction on its own.
     if (database.isTransaction) database.exec("ROLLBACK TO one; RELEASE one")
+    takenBack(database)
     return { id: call.id, ok: false, reason: describeError(error) }
   }
 }
@@ -44,6 +61,7 @@ export const runBatch = (
     for (const call of calls) {
       const reply = runOne(database, methods, call)
       if (!database.isTransaction) {
+        takenBack(database)
         return failAll(
           calls,
           reply.ok ? "the transaction was lost" : `the transaction was taken back: ${reply.reason}`
@@ -55,6 +73,7 @@ export const runBatch = (
     return replies
   } catch (error) {
     if (database.isTransaction) database.exec("ROLLBACK")
+    takenBack(database)
     return failAll(calls, describeError(error))
   }
 }

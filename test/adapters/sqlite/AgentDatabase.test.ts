@@ -1,5 +1,6 @@
 import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
+import { runBatch } from "../../../src/adapters/sqlite/Batch.ts"
 import { agentBounds, agentDatabase } from "../../../src/adapters/sqlite/messages/AgentDatabase.ts"
 import type { Received } from "../../../src/ports/AgentStore.ts"
 import { type Message, MessageLimits } from "../../../src/schemas/Message.ts"
@@ -35,6 +36,25 @@ const filled = () => {
 }
 
 describe("the inbox of an agent on disk", () => {
+  it("is counted anew where changes were taken back", () => {
+    const database = new DatabaseSync(":memory:")
+    const rows = built(database)
+    // As SQLite itself does when there is no room for a commit.
+    const lost = { ...rows, lose: () => database.exec("ROLLBACK") }
+    const run = (method: string, ...args: ReadonlyArray<unknown>) =>
+      runBatch(database, lost, [
+        { id: 0, method, args },
+        { id: 1, method: "lose", args: [] }
+      ])
+    for (let number = 0; number < 3; number++)
+      runBatch(database, rows, [{ id: 0, method: "take", args: [secure(number, 2_000)] }])
+    assert.strictEqual(rows.counts().inbox, 3)
+    run("take", secure(3))
+    assert.strictEqual(rows.counts().inbox, 3)
+    run("prune", 2_000)
+    assert.strictEqual(rows.counts().inbox, 3)
+  })
+
   it("knows also when it is full what it has, and takes again only when there is some room", () => {
     const rows = filled()
     assert.strictEqual(rows.take(secure(agentBounds.inbox)), "full")

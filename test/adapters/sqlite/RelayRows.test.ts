@@ -1,5 +1,6 @@
 import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
+import { runBatch } from "../../../src/adapters/sqlite/Batch.ts"
 import { messagesMigrations } from "../../../src/adapters/sqlite/messages/MessagesSchema.ts"
 import { relayMethods } from "../../../src/adapters/sqlite/messages/RelayRows.ts"
 import type { Name } from "../../../src/schemas/Ids.ts"
@@ -86,5 +87,30 @@ describe("what waits for a recipient", () => {
     assert.lengthOf(storedOf(rows, 20_000, bob, size), 0)
     rows.prune(2_000)
     assert.lengthOf(storedOf(rows, 20_001, bob, size), 1)
+  })
+})
+
+describe("a disk without a byte", () => {
+  it("does not use up what a sender may have remembered", () => {
+    const database = new DatabaseSync(":memory:")
+    for (const migration of messagesMigrations) database.exec(migration)
+    const rows = relayMethods(database)
+    database.exec("BEGIN")
+    for (let number = 0; number < MessageLimits.seenPerSender - 5; number++)
+      rows.accept(alice, idOf(number), 2_000, [], 0)
+    database.exec("COMMIT")
+    const { page_count: pages } = database.prepare("PRAGMA page_count").get() as { page_count: number }
+    const accept = (number: number, wire: Uint8Array) =>
+      runBatch(database, rows, [
+        { id: 0, method: "accept", args: [alice, idOf(number), 2_000, [{ ...delivery, wire }], 0] }
+      ])[0]
+    database.exec(`PRAGMA max_page_count = ${pages}`)
+    for (let attempt = 0; attempt < 10; attempt++)
+      assert.include(accept(MessageLimits.seenPerSender, new Uint8Array(100_000)), { ok: false })
+    database.exec(`PRAGMA max_page_count = ${pages + 1_000}`)
+    const reply = accept(MessageLimits.seenPerSender, new Uint8Array(100_000))
+    assert.isTrue(reply?.ok)
+    assert.include((reply as { value: unknown }).value, { outcome: "stored" })
+    database.close()
   })
 })

@@ -1,6 +1,7 @@
 /** What an agent keeps of messages, as a database class. Bounded: beyond it nothing more is taken. */
 import type { Draft, Pruned, Received, WaitingMessage } from "../../../ports/AgentStore.ts"
 import { type Message, type MessageId, MessageLimits, type PublicMessage } from "../../../schemas/Message.ts"
+import { whenTakenBack } from "../Batch.ts"
 import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
 
 /**
@@ -96,6 +97,9 @@ const makeSeen = (database: DatabaseSync) => {
   const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
   /** To count them costs as much as there are; null when it is not known. */
   let known: number | null = null
+  whenTakenBack(database, () => {
+    known = null
+  })
   return {
     has: ({ _tag, message }: Received): boolean =>
       (_tag === "Secure" ? find.get(message.from, message.id) : findPublic.get(publicKey(message))) !==
@@ -123,6 +127,9 @@ const makeCount = (database: DatabaseSync, table: "drafts" | "inbox") => {
   const count = database.prepare(`SELECT count(*) AS n FROM ${table}`)
   const counted = () => (count.get() as Row)["n"] as number
   let known: number | null = null
+  whenTakenBack(database, () => {
+    known = null
+  })
   return {
     value: (): number => {
       known ??= counted()

@@ -4,6 +4,7 @@ import type { Acceptance, AgentRow, DeliveryRow, MessageStore } from "../../../p
 import { Limits } from "../../../schemas/Limits.ts"
 import { MessageLimits } from "../../../schemas/Message.ts"
 import type { AgentName } from "../../../schemas/Topics.ts"
+import { whenTakenBack } from "../Batch.ts"
 import type { DatabaseSync } from "../Database.ts"
 import { type RefusalMethods, refusalMethods } from "./RefusalRows.ts"
 
@@ -91,6 +92,7 @@ const makeSeen = (database: DatabaseSync) => {
   )
   const known = database.prepare("SELECT 1 FROM seen WHERE sender = ? AND id = ?")
   const counts = new Map<string, number>()
+  whenTakenBack(database, () => counts.clear())
   const countOf = (sender: string): number => {
     const counted = counts.get(sender) ?? ((count.get(sender) as Row)["n"] as number)
     counts.set(sender, counted)
