@@ -4,20 +4,18 @@
  *
  * @module
  */
-import { execFile } from "node:child_process"
 import { Effect, Layer } from "effect"
 import { ServiceManager } from "../ports/ServiceManager.ts"
+import { runTool } from "./Tool.ts"
 
 const notifyTimeoutMs = 5_000
 
 /** Runs `systemd-notify` once; says why it did not work. */
 const notify = (text: string): Effect.Effect<string | null> =>
-  Effect.callback<string | null>((resume) => {
-    const child = execFile("systemd-notify", [text], { timeout: notifyTimeoutMs }, (error) =>
-      resume(Effect.succeed(error === null ? null : error.message))
-    )
-    return Effect.sync(() => void child.kill("SIGKILL"))
-  })
+  runTool({ command: ["systemd-notify", text], timeoutMs: notifyTimeoutMs }).pipe(
+    Effect.as(null),
+    Effect.catch((failure) => Effect.succeed(failure.message))
+  )
 
 /** The service manager this process was started by, if any. */
 export const SystemdNotify = (

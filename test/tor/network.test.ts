@@ -1,11 +1,14 @@
 /** The private Tor network itself: what stands when it is announced, and what is left when its starter is killed. */
-import { existsSync, mkdtempSync, readdirSync, rmdirSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { Effect, Fiber } from "effect"
 import { expect, it } from "vitest"
+import { startPrivateTorNetwork } from "../../src/adapters/tor/lab/PrivateTorNetwork.ts"
+import { waitUntil } from "../support/Program.ts"
 import { describeWith } from "../support/requires.ts"
 import { ownTorNetwork, sharedTorNetwork } from "../support/torNetwork.ts"
-import { NetworkStarter } from "../support/torProcesses.ts"
+import { NetworkStarter, processesOf } from "../support/torProcesses.ts"
 
 describeWith(["tor", "tor-gencert"], "a private Tor network", () => {
   it.concurrent("is one authority and three relays, all running", async () => {
@@ -21,6 +24,22 @@ describeWith(["tor", "tor-gencert"], "a private Tor network", () => {
     await starter.runs(2)
     await starter.killed()
     expect(existsSync(starter.parent)).toBe(false)
+  })
+
+  it.concurrent("that is given up while a tool makes its keys leaves neither the tool nor files", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "postern-slow-tor-"))
+    const parent = join(folder, "network")
+    mkdirSync(parent)
+    const tor = join(folder, "slow-tor")
+    writeFileSync(tor, "#!/bin/sh\nwhile :; do sleep 0.1; done\n", { mode: 0o755 })
+    const network = Effect.runFork(Effect.scoped(startPrivateTorNetwork({ parent, tor })))
+    await waitUntil("the tool", () =>
+      processesOf(folder).some((command) => command.includes("--list-fingerprint"))
+    )
+    await Effect.runPromise(Fiber.interrupt(network))
+    expect(processesOf(folder)).toEqual([])
+    expect(readdirSync(parent)).toEqual([])
+    rmSync(folder, { recursive: true })
   })
 
   it.concurrent.each([

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { execFile } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { release } from "node:os"
 import { join } from "node:path"
@@ -12,6 +11,7 @@ import type { Finding } from "../../schemas/Finding.ts"
 import { launchPath } from "../jail/Launch.ts"
 import { nodeFinding, toolFindings } from "../Requirements.ts"
 import { isSeccompArchitecture } from "../Seccomp.ts"
+import { runTool } from "../Tool.ts"
 import { requirement } from "./Findings.ts"
 
 const readText = (path: string): string | null => {
@@ -100,25 +100,21 @@ const swap = (): Finding => {
 
 const clockMs = 3_000
 
-const clock: Effect.Effect<Finding> = Effect.callback((resume) => {
+const clock: Effect.Effect<Finding> = Effect.suspend(() => {
   const found = requirement("machine.clock", "a clock that is set by the network")
   const mend = "timedatectl set-ntp true (or install systemd-timesyncd)"
-  const child = execFile(
-    "timedatectl",
-    ["show", "--property=NTPSynchronized", "--value"],
-    { timeout: clockMs, killSignal: "SIGKILL", env: { PATH: launchPath } },
-    (error, stdout) => {
-      const answer = stdout.trim()
-      if (error !== null || answer === "")
-        return resume(Effect.succeed(found.degraded("nobody here tells whether it is set", mend)))
-      resume(
-        Effect.succeed(
-          answer === "yes" ? found.ok("set by the network") : found.degraded("it is not set", mend)
-        )
-      )
-    }
+  return runTool({
+    command: ["timedatectl", "show", "--property=NTPSynchronized", "--value"],
+    timeoutMs: clockMs,
+    environment: { PATH: launchPath }
+  }).pipe(
+    Effect.orElseSucceed(() => ""),
+    Effect.map((words) => {
+      const answer = words.trim()
+      if (answer === "") return found.degraded("nobody here tells whether it is set", mend)
+      return answer === "yes" ? found.ok("set by the network") : found.degraded("it is not set", mend)
+    })
   )
-  return Effect.sync(() => void child.kill("SIGKILL"))
 })
 
 const sysctlFolder = "/proc/sys"

@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { execFile } from "node:child_process"
 import { accessSync, constants } from "node:fs"
 import { Effect } from "effect"
 import type { Finding } from "../../schemas/Finding.ts"
 import type { TorSettings } from "../../schemas/TorSettings.ts"
 import type { TunnelState } from "../../schemas/TunnelState.ts"
 import { launchPath } from "../jail/Launch.ts"
+import { runTool } from "../Tool.ts"
 import { requirement } from "./Findings.ts"
 
 const versionMs = 5_000
@@ -18,22 +18,14 @@ const oldest = [0, 4, 7] as const
 
 /** `0.4.8.10` of `Tor version 0.4.8.10.`; null where that does not run or says something else. */
 const versionOf = (command: string): Effect.Effect<string | null> =>
-  Effect.callback((resume) => {
-    const child = execFile(
-      command,
-      ["--version"],
-      {
-        timeout: versionMs,
-        killSignal: "SIGKILL",
-        env: { PATH: `${launchPath}:${process.env["PATH"] ?? ""}` }
-      },
-      (error, stdout) => {
-        const version = /^Tor version (\d+(?:\.\d+)*)/m.exec(stdout)?.[1]
-        resume(Effect.succeed(error !== null || version === undefined ? null : version))
-      }
-    )
-    return Effect.sync(() => void child.kill("SIGKILL"))
-  })
+  runTool({
+    command: [command, "--version"],
+    timeoutMs: versionMs,
+    environment: { PATH: `${launchPath}:${process.env["PATH"] ?? ""}` }
+  }).pipe(
+    Effect.map((words) => /^Tor version (\d+(?:\.\d+)*)/m.exec(words)?.[1] ?? null),
+    Effect.orElseSucceed(() => null)
+  )
 
 const isOld = (version: string): boolean => {
   const numbers = version.split(".").map(Number)

@@ -1,5 +1,4 @@
 /** The check of the jail: runs the real engine once, and believes only what the job and the host have seen of it. */
-import { execFile } from "node:child_process"
 import { accessSync, constants, lstatSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
 import { Effect, type Scope } from "effect"
@@ -11,6 +10,7 @@ import {
   JailUnavailable
 } from "../../schemas/JailProfile.ts"
 import { defaultJobLimits } from "../../schemas/Manifest.ts"
+import { runTool } from "../Tool.ts"
 import type { JobHost } from "./JobHost.ts"
 import { launchPath, launchTools } from "./Launch.ts"
 
@@ -64,23 +64,25 @@ const requireTools = (bwrap: string): Effect.Effect<void, JailUnavailable> =>
   })
 
 const versionOf = (bwrap: string): Effect.Effect<string, JailUnavailable> =>
-  Effect.callback((resume) => {
-    const child = execFile(
-      bwrap,
-      ["--version"],
-      { timeout: versionMs, killSignal: "SIGKILL", env: { PATH: launchPath }, maxBuffer: 4_096 },
-      (error, stdout) => {
-        const version = /^bubblewrap (\d+\.\d+(?:\.\d+)?)/.exec(stdout)?.[1]
-        const failure = unavailable(
-          "no_engine",
-          `${bwrap} does not answer as bubblewrap does.`,
-          "Install bubblewrap anew."
-        )
-        resume(error === null && version !== undefined ? Effect.succeed(version) : Effect.fail(failure))
-      }
+  runTool({
+    command: [bwrap, "--version"],
+    timeoutMs: versionMs,
+    environment: { PATH: launchPath }
+  }).pipe(
+    Effect.map((words) => /^bubblewrap (\d+\.\d+(?:\.\d+)?)/.exec(words)?.[1]),
+    Effect.orElseSucceed(() => undefined),
+    Effect.flatMap((version) =>
+      version === undefined
+        ? Effect.fail(
+            unavailable(
+              "no_engine",
+              `${bwrap} does not answer as bubblewrap does.`,
+              "Install bubblewrap anew."
+            )
+          )
+        : Effect.succeed(version)
     )
-    return Effect.sync(() => child.kill("SIGKILL"))
-  })
+  )
 
 /** `--disable-userns` came with 0.8. */
 const requireVersion = (version: string): Effect.Effect<string, JailUnavailable> => {
