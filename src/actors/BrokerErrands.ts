@@ -3,7 +3,7 @@
  * lines that are worked off side by side, and whoever asked has a ticket. Errands of one topic, or one agent, keep their
  * order.
  */
-import { Cause, Deferred, Effect, Exit, Queue } from "effect"
+import { Cause, Deferred, Effect, Exit, Hash, Queue } from "effect"
 import type { BrokerError } from "../ports/MessageBroker.ts"
 import { type BrokerTicket, NoBroker } from "../schemas/protocols/BrokerKeeper.ts"
 
@@ -17,12 +17,8 @@ export interface ErrandOptions {
 /** The broker has its own time limits; this one is for a broker that forgets to answer. */
 const errandMs = 60_000
 
-/** Which of so many lines a key stands in: FNV-1a over its characters. */
-const lineOf = (key: string, lines: number): number => {
-  let hash = 0x811c9dc5
-  for (let at = 0; at < key.length; at++) hash = Math.imul(hash ^ key.charCodeAt(at), 0x01000193)
-  return (hash >>> 0) % lines
-}
+/** Which of so many lines a key stands in. */
+const lineOf = (key: string, lines: number): number => (Hash.string(key) >>> 0) % lines
 
 const noBroker = (reason: string): NoBroker => new NoBroker({ reason })
 

@@ -119,14 +119,11 @@ const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
     const say = (publication: Effect.Effect<void, BusError>) =>
       context.startTask(Effect.ignore(publication), said)
     const came = (topic: string, payload: Uint8Array, timeoutMs: number) =>
-      Effect.mapError(
-        self.ask("Came", { topic, payload }, { timeoutMs }),
-        (error): NotTaken =>
-          // The session ends with this life, and by a word of its own: what comes meanwhile must not cut it off before.
-          error._tag === "Stopped" || error._tag === "ActorCrashed"
-            ? { message: error.message, isFull: true }
-            : error
-      )
+      Effect.mapError(self.ask("Came", { topic, payload }, { timeoutMs }), (error): NotTaken => {
+        // The session ends with this life, and by a word of its own: what comes meanwhile must not cut it off before.
+        const isEnding = error._tag === "Stopped" || error._tag === "ActorCrashed"
+        return { message: error.message, isLeft: isEnding || (error._tag === "NotKept" && error.isFull) }
+      })
     return {
       knowledge,
       pings,

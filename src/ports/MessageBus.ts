@@ -29,8 +29,8 @@ export interface BusMessage {
 /** Why something that came was not taken. */
 export interface NotTaken {
   readonly message: string
-  /** There is no room for it now, or nobody any more to take it: it stays with the broker. */
-  readonly isFull?: boolean
+  /** It stays with the broker: there is no room for it now, or nobody any more to take it. */
+  readonly isLeft: boolean
 }
 
 export interface BusOptions {
@@ -40,10 +40,9 @@ export interface BusOptions {
   /** What the broker publishes when the connection breaks. */
   readonly will: { readonly topic: string; readonly payload: Uint8Array }
   /**
-   * Takes what comes, one after the other; it is acknowledged when this has succeeded. Where it fails for lack of room, the
-   * connection goes on, for what else comes must not wait: the message stays with the broker, and when there is room again
-   * the connection ends, since only with the next one does the broker bring again what was left. Any other failure ends the
-   * connection at once.
+   * Takes what comes, one after the other; it is acknowledged when this has succeeded. Where it fails and is left with the
+   * broker, the connection goes on, for what else comes must not wait; when there is room again the connection ends, since
+   * only with the next one does the broker bring again what was left. Any other failure ends the connection at once.
    */
   readonly received: (message: BusMessage) => Effect.Effect<void, NotTaken>
   /** Whether there is room for what was left. Asked now and then, since something was. */

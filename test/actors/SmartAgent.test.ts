@@ -122,7 +122,7 @@ describe("an agent", () => {
       yield* TestKit.stop(agent.system)
       assert.lengthOf(refusals, 1)
       // Any other failure would end the connection at once, and the broker would publish the will.
-      assert.deepInclude(refusals[0], { isFull: true })
+      assert.deepInclude(refusals[0], { isLeft: true })
     })
   )
 
@@ -301,9 +301,9 @@ describe("an agent", () => {
       }
       const error = yield* Effect.flip(came(JSON.stringify(message)))
       assert.include(JSON.stringify(error), "the disk is full")
-      assert.propertyVal(error, "isFull", false)
+      assert.propertyVal(error, "isLeft", false)
       trouble = new AgentStoreError({ code: "ids_full", reason: "as many ids are remembered as may be" })
-      assert.propertyVal(yield* Effect.flip(came(JSON.stringify(message))), "isFull", true)
+      assert.propertyVal(yield* Effect.flip(came(JSON.stringify(message))), "isLeft", true)
       const word = yield* agent.ref.ask("Standing")
       // No program that takes messages could mend this.
       assert.deepInclude(word, { inbox_full: false, ids_full: true })

@@ -166,11 +166,9 @@ const handOn = (
             onSuccess: () => Effect.sync(() => done()),
             onFailure: (cause) => {
               const { reasons } = cause
-              const isFull = reasons.every(
-                (reason) => Cause.isFailReason(reason) && reason.error.isFull === true
-              )
+              const isLeft = reasons.every((reason) => Cause.isFailReason(reason) && reason.error.isLeft)
               const cut = end(`a message was not kept: ${errorText(Cause.squash(cause))}`)
-              return Effect.andThen(isFull ? leave : cut, failed)
+              return Effect.andThen(isLeft ? leave : cut, failed)
             }
           })
         )
