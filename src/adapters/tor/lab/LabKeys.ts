@@ -10,16 +10,12 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { Effect } from "effect"
 import { runTool, type ToolRun } from "../../Tool.ts"
-import { labFailure, TorLabError } from "./LabFailure.ts"
+import { labFailure, labFiles, TorLabError } from "./LabFailure.ts"
 import { labEnvironment } from "./LabNode.ts"
 import type { Authority, RelayPlace } from "./LabTorrc.ts"
 
 const passphrase = "lab"
 const toolMs = 60_000
-
-const files = <A>(what: string, work: () => Promise<A>): Effect.Effect<A, TorLabError> =>
-  // An interrupted write would go on in a folder that is being removed.
-  Effect.uninterruptible(Effect.tryPromise({ try: work, catch: (error) => labFailure(what, error) }))
 
 const tool = (command: ToolRun["command"], folder: string, input = ""): Effect.Effect<string, TorLabError> =>
   runTool({ command, folder, input, timeoutMs: toolMs, environment: labEnvironment() }).pipe(
@@ -31,7 +27,7 @@ const tool = (command: ToolRun["command"], folder: string, input = ""): Effect.E
  * one is enough.
  */
 const makeCertificate = Effect.fnUntraced(function* (keys: string, dirAddress: string) {
-  yield* files("The authority's identity key could not be made", async () => {
+  yield* labFiles("The authority's identity key could not be made", async () => {
     const { privateKey } = await promisify(generateKeyPair)("rsa", {
       modulusLength: 1024,
       publicKeyEncoding: { type: "spki", format: "pem" },
@@ -40,7 +36,7 @@ const makeCertificate = Effect.fnUntraced(function* (keys: string, dirAddress: s
     await writeFile(join(keys, "authority_identity_key"), privateKey, { mode: 0o600 })
   })
   yield* tool(["tor-gencert", "-m", "12", "-a", dirAddress, "--passphrase-fd", "0"], keys, `${passphrase}\n`)
-  const certificate = yield* files("The authority's certificate could not be read", () =>
+  const certificate = yield* labFiles("The authority's certificate could not be read", () =>
     readFile(join(keys, "authority_certificate"), "utf8")
   )
   const fingerprint = /^fingerprint ([0-9A-F]{40})$/m.exec(certificate)?.[1]
@@ -80,7 +76,7 @@ export const makeAuthority = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Authority, TorLabError> {
   const data = join(folder, place.nickname)
   const keys = join(data, "keys")
-  yield* files("The authority's folder could not be made", () =>
+  yield* labFiles("The authority's folder could not be made", () =>
     mkdir(keys, { recursive: true, mode: 0o700 })
   )
   const [fingerprint, authorityFingerprint] = yield* Effect.all(

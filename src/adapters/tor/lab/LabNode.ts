@@ -10,7 +10,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { Effect, type Scope } from "effect"
 import { connectControl, type TorControl, torInfo } from "../TorControl.ts"
-import { labFailure, TorLabError } from "./LabFailure.ts"
+import { labFailure, labFiles, TorLabError } from "./LabFailure.ts"
 
 /** How the nodes of one network are started. */
 export interface LabLaunch {
@@ -137,12 +137,9 @@ export const startLabNode = Effect.fnUntraced(function* (
     `GeoIPv6File ${join(launch.folder, "empty")}`,
     ...lines
   ]
-  yield* Effect.tryPromise({
-    try: async () => {
-      await mkdir(folder, { recursive: true, mode: 0o700 })
-      await writeFile(join(folder, "torrc"), `${torrc.join("\n")}\n`, { mode: 0o600 })
-    },
-    catch: (error) => labFailure(`The torrc of ${nickname} could not be written`, error)
+  yield* labFiles(`The torrc of ${nickname} could not be written`, async () => {
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await writeFile(join(folder, "torrc"), `${torrc.join("\n")}\n`, { mode: 0o600 })
   })
   const child = yield* launchProcess(launch, folder)
   const control = yield* awaitControl(child, folder, nickname)

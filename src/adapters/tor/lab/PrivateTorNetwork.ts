@@ -10,7 +10,7 @@ import { readFile, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Schedule, type Scope } from "effect"
-import { labFailure, TorLabError } from "./LabFailure.ts"
+import { labFailure, labFiles, TorLabError } from "./LabFailure.ts"
 import { openLabFolder } from "./LabFolder.ts"
 import { makeAuthority } from "./LabKeys.ts"
 import { type LabLaunch, type LabNode, startLabNode, waitForNode } from "./LabNode.ts"
@@ -147,14 +147,11 @@ const bridgePollMs = 50
 const bridgePolls = 1_200
 
 const readSecrets = (file: string) =>
-  Effect.tryPromise({
-    try: async () => {
-      const text = await readFile(file, "utf8")
-      const secrets = /(cert=\S+ iat-mode=\d)/.exec(text)?.[1]
-      if (secrets === undefined) throw new Error(`${file} holds no cert: ${text.trim()}`)
-      return secrets
-    },
-    catch: (error) => labFailure("The bridge's own line could not be read (does obfs4proxy run?)", error)
+  labFiles("The bridge's own line could not be read (does obfs4proxy run?)", async () => {
+    const text = await readFile(file, "utf8")
+    const secrets = /(cert=\S+ iat-mode=\d)/.exec(text)?.[1]
+    if (secrets === undefined) throw new Error(`${file} holds no cert: ${text.trim()}`)
+    return secrets
   })
 
 /** What a client must know of a bridge that runs. */
@@ -187,12 +184,9 @@ export const startPrivateTorNetwork = Effect.fnUntraced(function* (
   const tor = options.tor ?? "tor"
   const launch: LabLaunch = { folder, command: [...(options.via ?? []), tor] }
   const nameServers = join(folder, "resolv.conf")
-  yield* Effect.tryPromise({
-    try: async () => {
-      await writeFile(join(folder, "empty"), "")
-      await writeFile(nameServers, "nameserver 127.0.0.1\n")
-    },
-    catch: (error) => labFailure(`Files could not be written into ${folder}`, error)
+  yield* labFiles(`Files could not be written into ${folder}`, async () => {
+    await writeFile(join(folder, "empty"), "")
+    await writeFile(nameServers, "nameserver 127.0.0.1\n")
   })
   const authority = yield* makeAuthority(folder, tor, plan.authority, plan.dirPort)
   const head = yield* startLabNode(
