@@ -1,6 +1,7 @@
 /** `postern/agent` as a program has it: by the package's name, from a folder of its own, against a built server. */
 import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { extract } from "tar"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { BuiltFleet } from "../support/BuiltFleet.ts"
 import { type Ended, Program, runToEnd, waitUntil } from "../support/Program.ts"
@@ -76,11 +77,27 @@ describe("the library", () => {
   let fleet: BuiltFleet
   const started: Array<Program> = []
 
-  /** A project of its own with the package as `npm install FOLDER` puts it there. */
+  /** The package as it is published, unpacked. */
+  let unpacked = ""
+  const pack = async (): Promise<void> => {
+    const packed = join(fleet.folder, "packed")
+    mkdirSync(packed)
+    const npm = ["npm", "pack", "--ignore-scripts", "--silent", "--pack-destination", packed, root]
+    const made = await runToEnd(npm, {
+      cwd: packed,
+      environment: { ...environment, PATH: process.env["PATH"] ?? "", HOME: packed },
+      timeoutMs: patienceMs
+    })
+    expect(made, made.stderr).toMatchObject({ code: 0 })
+    await extract({ file: join(packed, made.stdout.trim()), cwd: packed })
+    unpacked = join(packed, "package")
+  }
+
+  /** A project of its own that has the package, and nothing else that it did not bring. */
   const project = (name: string, files: Readonly<Record<string, string>>): string => {
     const folder = join(fleet.folder, name)
     mkdirSync(join(folder, "node_modules"), { recursive: true })
-    symlinkSync(root, join(folder, "node_modules", "postern"))
+    cpSync(unpacked, join(folder, "node_modules", "postern"), { recursive: true })
     for (const [file, text] of Object.entries({ "package.json": '{ "type": "module" }\n', ...files }))
       writeFileSync(join(folder, file), text)
     return folder
@@ -111,6 +128,7 @@ describe("the library", () => {
 
   beforeAll(async () => {
     fleet = await BuiltFleet.withServer()
+    await pack()
   }, patienceMs)
   afterAll(async () => {
     for (const program of started) if (program.isRunning()) program.signalGroup("SIGKILL")
