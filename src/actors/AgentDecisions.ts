@@ -70,8 +70,11 @@ const makeExpulsions = (context: Context, topicRoot: string) =>
       ])
     })
     return {
-      /** Whether somebody of this name is just being cut off: whoever has it next must wait until that is done. */
-      isLeaving: (agent: AgentName): boolean => leaving.get(agent)?.forget === true,
+      /**
+       * Whether somebody of this name is just being cut off: whoever has it must wait until that is done. What came for one
+       * that is known already would go with the session.
+       */
+      isLeaving: (agent: AgentName): boolean => leaving.has(agent),
       add: (agent: AgentName, forget: boolean) =>
         Effect.suspend(() => {
           leaving.set(agent, { forget: forget || leaving.get(agent)?.forget === true })
@@ -114,8 +117,16 @@ const orRing =
 
 type Expulsions = Effect.Success<ReturnType<typeof makeExpulsions>>
 
+/** What follows for the list of agents. */
+interface Consequences {
+  /** Somebody is on it no more. */
+  readonly changed: Effect.Effect<void>
+  /** Somebody went without a word. */
+  readonly gone: (agent: AgentName) => Effect.Effect<void>
+}
+
 /** Holds one device's names against the fleet. */
-const makeJudging = (context: Context, expulsions: Expulsions, changed: Effect.Effect<void>) =>
+const makeJudging = (context: Context, expulsions: Expulsions, { changed, gone }: Consequences) =>
   Effect.gen(function* () {
     const fleet = yield* FleetStore
     const book = yield* AgentBook
@@ -125,7 +136,7 @@ const makeJudging = (context: Context, expulsions: Expulsions, changed: Effect.E
         book.delete(agent)
         return Effect.andThen(wasKnown ? changed : Effect.void, expulsions.add(agent, true))
       })
-    const atBroker = yield* makeAgentsAtBroker(context, cutOff)
+    const atBroker = yield* makeAgentsAtBroker(context, { cutOff, gone })
 
     /** Cuts off those of a device's names that are its own no more. Gives its name now, or null. */
     const judge = Effect.fnUntraced(function* (device: DeviceId, agents: Iterable<AgentName>) {
@@ -138,12 +149,20 @@ const makeJudging = (context: Context, expulsions: Expulsions, changed: Effect.E
       return name
     })
 
+    /** The name of a device that was turned away, unless it is another's now. */
+    const lastNameOf = Effect.fnUntraced(function* (device: DeviceId) {
+      const found = yield* fleet.device(device)
+      if (found === null || found.status === "accepted" || found.name === null) return []
+      return (yield* fleet.deviceNamed(found.name)) === null ? [found.name as Name] : []
+    })
+
     const decided = Effect.fnUntraced(function* (device: DeviceId) {
       const rows = book.all().filter((row) => row.device === device)
-      // Who never said who it is stands at the broker alone.
+      // Who never said who it is stands at the broker alone, or has but a session there, under the name it had last.
+      const last = yield* lastNameOf(device)
       const name = yield* judge(
         device,
-        new Set([...rows.map(({ agent }) => agent), ...atBroker.namesOf(device)])
+        new Set([...rows.map(({ agent }) => agent), ...atBroker.namesOf(device), ...last])
       )
       if (name === null) return
       const holder = book.get(name)
@@ -157,11 +176,11 @@ const makeJudging = (context: Context, expulsions: Expulsions, changed: Effect.E
   })
 
 /** Holds all agents against the fleet: the book of them, and who stands at the broker. */
-export const makeDecisions = (context: Context, topicRoot: string, changed: Effect.Effect<void>) =>
+export const makeDecisions = (context: Context, topicRoot: string, consequences: Consequences) =>
   Effect.gen(function* () {
     const book = yield* AgentBook
     const expulsions = yield* makeExpulsions(context, topicRoot)
-    const { atBroker, decided, judge } = yield* makeJudging(context, expulsions, changed)
+    const { atBroker, decided, judge } = yield* makeJudging(context, expulsions, consequences)
     const alarm = yield* makeAlarm(context.self.tell("Review"))
     let reviewed: AgentName | null = null
 

@@ -12,6 +12,7 @@ import type { DeviceId, SigningKey } from "../schemas/Ids.ts"
 import { Limits } from "../schemas/Limits.ts"
 import type { TopicRole } from "../schemas/TopicRights.ts"
 import { type AgentName, brokerServices } from "../schemas/Topics.ts"
+import { monotonicMs } from "./Alarm.ts"
 
 /** What a device that claims a name is. */
 export type Claim =
@@ -115,13 +116,15 @@ export const makeAgentDoor = Effect.gen(function* () {
   const claimOf = yield* makeClaims
   const taken = makeOnce()
   const tell = makeTeller()
-  const openedAtMs = yield* Clock.currentTimeMillis
+  const openedMs = yield* monotonicMs
   return Effect.fnUntraced(
     function* (
       name: AgentName,
       password: Uint8Array
     ): Effect.fn.Return<TopicRole | null, { message: string }> {
       const nowMs = yield* Clock.currentTimeMillis
+      // By the clock as it goes now: one that was ahead at the start, and was put back, would keep everybody out till then.
+      const openedAtMs = nowMs - ((yield* monotonicMs) - openedMs)
       const refuse = (reason: string) => Effect.as(tell(`${name} may not come: ${reason}`, nowMs), null)
       const read = readConnectProof(engine, password)
       if (Result.isFailure(read)) return yield* refuse(read.failure.message)

@@ -23,10 +23,16 @@ interface Standing {
 
 const isAgentName = Schema.is(AgentName)
 
-/** `cutOff` is for those who stand as agents under names that are their own no more. */
+interface AtBrokerOptions {
+  /** For those who stand as agents under names that are their own no more. */
+  readonly cutOff: (agent: AgentName) => Effect.Effect<void>
+  /** For those who are in the book as connected, and are not. */
+  readonly gone: (agent: AgentName) => Effect.Effect<void>
+}
+
 export const makeAgentsAtBroker = (
   context: ActorContext<RpcGroup.Rpcs<typeof DirectoryProtocol>>,
-  cutOff: (agent: AgentName) => Effect.Effect<void>
+  { cutOff, gone }: AtBrokerOptions
 ) =>
   Effect.gen(function* () {
     const fleet = yield* FleetStore
@@ -35,6 +41,19 @@ export const makeAgentsAtBroker = (
     const standings = new Map<AgentName, Standing>()
     /** Those that were there when the broker was asked; null while it is not asked. */
     let before: ReadonlyMap<AgentName, Standing> | null = null
+
+    /** Those in the book as connected who were not there when the broker was asked last. */
+    let missed = new Set<AgentName>()
+
+    /** Word that somebody went may have been lost; who was just coming when the broker was asked is there the next time. */
+    const miss = Effect.fnUntraced(function* (there: ReadonlySet<string>) {
+      const missing = book
+        .all()
+        .filter(({ agent, status }) => status === "C" && !there.has(agent) && !standings.has(agent))
+        .map(({ agent }) => agent)
+      for (const agent of missing) if (missed.has(agent)) yield* gone(agent)
+      missed = new Set(missing)
+    })
 
     /** Somebody stands as an agent: its device was judged before, and may have been turned away since. */
     const judge = Effect.fnUntraced(function* (agent: AgentName, device: DeviceId | undefined) {
@@ -47,6 +66,7 @@ export const makeAgentsAtBroker = (
       told: (agent: AgentName, connected: boolean, role?: TopicRole): Effect.Effect<void, StoreError> =>
         Effect.suspend(() => {
           standings.delete(agent)
+          missed.delete(agent)
           if (connected && role === "agent") return judge(agent, undefined)
           if (connected && role === "stranger") standings.set(agent, { device: null })
           return Effect.void
@@ -71,6 +91,7 @@ export const makeAgentsAtBroker = (
         const there = new Set(connected)
         for (const [agent, standing] of asked)
           if (!there.has(agent) && standings.get(agent) === standing) standings.delete(agent)
+        yield* miss(there)
         for (const agent of there) {
           if (!isAgentName(agent) || book.get(agent) !== undefined) continue
           const device = standings.get(agent)?.device

@@ -326,11 +326,24 @@ const makePacedList = (context: Pick<ActorContext<never>, "ref">, options: Direc
     }
   })
 
-/** Whoever has this name next comes again when its last owner is gone. */
+/** Who has this name says so again when the broker has ended what stood under it. */
 const beingCutOff = new RefusedMessage({
   code: "overloaded",
-  detail: "the name's last owner is just leaving"
+  detail: "the name is just being cut off at the broker"
 })
+
+/** Writes down of somebody who went without a word that it is gone. */
+const makeFarewell = (later: Later, changed: Effect.Effect<void>) =>
+  Effect.map(AgentBook, (book) =>
+    Effect.fnUntraced(function* (agent: AgentName) {
+      const row = book.get(agent)
+      if (row === undefined || row.status !== "C") return
+      const next = { ...row, status: "DU" as const, statusAtMs: yield* Clock.currentTimeMillis }
+      book.set(next)
+      yield* later(next)
+      if (row.visible) yield* changed
+    })
+  )
 
 /** The behaviour. */
 export const directory = (options: DirectoryOptions) =>
@@ -346,7 +359,8 @@ export const directory = (options: DirectoryOptions) =>
 
       const list = yield* makePacedList(context, options, alarm)
       const { changed } = list
-      const decisions = yield* makeDecisions(context, options.topicRoot, changed)
+      const gone = yield* makeFarewell(later, changed)
+      const decisions = yield* makeDecisions(context, options.topicRoot, { changed, gone })
       const { topicRoot } = options
       const shake = yield* makeHandshakes(context, { topicRoot, later, comeAgain: decisions.comeAgain })
       const orRefused = yield* makeRefusals
@@ -368,13 +382,8 @@ export const directory = (options: DirectoryOptions) =>
         }),
         Present: Effect.fnUntraced(function* ({ payload: { agent, connected, role } }) {
           yield* decisions.present(agent, connected, role)
-          const row = book.get(agent)
           // Who comes says so itself; who is gone may have been cut off without a will.
-          if (connected || row === undefined || row.status !== "C") return
-          const next = { ...row, status: "DU" as const, statusAtMs: yield* Clock.currentTimeMillis }
-          book.set(next)
-          yield* later(next)
-          if (row.visible) yield* changed
+          if (!connected) yield* gone(agent)
         }),
         ...decisions.handlers,
         ...(yield* makeAgentViews),

@@ -269,6 +269,28 @@ describe("a decision about a device", () => {
   )
 
   it.effect(
+    "makes nobody an agent whose session the broker has still to end: what came for it would go too",
+    () =>
+      Effect.gen(function* () {
+        const world = yield* makeWorld
+        const { book, decide, enrol, shake } = yield* start(world)
+        yield* enrol(device)
+        world.broker.obeys = false
+        yield* decide(device, {})
+        // It comes while the broker is asked again and again.
+        yield* shake(device, cellar)
+        assert.isUndefined(book.get(cellar))
+        world.broker.obeys = true
+        yield* pass(31_000)
+        assert.deepStrictEqual(world.broker.expelled, [cellar])
+        yield* shake(device, cellar)
+        assert.strictEqual(book.get(cellar)?.device, device.id)
+        yield* pass(60_000)
+        assert.deepStrictEqual(world.broker.expelled, [cellar])
+      })
+  )
+
+  it.effect(
     "that a stranger's connection was not told of makes it no agent: cut off, it comes again as one",
     () =>
       Effect.gen(function* () {
@@ -396,7 +418,7 @@ describe("a decision about a device that never said who it is", () => {
   it.effect("cuts it off at once where it stands at the broker, with what it left for others", () =>
     Effect.gen(function* () {
       const { decide, world } = yield* withMute
-      yield* decide(device, { decision: "revoke", name: attic })
+      yield* decide(device, { decision: "revoke" })
       assert.deepStrictEqual(world.broker.expelled, [cellar])
       assert.include(world.broker.published, `${topicRoot}/${cellar}/public/handshake`)
     })
@@ -418,18 +440,24 @@ describe("a decision about a device that never said who it is", () => {
     })
   )
 
-  it.effect("leaves it where it is while it is accepted, and strangers and who has left at any time", () =>
+  it.effect("leaves it where it is while it is accepted, and strangers at any time", () =>
     Effect.gen(function* () {
-      const { decide, present, world } = yield* withMute
+      const { present, world } = yield* withMute
       yield* present("who-1", "stranger")
       world.broker.connected = [cellar, "who-1"]
       yield* pass(2 * reviewMs)
       assert.deepStrictEqual(world.broker.expelled, [])
+    })
+  )
+
+  it.effect("ends the session of one that has left", () =>
+    Effect.gen(function* () {
+      const { decide, present, world } = yield* withMute
       yield* present(cellar, "agent", false)
-      world.broker.connected = ["who-1"]
+      world.broker.connected = []
       yield* decide(device, { decision: "revoke" })
       yield* pass(reviewMs)
-      assert.deepStrictEqual(world.broker.expelled, [])
+      assert.deepStrictEqual(world.broker.expelled, [cellar])
     })
   )
 
@@ -460,6 +488,27 @@ describe("a decision about a device that never said who it is", () => {
       yield* start(world)
       yield* pass(1_000)
       assert.deepStrictEqual(world.broker.expelled, [cellar])
+    })
+  )
+})
+
+describe("an agent that went without a word", () => {
+  it.effect("is told as gone when the broker has missed it twice, and not one that is just coming", () =>
+    Effect.gen(function* () {
+      const { agents, book, world } = yield* withAgent
+      world.broker.connected = [cellar]
+      yield* pass(2 * reviewMs)
+      assert.strictEqual(book.get(cellar)?.status, "C")
+      world.broker.connected = []
+      yield* pass(reviewMs)
+      assert.strictEqual(book.get(cellar)?.status, "C")
+      yield* agents.tell("Present", { agent: cellar, connected: true, role: "agent" })
+      yield* TestKit.settle
+      yield* pass(reviewMs)
+      assert.strictEqual(book.get(cellar)?.status, "C")
+      // The word that it has gone is lost.
+      yield* pass(2 * reviewMs)
+      assert.strictEqual(book.get(cellar)?.status, "DU")
     })
   )
 })

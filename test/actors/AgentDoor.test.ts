@@ -126,6 +126,26 @@ describe("the door of the MQTT broker", () => {
     })
   )
 
+  it.effect("goes by the clock as it is, which may have been ahead when it opened", () =>
+    Effect.gen(function* () {
+      const { judge } = yield* makeDoor
+      yield* TestClock.adjust(10_000)
+      const clock = yield* Clock.Clock
+      const nowMs = clock.currentTimeMillisUnsafe() - 3_600_000
+      const putBack: Clock.Clock = {
+        ...clock,
+        currentTimeMillisUnsafe: () => nowMs,
+        currentTimeMillis: Effect.succeed(nowMs)
+      }
+      const judged = (issued_at_ms: number) =>
+        Effect.flatMap(proofOf("alice", { issued_at_ms }), (proof) => judge(alice, proof)).pipe(
+          Effect.provideService(Clock.Clock, putBack)
+        )
+      assert.strictEqual(yield* judged(nowMs - 9_000), "agent")
+      assert.isNull(yield* judged(nowMs - 11_000))
+    })
+  )
+
   it.effect("lets nobody use up a session's name for another", () =>
     Effect.gen(function* () {
       const { judge } = yield* makeDoor

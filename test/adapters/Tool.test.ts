@@ -33,7 +33,11 @@ describe("a tool of the system", () => {
     Effect.gen(function* () {
       expect(yield* message("echo 'no such key' >&2; exit 3")).toBe("/bin/sh: no such key")
       expect(yield* message("exec sleep 60", 50)).toBe("/bin/sh: it did not end within 50 ms")
+      expect(yield* message("echo slow >&2; exec sleep 60", 1_000)).toBe(
+        "/bin/sh: it did not end within 1000 ms; it said: slow"
+      )
       expect(yield* message("yes")).toContain("maxBuffer")
+      expect(yield* message("\0")).toMatch(/^\/bin\/sh cannot be started: /)
       const missing = yield* Effect.flip(runTool({ command: ["no-such-tool"], timeoutMs: 20_000 }))
       expect(missing.message).toBe("no-such-tool: there is no such program")
     })
@@ -45,7 +49,7 @@ describe("a tool of the system", () => {
       const started = join(folder, "started")
       const tool = yield* Effect.forkChild(
         runTool({
-          command: ["/bin/sh", "-c", `echo > ${started}; while :; do sleep 0.05; done`],
+          command: ["/bin/sh", "-c", `echo > ${started}; for turn in $(seq 600); do sleep 0.05; done`],
           timeoutMs: 20_000
         })
       )

@@ -31,7 +31,9 @@ describeWith(["tor", "tor-gencert"], "a private Tor network", () => {
     const parent = join(folder, "network")
     mkdirSync(parent)
     const tor = join(folder, "slow-tor")
-    writeFileSync(tor, "#!/bin/sh\nwhile :; do sleep 0.1; done\n", { mode: 0o755 })
+    writeFileSync(tor, "#!/bin/sh\n# It ends by itself.\nfor turn in $(seq 600); do sleep 0.1; done\n", {
+      mode: 0o755
+    })
     const network = Effect.runFork(Effect.scoped(startPrivateTorNetwork({ parent, tor })))
     await waitUntil("the tool", () =>
       processesOf(folder).some((command) => command.includes("--list-fingerprint"))
