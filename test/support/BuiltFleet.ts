@@ -9,6 +9,9 @@ import { type Ended, freePort, Program, runToEnd, waitUntil } from "./Program.ts
 
 const dist = join(import.meta.dirname, "../../dist")
 
+/** A device may have to find its way through Tor first. */
+const patienceMs = 120_000
+
 /** Environment of every process: nothing of the person who runs the tests. */
 const environment = (home: string, extra: Readonly<Record<string, string>> = {}): Record<string, string> => ({
   PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -55,10 +58,13 @@ export interface BuiltDevice {
   readonly clientPid: () => number | undefined
 }
 
-/** Who holds a state folder, as the holder wrote it down; undefined while nobody lives who does. */
+/** Who holds a state folder, as the holder wrote it down; undefined while nobody lives who does, or it just writes. */
 const holderOf = (state: string): number | undefined => {
   try {
-    const pid = Number(readFileSync(join(state, "lock.pid"), "utf8"))
+    const text = readFileSync(join(state, "lock.pid"), "utf8")
+    // No number at all would be taken for 0, which is this process's own group.
+    if (!/^\d+\n$/.test(text)) return undefined
+    const pid = Number(text)
     process.kill(pid, 0)
     return pid
   } catch {
@@ -263,7 +269,8 @@ export class BuiltFleet {
       const { devices } = await this.ask<Listed>(["devices", "list"])
       return devices.find(({ device: id, status }) => id === own && status === "pending")?.device
     }
-    return waitUntil(`the enrolment of ${device.name}`, look, 60_000, () => device.program.log().slice(-3000))
+    const explain = () => device.program.log().slice(-3000)
+    return waitUntil(`the enrolment of ${device.name}`, look, patienceMs, explain)
   }
 
   /** Waits until the server knows that a device takes work. */
@@ -273,7 +280,7 @@ export class BuiltFleet {
       const shown = await this.ask<Shown>(["devices", "show", device.name])
       return shown.blocked === null && shown.last_seen_at_ms !== null
     }
-    await waitUntil(`${device.name} to take work`, look, 60_000, () => device.program.log().slice(-3000))
+    await waitUntil(`${device.name} to take work`, look, patienceMs, () => device.program.log().slice(-3000))
   }
 
   /** Waits until a job is in one of the states; gives it as `postern jobs show --json` does. */

@@ -1,7 +1,7 @@
 /** Built programs as real processes of a test: started, watched, stopped, killed. */
 import { type ChildProcess, spawn } from "node:child_process"
 import { randomInt } from "node:crypto"
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs"
+import { closeSync, existsSync, openSync, readdirSync, readFileSync } from "node:fs"
 import { createServer } from "node:net"
 
 const pollMs = 25
@@ -23,6 +23,32 @@ export const waitUntil = async <A>(
     await new Promise((resolve) => setTimeout(resolve, pollMs))
   }
 }
+
+/** What is read of every process that runs, as far as it is still there. */
+const ofProcesses = <A>(read: (pid: number) => A | undefined): ReadonlyArray<A> =>
+  readdirSync("/proc").flatMap((name) => {
+    if (!/^\d+$/.test(name)) return []
+    try {
+      const found = read(Number(name))
+      return found === undefined ? [] : [found]
+    } catch {
+      // It has ended meanwhile.
+      return []
+    }
+  })
+
+/** Processes whose command line holds the text. */
+export const processesWith = (text: string): ReadonlyArray<number> =>
+  ofProcesses((pid) => (readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(text) ? pid : undefined))
+
+/** Processes of a group; those that have ended and are not yet reaped hold nothing any more. */
+const livingOf = (group: number): ReadonlyArray<number> =>
+  ofProcesses((pid) => {
+    const text = readFileSync(`/proc/${pid}/stat`, "utf8")
+    // The name before these may hold anything, parentheses too.
+    const [state, , ofGroup] = text.slice(text.lastIndexOf(")") + 2).split(" ")
+    return state !== "Z" && state !== "X" && Number(ofGroup) === group ? pid : undefined
+  })
 
 /** Below the ports that the system gives to outgoing connections, one of which could sit on it later. */
 const lowestPort = 20_000
@@ -112,10 +138,12 @@ export class Program {
     }
   }
 
-  /** `kill -9` of the program and everything it started, as a power cut would. */
+  /** `kill -9` of the program and everything it started, as a power cut would; done when all of them are gone. */
   async crash(): Promise<void> {
     this.signalGroup("SIGKILL")
     await this.ended()
+    const { pid } = this
+    await waitUntil(`the end of all that ${this.name} started`, () => livingOf(pid).length === 0)
   }
 
   /** SIGTERM, and how long it took to end with which code. */
