@@ -1,20 +1,11 @@
 /** The warden and its client as real processes: each killed, stopped or crippled in turn; nothing lost, nothing run twice. */
 import { spawnSync } from "node:child_process"
-import {
-  chmodSync,
-  copyFileSync,
-  cpSync,
-  lstatSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync
-} from "node:fs"
+import { chmodSync, copyFileSync, cpSync, lstatSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { type BuiltDevice, BuiltFleet } from "../support/BuiltFleet.ts"
-import { Program, waitUntil } from "../support/Program.ts"
+import { Program, processesWith, waitUntil } from "../support/Program.ts"
 import { describeWith } from "../support/requires.ts"
 
 const dist = join(import.meta.dirname, "../../dist")
@@ -35,15 +26,8 @@ const crippled = ["setpriv", `--bounding-set=-all,+${capabilities.join(",+")}`, 
 
 const statusOf = (pid: number): string => readFileSync(`/proc/${pid}/status`, "utf8")
 
-/** Host processes whose command line holds the text. */
-const running = (text: string): number =>
-  readdirSync("/proc").filter((name) => {
-    try {
-      return /^\d+$/.test(name) && readFileSync(`/proc/${name}/cmdline`, "utf8").includes(text)
-    } catch {
-      return false
-    }
-  }).length
+/** How many host processes hold the text in their command lines. */
+const running = (text: string): number => processesWith(text).length
 
 /** A client that works, other than the one given. */
 const nextClient = (device: BuiltDevice, before?: number): Promise<number> =>
@@ -125,16 +109,20 @@ describeWith(["jail"], "warden and client", () => {
     const client = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1])
     const marker = `marker-uid-${process.pid}`
     const job = await longJob(marker)
-    const owners = readdirSync("/proc").flatMap((name) => {
-      try {
-        const inside =
-          /^\d+$/.test(name) && readFileSync(`/proc/${name}/cmdline`, "utf8").startsWith("sh\0-c\0echo ran")
-        return inside ? [Number(/^Uid:\s+(\d+)/m.exec(statusOf(Number(name)))?.[1])] : []
-      } catch {
-        return []
-      }
+    const uidsOfJob = () =>
+      processesWith(marker).flatMap((pid) => {
+        try {
+          const inside = readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("sh\0-c\0echo ran")
+          return inside ? [Number(/^Uid:\s+(\d+)/m.exec(statusOf(pid))?.[1])] : []
+        } catch {
+          return []
+        }
+      })
+    // The jail's own processes, which name it too, are there before it.
+    const owners = await waitUntil("the job's shell", () => {
+      const found = uidsOfJob()
+      return found.length > 0 && found
     })
-    expect(owners.length).toBeGreaterThan(0)
     expect(owners.filter((uid) => uid === 0 || uid === client)).toEqual([])
     await fleet.ask(["jobs", "cancel", job])
     expect((await fleet.finished(job, patienceMs)).receipt).toMatchObject({ isolation: "separate-uid" })

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { type BuiltDevice, BuiltFleet } from "../support/BuiltFleet.ts"
-import { waitUntil } from "../support/Program.ts"
+import { processesWith, waitUntil } from "../support/Program.ts"
 import { describeWith } from "../support/requires.ts"
 
 /** The limit of the design for an orderly stop. */
@@ -56,8 +56,10 @@ describeWith(["jail"], "faults", () => {
   })
 
   it("an idempotent job is run again after a crash, and its output is that of the last attempt", async () => {
-    const job = await detached("echo begun; sleep 8; echo done", "--idempotent")
-    await fleet.job(job, ["running"])
+    const marker = `marker-idempotent-${process.pid}`
+    const job = await detached(`echo begun; sleep 8; echo done; : ${marker}`, "--idempotent")
+    // The server's word of it could come when it has ended already.
+    await waitUntil("the job's process", () => processesWith(marker).length > 0)
     await device.program.crash()
     device.program.start()
     const ended = await fleet.finished(job)
@@ -68,14 +70,15 @@ describeWith(["jail"], "faults", () => {
   })
 
   it("a server killed in mid-run loses nothing: the job goes on, output and receipt come when it is back", async () => {
-    const job = await detached("echo begun; sleep 3; echo done; echo kept > /work/out/file")
+    // So long that the server's word that it runs is here before its end, on a slow machine too.
+    const job = await detached("echo begun; sleep 10; echo done; echo kept > /work/out/file")
     await fleet.job(job, ["running"])
     await fleet.server.crash()
     // The device runs on alone, past the end of the job.
     await waitUntil(
       "the job's end on the device",
-      () => /succeeded/.test(device.program.log()),
-      30_000,
+      () => device.program.log().includes(`order ${job} succeeded`),
+      60_000,
       () => device.program.log()
     )
     await fleet.startServer()
@@ -169,11 +172,17 @@ describeWith(["jail"], "faults", () => {
     await fleet.ask(["package", "build", folder, "--device", "pi", "-o", file])
     const { job } = await fleet.ask<{ job: string }>(["jobs", "submit", file, "--device", "pi", "--yes"])
     await fleet.finished(job)
-    const left = () =>
-      readdirSync(device.state, { recursive: true, encoding: "utf8" }).filter((name) => {
-        const path = join(device.state, name)
-        return existsSync(path) && name.includes(job)
-      })
+    const left = (): ReadonlyArray<string> => {
+      try {
+        return readdirSync(device.state, { recursive: true, encoding: "utf8" }).filter((name) => {
+          const path = join(device.state, name)
+          return existsSync(path) && name.includes(job)
+        })
+      } catch (error) {
+        // A folder went while it was read: the tidying up is under way.
+        return [String(error)]
+      }
+    }
     await waitUntil(
       "the device's tidying up",
       () => left().length === 0,

@@ -24,7 +24,7 @@ import {
   withFolder
 } from "../support/messaging.ts"
 import { servicesProcess } from "../support/messagingServices.ts"
-import { freePort, Program } from "../support/Program.ts"
+import { freePort, Program, waitUntil } from "../support/Program.ts"
 import { proofSize } from "../support/proof.ts"
 import { RogueAgent } from "../support/RogueAgent.ts"
 
@@ -146,7 +146,9 @@ class ServicesProcess {
     this.kills++
     this.program.start()
   }
-  crashActor(signal: "SIGUSR2" | "SIGHUP"): void {
+  /** A process that does not listen to the signal yet would end by it. */
+  async crashActor(signal: "SIGUSR2" | "SIGHUP"): Promise<void> {
+    await waitUntil("broker services", () => this.isReady)
     this.program.signal(signal)
   }
   async end(): Promise<void> {
@@ -161,7 +163,7 @@ const breaker = (
   names: ReadonlyArray<string>,
   chance: Chance
 ) => {
-  const deeds: Array<readonly [number, () => Promise<void> | void]> = [
+  const deeds: Array<readonly [number, () => Promise<void>]> = [
     [0.2, () => services.kill()],
     [0.4, () => services.crashActor("SIGUSR2")],
     [0.6, () => services.crashActor("SIGHUP")],

@@ -16,8 +16,9 @@ import { ownTorNetwork } from "../support/torNetwork.ts"
 const strangers = (count: number) =>
   Array.from({ length: count }, () => onionKeyOf(NativeCrypto, Redacted.make(randomBytes(32))))
 
-/** A list that is taken is so within two seconds on an idle machine. */
+/** A list that is taken is so within two seconds on an idle machine. One that must be has longer. */
 const patienceMs = 8_000
+const longPatienceMs = 60_000
 const quietMs = 1_000
 
 /** What else a descriptor may come to hold on a public network: two introduction points more, with IPv6 addresses. */
@@ -56,11 +57,11 @@ describeWith(["tor", "tor-gencert"], "the list of an onion service", () => {
   }
 
   /** Whether tor makes a descriptor with so many keys and directories take it. What is too large it does not even send. */
-  const isTaken = async (count: number): Promise<boolean> => {
+  const isTaken = async (count: number, withinMs = patienceMs): Promise<boolean> => {
     const before = await settledUploads()
     await server.setClients(...strangers(count))
     const taken = async () => (await server.statusOf("device")).uploads > before
-    return waitUntil(`a list of ${count} keys`, taken, patienceMs).then(
+    return waitUntil(`a list of ${count} keys`, taken, withinMs).then(
       () => true,
       () => false
     )
@@ -68,9 +69,9 @@ describeWith(["tor", "tor-gencert"], "the list of an onion service", () => {
 
   it("is taken by directories up to some number of keys, which is well above ours", async () => {
     // The key nobody owns comes on top of each list.
-    let taken: number = Limits.onionKeys
+    let taken: number = Limits.onionKeys + marginKeys
     let refused = 2 * Limits.onionKeys
-    expect(await isTaken(taken)).toBe(true)
+    expect(await isTaken(taken, longPatienceMs)).toBe(true)
     expect(await isTaken(refused)).toBe(false)
     while (refused - taken > 1) {
       const middle = (taken + refused) >> 1
@@ -80,7 +81,6 @@ describeWith(["tor", "tor-gencert"], "the list of an onion service", () => {
     console.log(
       `an onion service's list held ${taken + 1} keys; with ${refused + 1} directories refused it; ours holds at most ${Limits.onionKeys}`
     )
-    expect(taken).toBeGreaterThanOrEqual(Limits.onionKeys + marginKeys)
   })
 
   it("lets a device in that stands among as many others as ours may hold", async () => {

@@ -44,10 +44,12 @@ describe("a server that is backed up while it works", () => {
     await Promise.race(orders)
     const made = await operate("backup", backup)
     expect(made).toMatchObject({ code: 0, stderr: "" })
+    // No command writes to the operator's folder while it is copied.
+    const submitted = await busy
     // An operator who looks again only after the restore.
     const colleague = { env: { POSTERN_HOME: join(fleet.folder, "colleague") } }
     execFileSync("cp", ["-a", fleet.operatorFolder, colleague.env.POSTERN_HOME])
-    for (const { job } of await busy) await fleet.finished(job, patienceMs)
+    for (const { job } of submitted) await fleet.finished(job, patienceMs)
     const after = await echo("after")
     await fleet.finished(after.job, patienceMs)
     const ran = readFileSync(device.program.logFile, "utf8").match(new RegExp(after.job, "g"))?.length ?? 0
