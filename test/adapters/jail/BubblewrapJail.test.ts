@@ -92,14 +92,17 @@ describeWith(["jail", "perl"], "a job's end", () => {
 })
 
 describeWith(["jail", "perl"], "a job that will not end", () => {
-  const limits = { timeout_ms: 200, grace_ms: 200 }
+  // Time for the job to be deaf before the end of its time, and to end by SIGTERM where it is not.
+  const [timeoutMs, graceMs] = [1_000, 3_000]
+  const limits = { timeout_ms: timeoutMs, grace_ms: 200 }
   const expectKilled = (name: string, command: ReadonlyArray<string>, killed: boolean) =>
     live(name, () =>
       Effect.gen(function* () {
         const marker = `marker-${randomUUID()}`
-        const finished = yield* runJob({ command: [...command, marker], limits }, (result) => result)
+        const patient = killed ? limits : { ...limits, grace_ms: graceMs }
+        const finished = yield* runJob({ command: [...command, marker], limits: patient }, (result) => result)
         expect(finished.outcome).toEqual({ _tag: "TimedOut", killed })
-        expect(finished.usage.wall_ms).toBeGreaterThanOrEqual(199)
+        expect(finished.usage.wall_ms).toBeGreaterThanOrEqual(timeoutMs - 1)
         expect(finished.usage.wall_ms).toBeLessThan(5_000)
         expect(marked(marker)).toEqual([])
       })
@@ -147,12 +150,20 @@ describeWith(["jail", "perl"], "a job that will not end", () => {
 describeWith(["jail", "perl"], "ending a job from outside", () => {
   live("cancel is SIGTERM, and SIGKILL after the grace", () =>
     Effect.gen(function* () {
-      for (const [script, killed] of [
-        ["sleep 100", false],
-        ["trap '' TERM; echo go; while :; do sleep 1; done", true]
+      for (const [script, killed, grace_ms] of [
+        ["echo go; sleep 100", false, 5_000],
+        ["trap '' TERM; echo go; while :; do sleep 1; done", true, 300]
       ] as const) {
-        const run = yield* startJob({ command: shell(script) })
-        yield* Effect.sleep(50)
+        let going = false
+        const run = yield* startJob({
+          command: shell(script),
+          limits: { timeout_ms: 60_000, grace_ms },
+          onOutput: () =>
+            Effect.sync(() => {
+              going = true
+            })
+        })
+        yield* eventually(() => going)
         yield* run.cancel
         yield* run.cancel
         expect((yield* run.result).outcome).toEqual({ _tag: "Canceled", killed })
@@ -271,7 +282,7 @@ describeWith(["jail", "perl"], "a job's output", () => {
     Effect.gen(function* () {
       const run = yield* startJob({
         command: ["yes"],
-        limits: { timeout_ms: 200, output_bytes: 300_000 },
+        limits: { timeout_ms: 200, grace_ms: 5_000, output_bytes: 300_000 },
         onOutput: () => Effect.sleep(20)
       })
       const { outcome, output } = yield* run.result

@@ -24,7 +24,8 @@ const policy = {
   devices: {},
   read_only: [],
   private_paths: ["/var/lib/postern"],
-  hung_after_ms: 1_500,
+  // A machine that is busy lets others be silent for longer than that, too.
+  hung_after_ms: mode === "spin" ? 1_500 : 60_000,
   respawn: mode !== "once"
 }
 
