@@ -31,9 +31,8 @@ describeWith(["tor", "tor-gencert"], "a private Tor network", () => {
     const parent = join(folder, "network")
     mkdirSync(parent)
     const tor = join(folder, "slow-tor")
-    writeFileSync(tor, "#!/bin/sh\n# It ends by itself.\nfor turn in $(seq 600); do sleep 0.1; done\n", {
-      mode: 0o755
-    })
+    // It ends with this test, and starts no other process: one that is just being made has its starter's command line still.
+    writeFileSync(tor, '#!/bin/sh\nexec tail --pid="$PPID" -f "$0" -- "$@" 2>/dev/null\n', { mode: 0o755 })
     const network = Effect.runFork(Effect.scoped(startPrivateTorNetwork({ parent, tor })))
     await waitUntil("the tool", () =>
       processesOf(folder).some((command) => command.includes("--list-fingerprint"))
