@@ -305,6 +305,8 @@ describe("discovery", () => {
             qos: 1
           })
         )
+        // The one that is kept may come beside one that is told just now, or behind it.
+        const subscribedAtMs = Date.now()
         const alice = yield* startAgent(fleet, "alice", services.address, path, {
           edgeDevices: ["thermometer", "pump"]
         })
@@ -322,7 +324,10 @@ describe("discovery", () => {
         // However short the interval: clocks differ, and broker services may be away for a while.
         for (const { expires_at_ms, issued_at_ms } of listsAt(eve))
           assert.strictEqual(expires_at_ms - issued_at_ms, 15 * 60_000)
-        const versions = listsAt(eve).map(({ version }) => version)
+        const versions = listsAt(eve).flatMap(({ issued_at_ms, version }) =>
+          issued_at_ms > subscribedAtMs ? [version] : []
+        )
+        assert.isAtLeast(versions.length, 2)
         assert.deepStrictEqual(
           versions,
           [...versions].sort((one, other) => one - other)
@@ -388,6 +393,8 @@ describe("ping", () => {
         )
 
         // A question is answered once, as often as it is asked; and many questions are answered for a part.
+        const earlier = (yield* bob.ref.ask("Report")).refused.replayed ?? 0
+        const begunMs = performance.now()
         const question = mallory.ping("bob")
         for (let time = 0; time < 3; time++)
           yield* Effect.promise(() => mallory.publish("bob", "public/pingreq", question))
@@ -404,11 +411,13 @@ describe("ping", () => {
             (report.refused.wrong_recipient ?? 0) > 0 ? report : undefined
           )
         )
-        assert.isAbove(refused.overloaded ?? 0, 20)
-        assert.strictEqual(refused.replayed, 2)
+        // Five at once, and one a second.
+        const answered = 5 + Math.ceil((performance.now() - begunMs) / 1_000)
+        assert.isAtLeast(refused.overloaded ?? 0, 31 - answered)
+        assert.strictEqual((refused.replayed ?? 0) - earlier, 2)
         assert.strictEqual(refused.unknown_sender, 1)
         const answers = mallory.arrived.filter(({ topic }) => topic.endsWith("/mallory/public/pingack"))
-        assert.isBelow(answers.length, 10)
+        assert.isAtMost(answers.length, answered)
       })
     )
   )

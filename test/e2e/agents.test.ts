@@ -88,7 +88,10 @@ describe("agents", () => {
       for (const level of ["private", "end_to_end"]) await sendBy(alice, level, ["bob"], level)
       const came = await inboxOf(bob, 2)
       expect(came.map(({ message }) => message.body).sort()).toEqual(["end_to_end", "private"])
-      expect((await isKnown(bob)).refused).toEqual({})
+      // Of lists, and of answers to handshakes, that overtake each other, the older ones are refused.
+      const { replayed = 0, ...others } = (await isKnown(bob)).refused
+      expect(others).toEqual({})
+      expect(replayed).toBeLessThanOrEqual(3)
     },
     patienceMs
   )
