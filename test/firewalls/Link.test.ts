@@ -40,11 +40,13 @@ def send():
     for _ in range(count):
         line.send(str(time.monotonic()).encode())
         time.sleep(gap)
-threading.Thread(target=send, daemon=True).start()
+sender = threading.Thread(target=send, daemon=True)
+sender.start()
 for _ in range(count):
     try: sent = line.recv(100)
     except socket.timeout: break
     print((time.monotonic() - float(sent)) * 1000)
+sender.join()
 `
 
 /** push.py HOST BYTES: seconds until the peer has said that all have come. */

@@ -270,9 +270,14 @@ describe("the HTTP gateway", () => {
       Effect.gen(function* () {
         const scope = yield* Scope.make()
         const polite = yield* Deferred.make<void>()
+        const [begun, refusing] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
         const { port, stopping } = yield* gateway({
-          device: () => Effect.as(Deferred.await(polite), json("stopping")),
-          management: () => Effect.never
+          device: () =>
+            Effect.andThen(
+              Deferred.succeed(begun, undefined),
+              Effect.as(Deferred.await(polite), json("stopping"))
+            ),
+          management: () => Effect.andThen(Deferred.succeed(refusing, undefined), Effect.never)
         }).pipe(Scope.provide(scope))
         yield* Effect.forkChild(Effect.andThen(stopping, Deferred.succeed(polite, undefined)))
         const held = yield* Effect.forkChild(get(port, "/api/device/v1/poll"), { startImmediately: true })
@@ -284,6 +289,7 @@ describe("the HTTP gateway", () => {
           { startImmediately: true }
         )
         const idle = yield* Effect.forkChild(raw(port, ""), { startImmediately: true })
+        yield* Effect.all([Deferred.await(begun), Deferred.await(refusing)])
         yield* Effect.sleep("100 millis")
         const [took] = yield* Effect.timed(Scope.close(scope, Exit.void))
         assert.isBelow(Duration.toMillis(took), 3_000)

@@ -90,10 +90,11 @@ describe("broker services' threads", () => {
           { concurrency: 40 }
         )
       )
-      for (let kills = 0; work.pollUnsafe() === undefined && (yield* threads.figures).deaths < 3; ) {
+      // Work that three threads died over would be given up.
+      for (let kills = 0; work.pollUnsafe() === undefined && kills < 2; ) {
         const { inHand } = yield* threads.figures
         // Only threads that have something in hand die of anything.
-        if (inHand > 0) yield* threads.kill(kills++ % 2)
+        if (inHand > 0) yield* threads.kill(kills++)
         yield* Effect.sleep(5)
       }
       const made = yield* Fiber.join(work)
@@ -157,9 +158,9 @@ describe("broker services' threads", () => {
       const before = done.filter((who) => who === "flood").length
       yield* Fiber.join(flood)
       assert.strictEqual(done.length, 403)
-      // What threads had in hand already comes first: sixteen openings each.
-      assert.isAtMost(before, 100)
-    }).pipe(Effect.provide(threaded({ maximumPerSender: 1_000 }).pipe(Layer.provide(Native))))
+      // What the thread had in hand already comes first: sixteen openings. Of two threads one could be held up by the system.
+      assert.isAtMost(before, 50)
+    }).pipe(Effect.provide(threaded({ threads: 1, maximumPerSender: 1_000 }).pipe(Layer.provide(Native))))
   )
 
   it.live("refuse more than may wait, of one sender and of all, and what is asked after their end", () =>
