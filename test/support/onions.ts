@@ -231,6 +231,21 @@ export class TestClient {
     )
   }
 
+  /** Asks until it is told that it may not; what went wrong on the way there is no such word. Fails where it is let in. */
+  async isShutOut(host: OnionHost, inside: RegExp): Promise<true> {
+    let last = ""
+    return waitUntil(
+      `a refusal at ${host}`,
+      async () => {
+        last = await this.get(host, "/", 30_000).catch((error: Error) => error.message)
+        if (inside.test(last)) throw new Error(`it was let in at ${host}: ${last}`)
+        return last === "onion_not_authorised"
+      },
+      120_000,
+      () => last
+    )
+  }
+
   async stop(): Promise<void> {
     await Effect.runPromise(Scope.close(this.scope, Exit.void))
     rmSync(this.folder, { recursive: true, force: true })

@@ -53,10 +53,10 @@ class TestTunnel {
     }).pipe(Scope.provide(this.scope), run)
   }
 
-  /** tor's process; undefined where none runs. */
+  /** tor's process; undefined where none runs, or it just writes its number down. */
   get pid(): number | undefined {
     const path = join(this.folder, "tor", "pid")
-    return existsSync(path) ? Number(readFileSync(path, "utf8")) : undefined
+    return (existsSync(path) && Number(readFileSync(path, "utf8"))) || undefined
   }
 
   /** Asks for a way, as a first request would, and waits until there is one. */
