@@ -217,7 +217,7 @@ describeWith(["jail"], "the main job", () => {
       "run",
       "pi-cellar",
       "--timeout",
-      "1s",
+      "4s",
       "--",
       "sh",
       "-c",
