@@ -24,7 +24,8 @@ const proxyUser = { name: "warehouse", password: "roof-and-rain" }
 /** A gate's proxy, as a device's configuration names it. */
 export const proxyUrl = `http://${proxyUser.name}:${proxyUser.password}@${inner.gate}:${proxyPort}`
 
-const patienceMs = 90_000
+/** Several devices at once bring their tor up, on few processors. */
+const patienceMs = 180_000
 
 /** Takes TLS connections to the server's own port. */
 const terminator = `

@@ -103,10 +103,14 @@ export class TestServices {
 
   /** Waits until directories have a descriptor that was uploaded after `sinceUploads`. */
   async published(service: OnionServiceName, sinceUploads = 0): Promise<void> {
-    await waitUntil(`the descriptor of ${service}`, async () => {
-      const { descriptor, uploads } = await this.statusOf(service)
-      return descriptor === "published" && uploads > sinceUploads
-    })
+    await waitUntil(
+      `the descriptor of ${service}`,
+      async () => {
+        const { descriptor, uploads } = await this.statusOf(service)
+        return descriptor === "published" && uploads > sinceUploads
+      },
+      120_000
+    )
   }
 
   async stop(): Promise<void> {

@@ -69,7 +69,7 @@ const withoutPackages = async (body: () => Promise<void>) => {
 }
 
 describeWith(["jail"], "a client killed by SIGKILL", () => {
-  it("leaves no process of a running job and no mount", { timeout: 30_000 }, () =>
+  it("leaves no process of a running job and no mount", () =>
     withoutPackages(async () => {
       const marker = `marker-${randomUUID()}`
       const mounts = readFileSync("/proc/self/mountinfo", "utf8")
@@ -79,10 +79,9 @@ describeWith(["jail"], "a client killed by SIGKILL", () => {
       await killAfter(child, 0)
       await waitUntilGone(marker)
       expect(readFileSync("/proc/self/mountinfo", "utf8")).toBe(mounts)
-    })
-  )
+    }))
 
-  it("leaves nothing at whatever moment of a start it dies", { timeout: 60_000 }, () =>
+  it("leaves nothing at whatever moment of a start it dies", () =>
     withoutPackages(async () => {
       for (let delayMs = 0; delayMs < 24; delayMs += 2) {
         const marker = `marker-${randomUUID()}`
@@ -91,6 +90,5 @@ describeWith(["jail"], "a client killed by SIGKILL", () => {
         await killAfter(child, delayMs)
         await waitUntilGone(marker)
       }
-    })
-  )
+    }))
 })
