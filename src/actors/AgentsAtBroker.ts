@@ -23,6 +23,25 @@ interface Standing {
 
 const isAgentName = Schema.is(AgentName)
 
+/** Finds those whose end nobody told of. Who was just coming when the broker was asked is there the next time. */
+const makeMissing = Effect.map(AgentBook, (book) => {
+  /** Those in the book as connected who were not there when the broker was asked last. */
+  let missed = new Set<AgentName>()
+  return {
+    told: (agent: AgentName): void => void missed.delete(agent),
+    /** Those who are missing for the second time. */
+    twice: (isThere: (agent: AgentName) => boolean): ReadonlyArray<AgentName> => {
+      const missing = book
+        .all()
+        .filter(({ agent, status }) => status === "C" && !isThere(agent))
+        .map(({ agent }) => agent)
+      const before = missed
+      missed = new Set(missing)
+      return missing.filter((agent) => before.has(agent))
+    }
+  }
+})
+
 interface AtBrokerOptions {
   /** For those who stand as agents under names that are their own no more. */
   readonly cutOff: (agent: AgentName) => Effect.Effect<void>
@@ -38,23 +57,10 @@ export const makeAgentsAtBroker = (
     const fleet = yield* FleetStore
     const book = yield* AgentBook
     const keeper = context.ref(BrokerKeeperKey)
+    const missing = yield* makeMissing
     const standings = new Map<AgentName, Standing>()
     /** Those that were there when the broker was asked; null while it is not asked. */
     let before: ReadonlyMap<AgentName, Standing> | null = null
-
-    /** Those in the book as connected who were not there when the broker was asked last. */
-    let missed = new Set<AgentName>()
-
-    /** Word that somebody went may have been lost; who was just coming when the broker was asked is there the next time. */
-    const miss = Effect.fnUntraced(function* (there: ReadonlySet<string>) {
-      const missing = book
-        .all()
-        .filter(({ agent, status }) => status === "C" && !there.has(agent) && !standings.has(agent))
-        .map(({ agent }) => agent)
-      for (const agent of missing) if (missed.has(agent)) yield* gone(agent)
-      missed = new Set(missing)
-    })
-
     /** Somebody stands as an agent: its device was judged before, and may have been turned away since. */
     const judge = Effect.fnUntraced(function* (agent: AgentName, device: DeviceId | undefined) {
       const owner = yield* fleet.deviceNamed(agent)
@@ -66,7 +72,7 @@ export const makeAgentsAtBroker = (
       told: (agent: AgentName, connected: boolean, role?: TopicRole): Effect.Effect<void, StoreError> =>
         Effect.suspend(() => {
           standings.delete(agent)
-          missed.delete(agent)
+          missing.told(agent)
           if (connected && role === "agent") return judge(agent, undefined)
           if (connected && role === "stranger") standings.set(agent, { device: null })
           return Effect.void
@@ -91,7 +97,8 @@ export const makeAgentsAtBroker = (
         const there = new Set(connected)
         for (const [agent, standing] of asked)
           if (!there.has(agent) && standings.get(agent) === standing) standings.delete(agent)
-        yield* miss(there)
+        for (const agent of missing.twice((name) => there.has(name) || standings.has(name)))
+          yield* gone(agent)
         for (const agent of there) {
           if (!isAgentName(agent) || book.get(agent) !== undefined) continue
           const device = standings.get(agent)?.device
