@@ -4,18 +4,10 @@ import { canonicalBytes } from "../crypto/CanonicalJson.ts"
 import { bodyFlaw, toWire } from "../crypto/Messages.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
 import type { Draft } from "../ports/AgentStore.ts"
-import type { Agreement, DirectoryEntry } from "../schemas/Agents.ts"
 import type { Name } from "../schemas/Ids.ts"
 import { type Message, MessageLimits } from "../schemas/Message.ts"
 import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
 import { type AgentName, brokerServices, topicOf } from "../schemas/Topics.ts"
-
-/** Where to, and the keys at hand. */
-export interface Addressees {
-  readonly topicRoot: string
-  readonly services: Agreement
-  readonly peer: (name: AgentName) => DirectoryEntry | undefined
-}
 
 export interface Mail {
   readonly topic: string
@@ -45,14 +37,19 @@ export const draftFlaw = ({
     : new CannotSend({ code: flaw.kind === "size" ? "body_too_large" : "no_json", reason: flaw.reason })
 }
 
-/** Makes the mail of a draft; null where a key for it is not known yet. */
+/** Whose key a draft is sealed to; null where it is not sealed. */
+export const holderOf = ({ level, to }: Draft): AgentName | null => {
+  if (level === "private") return brokerServices as AgentName
+  return level === "end_to_end" ? (to[0] as AgentName) : null
+}
+
+/** Makes the mail of a draft, sealed to its holder's key; null where there is none yet, or none that can be sealed to. */
 export const makeMail = Effect.gen(function* () {
   const crypto = yield* AgentCrypto
-  return Effect.fnUntraced(function* (from: Name, draft: Draft, { peer, services, topicRoot }: Addressees) {
+  return Effect.fnUntraced(function* (from: Name, draft: Draft, topicRoot: string, key: string | undefined) {
     const toInbox = (agent: AgentName, inbox: "public" | "protected" | "private") =>
       topicOf(topicRoot, { agent, inbox })
     const { body, expires_at_ms, id, issued_at_ms, level, subject, to } = draft
-    const target = to[0] as AgentName
     if (level === "public") {
       const wire = canonicalBytes({
         type: "postern/public/v1",
@@ -62,10 +59,10 @@ export const makeMail = Effect.gen(function* () {
         subject,
         body
       })
-      return { topic: toInbox(target, "public"), wire } satisfies Mail
+      return { topic: toInbox(to[0] as AgentName, "public"), wire } satisfies Mail
     }
-    const key = level === "private" ? services.key : peer(target)?.agreement.key
-    if (level !== "protected" && key === undefined) return null
+    const holder = holderOf(draft)
+    if (holder !== null && key === undefined) return null
     const message = yield* crypto.sign<Message>({
       type: "postern/message/v1",
       id,
@@ -77,16 +74,9 @@ export const makeMail = Effect.gen(function* () {
       subject,
       body
     })
-    if (level === "protected" || key === undefined)
+    if (level === "protected" || holder === null || key === undefined)
       return { topic: toInbox(brokerServices, "protected"), wire: toWire(message) } satisfies Mail
-    const header = {
-      id,
-      level,
-      from,
-      to: level === "private" ? (brokerServices as AgentName) : target,
-      issued_at_ms,
-      expires_at_ms
-    }
+    const header = { id, level, from, to: holder, issued_at_ms, expires_at_ms }
     const sealed = yield* crypto.seal(header, message, key)
     return Result.isFailure(sealed)
       ? null

@@ -1,14 +1,13 @@
 /** What an agent means to send: kept on disk until the broker has it, and sent in the order it was given. */
 import { Array as Arr, Effect } from "effect"
-import { AgentStore, type Draft } from "../ports/AgentStore.ts"
+import { AgentStore, type Draft, type WaitingDraft } from "../ports/AgentStore.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { BusLink } from "../ports/MessageBus.ts"
-import type { Agreement } from "../schemas/Agents.ts"
 import type { MessageId } from "../schemas/Message.ts"
 import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
-import type { AgentName } from "../schemas/Topics.ts"
+import { type AgentName, brokerServices } from "../schemas/Topics.ts"
 import type { AgentKnowledge } from "./AgentArrivals.ts"
-import { draftFlaw, type Mail, makeMail } from "./AgentMail.ts"
+import { draftFlaw, holderOf, type Mail, makeMail } from "./AgentMail.ts"
 import type { AgentSession } from "./AgentSession.ts"
 
 const defaultLifetimeMs = 24 * 3_600_000
@@ -34,8 +33,42 @@ const byTopic = (mails: ReadonlyArray<DraftMail>): ReadonlyArray<ReadonlyArray<D
     onNonEmpty: Arr.groupWith((one, next) => one.topic === next.topic)
   })
 
+type KeyOf = (holder: AgentName) => string | undefined
+
+/**
+ * How far the drafts were looked through in a session: each once, and again those that wait for a key when another is known.
+ */
+const makeCourse = (keyOf: KeyOf) => {
+  let session: AgentSession | null = null
+  let passed = 0
+  /** Whose key is missing, or cannot be sealed to; and the first draft that waits for it. */
+  const lacking = new Map<AgentName, { readonly key: string | undefined; readonly place: number }>()
+  return {
+    /** Behind which place to look on. */
+    begin: (current: AgentSession): number => {
+      if (session !== current) {
+        session = current
+        passed = 0
+        lacking.clear()
+      }
+      for (const [holder, { key, place }] of lacking) {
+        if (keyOf(holder) === key) continue
+        lacking.delete(holder)
+        passed = Math.min(passed, place - 1)
+      }
+      return passed
+    },
+    lacks: (holder: AgentName, key: string | undefined, place: number): void => {
+      if (!lacking.has(holder)) lacking.set(holder, { key, place })
+    },
+    pass: (place: number): void => {
+      passed = place
+    }
+  }
+}
+
 /** Publishes drafts, together and in their order, and forgets those that were acknowledged. */
-const makePublishing = (knowledge: AgentKnowledge) =>
+const makePublishing = (course: ReturnType<typeof makeCourse>, keyOf: KeyOf) =>
   Effect.gen(function* () {
     const store = yield* AgentStore
     const mailOf = yield* makeMail
@@ -52,19 +85,54 @@ const makePublishing = (knowledge: AgentKnowledge) =>
       return failure === undefined ? taken : yield* failure
     })
     return Effect.fnUntraced(function* (
-      drafts: ReadonlyArray<Draft>,
-      { link, standing, topicRoot }: AgentSession,
-      services: Agreement
+      drafts: ReadonlyArray<WaitingDraft>,
+      { link, standing, topicRoot }: AgentSession
     ) {
-      const peer = (name: AgentName) => knowledge.peers.get(name)
-      const mails = yield* Effect.forEach(drafts, (draft) =>
-        Effect.map(mailOf(standing.name, draft, { services, peer, topicRoot }), (mail) =>
-          // A peer's key is not known yet: others need not wait for it.
-          mail === null ? [] : [{ ...mail, id: draft.id }]
-        )
-      )
+      const mails: Array<DraftMail> = []
+      for (const { draft, place } of drafts) {
+        const holder = holderOf(draft)
+        const key = holder === null ? undefined : keyOf(holder)
+        const mail = yield* mailOf(standing.name, draft, topicRoot, key)
+        if (mail !== null) mails.push({ ...mail, id: draft.id })
+        // Others need not wait for a key.
+        else if (holder !== null) course.lacks(holder, key, place)
+      }
       const sent: Array<MessageId> = []
-      for (const some of byTopic(mails.flat())) sent.push(...(yield* publish(some, link)))
+      for (const some of byTopic(mails)) sent.push(...(yield* publish(some, link)))
+      return sent
+    })
+  })
+
+/** Sends what waits, in rounds. */
+const makeRounds = (knowledge: AgentKnowledge) =>
+  Effect.gen(function* () {
+    const store = yield* AgentStore
+    const clock = yield* DeviceClock
+    const keyOf = (holder: AgentName) =>
+      holder === brokerServices ? knowledge.services?.key : knowledge.peers.get(holder)?.agreement.key
+    const course = makeCourse(keyOf)
+    const publish = yield* makePublishing(course, keyOf)
+    /** One round: those that the broker has acknowledged. Fails with the broker or the store; what went before is told. */
+    return Effect.gen(function* () {
+      const { services, session } = knowledge
+      const sent: Array<MessageId> = []
+      if (session === null || services === null) return sent
+      let behind = course.begin(session)
+      for (let more = true; more && sent.length === 0; ) {
+        const drafts = yield* store.queued(behind, roundDrafts, yield* clock.nowMs)
+        more = drafts.length === roundDrafts
+        for (const some of Arr.chunksOf(drafts, together)) {
+          const nowMs = yield* clock.nowMs
+          sent.push(
+            ...(yield* publish(
+              some.filter(({ draft }) => draft.expires_at_ms > nowMs),
+              session
+            ))
+          )
+          behind = some.at(-1)?.place ?? behind
+          course.pass(behind)
+        }
+      }
       return sent
     })
   })
@@ -73,7 +141,11 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
   Effect.gen(function* () {
     const store = yield* AgentStore
     const clock = yield* DeviceClock
-    const publish = yield* makePublishing(knowledge)
+    const round = yield* makeRounds(knowledge)
+    /** Nothing is opened only to be pruned. */
+    let isUsed = false
+    const tellUnsent = ({ length }: ReadonlyArray<MessageId>) =>
+      length === 0 ? Effect.void : Effect.logWarning(`${length} messages expired before they could be sent`)
     return {
       /** Keeps a letter for sending. */
       keep: Effect.fnUntraced(function* ({ lifetimeMs, to, ...letter }: Letter, id: MessageId) {
@@ -82,39 +154,27 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
         const draft: Draft = { ...letter, id, to: [...new Set(to)], issued_at_ms, expires_at_ms }
         const flaw = draftFlaw(draft)
         if (flaw !== undefined) return yield* flaw
-        yield* Effect.mapError(
+        const unsent = yield* Effect.mapError(
           store.queue(draft),
           ({ reason }) => new CannotSend({ code: "full", reason: `the message was not kept: ${reason}` })
         )
+        isUsed = true
+        yield* tellUnsent(unsent)
       }),
       counts: Effect.orElseSucceed(store.counts, () => ({ drafts: 0, inbox: 0 })),
       /** Whether anything can go out. */
       canSend: (): boolean => knowledge.session !== null && knowledge.services !== null,
-      /** One round: those that the broker has acknowledged. Fails with the broker or the store; what went before is told. */
-      round: Effect.gen(function* () {
-        const { services, session } = knowledge
-        const sent: Array<MessageId> = []
-        if (session === null || services === null) return sent
-        for (let looked = 0, more = true; more && sent.length === 0; looked += roundDrafts) {
-          const drafts = yield* store.queued(looked + roundDrafts)
-          more = drafts.length === looked + roundDrafts
-          for (const some of Arr.chunksOf(drafts.slice(looked), together))
-            sent.push(...(yield* publish(some, session, services)))
-        }
-        return sent
-      }),
-      prune: (nowMs: number) =>
-        Effect.flatMap(
-          Effect.orElseSucceed(store.prune(nowMs), () => ({ unsent: [], untaken: 0 })),
-          ({ unsent: { length }, untaken }) =>
-            Effect.all([
-              length === 0
-                ? Effect.void
-                : Effect.logWarning(`${length} messages expired before they could be sent`),
-              untaken === 0
-                ? Effect.void
-                : Effect.logInfo(`${untaken} messages expired before any program took them`)
-            ])
-        )
+      round,
+      /** Forgets what has ended. By a clock that may be ahead nothing has. */
+      prune: Effect.gen(function* () {
+        isUsed ||= knowledge.session !== null
+        if (!isUsed || !(yield* clock.proven)) return
+        const { unsent, untaken } = yield* Effect.orElseSucceed(store.prune(yield* clock.nowMs), () => ({
+          unsent: [],
+          untaken: 0
+        }))
+        yield* tellUnsent(unsent)
+        if (untaken > 0) yield* Effect.logInfo(`${untaken} messages expired before any program took them`)
+      })
     }
   })

@@ -129,7 +129,6 @@ const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
       pings,
       say,
       trust: yield* AgentTrust,
-      clock: yield* DeviceClock,
       newId: yield* makeIds,
       ask: yield* makeAsker(knowledge, pings),
       mail: yield* makeOutgoingMail(knowledge),
@@ -233,10 +232,9 @@ const makeLife = (context: Context, options: SmartAgentOptions) =>
       alarm,
       due: Effect.gen(function* () {
         const nowMs = yield* monotonicMs
-        // Without a session nothing is opened for this.
-        if (nowMs - prunedMs >= pruneMs && parts.knowledge.session !== null) {
+        if (nowMs - prunedMs >= pruneMs) {
           prunedMs = nowMs
-          yield* parts.mail.prune(yield* parts.clock.nowMs)
+          yield* parts.mail.prune
         }
         yield* alarm.ringIn(pruneMs)
         yield* work.begin

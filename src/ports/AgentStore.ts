@@ -37,6 +37,12 @@ export type Received =
   | { readonly _tag: "Secure"; readonly message: Message; readonly receivedAtMs: number }
   | { readonly _tag: "Public"; readonly message: PublicMessage; readonly receivedAtMs: number }
 
+export interface WaitingDraft {
+  /** Rises. */
+  readonly place: number
+  readonly draft: Draft
+}
+
 export interface WaitingMessage {
   /** Rises. */
   readonly place: number
@@ -54,9 +60,14 @@ export interface Pruned {
 export class AgentStore extends Context.Service<
   AgentStore,
   {
-    readonly queue: (draft: Draft) => Effect.Effect<void, AgentStoreError>
-    /** Oldest first. */
-    readonly queued: (maximum: number) => Effect.Effect<ReadonlyArray<Draft>, AgentStoreError>
+    /** Keeps a draft. Where as many wait as may wait, those that ended before it began make room, and are given. */
+    readonly queue: (draft: Draft) => Effect.Effect<ReadonlyArray<MessageId>, AgentStoreError>
+    /** Oldest first, behind a place; without those that have ended by then. */
+    readonly queued: (
+      behind: number,
+      maximum: number,
+      nowMs: number
+    ) => Effect.Effect<ReadonlyArray<WaitingDraft>, AgentStoreError>
     /** How many wait to be sent, and for the application. */
     readonly counts: Effect.Effect<{ readonly drafts: number; readonly inbox: number }, AgentStoreError>
     readonly sent: (ids: ReadonlyArray<MessageId>) => Effect.Effect<void, AgentStoreError>
@@ -67,10 +78,11 @@ export class AgentStore extends Context.Service<
     readonly take: (received: Received) => Effect.Effect<boolean, AgentStoreError>
     /** Whether a signed message would find room now. */
     readonly hasRoom: Effect.Effect<boolean, AgentStoreError>
-    /** What the application has not dealt with, oldest first, behind a place. */
+    /** What the application has not dealt with, oldest first, behind a place; without what has ended by then, if it is said. */
     readonly waiting: (
       behind: number,
-      maximum: number
+      maximum: number,
+      nowMs?: number
     ) => Effect.Effect<ReadonlyArray<WaitingMessage>, AgentStoreError>
     readonly dealtWith: (places: ReadonlyArray<number>) => Effect.Effect<void, AgentStoreError>
     /** Forgets ids, drafts and messages for the application that have expired. */

@@ -24,7 +24,7 @@ export const makeAgentStore = (host: DatabaseHost<AgentMethods>): AgentStore["Se
   return {
     queue: (draft) =>
       Effect.flatMap(ask("queue")(draft), (outcome) =>
-        outcome === "full" ? Effect.fail(full("messages to be sent")) : Effect.void
+        outcome === "full" ? Effect.fail(full("messages to be sent")) : Effect.succeed(outcome)
       ),
     queued: ask("queued"),
     counts: Effect.suspend(ask("counts")),

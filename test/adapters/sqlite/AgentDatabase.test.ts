@@ -2,7 +2,7 @@ import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
 import { runBatch } from "../../../src/adapters/sqlite/Batch.ts"
 import { agentBounds, agentDatabase } from "../../../src/adapters/sqlite/messages/AgentDatabase.ts"
-import type { Received } from "../../../src/ports/AgentStore.ts"
+import type { Draft, Received } from "../../../src/ports/AgentStore.ts"
 import { type Message, MessageLimits } from "../../../src/schemas/Message.ts"
 
 const secure = (number: number, expiresAtMs = 9_000): Received => ({
@@ -21,6 +21,14 @@ const open = (number: number): Received => ({
   receivedAtMs: 1_000
 })
 
+const draftOf = (number: number, issuedAtMs: number, expiresAtMs: number) =>
+  ({
+    id: `id ${number}`,
+    body: number,
+    issued_at_ms: issuedAtMs,
+    expires_at_ms: expiresAtMs
+  }) as unknown as Draft
+
 const built = (database: DatabaseSync, from = 0) => {
   for (const migration of agentDatabase.migrations.slice(from)) database.exec(migration)
   return agentDatabase.build(database)
@@ -34,6 +42,33 @@ const filled = () => {
     rows.take(secure(number, number < 2 ? 2_000 : 9_000))
   return rows
 }
+
+describe("what an agent is to send, on disk", () => {
+  it("makes room for new ones by those that have ended, and for no other", () => {
+    const database = new DatabaseSync(":memory:")
+    const rows = built(database)
+    database.exec("BEGIN")
+    for (let number = 0; number < agentBounds.drafts; number++)
+      assert.deepStrictEqual(rows.queue(draftOf(number, 1_000, number < 2 ? 2_000 : 9_000)), [])
+    assert.strictEqual(rows.queue(draftOf(-1, 1_999, 9_000)), "full")
+    assert.deepStrictEqual(rows.queue(draftOf(-2, 2_000, 9_000)), ["id 0", "id 1"] as never)
+    assert.strictEqual(rows.counts().drafts, agentBounds.drafts - 1)
+    assert.deepStrictEqual(rows.queue(draftOf(-3, 2_000, 9_000)), [])
+    assert.strictEqual(rows.queue(draftOf(-4, 2_000, 9_000)), "full")
+  })
+
+  it("is looked through by place, without what has ended", () => {
+    const rows = built(new DatabaseSync(":memory:"))
+    for (let number = 1; number <= 5; number++)
+      rows.queue(draftOf(number, 1_000, number === 3 ? 2_000 : 9_000))
+    const bodies = (behind: number, maximum: number, nowMs: number) =>
+      rows.queued(behind, maximum, nowMs).map(({ draft }) => draft.body)
+    assert.deepStrictEqual(bodies(0, 9, 1_999), [1, 2, 3, 4, 5])
+    assert.deepStrictEqual(bodies(0, 9, 2_000), [1, 2, 4, 5])
+    const [, second] = rows.queued(0, 2, 2_000)
+    assert.deepStrictEqual(bodies(second?.place as number, 1, 2_000), [4])
+  })
+})
 
 describe("the inbox of an agent on disk", () => {
   it("is counted anew where changes were taken back", () => {
@@ -86,6 +121,14 @@ describe("the inbox of an agent on disk", () => {
     rows.prune(seen - seenAgain + 1)
     assert.isTrue(rows.hasRoom())
     assert.strictEqual(rows.take(secure(1, seen)), "taken")
+  })
+
+  it("gives what has not ended, where it is told the time", () => {
+    const rows = built(new DatabaseSync(":memory:"))
+    for (let number = 1; number <= 3; number++) rows.take(secure(number, number * 2_000))
+    const bodies = (nowMs?: number) => rows.waiting(0, 2, nowMs).map(({ received }) => received.message.body)
+    assert.deepStrictEqual(bodies(), [1, 2])
+    assert.deepStrictEqual(bodies(2_000), [2, 3])
   })
 
   it("forgets what nobody took in its time", () => {

@@ -1,5 +1,5 @@
 /** What an agent keeps of messages, as a database class. Bounded: beyond it nothing more is taken. */
-import type { Draft, Pruned, Received, WaitingMessage } from "../../../ports/AgentStore.ts"
+import type { Draft, Pruned, Received, WaitingDraft, WaitingMessage } from "../../../ports/AgentStore.ts"
 import { type Message, type MessageId, MessageLimits, type PublicMessage } from "../../../schemas/Message.ts"
 import { whenTakenBack } from "../Batch.ts"
 import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
@@ -24,13 +24,13 @@ export const agentBounds = {
 type Lack = "full" | "ids_full"
 
 export type AgentMethods = {
-  readonly queue: (draft: Draft) => "queued" | "full"
-  readonly queued: (maximum: number) => ReadonlyArray<Draft>
+  readonly queue: (draft: Draft) => ReadonlyArray<MessageId> | "full"
+  readonly queued: (behind: number, maximum: number, nowMs: number) => ReadonlyArray<WaitingDraft>
   readonly counts: () => { readonly drafts: number; readonly inbox: number }
   readonly sent: (ids: ReadonlyArray<MessageId>) => void
   readonly take: (received: Received) => "taken" | "seen" | Lack
   readonly hasRoom: () => boolean
-  readonly waiting: (behind: number, maximum: number) => ReadonlyArray<WaitingMessage>
+  readonly waiting: (behind: number, maximum: number, nowMs?: number) => ReadonlyArray<WaitingMessage>
   readonly dealtWith: (places: ReadonlyArray<number>) => void
   readonly prune: (nowMs: number) => Pruned
 }
@@ -159,34 +159,60 @@ const makeDoor = (inbox: ReturnType<typeof makeCount>, seen: ReturnType<typeof m
   }
 }
 
+/** What is to be sent. */
+const makeDrafts = (database: DatabaseSync) => {
+  const count = makeCount(database, "drafts")
+  const add = database.prepare("INSERT INTO drafts (id, expires_at_ms, draft) VALUES (?, ?, ?)")
+  const list = database.prepare(
+    "SELECT place, draft FROM drafts WHERE place > ? AND +expires_at_ms > ? ORDER BY place LIMIT ?"
+  )
+  const drop = database.prepare("DELETE FROM drafts WHERE id = ?")
+  const expire = database.prepare("DELETE FROM drafts WHERE expires_at_ms <= ? RETURNING id")
+  const prune = (nowMs: number): ReadonlyArray<MessageId> => {
+    const ended = (expire.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
+    count.changed(-ended.length)
+    return ended
+  }
+  return {
+    count: count.value,
+    queue: (draft: Draft): ReadonlyArray<MessageId> | "full" => {
+      const ended = count.hasReached(agentBounds.drafts) ? prune(draft.issued_at_ms) : []
+      if (count.hasReached(agentBounds.drafts)) return "full"
+      add.run(draft.id, draft.expires_at_ms, JSON.stringify(draft))
+      count.changed(1)
+      return ended
+    },
+    queued: (behind: number, maximum: number, nowMs: number): ReadonlyArray<WaitingDraft> =>
+      (list.all(behind, nowMs, maximum) as Array<Row>).map((row) => ({
+        place: row["place"] as number,
+        draft: JSON.parse(row["draft"] as string) as Draft
+      })),
+    sent: (ids: ReadonlyArray<MessageId>): void => {
+      for (const id of ids) count.changed(-drop.run(id).changes)
+    },
+    prune
+  }
+}
+
 export const agentDatabase: DatabaseDefinition<AgentMethods> = {
   name: "agent",
   migrations: [version1, version2, version3],
   build: (database) => {
-    const [drafts, inbox] = [makeCount(database, "drafts"), makeCount(database, "inbox")]
+    const drafts = makeDrafts(database)
+    const inbox = makeCount(database, "inbox")
     const seen = makeSeen(database)
     const door = makeDoor(inbox, seen)
-    const addDraft = database.prepare("INSERT INTO drafts (id, expires_at_ms, draft) VALUES (?, ?, ?)")
-    const listDrafts = database.prepare("SELECT draft FROM drafts ORDER BY place LIMIT ?")
-    const dropDraft = database.prepare("DELETE FROM drafts WHERE id = ?")
-    const expireDrafts = database.prepare("DELETE FROM drafts WHERE expires_at_ms <= ? RETURNING id")
     const put = database.prepare("INSERT INTO inbox (received, expires_at_ms) VALUES (?, ?)")
-    const list = database.prepare("SELECT place, received FROM inbox WHERE place > ? ORDER BY place LIMIT ?")
+    const list = database.prepare(
+      "SELECT place, received FROM inbox WHERE place > ? AND +expires_at_ms > ? ORDER BY place LIMIT ?"
+    )
     const drop = database.prepare("DELETE FROM inbox WHERE place = ?")
     const expireInbox = database.prepare("DELETE FROM inbox WHERE expires_at_ms <= ?")
     return {
-      queue: (draft) => {
-        if (drafts.hasReached(agentBounds.drafts)) return "full"
-        addDraft.run(draft.id, draft.expires_at_ms, JSON.stringify(draft))
-        drafts.changed(1)
-        return "queued"
-      },
-      queued: (maximum) =>
-        (listDrafts.all(maximum) as Array<Row>).map((row) => JSON.parse(row["draft"] as string) as Draft),
-      counts: () => ({ drafts: drafts.value(), inbox: inbox.value() }),
-      sent: (ids) => {
-        for (const id of ids) drafts.changed(-dropDraft.run(id).changes)
-      },
+      queue: drafts.queue,
+      queued: drafts.queued,
+      counts: () => ({ drafts: drafts.count(), inbox: inbox.value() }),
+      sent: drafts.sent,
       take: (received) => {
         // Also a full inbox tells that it has this one: whoever brings it again need not keep it.
         if (seen.has(received)) return "seen"
@@ -199,8 +225,8 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
         return "taken"
       },
       hasRoom: () => door.lacks("Secure") === null,
-      waiting: (behind, maximum) =>
-        (list.all(behind, maximum) as Array<Row>).map((row) => ({
+      waiting: (behind, maximum, nowMs = 0) =>
+        (list.all(behind, nowMs, maximum) as Array<Row>).map((row) => ({
           place: row["place"] as number,
           received: JSON.parse(row["received"] as string) as Received
         })),
@@ -209,8 +235,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
       },
       prune: (nowMs) => {
         seen.forget(nowMs)
-        const unsent = (expireDrafts.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
-        drafts.changed(-unsent.length)
+        const unsent = drafts.prune(nowMs)
         const untaken = Number(expireInbox.run(nowMs).changes)
         inbox.changed(-untaken)
         return { unsent, untaken }
