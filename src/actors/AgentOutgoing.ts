@@ -1,6 +1,12 @@
 /** What an agent means to send: kept on disk until the broker has it, and sent in the order it was given. */
 import { Array as Arr, Effect } from "effect"
-import { AgentStore, type Draft, type WaitingDraft } from "../ports/AgentStore.ts"
+import {
+  AgentStore,
+  type AgentStoreError,
+  type Draft,
+  type Moment,
+  type WaitingDraft
+} from "../ports/AgentStore.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { BusLink } from "../ports/MessageBus.ts"
 import type { MessageId } from "../schemas/Message.ts"
@@ -9,6 +15,7 @@ import { type AgentName, brokerServices } from "../schemas/Topics.ts"
 import type { AgentKnowledge } from "./AgentArrivals.ts"
 import { draftFlaw, holderOf, type Mail, makeMail } from "./AgentMail.ts"
 import type { AgentSession } from "./AgentSession.ts"
+import { makeDraftTime } from "./DraftTime.ts"
 
 const defaultLifetimeMs = 24 * 3_600_000
 /** Drafts of one round. */
@@ -103,8 +110,33 @@ const makePublishing = (course: ReturnType<typeof makeCourse>, keyOf: KeyOf) =>
     })
   })
 
+/** When drafts begin and end. */
+const makeDating = Effect.gen(function* () {
+  const store = yield* AgentStore
+  const time = yield* makeDraftTime
+  /** Whether times may be on disk that were guessed. */
+  let isOpen = true
+  return {
+    now: time.now,
+    dated: ({ guessedIn }: Moment): void => {
+      isOpen ||= guessedIn !== null
+    },
+    /** Puts right what was guessed, once that can be. */
+    settle: Effect.gen(function* () {
+      const guess = isOpen ? yield* time.guess : null
+      if (guess === null) return
+      isOpen = false
+      yield* Effect.onError(store.settle(guess), () =>
+        Effect.sync(() => {
+          isOpen = true
+        })
+      )
+    })
+  }
+})
+
 /** Sends what waits, in rounds. */
-const makeRounds = (knowledge: AgentKnowledge) =>
+const makeRounds = (knowledge: AgentKnowledge, settle: Effect.Effect<void, AgentStoreError>) =>
   Effect.gen(function* () {
     const store = yield* AgentStore
     const clock = yield* DeviceClock
@@ -117,6 +149,7 @@ const makeRounds = (knowledge: AgentKnowledge) =>
       const { services, session } = knowledge
       const sent: Array<MessageId> = []
       if (session === null || services === null) return sent
+      yield* settle
       let behind = course.begin(session)
       for (let more = true; more && sent.length === 0; ) {
         const drafts = yield* store.queued(behind, roundDrafts, yield* clock.nowMs)
@@ -140,8 +173,8 @@ const makeRounds = (knowledge: AgentKnowledge) =>
 export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
   Effect.gen(function* () {
     const store = yield* AgentStore
-    const clock = yield* DeviceClock
-    const round = yield* makeRounds(knowledge)
+    const dating = yield* makeDating
+    const round = yield* makeRounds(knowledge, dating.settle)
     /** Nothing is opened only to be pruned. */
     let isUsed = false
     const tellUnsent = ({ length }: ReadonlyArray<MessageId>) =>
@@ -149,30 +182,30 @@ export const makeOutgoingMail = (knowledge: AgentKnowledge) =>
     return {
       /** Keeps a letter for sending. */
       keep: Effect.fnUntraced(function* ({ lifetimeMs, to, ...letter }: Letter, id: MessageId) {
-        const issued_at_ms = yield* clock.nowMs
+        const moment = yield* dating.now
+        const issued_at_ms = moment.nowMs
         const expires_at_ms = issued_at_ms + (lifetimeMs ?? defaultLifetimeMs)
         const draft: Draft = { ...letter, id, to: [...new Set(to)], issued_at_ms, expires_at_ms }
         const flaw = draftFlaw(draft)
         if (flaw !== undefined) return yield* flaw
         const unsent = yield* Effect.mapError(
-          store.queue(draft),
+          store.queue(draft, moment.guessedIn),
           ({ reason }) => new CannotSend({ code: "full", reason: `the message was not kept: ${reason}` })
         )
         isUsed = true
+        dating.dated(moment)
         yield* tellUnsent(unsent)
       }),
       counts: Effect.orElseSucceed(store.counts, () => ({ drafts: 0, inbox: 0 })),
       /** Whether anything can go out. */
       canSend: (): boolean => knowledge.session !== null && knowledge.services !== null,
       round,
-      /** Forgets what has ended. By a clock that may be ahead nothing has. */
+      /** Forgets what has ended. */
       prune: Effect.gen(function* () {
         isUsed ||= knowledge.session !== null
-        if (!isUsed || !(yield* clock.proven)) return
-        const { unsent, untaken } = yield* Effect.orElseSucceed(store.prune(yield* clock.nowMs), () => ({
-          unsent: [],
-          untaken: 0
-        }))
+        if (!isUsed) return
+        const pruned = Effect.flatMap(Effect.andThen(dating.settle, dating.now), store.prune)
+        const { unsent, untaken } = yield* Effect.orElseSucceed(pruned, () => ({ unsent: [], untaken: 0 }))
         yield* tellUnsent(unsent)
         if (untaken > 0) yield* Effect.logInfo(`${untaken} messages expired before any program took them`)
       })

@@ -32,6 +32,20 @@ export interface Draft {
   readonly expires_at_ms: TimestampMs
 }
 
+/** A time. One that was guessed counts only beside others that were guessed with it. */
+export interface Moment {
+  readonly nowMs: number
+  /** Null: it is right. */
+  readonly guessedIn: string | null
+}
+
+/** How far off guessed times were, now that the time is known. */
+export interface Guess {
+  readonly guessedIn: string
+  readonly nowMs: number
+  readonly behindMs: number
+}
+
 /** A message that came and was found good. A public one's sender is a claim. */
 export type Received =
   | { readonly _tag: "Secure"; readonly message: Message; readonly receivedAtMs: number }
@@ -61,7 +75,15 @@ export class AgentStore extends Context.Service<
   AgentStore,
   {
     /** Keeps a draft. Where as many wait as may wait, those that ended before it began make room, and are given. */
-    readonly queue: (draft: Draft) => Effect.Effect<ReadonlyArray<MessageId>, AgentStoreError>
+    readonly queue: (
+      draft: Draft,
+      guessedIn: Moment["guessedIn"]
+    ) => Effect.Effect<ReadonlyArray<MessageId>, AgentStoreError>
+    /**
+     * Puts right the times of drafts that were guessed. How old those of other guesses are nobody knows: their times stand,
+     * but none begins in the future.
+     */
+    readonly settle: (guess: Guess) => Effect.Effect<void, AgentStoreError>
     /** Oldest first, behind a place; without those that have ended by then. */
     readonly queued: (
       behind: number,
@@ -85,7 +107,7 @@ export class AgentStore extends Context.Service<
       nowMs?: number
     ) => Effect.Effect<ReadonlyArray<WaitingMessage>, AgentStoreError>
     readonly dealtWith: (places: ReadonlyArray<number>) => Effect.Effect<void, AgentStoreError>
-    /** Forgets ids, drafts and messages for the application that have expired. */
-    readonly prune: (nowMs: number) => Effect.Effect<Pruned, AgentStoreError>
+    /** Forgets ids, drafts and messages for the application that have expired; by a guess, the drafts it dated alone. */
+    readonly prune: (moment: Moment) => Effect.Effect<Pruned, AgentStoreError>
   }
 >()("postern/ports/AgentStore") {}

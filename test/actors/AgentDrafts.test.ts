@@ -1,7 +1,7 @@
 /** What an agent is to send, under a virtual clock: how long it waits, in which order it goes, and what never goes. */
 import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Clock, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { hostInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
 import { agentDatabase } from "../../src/adapters/sqlite/messages/AgentDatabase.ts"
@@ -11,6 +11,8 @@ import { AgentStore } from "../../src/ports/AgentStore.ts"
 import { BusError } from "../../src/ports/MessageBus.ts"
 import type { Name } from "../../src/schemas/Ids.ts"
 import { letIn, list, minute, PlayedBroker, Store, standing, start } from "./support/PlayedAgent.ts"
+
+const day = 24 * 60 * minute
 
 const letter = (body: unknown, to = "bob", lifetimeMs: number | null = null) =>
   ({ level: "public", to: [to as Name], subject: "", body: body as number, lifetimeMs }) as const
@@ -40,7 +42,77 @@ const awayBroker = () => {
 const queuedAt = (agent: Effect.Success<ReturnType<typeof start>>) =>
   Effect.map(agent.ref.ask("Report"), ({ queued }) => queued)
 
+/** A clock that is off until a server has told the time. */
+const wrongClock = (offMs: number) => {
+  const clock = { offMs, isProven: false }
+  return {
+    service: {
+      nowMs: Effect.map(Clock.currentTimeMillis, (nowMs) => nowMs + clock.offMs),
+      proven: Effect.sync(() => clock.isProven),
+      accept: () => Effect.succeed(0)
+    },
+    putRight: () => Object.assign(clock, { offMs: 0, isProven: true })
+  }
+}
+
 describe("what an agent is to send", () => {
+  for (const [how, offMs] of [
+    ["behind", -3 * day],
+    ["ahead", 60 * minute]
+  ] as const)
+    it.effect(`gets its true times where the clock was ${how}, if it has not ended by then`, () =>
+      Effect.gen(function* () {
+        yield* TestClock.adjust(100 * day)
+        const startedMs = yield* Clock.currentTimeMillis
+        const clock = wrongClock(offMs)
+        const broker = new PlayedBroker()
+        const agent = yield* start(broker, Store, clock.service)
+        const protect = (body: number, lifetimeMs: number | null) =>
+          agent.ref.ask("Send", { ...letter(body, "bob", lifetimeMs), level: "protected" })
+        yield* protect(1, null)
+        yield* protect(2, minute)
+        for (let passed = 0; passed < 2; passed++) yield* TestClock.adjust(minute)
+        assert.strictEqual(yield* queuedAt(agent), 1)
+        yield* protect(3, minute)
+        yield* TestClock.adjust(2_000)
+        clock.putRight()
+        yield* letIn(agent, broker)
+        const box = "fleet/broker-services/protected"
+        yield* TestKit.until(() => broker.of(box).length === 2, "the messages")
+        yield* TestKit.settle
+        assert.deepStrictEqual(
+          broker
+            .of(box)
+            .map(({ body, expires_at_ms, issued_at_ms }) => [
+              body,
+              (issued_at_ms as number) - startedMs,
+              (expires_at_ms as number) - startedMs
+            ]),
+          [
+            [1, 0, day],
+            [3, 2 * minute, 3 * minute]
+          ]
+        )
+        assert.strictEqual(yield* queuedAt(agent), 0)
+      })
+    )
+
+  it.effect("begins by no clock of an earlier life in the future", () =>
+    Effect.gen(function* () {
+      yield* TestClock.adjust(100 * day)
+      const store = lastingStore()
+      const first = yield* start(awayBroker(), store, wrongClock(60 * minute).service)
+      yield* first.ref.ask("Send", { ...letter(1), level: "protected" })
+      yield* TestKit.stop(first.system)
+      const broker = new PlayedBroker()
+      const second = yield* start(broker, store)
+      yield* letIn(second, broker)
+      const box = "fleet/broker-services/protected"
+      yield* TestKit.until(() => broker.of(box).length === 1, "the message")
+      assert.strictEqual(broker.of(box)[0]?.["issued_at_ms"], yield* Clock.currentTimeMillis)
+    })
+  )
+
   it.effect("ends also where there is no session, and is not sent by a later life", () =>
     Effect.gen(function* () {
       const store = lastingStore()

@@ -1,5 +1,13 @@
 /** What an agent keeps of messages, as a database class. Bounded: beyond it nothing more is taken. */
-import type { Draft, Pruned, Received, WaitingDraft, WaitingMessage } from "../../../ports/AgentStore.ts"
+import type {
+  Draft,
+  Guess,
+  Moment,
+  Pruned,
+  Received,
+  WaitingDraft,
+  WaitingMessage
+} from "../../../ports/AgentStore.ts"
 import { type Message, type MessageId, MessageLimits, type PublicMessage } from "../../../schemas/Message.ts"
 import { whenTakenBack } from "../Batch.ts"
 import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
@@ -24,7 +32,8 @@ export const agentBounds = {
 type Lack = "full" | "ids_full"
 
 export type AgentMethods = {
-  readonly queue: (draft: Draft) => ReadonlyArray<MessageId> | "full"
+  readonly queue: (draft: Draft, guessedIn: Moment["guessedIn"]) => ReadonlyArray<MessageId> | "full"
+  readonly settle: (guess: Guess) => void
   readonly queued: (behind: number, maximum: number, nowMs: number) => ReadonlyArray<WaitingDraft>
   readonly counts: () => { readonly drafts: number; readonly inbox: number }
   readonly sent: (ids: ReadonlyArray<MessageId>) => void
@@ -32,7 +41,7 @@ export type AgentMethods = {
   readonly hasRoom: () => boolean
   readonly waiting: (behind: number, maximum: number, nowMs?: number) => ReadonlyArray<WaitingMessage>
   readonly dealtWith: (places: ReadonlyArray<number>) => void
-  readonly prune: (nowMs: number) => Pruned
+  readonly prune: (moment: Moment) => Pruned
 }
 
 const version1 = `
@@ -74,6 +83,14 @@ UPDATE inbox SET expires_at_ms = coalesce(
   json_extract(received, '$.receivedAtMs') + ${MessageLimits.lifetimeMs}
 );
 CREATE INDEX inbox_by_end ON inbox (expires_at_ms);
+`
+
+// What an older version kept counts as dated by a clock that was right.
+const version4 = `
+ALTER TABLE drafts ADD COLUMN issued_at_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE drafts ADD COLUMN guessed_in TEXT;
+UPDATE drafts SET issued_at_ms = json_extract(draft, '$.issued_at_ms');
+CREATE INDEX drafts_guessed ON drafts (guessed_in) WHERE guessed_in IS NOT NULL;
 `
 
 type Row = Readonly<Record<string, unknown>>
@@ -162,31 +179,54 @@ const makeDoor = (inbox: ReturnType<typeof makeCount>, seen: ReturnType<typeof m
 /** What is to be sent. */
 const makeDrafts = (database: DatabaseSync) => {
   const count = makeCount(database, "drafts")
-  const add = database.prepare("INSERT INTO drafts (id, expires_at_ms, draft) VALUES (?, ?, ?)")
+  const add = database.prepare(
+    "INSERT INTO drafts (id, issued_at_ms, expires_at_ms, guessed_in, draft) VALUES (?, ?, ?, ?, ?)"
+  )
   const list = database.prepare(
-    "SELECT place, draft FROM drafts WHERE place > ? AND +expires_at_ms > ? ORDER BY place LIMIT ?"
+    `SELECT place, issued_at_ms, expires_at_ms, draft FROM drafts WHERE place > ? AND +expires_at_ms > ?
+     ORDER BY place LIMIT ?`
   )
   const drop = database.prepare("DELETE FROM drafts WHERE id = ?")
-  const expire = database.prepare("DELETE FROM drafts WHERE expires_at_ms <= ? RETURNING id")
-  const prune = (nowMs: number): ReadonlyArray<MessageId> => {
-    const ended = (expire.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
+  const expire = database.prepare(
+    "DELETE FROM drafts WHERE expires_at_ms <= ? AND guessed_in IS ? RETURNING id"
+  )
+  const putRight = database.prepare(
+    `UPDATE drafts SET issued_at_ms = issued_at_ms + :behind, expires_at_ms = expires_at_ms + :behind, guessed_in = NULL
+     WHERE guessed_in = :guessed_in`
+  )
+  const putBack = database.prepare(
+    `UPDATE drafts SET issued_at_ms = min(issued_at_ms, :now),
+       expires_at_ms = expires_at_ms - max(issued_at_ms - :now, 0), guessed_in = NULL
+     WHERE guessed_in IS NOT NULL`
+  )
+  const prune = ({ guessedIn, nowMs }: Moment): ReadonlyArray<MessageId> => {
+    const ended = (expire.all(nowMs, guessedIn) as Array<Row>).map((row) => row["id"] as MessageId)
     count.changed(-ended.length)
     return ended
   }
   return {
     count: count.value,
-    queue: (draft: Draft): ReadonlyArray<MessageId> | "full" => {
-      const ended = count.hasReached(agentBounds.drafts) ? prune(draft.issued_at_ms) : []
+    queue: (draft: Draft, guessedIn: Moment["guessedIn"]): ReadonlyArray<MessageId> | "full" => {
+      const { expires_at_ms, id, issued_at_ms, ...rest } = draft
+      const ended = count.hasReached(agentBounds.drafts) ? prune({ nowMs: issued_at_ms, guessedIn }) : []
       if (count.hasReached(agentBounds.drafts)) return "full"
-      add.run(draft.id, draft.expires_at_ms, JSON.stringify(draft))
+      add.run(id, issued_at_ms, expires_at_ms, guessedIn, JSON.stringify({ id, ...rest }))
       count.changed(1)
       return ended
     },
     queued: (behind: number, maximum: number, nowMs: number): ReadonlyArray<WaitingDraft> =>
       (list.all(behind, nowMs, maximum) as Array<Row>).map((row) => ({
         place: row["place"] as number,
-        draft: JSON.parse(row["draft"] as string) as Draft
+        draft: {
+          ...(JSON.parse(row["draft"] as string) as Draft),
+          issued_at_ms: row["issued_at_ms"] as number,
+          expires_at_ms: row["expires_at_ms"] as number
+        }
       })),
+    settle: ({ behindMs, guessedIn, nowMs }: Guess): void => {
+      putRight.run({ behind: behindMs, guessed_in: guessedIn })
+      putBack.run({ now: nowMs })
+    },
     sent: (ids: ReadonlyArray<MessageId>): void => {
       for (const id of ids) count.changed(-drop.run(id).changes)
     },
@@ -196,7 +236,7 @@ const makeDrafts = (database: DatabaseSync) => {
 
 export const agentDatabase: DatabaseDefinition<AgentMethods> = {
   name: "agent",
-  migrations: [version1, version2, version3],
+  migrations: [version1, version2, version3, version4],
   build: (database) => {
     const drafts = makeDrafts(database)
     const inbox = makeCount(database, "inbox")
@@ -211,6 +251,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
     return {
       queue: drafts.queue,
       queued: drafts.queued,
+      settle: drafts.settle,
       counts: () => ({ drafts: drafts.count(), inbox: inbox.value() }),
       sent: drafts.sent,
       take: (received) => {
@@ -233,9 +274,11 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
       dealtWith: (places) => {
         for (const place of places) inbox.changed(-drop.run(place).changes)
       },
-      prune: (nowMs) => {
+      prune: (moment) => {
+        const unsent = drafts.prune(moment)
+        const { guessedIn, nowMs } = moment
+        if (guessedIn !== null) return { unsent, untaken: 0 }
         seen.forget(nowMs)
-        const unsent = drafts.prune(nowMs)
         const untaken = Number(expireInbox.run(nowMs).changes)
         inbox.changed(-untaken)
         return { unsent, untaken }
