@@ -1,7 +1,7 @@
 /** Making what an agent sends, out of drafts: signed and sealed when the broker is there, with the keys of that moment. */
 import { Effect, Result } from "effect"
 import { canonicalBytes } from "../crypto/CanonicalJson.ts"
-import { bodyFlaw, toWire } from "../crypto/Messages.ts"
+import { plainBody, toWire } from "../crypto/Messages.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
 import type { Draft } from "../ports/AgentStore.ts"
 import type { Name } from "../schemas/Ids.ts"
@@ -9,32 +9,32 @@ import { type Message, MessageLimits } from "../schemas/Message.ts"
 import { CannotSend } from "../schemas/protocols/SmartAgent.ts"
 import { type AgentName, brokerServices, topicOf } from "../schemas/Topics.ts"
 
+const shortestLifetimeMs = 1_000
+
 export interface Mail {
   readonly topic: string
   readonly wire: Uint8Array
 }
 
-/** Why a message cannot go out, ever; undefined where it can. */
-export const draftFlaw = ({
-  body,
-  expires_at_ms,
-  issued_at_ms,
-  level,
-  to
-}: Draft): CannotSend | undefined => {
-  if (to.length === 0) return new CannotSend({ code: "no_recipient", reason: "a message needs a recipient" })
+const cannot = (code: CannotSend["code"], reason: string) => Result.fail(new CannotSend({ code, reason }))
+
+/** The draft as it can be kept, its body plain JSON; fails where it cannot go out, ever. */
+export const checkedDraft = (draft: Draft): Result.Result<Draft, CannotSend> => {
+  const { body, expires_at_ms, issued_at_ms, level, to } = draft
+  if (to.length === 0) return cannot("no_recipient", "a message needs a recipient")
   const maximum = level === "end_to_end" || level === "public" ? 1 : MessageLimits.recipients
   if (to.length > maximum)
-    return new CannotSend({
-      code: "too_many_recipients",
-      reason: `a ${level} message goes to at most ${maximum}, not to ${to.length}`
-    })
-  if (expires_at_ms - issued_at_ms > MessageLimits.lifetimeMs)
-    return new CannotSend({ code: "too_long_a_life", reason: "a message lives 30 days at the most" })
-  const flaw = bodyFlaw(body)
-  return flaw === undefined
-    ? undefined
-    : new CannotSend({ code: flaw.kind === "size" ? "body_too_large" : "no_json", reason: flaw.reason })
+    return cannot("too_many_recipients", `a ${level} message goes to at most ${maximum}, not to ${to.length}`)
+  const lifetimeMs = expires_at_ms - issued_at_ms
+  if (lifetimeMs > MessageLimits.lifetimeMs)
+    return cannot("too_long_a_life", "a message lives 30 days at the most")
+  if (lifetimeMs < shortestLifetimeMs)
+    return cannot("malformed_letter", "a message lives a second at least: it has to get there")
+  return Result.mapBoth(plainBody(body), {
+    onFailure: ({ kind, reason }) =>
+      new CannotSend({ code: kind === "size" ? "body_too_large" : "no_json", reason }),
+    onSuccess: (plain) => ({ ...draft, body: plain })
+  })
 }
 
 /** Whose key a draft is sealed to; null where it is not sealed. */

@@ -77,9 +77,14 @@ const lacks: Readonly<Record<Lack, string>> = {
 }
 
 /** Why it is so. */
-const detailOf = (knowledge: AgentKnowledge, last: SessionEnd | null, lack: Lack | null): string => {
+const detailOf = (
+  knowledge: AgentKnowledge,
+  last: SessionEnd | null,
+  lack: Lack | null,
+  unsent: string
+): string => {
   if (knowledge.session === null) return last?.reason ?? ""
-  return knowledge.detail || (lack === null ? "" : lacks[lack])
+  return knowledge.detail || (lack === null ? unsent : lacks[lack])
 }
 
 /** Counts what was refused; what could not be kept must come again. */
@@ -150,7 +155,7 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
   let lackingFromMs: number | null = null
   const now = () => ({
     state: stateOf(knowledge, trust.current() !== null, is.connecting, last?.code ?? null),
-    detail: detailOf(knowledge, last, tally.lack())
+    detail: detailOf(knowledge, last, tally.lack(), mail.trouble())
   })
   const flush: Effect.Effect<void> = Effect.suspend(() => {
     if (!mail.canSend()) return Effect.void
