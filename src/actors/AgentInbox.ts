@@ -2,6 +2,7 @@
 import { Deferred, Effect } from "effect"
 import { Behaviour } from "../kernel/index.ts"
 import { AgentStore, type AgentStoreError, type WaitingMessage } from "../ports/AgentStore.ts"
+import { DeviceClock } from "../ports/DeviceClock.ts"
 import { AgentLocalLimits, type InboxMessage } from "../schemas/AgentLocal.ts"
 import { AgentInboxProtocol, type Handful, InboxTrouble } from "../schemas/protocols/AgentInbox.ts"
 
@@ -65,15 +66,21 @@ const makeHands = () => {
 
 /** Those behind, with what was given back before them. */
 const makeGiver = (hands: ReturnType<typeof makeHands>) =>
-  Effect.map(AgentStore, (store) =>
-    Effect.fnUntraced(function* (hand: Set<number>, count: number) {
+  Effect.gen(function* () {
+    const store = yield* AgentStore
+    const clock = yield* DeviceClock
+    /** By a clock that may be ahead nothing has ended. */
+    const endedBy = Effect.flatMap(clock.proven, (isProven) => (isProven ? clock.nowMs : Effect.succeed(0)))
+    return Effect.fnUntraced(function* (hand: Set<number>, count: number) {
+      const nowMs = yield* endedBy
       const given: Array<WaitingMessage> = []
       for (const place of hands.freeUpTo(count)) {
-        const [found] = yield* store.waiting(place - 1, 1)
+        const [found] = yield* store.waiting(place - 1, 1, nowMs)
         if (found?.place === place) given.push(found)
         else hands.gone([place])
       }
-      if (given.length < count) given.push(...(yield* store.waiting(hands.cursor(), count - given.length)))
+      if (given.length < count)
+        given.push(...(yield* store.waiting(hands.cursor(), count - given.length, nowMs)))
       // Nothing is in a hand before all is read: whoever hears of a failure has got nothing.
       hands.taken(
         hand,
@@ -81,7 +88,7 @@ const makeGiver = (hands: ReturnType<typeof makeHands>) =>
       )
       return given.map(shown)
     })
-  )
+  })
 
 /** The behaviour. */
 export const agentInbox = Behaviour.make(AgentInboxProtocol, (context) =>

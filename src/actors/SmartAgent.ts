@@ -77,9 +77,14 @@ const lacks: Readonly<Record<Lack, string>> = {
 }
 
 /** Why it is so. */
-const detailOf = (knowledge: AgentKnowledge, last: SessionEnd | null, lack: Lack | null): string => {
+const detailOf = (
+  knowledge: AgentKnowledge,
+  last: SessionEnd | null,
+  lack: Lack | null,
+  unsent: string
+): string => {
   if (knowledge.session === null) return last?.reason ?? ""
-  return knowledge.detail || (lack === null ? "" : lacks[lack])
+  return knowledge.detail || (lack === null ? unsent : lacks[lack])
 }
 
 /** Counts what was refused; what could not be kept must come again. */
@@ -129,7 +134,6 @@ const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
       pings,
       say,
       trust: yield* AgentTrust,
-      clock: yield* DeviceClock,
       newId: yield* makeIds,
       ask: yield* makeAsker(knowledge, pings),
       mail: yield* makeOutgoingMail(knowledge),
@@ -151,7 +155,7 @@ const makeWork = (context: Context, { connection, knowledge, mail, pings, tally,
   let lackingFromMs: number | null = null
   const now = () => ({
     state: stateOf(knowledge, trust.current() !== null, is.connecting, last?.code ?? null),
-    detail: detailOf(knowledge, last, tally.lack())
+    detail: detailOf(knowledge, last, tally.lack(), mail.trouble())
   })
   const flush: Effect.Effect<void> = Effect.suspend(() => {
     if (!mail.canSend()) return Effect.void
@@ -233,10 +237,9 @@ const makeLife = (context: Context, options: SmartAgentOptions) =>
       alarm,
       due: Effect.gen(function* () {
         const nowMs = yield* monotonicMs
-        // Without a session nothing is opened for this.
-        if (nowMs - prunedMs >= pruneMs && parts.knowledge.session !== null) {
+        if (nowMs - prunedMs >= pruneMs) {
           prunedMs = nowMs
-          yield* parts.mail.prune(yield* parts.clock.nowMs)
+          yield* parts.mail.prune
         }
         yield* alarm.ringIn(pruneMs)
         yield* work.begin

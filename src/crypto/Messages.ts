@@ -7,6 +7,7 @@
 import { Result, Schema } from "effect"
 import { Delivery, Message, MessageLimits, MessageRefusal, Sealed } from "../schemas/Message.ts"
 import { decodeBase64, encodeBase64 } from "./Base64.ts"
+import { fromUtf8 } from "./Bytes.ts"
 import { canonicalBytes } from "./CanonicalJson.ts"
 import type { Engine } from "./Engine.ts"
 import { type HpkeBinding, type HpkeKeyPair, openHpke, sealHpke } from "./Hpke.ts"
@@ -145,27 +146,35 @@ const depthOf = (value: unknown): number => {
   return 1 + deepest
 }
 
-/** Why a body cannot go into a message; undefined where it can. */
-export const bodyFlaw = (
-  body: unknown
-): { readonly kind: "size" | "form"; readonly reason: string } | undefined => {
+/** Why a body cannot go into a message. */
+export interface BodyFlaw {
+  readonly kind: "size" | "form"
+  readonly reason: string
+}
+
+const flawed = (kind: BodyFlaw["kind"], reason: string) => Result.fail({ kind, reason })
+
+/** A body as it will be read: what a value makes of itself (`toJSON`) counts, not what it is. */
+export const plainBody = (body: unknown): Result.Result<Message["body"], BodyFlaw> => {
   try {
-    const { length } = canonicalBytes(body)
-    if (length > MessageLimits.bodyBytes)
-      return {
-        kind: "size",
-        reason: `the body has ${length} bytes, at most ${MessageLimits.bodyBytes} are taken`
-      }
-    const depth = depthOf(body)
-    return depth > MessageLimits.bodyDepth
-      ? {
-          kind: "form",
-          reason: `the body is nested ${depth} deep, at most ${MessageLimits.bodyDepth} are taken`
-        }
-      : undefined
+    const bytes = canonicalBytes(body)
+    const { bodyBytes, bodyDepth } = MessageLimits
+    if (bytes.length > bodyBytes)
+      return flawed("size", `the body has ${bytes.length} bytes, at most ${bodyBytes} are taken`)
+    const plain = JSON.parse(fromUtf8(bytes) ?? "") as Message["body"]
+    const depth = depthOf(plain)
+    return depth > bodyDepth
+      ? flawed("form", `the body is nested ${depth} deep, at most ${bodyDepth} are taken`)
+      : Result.succeed(plain)
   } catch (error) {
-    return { kind: "form", reason: error instanceof Error ? error.message : String(error) }
+    return flawed("form", error instanceof Error ? error.message : String(error))
   }
+}
+
+/** Why a body cannot go into a message; undefined where it can. */
+export const bodyFlaw = (body: unknown): BodyFlaw | undefined => {
+  const plain = plainBody(body)
+  return Result.isFailure(plain) ? plain.failure : undefined
 }
 
 /** The bytes that travel. */

@@ -32,10 +32,30 @@ export interface Draft {
   readonly expires_at_ms: TimestampMs
 }
 
+/** A time. One that was guessed counts only beside others that were guessed with it. */
+export interface Moment {
+  readonly nowMs: number
+  /** Null: it is right. */
+  readonly guessedIn: string | null
+}
+
+/** How far off guessed times were, now that the time is known. */
+export interface Guess {
+  readonly guessedIn: string
+  readonly nowMs: number
+  readonly behindMs: number
+}
+
 /** A message that came and was found good. A public one's sender is a claim. */
 export type Received =
   | { readonly _tag: "Secure"; readonly message: Message; readonly receivedAtMs: number }
   | { readonly _tag: "Public"; readonly message: PublicMessage; readonly receivedAtMs: number }
+
+export interface WaitingDraft {
+  /** Rises. */
+  readonly place: number
+  readonly draft: Draft
+}
 
 export interface WaitingMessage {
   /** Rises. */
@@ -54,9 +74,22 @@ export interface Pruned {
 export class AgentStore extends Context.Service<
   AgentStore,
   {
-    readonly queue: (draft: Draft) => Effect.Effect<void, AgentStoreError>
-    /** Oldest first. */
-    readonly queued: (maximum: number) => Effect.Effect<ReadonlyArray<Draft>, AgentStoreError>
+    /** Keeps a draft. Where as many wait as may wait, those that ended before it began make room, and are given. */
+    readonly queue: (
+      draft: Draft,
+      guessedIn: Moment["guessedIn"]
+    ) => Effect.Effect<ReadonlyArray<MessageId>, AgentStoreError>
+    /**
+     * Puts right the times of drafts that were guessed. How old those of other guesses are nobody knows: their times stand,
+     * but none begins in the future.
+     */
+    readonly settle: (guess: Guess) => Effect.Effect<void, AgentStoreError>
+    /** Oldest first, behind a place; without those that have ended by then. */
+    readonly queued: (
+      behind: number,
+      maximum: number,
+      nowMs: number
+    ) => Effect.Effect<ReadonlyArray<WaitingDraft>, AgentStoreError>
     /** How many wait to be sent, and for the application. */
     readonly counts: Effect.Effect<{ readonly drafts: number; readonly inbox: number }, AgentStoreError>
     readonly sent: (ids: ReadonlyArray<MessageId>) => Effect.Effect<void, AgentStoreError>
@@ -67,13 +100,14 @@ export class AgentStore extends Context.Service<
     readonly take: (received: Received) => Effect.Effect<boolean, AgentStoreError>
     /** Whether a signed message would find room now. */
     readonly hasRoom: Effect.Effect<boolean, AgentStoreError>
-    /** What the application has not dealt with, oldest first, behind a place. */
+    /** What the application has not dealt with, oldest first, behind a place; without what has ended by then, if it is said. */
     readonly waiting: (
       behind: number,
-      maximum: number
+      maximum: number,
+      nowMs?: number
     ) => Effect.Effect<ReadonlyArray<WaitingMessage>, AgentStoreError>
     readonly dealtWith: (places: ReadonlyArray<number>) => Effect.Effect<void, AgentStoreError>
-    /** Forgets ids, drafts and messages for the application that have expired. */
-    readonly prune: (nowMs: number) => Effect.Effect<Pruned, AgentStoreError>
+    /** Forgets ids, drafts and messages for the application that have expired; by a guess, the drafts it dated alone. */
+    readonly prune: (moment: Moment) => Effect.Effect<Pruned, AgentStoreError>
   }
 >()("postern/ports/AgentStore") {}

@@ -8,8 +8,8 @@ import { Context, Schema } from "effect"
 /** The broker was not found or reached, turned the agent away, or went away. */
 export class BusError extends Schema.TaggedError<BusError>()("BusError", {
   /**
-   * `none`: the server says that there is no broker. `refused`: the broker does not take these credentials. `unreachable`:
-   * anything on the way to it.
+   * `none`: the server says that there is no broker. `refused`: the broker does not take these credentials, or this
+   * publication. `unreachable`: anything on the way to it.
    */
   code: Schema.Literals(["none", "refused", "unreachable"]),
   reason: Schema.String

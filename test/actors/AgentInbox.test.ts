@@ -1,6 +1,6 @@
 /** The inbox under a virtual clock, over a store that is slow or fails. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer } from "effect"
+import { Clock, Deferred, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { agentInbox } from "../../src/actors/AgentInbox.ts"
 import { AgentInboxKey, SmartAgentKey, TrustKeeperKey } from "../../src/actors/ClientKeys.ts"
@@ -8,11 +8,12 @@ import { makeActorDesk } from "../../src/adapters/agent/ActorDesk.ts"
 import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
 import { ActorSystem, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
 import { AgentStore, AgentStoreError, type WaitingMessage } from "../../src/ports/AgentStore.ts"
+import { DeviceClock } from "../../src/ports/DeviceClock.ts"
 
 type Waiting = AgentStore["Service"]["waiting"]
 
 /** Messages 1, 2, 3 in a store that looks for them as a test says. */
-const start = (waiting: (usual: Waiting) => Waiting) =>
+const start = (waiting: (usual: Waiting) => Waiting, isProven: () => boolean = () => true) =>
   Effect.gen(function* () {
     const kept = new Set([1, 2, 3])
     const usual: Waiting = (behind, maximum) =>
@@ -30,7 +31,15 @@ const start = (waiting: (usual: Waiting) => Waiting) =>
         })
     }
     const services = yield* Layer.build(
-      Layer.merge(Layer.succeed(AgentStore, store as unknown as AgentStore["Service"]), SystemEntropy)
+      Layer.mergeAll(
+        Layer.succeed(AgentStore, store as unknown as AgentStore["Service"]),
+        Layer.succeed(DeviceClock, {
+          nowMs: Clock.currentTimeMillis,
+          proven: Effect.sync(isProven),
+          accept: () => Effect.succeed(0)
+        }),
+        SystemEntropy
+      )
     )
     const system = yield* ActorSystem.make({
       root: Supervisor.spec({
@@ -48,7 +57,45 @@ const start = (waiting: (usual: Waiting) => Waiting) =>
 
 const places = (messages: ReadonlyArray<{ readonly place: number }>) => messages.map(({ place }) => place)
 
+/** Each message ends at as many minutes as its place says. */
+const ending =
+  (usual: Waiting): Waiting =>
+  (behind, maximum, nowMs = 0) =>
+    Effect.map(usual(behind, 3), (all) => all.filter(({ place }) => place * 60_000 > nowMs).slice(0, maximum))
+
 describe("the inbox of an agent", () => {
+  it.effect("gives nothing that has ended, by a clock that was put right", () =>
+    Effect.gen(function* () {
+      let isProven = false
+      const desk = yield* start(ending, () => isProven)
+      yield* TestClock.adjust(150_000)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const first = yield* desk.listen
+          assert.deepStrictEqual(places(yield* first.take(2, 0)), [1, 2])
+        })
+      )
+      isProven = true
+      const second = yield* desk.listen
+      assert.deepStrictEqual(places(yield* second.take(8, 0)), [3])
+    })
+  )
+
+  it.effect("gives nothing again that has ended meanwhile", () =>
+    Effect.gen(function* () {
+      const desk = yield* start(ending)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const first = yield* desk.listen
+          assert.deepStrictEqual(places(yield* first.take(2, 0)), [1, 2])
+        })
+      )
+      yield* TestClock.adjust(90_000)
+      const second = yield* desk.listen
+      assert.deepStrictEqual(places(yield* second.take(8, 0)), [2, 3])
+    })
+  )
+
   it.effect("gives again what was in an answer that came too late", () =>
     Effect.gen(function* () {
       const asked = yield* Deferred.make<void>()

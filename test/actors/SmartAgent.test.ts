@@ -175,8 +175,8 @@ describe("an agent", () => {
           Effect.map(Effect.service(AgentStore), (store) => ({
             ...store,
             // What was found when it looked; told late.
-            queued: (maximum: number) =>
-              Effect.tap(store.queued(maximum), () =>
+            queued: (...args) =>
+              Effect.tap(store.queued(...args), () =>
                 Effect.andThen(Deferred.succeed(looked, undefined), Deferred.await(goOn))
               )
           }))

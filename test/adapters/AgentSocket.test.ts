@@ -15,6 +15,7 @@ import { makeAgentStore } from "../../src/adapters/sqlite/SqliteAgentStore.ts"
 import { ActorSystem, Behaviour, ChildSpec, Supervisor } from "../../src/kernel/index.ts"
 import type { AgentListener } from "../../src/ports/AgentDesk.ts"
 import { AgentStore } from "../../src/ports/AgentStore.ts"
+import { DeviceClock } from "../../src/ports/DeviceClock.ts"
 import { agentLocal } from "../../src/programs/agentLocal.ts"
 import { AgentLocalLimits } from "../../src/schemas/AgentLocal.ts"
 import type { Message, MessageId, PublicMessage } from "../../src/schemas/Message.ts"
@@ -81,7 +82,12 @@ const stubTrust = Behaviour.make(TrustKeeperProtocol, (context) =>
 const start = Effect.gen(function* () {
   const stateFolder = yield* temporaryFolder
   const store = makeAgentStore(yield* openInProcess(agentDatabase, join(stateFolder, "agent.db")))
-  const services = yield* Layer.build(Layer.merge(Layer.succeed(AgentStore, store), SystemEntropy))
+  const clock = Layer.succeed(DeviceClock, {
+    nowMs: Effect.succeed(0),
+    proven: Effect.succeed(true),
+    accept: () => Effect.succeed(0)
+  })
+  const services = yield* Layer.build(Layer.mergeAll(Layer.succeed(AgentStore, store), clock, SystemEntropy))
   const system = yield* ActorSystem.make({
     root: Supervisor.spec({
       id: "agent",

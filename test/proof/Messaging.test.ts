@@ -251,8 +251,8 @@ const whereabouts = (
     for (const key of receipts.missing().slice(0, 12)) {
       const [number = "", to = ""] = key.split(" ")
       const { from, level } = planned[Number(number)] as Planned
-      const drafts = yield* (agents.get(from) as Agent).store.queued(10_000)
-      const isDraft = drafts.some(({ body }) => body === Number(number))
+      const drafts = yield* (agents.get(from) as Agent).store.queued(0, 10_000, 0)
+      const isDraft = drafts.some(({ draft }) => draft.body === Number(number))
       const [queue] = rowsIn(path, `SELECT count(*) AS n FROM outgoing WHERE client = '${to}'`)
       lines.push(
         `${number}, ${level}, ${isDraft ? "not sent" : "sent"} from ${yield* stateOf(from)}`,

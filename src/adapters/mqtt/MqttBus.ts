@@ -63,10 +63,24 @@ const problemOf = (error: unknown): BusError => {
 }
 
 /** A callback of mqtt.js as an Effect; its error is the port's. */
-const called = (work: (done: (error?: Error | null) => void) => void): Effect.Effect<void, BusError> =>
+const called = (
+  work: (done: (error?: Error | null) => void) => void,
+  errorOf: (error: Error) => BusError = problemOf
+): Effect.Effect<void, BusError> =>
   Effect.callback((resume) => {
-    work((error) => resume(error == null ? Effect.void : Effect.fail(problemOf(error))))
+    work((error) => resume(error == null ? Effect.void : Effect.fail(errorOf(error))))
   })
+
+/** From here on MQTT 5 says in an acknowledgement why something was not taken. */
+const firstFailureCode = 0x80
+
+/** A broker of MQTT 5 may refuse a single publication, as by its rights or a quota: the connection is good. */
+const publicationErrorOf = (error: Error): BusError => {
+  const { code } = error as Partial<ErrorWithReasonCode>
+  return typeof code === "number" && code >= firstFailureCode
+    ? new BusError({ code: "refused", reason: `it does not take this publication: ${errorText(error)}` })
+    : problemOf(error)
+}
 
 const settingsOf = (
   { name, password, will }: BusOptions,
@@ -225,9 +239,10 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
       subscribe: (filters) => whileUp(subscribed(client, filters)).pipe(inTime(answerMs, "SUBSCRIBE")),
       publish: (topic, payload, { retain = false } = {}) =>
         whileUp(
-          called((done) => client.publish(topic, Buffer.from(payload), { qos: 1, retain }, done)).pipe(
-            Effect.andThen(saved)
-          )
+          called(
+            (done) => client.publish(topic, Buffer.from(payload), { qos: 1, retain }, done),
+            publicationErrorOf
+          ).pipe(Effect.andThen(saved))
         ).pipe(Effect.timeoutOrElse({ duration: publicationMs, orElse: () => giveUp })),
       leave: Effect.callback<void>((resume) => void client.end(false, {}, () => resume(Effect.void))).pipe(
         // mqtt.js would wait for the end of a connection that has ended.

@@ -22,11 +22,12 @@ export const makeAgentStore = (host: DatabaseHost<AgentMethods>): AgentStore["Se
         (error) => new AgentStoreError({ code: "failed", reason: `${error.operation}: ${error.reason}` })
       )
   return {
-    queue: (draft) =>
-      Effect.flatMap(ask("queue")(draft), (outcome) =>
-        outcome === "full" ? Effect.fail(full("messages to be sent")) : Effect.void
+    queue: (draft, guessedIn) =>
+      Effect.flatMap(ask("queue")(draft, guessedIn), (outcome) =>
+        outcome === "full" ? Effect.fail(full("messages to be sent")) : Effect.succeed(outcome)
       ),
     queued: ask("queued"),
+    settle: ask("settle"),
     counts: Effect.suspend(ask("counts")),
     sent: ask("sent"),
     take: (received) =>

@@ -15,7 +15,10 @@ export class CannotSend extends Schema.TaggedError<CannotSend>()("CannotSend", {
     "no_recipient",
     "too_many_recipients",
     "too_long_a_life",
-    "full"
+    "malformed_letter",
+    "full",
+    /** It could not be kept, or nobody knows whether it was. */
+    "failed"
   ]),
   reason: Schema.String
 }) {

@@ -14,11 +14,12 @@ import { makeAgentStore } from "../../../src/adapters/sqlite/SqliteAgentStore.ts
 import { toWire } from "../../../src/crypto/Messages.ts"
 import { type SignedJson, signJson } from "../../../src/crypto/SignedJson.ts"
 import { ActorSystem, ChildSpec, Supervisor } from "../../../src/kernel/index.ts"
+import { TestKit } from "../../../src/kernel/testing/TestKit.ts"
 import { AgentStore } from "../../../src/ports/AgentStore.ts"
 import { type AgentStanding, AgentTrust } from "../../../src/ports/AgentTrust.ts"
 import { DeviceClock } from "../../../src/ports/DeviceClock.ts"
 import { type BusError, type BusLink, type BusOptions, MessageBus } from "../../../src/ports/MessageBus.ts"
-import type { Handshake, HandshakeAnswer } from "../../../src/schemas/Agents.ts"
+import type { Directory, Handshake, HandshakeAnswer } from "../../../src/schemas/Agents.ts"
 import type { Name } from "../../../src/schemas/Ids.ts"
 import { device, deviceKeys, otherDeviceKeys, server, serverKeys } from "./Parties.ts"
 
@@ -121,7 +122,14 @@ const turnable = () => {
   return { ring, turn }
 }
 
-export const start = (broker: PlayedBroker, store = Store) =>
+/** A clock that a server has put right. */
+const rightClock: DeviceClock["Service"] = {
+  nowMs: Clock.currentTimeMillis,
+  proven: Effect.succeed(true),
+  accept: () => Effect.succeed(0)
+}
+
+export const start = (broker: PlayedBroker, store = Store, clock = rightClock) =>
   Effect.gen(function* () {
     const keys = turnable()
     const services = yield* Layer.build(
@@ -129,11 +137,7 @@ export const start = (broker: PlayedBroker, store = Store) =>
         broker.layer,
         AgentTrustCell,
         store,
-        Layer.succeed(DeviceClock, {
-          nowMs: Clock.currentTimeMillis,
-          proven: Effect.succeed(true),
-          accept: () => Effect.succeed(0)
-        }),
+        Layer.succeed(DeviceClock, clock),
         NodeAgentCrypto.pipe(Layer.provide(Layer.succeed(NodeKeys, keys.ring)))
       ).pipe(Layer.provideMerge(Layer.merge(NativeCryptoEngine, SystemEntropy)))
     )
@@ -161,6 +165,38 @@ export const byServices = <A extends SignedJson>(document: Omit<A, "signature" |
       NativeCrypto,
       { seed: Redacted.value(serverKeys.signingSeed), signingKey: serverKeys.signingKey },
       document
+    )
+  )
+
+/** The agent becomes known to broker services, by its handshake of this number. */
+export const letIn = (agent: Effect.Success<ReturnType<typeof start>>, broker: PlayedBroker, handshake = 1) =>
+  Effect.gen(function* () {
+    if (handshake === 1) agent.trust.set(standing)
+    yield* TestKit.until(() => broker.shaken.length >= handshake, "the handshake")
+    yield* answer(broker, broker.shaken.at(-1) as Handshake, "known")
+  })
+
+/** The signed list of those who are visible, each with a key that can be sealed to. */
+export const list = (broker: PlayedBroker, version: number, names: ReadonlyArray<string>) =>
+  Effect.flatMap(Clock.currentTimeMillis, (nowMs) =>
+    broker.bring(
+      "fleet/broker-services/discovery",
+      byServices<Directory>({
+        type: "postern/directory/v1",
+        version,
+        part: 1,
+        parts: 1,
+        agents: names.map((agent) => ({
+          agent: agent as Name,
+          device,
+          signing_key: otherDeviceKeys.signingKey,
+          agreement: { key: otherDeviceKeys.agreementKey, version: 1 },
+          status: "C",
+          edge_devices: []
+        })),
+        issued_at_ms: nowMs,
+        expires_at_ms: nowMs + 15 * minute
+      })
     )
   )
 

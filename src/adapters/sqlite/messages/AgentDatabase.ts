@@ -1,5 +1,13 @@
 /** What an agent keeps of messages, as a database class. Bounded: beyond it nothing more is taken. */
-import type { Draft, Pruned, Received, WaitingMessage } from "../../../ports/AgentStore.ts"
+import type {
+  Draft,
+  Guess,
+  Moment,
+  Pruned,
+  Received,
+  WaitingDraft,
+  WaitingMessage
+} from "../../../ports/AgentStore.ts"
 import { type Message, type MessageId, MessageLimits, type PublicMessage } from "../../../schemas/Message.ts"
 import { whenTakenBack } from "../Batch.ts"
 import type { DatabaseDefinition, DatabaseSync } from "../Database.ts"
@@ -24,15 +32,16 @@ export const agentBounds = {
 type Lack = "full" | "ids_full"
 
 export type AgentMethods = {
-  readonly queue: (draft: Draft) => "queued" | "full"
-  readonly queued: (maximum: number) => ReadonlyArray<Draft>
+  readonly queue: (draft: Draft, guessedIn: Moment["guessedIn"]) => ReadonlyArray<MessageId> | "full"
+  readonly settle: (guess: Guess) => void
+  readonly queued: (behind: number, maximum: number, nowMs: number) => ReadonlyArray<WaitingDraft>
   readonly counts: () => { readonly drafts: number; readonly inbox: number }
   readonly sent: (ids: ReadonlyArray<MessageId>) => void
   readonly take: (received: Received) => "taken" | "seen" | Lack
   readonly hasRoom: () => boolean
-  readonly waiting: (behind: number, maximum: number) => ReadonlyArray<WaitingMessage>
+  readonly waiting: (behind: number, maximum: number, nowMs?: number) => ReadonlyArray<WaitingMessage>
   readonly dealtWith: (places: ReadonlyArray<number>) => void
-  readonly prune: (nowMs: number) => Pruned
+  readonly prune: (moment: Moment) => Pruned
 }
 
 const version1 = `
@@ -74,6 +83,14 @@ UPDATE inbox SET expires_at_ms = coalesce(
   json_extract(received, '$.receivedAtMs') + ${MessageLimits.lifetimeMs}
 );
 CREATE INDEX inbox_by_end ON inbox (expires_at_ms);
+`
+
+// What an older version kept counts as dated by a clock that was right.
+const version4 = `
+ALTER TABLE drafts ADD COLUMN issued_at_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE drafts ADD COLUMN guessed_in TEXT;
+UPDATE drafts SET issued_at_ms = json_extract(draft, '$.issued_at_ms');
+CREATE INDEX drafts_guessed ON drafts (guessed_in) WHERE guessed_in IS NOT NULL;
 `
 
 type Row = Readonly<Record<string, unknown>>
@@ -159,34 +176,84 @@ const makeDoor = (inbox: ReturnType<typeof makeCount>, seen: ReturnType<typeof m
   }
 }
 
+/** What is to be sent. */
+const makeDrafts = (database: DatabaseSync) => {
+  const count = makeCount(database, "drafts")
+  const add = database.prepare(
+    "INSERT INTO drafts (id, issued_at_ms, expires_at_ms, guessed_in, draft) VALUES (?, ?, ?, ?, ?)"
+  )
+  const list = database.prepare(
+    `SELECT place, issued_at_ms, expires_at_ms, draft FROM drafts WHERE place > ? AND +expires_at_ms > ?
+     ORDER BY place LIMIT ?`
+  )
+  const drop = database.prepare("DELETE FROM drafts WHERE id = ?")
+  const expire = database.prepare(
+    "DELETE FROM drafts WHERE expires_at_ms <= ? AND guessed_in IS ? RETURNING id"
+  )
+  const putRight = database.prepare(
+    `UPDATE drafts SET issued_at_ms = issued_at_ms + :behind, expires_at_ms = expires_at_ms + :behind, guessed_in = NULL
+     WHERE guessed_in = :guessed_in`
+  )
+  const putBack = database.prepare(
+    `UPDATE drafts SET issued_at_ms = min(issued_at_ms, :now),
+       expires_at_ms = expires_at_ms - max(issued_at_ms - :now, 0), guessed_in = NULL
+     WHERE guessed_in IS NOT NULL`
+  )
+  const prune = ({ guessedIn, nowMs }: Moment): ReadonlyArray<MessageId> => {
+    const ended = (expire.all(nowMs, guessedIn) as Array<Row>).map((row) => row["id"] as MessageId)
+    count.changed(-ended.length)
+    return ended
+  }
+  return {
+    count: count.value,
+    queue: (draft: Draft, guessedIn: Moment["guessedIn"]): ReadonlyArray<MessageId> | "full" => {
+      const { expires_at_ms, id, issued_at_ms, ...rest } = draft
+      const ended = count.hasReached(agentBounds.drafts) ? prune({ nowMs: issued_at_ms, guessedIn }) : []
+      if (count.hasReached(agentBounds.drafts)) return "full"
+      add.run(id, issued_at_ms, expires_at_ms, guessedIn, JSON.stringify({ id, ...rest }))
+      count.changed(1)
+      return ended
+    },
+    queued: (behind: number, maximum: number, nowMs: number): ReadonlyArray<WaitingDraft> =>
+      (list.all(behind, nowMs, maximum) as Array<Row>).map((row) => ({
+        place: row["place"] as number,
+        draft: {
+          ...(JSON.parse(row["draft"] as string) as Draft),
+          issued_at_ms: row["issued_at_ms"] as number,
+          expires_at_ms: row["expires_at_ms"] as number
+        }
+      })),
+    settle: ({ behindMs, guessedIn, nowMs }: Guess): void => {
+      putRight.run({ behind: behindMs, guessed_in: guessedIn })
+      putBack.run({ now: nowMs })
+    },
+    sent: (ids: ReadonlyArray<MessageId>): void => {
+      for (const id of ids) count.changed(-drop.run(id).changes)
+    },
+    prune
+  }
+}
+
 export const agentDatabase: DatabaseDefinition<AgentMethods> = {
   name: "agent",
-  migrations: [version1, version2, version3],
+  migrations: [version1, version2, version3, version4],
   build: (database) => {
-    const [drafts, inbox] = [makeCount(database, "drafts"), makeCount(database, "inbox")]
+    const drafts = makeDrafts(database)
+    const inbox = makeCount(database, "inbox")
     const seen = makeSeen(database)
     const door = makeDoor(inbox, seen)
-    const addDraft = database.prepare("INSERT INTO drafts (id, expires_at_ms, draft) VALUES (?, ?, ?)")
-    const listDrafts = database.prepare("SELECT draft FROM drafts ORDER BY place LIMIT ?")
-    const dropDraft = database.prepare("DELETE FROM drafts WHERE id = ?")
-    const expireDrafts = database.prepare("DELETE FROM drafts WHERE expires_at_ms <= ? RETURNING id")
     const put = database.prepare("INSERT INTO inbox (received, expires_at_ms) VALUES (?, ?)")
-    const list = database.prepare("SELECT place, received FROM inbox WHERE place > ? ORDER BY place LIMIT ?")
+    const list = database.prepare(
+      "SELECT place, received FROM inbox WHERE place > ? AND +expires_at_ms > ? ORDER BY place LIMIT ?"
+    )
     const drop = database.prepare("DELETE FROM inbox WHERE place = ?")
     const expireInbox = database.prepare("DELETE FROM inbox WHERE expires_at_ms <= ?")
     return {
-      queue: (draft) => {
-        if (drafts.hasReached(agentBounds.drafts)) return "full"
-        addDraft.run(draft.id, draft.expires_at_ms, JSON.stringify(draft))
-        drafts.changed(1)
-        return "queued"
-      },
-      queued: (maximum) =>
-        (listDrafts.all(maximum) as Array<Row>).map((row) => JSON.parse(row["draft"] as string) as Draft),
-      counts: () => ({ drafts: drafts.value(), inbox: inbox.value() }),
-      sent: (ids) => {
-        for (const id of ids) drafts.changed(-dropDraft.run(id).changes)
-      },
+      queue: drafts.queue,
+      queued: drafts.queued,
+      settle: drafts.settle,
+      counts: () => ({ drafts: drafts.count(), inbox: inbox.value() }),
+      sent: drafts.sent,
       take: (received) => {
         // Also a full inbox tells that it has this one: whoever brings it again need not keep it.
         if (seen.has(received)) return "seen"
@@ -199,18 +266,19 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
         return "taken"
       },
       hasRoom: () => door.lacks("Secure") === null,
-      waiting: (behind, maximum) =>
-        (list.all(behind, maximum) as Array<Row>).map((row) => ({
+      waiting: (behind, maximum, nowMs = 0) =>
+        (list.all(behind, nowMs, maximum) as Array<Row>).map((row) => ({
           place: row["place"] as number,
           received: JSON.parse(row["received"] as string) as Received
         })),
       dealtWith: (places) => {
         for (const place of places) inbox.changed(-drop.run(place).changes)
       },
-      prune: (nowMs) => {
+      prune: (moment) => {
+        const unsent = drafts.prune(moment)
+        const { guessedIn, nowMs } = moment
+        if (guessedIn !== null) return { unsent, untaken: 0 }
         seen.forget(nowMs)
-        const unsent = (expireDrafts.all(nowMs) as Array<Row>).map((row) => row["id"] as MessageId)
-        drafts.changed(-unsent.length)
         const untaken = Number(expireInbox.run(nowMs).changes)
         inbox.changed(-untaken)
         return { unsent, untaken }
