@@ -305,7 +305,8 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
         run,
         queuePackets: options.queuePackets,
         onDropped: (packets) =>
-          void run(Effect.logWarning(`${packets} messages were dropped from full queues`))
+          void run(Effect.logWarning(`${packets} messages were dropped from full queues`)),
+        onTrouble: (what) => void run(Effect.logError(what))
       })
       const broker = yield* Effect.acquireRelease(
         Effect.tryPromise({ try: () => makeAedes(store, keeper), catch: failing("cannot start") }),

@@ -13,6 +13,7 @@ import MemoryPersistence from "aedes-persistence/asyncPersistence.js"
 import type { Effect } from "effect"
 import { Limits } from "../../schemas/Limits.ts"
 import { brokerServices } from "../../schemas/Topics.ts"
+import { errorText } from "../files/AtomicFile.ts"
 import type { DatabaseHost, SqliteError } from "../sqlite/Database.ts"
 import type { MqttMethods, PacketName, WillRow } from "../sqlite/messages/MqttRows.ts"
 
@@ -29,6 +30,8 @@ export interface SessionStoreOptions {
   readonly queuePackets: number
   /** Told how many packets were dropped from full queues. */
   readonly onDropped: (packets: number) => void
+  /** Told what failed where nobody waits for it. */
+  readonly onTrouble: (what: string) => void
 }
 
 type Identified = Pick<Client, "id">
@@ -300,9 +303,14 @@ export class SessionStore extends MemoryPersistence {
     return (will === null ? undefined : this.toPacket(will)) as undefined
   }
 
+  /**
+   * Never fails: aedes gives the failure to nobody, which would end the whole program. What stays is overwritten by the
+   * connection's next will, or published by the broker's next life.
+   */
   override async delWill(client: Identified): Promise<undefined> {
-    const will = await this.ask("takeWill", client.id)
-    return (will === null ? undefined : this.toPacket(will)) as undefined
+    await this.ask("takeWill", client.id).catch((error) =>
+      this.options.onTrouble(`the last will of ${client.id} was not taken back: ${errorText(error)}`)
+    )
   }
 
   /** Of lives of the broker other than those named. */

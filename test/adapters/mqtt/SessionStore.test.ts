@@ -1,4 +1,4 @@
-/** What the embedded broker keeps of a session ends with it. */
+/** What the embedded broker keeps of sessions, and how long. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Client } from "aedes"
 import { Effect } from "effect"
@@ -14,6 +14,7 @@ const topic = `${root}/x/public`
 const openStore = Effect.gen(function* () {
   const host = yield* openInProcess(messagesDatabase, ":memory:")
   const hooks = { before: (_method: string): Promise<void> => Promise.resolve() }
+  const troubles: Array<string> = []
   const store = new SessionStore({
     host: {
       call: (method, ...args) =>
@@ -26,7 +27,8 @@ const openStore = Effect.gen(function* () {
     isGranted: () => true,
     run: Effect.runPromise,
     queuePackets: 100,
-    onDropped: () => undefined
+    onDropped: () => undefined,
+    onTrouble: (trouble) => void troubles.push(trouble)
   })
   yield* Effect.promise(() => store.setup({ id: "life" }))
   yield* Effect.promise(() => store.addSubscriptions(x, [{ topic: `${root}/x/#`, qos: 1 }]))
@@ -43,7 +45,7 @@ const openStore = Effect.gen(function* () {
   }
   const waiting = () =>
     Effect.runPromise(Effect.map(host.call("waiting", "x", 0, 100), (rows) => rows.length))
-  return { store, hooks, publish, waiting }
+  return { store, hooks, troubles, publish, waiting }
 })
 
 describe("a session that ends", () => {
@@ -102,4 +104,17 @@ describe("a session that ends", () => {
       }).pipe(Effect.scoped)
     )
   }
+})
+
+describe("a last will", () => {
+  it.effect("that cannot be taken back is told of, and fails nothing: nobody takes that failure up", () =>
+    Effect.gen(function* () {
+      const { hooks, store, troubles } = yield* openStore
+      hooks.before = () => Promise.reject(new Error("the disk is full"))
+      assert.isUndefined(yield* Effect.promise(() => store.delWill(x)))
+      assert.lengthOf(troubles, 1)
+      assert.include(troubles[0], "x")
+      assert.include(troubles[0], "the disk is full")
+    }).pipe(Effect.scoped)
+  )
 })
