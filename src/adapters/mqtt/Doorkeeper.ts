@@ -110,6 +110,25 @@ export class Doorkeeper {
     Object.assign(client, { clean: true, _will: undefined })
   }
 
+  /** Why something must not be published, whenever that is. */
+  private wrongWith({ name, role }: Standing, { payload, topic }: PublishPacket): BrokerRefusal | undefined {
+    // Of last wills aedes looks at neither: one with too many levels would be the end of the broker.
+    const isTopic = !/[#+]/.test(topic) && topic.split("/").length <= Limits.messagingTopicLevels
+    if (!isTopic || !mayWrite(role, name, this.root, topic)) return "not_permitted"
+    return payload.length > MessageLimits.wireBytes ? "too_large" : undefined
+  }
+
+  /** A last will is published when nobody can be told any more that it may not be; so it is judged before it is kept. */
+  private judgeWill(client: Client, standing: Standing): void {
+    const { _will: will } = client as unknown as { readonly _will?: PublishPacket | null }
+    if (will == null) return
+    const wrong = this.wrongWith(standing, will)
+    will.qos = will.qos === 0 ? 0 : 1
+    if (wrong === undefined) return
+    Object.assign(client, { _will: undefined })
+    void this.refuse(standing.name, wrong)
+  }
+
   /** Whether there is no room for one more; who comes again takes the place of its old connection. */
   private isFull(role: TopicRole, name: AgentName): boolean {
     if (this.standing(this.newest.get(name) ?? null)?.role === role) return false
@@ -141,6 +160,7 @@ export class Doorkeeper {
           return done(unavailable(), false)
         }
         if (role === "stranger") this.leaveNothing(client)
+        else this.judgeWill(client, { name, role })
         this.standings.set(client, { name, role })
         done(null, true)
       },
@@ -156,13 +176,8 @@ export class Doorkeeper {
     const isOwn = packet.topic.startsWith(`${this.root}/${name}/public/`)
     const refused = !this.bears(client, role)
       ? "too_many"
-      : !mayWrite(role, name, this.root, packet.topic)
-        ? "not_permitted"
-        : packet.payload.length > MessageLimits.wireBytes
-          ? "too_large"
-          : !this.isModest(client, role, packet.topic)
-            ? "too_many"
-            : undefined
+      : (this.wrongWith({ name, role }, packet) ??
+        (this.isModest(client, role, packet.topic) ? undefined : "too_many"))
     // What is kept for those who come later is its sender's own to say, and only agents can be told to forget it.
     if (!isOwn || role === "stranger") packet.retain = false
     if (packet.retain && packet.payload.length > 0 && !this.hasRoom(packet.topic, packet.payload.length)) {

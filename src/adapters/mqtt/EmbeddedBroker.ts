@@ -129,7 +129,7 @@ const makeAedes = async (store: SessionStore, door: Doorkeeper): Promise<Aedes> 
     connectTimeout: connectTimeoutMs,
     heartbeatInterval: heartbeatMs,
     drainTimeout: 0,
-    maxTopicLevels: 16,
+    maxTopicLevels: Limits.messagingTopicLevels,
     keepaliveLimit: keepaliveLimitSeconds,
     preConnect: (client, packet, done) => {
       door.asks(client, packet)
@@ -306,6 +306,7 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
         queuePackets: options.queuePackets,
         onDropped: (packets) =>
           void run(Effect.logWarning(`${packets} messages were dropped from full queues`)),
+        sayWill: (will) => keeper.admit(null, will),
         onTrouble: (what) => void run(Effect.logError(what))
       })
       const broker = yield* Effect.acquireRelease(
