@@ -171,6 +171,9 @@ export class Doorkeeper {
 
   /** Decides what becomes of a publication; ends when it is safe to acknowledge it. */
   readonly admit = (client: Client | null, packet: PublishPacket): Promise<void> => {
+    // aedes would ask whether it can be kept when it has been published already.
+    if (packet.qos > 1)
+      return Promise.reject(new Error("QoS 2 is not offered: messages carry ids of their own"))
     const { name, role } = this.standing(client) ?? this.willOf(packet)
     const isOurs = packet.topic.startsWith(`${this.root}/${brokerServices}/`)
     const isOwn = packet.topic.startsWith(`${this.root}/${name}/public/`)
