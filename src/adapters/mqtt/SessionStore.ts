@@ -64,6 +64,8 @@ export class SessionStore extends MemoryPersistence {
   private brokerId = ""
   /** How many bytes are kept on each topic below each agent's name. */
   private readonly kept = new Map<string, Map<string, number>>()
+  /** By what one packet asks for. */
+  private readonly subscribing = new WeakMap<Array<Subscription>, Promise<void>>()
   /** Packets on their way, by client and the identifier they were sent with. */
   private readonly sent = new Map<string, Map<number, PacketName>>()
   /** Connections that have been given all of their queues. */
@@ -150,8 +152,18 @@ export class SessionStore extends MemoryPersistence {
     await super.storeRetained(packet)
   }
 
-  /** aedes hands in all that one packet asks for, also what was refused; a queue must not fill by that. */
-  override async addSubscriptions(client: Client, asked: Array<Subscription>): Promise<void> {
+  /** aedes hands in all that one packet asks for, and once for each filter of it. */
+  override addSubscriptions(client: Client, asked: Array<Subscription>): Promise<void> {
+    const before = this.subscribing.get(asked)
+    if (before !== undefined) return before
+    const done = this.subscribe(client, asked)
+    this.subscribing.set(asked, done)
+    return done
+  }
+
+  private async subscribe(client: Client, asked: Array<Subscription>): Promise<void> {
+    // When all of them have been asked for; a queue must not fill by what was refused.
+    await Promise.resolve()
     const subscriptions = asked
       .filter(({ topic }) => this.options.isGranted(client, topic))
       .map((one) => ({ ...one, qos: one.qos === 0 ? 0 : 1 }) satisfies Subscription)
