@@ -2,6 +2,7 @@
  * The embedded broker's answers to aedes's questions: who may come, publish and subscribe, and what becomes of what is
  * published.
  */
+import type { Duplex } from "node:stream"
 import type { Aedes, AuthenticateError, Client, ConnectPacket, PublishPacket, Subscription } from "aedes"
 import { type Effect, Schema } from "effect"
 import type { BrokerHandlers, BrokerRefusal } from "../../ports/MessageBroker.ts"
@@ -68,6 +69,12 @@ export class Doorkeeper {
   /** The last message of each connection that is in hand. */
   private readonly messages = new WeakMap<Client, Promise<void>>()
   private readonly connections = { agent: 0, stranger: 0, services: 0 }
+  /** Those that were let in and do not stand yet. */
+  private readonly coming = {
+    agent: new Set<Client>(),
+    stranger: new Set<Client>(),
+    services: new Set<Client>()
+  }
   /**
    * The newest connection of each name. aedes has such a list too, but an old connection that ends while a new one begins
    * takes the new one off it.
@@ -132,9 +139,8 @@ export class Doorkeeper {
   /** Whether there is no room for one more; who comes again takes the place of its old connection. */
   private isFull(role: TopicRole, name: AgentName): boolean {
     if (this.standing(this.newest.get(name) ?? null)?.role === role) return false
-    return (
-      this.connections[role] >= (role === "stranger" ? Limits.messagingStrangers : this.maximumConnections)
-    )
+    const most = role === "stranger" ? Limits.messagingStrangers : this.maximumConnections
+    return this.connections[role] + this.coming[role].size >= most
   }
 
   readonly authenticate = (
@@ -162,6 +168,8 @@ export class Doorkeeper {
         if (role === "stranger") this.leaveNothing(client)
         else this.judgeWill(client, { name, role })
         this.standings.set(client, { name, role })
+        // Of one that has gone already nothing more will be heard.
+        if (!(client.conn as Duplex).destroyed) this.coming[role].add(client)
         done(null, true)
       },
       // Nobody has judged it.
@@ -292,8 +300,13 @@ export class Doorkeeper {
     for (const filter of filters) this.filters.get(client)?.delete(filter)
   }
 
+  private comesNoMore(client: Client): void {
+    for (const each of Object.values(this.coming)) each.delete(client)
+  }
+
   /** A connection stands; an older one of the same name ends. False where it has ended already. */
   arrived(client: Client): boolean {
+    this.comesNoMore(client)
     // Its end was told while it was set up, and will not be told again.
     if (client.closed) return false
     const before = this.newest.get(client.id)
@@ -306,6 +319,7 @@ export class Doorkeeper {
 
   /** A connection has ended. True where nobody of its name is here any more. */
   departed(client: Client): boolean {
+    this.comesNoMore(client)
     if (this.newest.get(client.id) !== client) return false
     this.newest.delete(client.id)
     this.count(client, false)

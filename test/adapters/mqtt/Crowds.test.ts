@@ -9,19 +9,10 @@ import { Limits } from "../../../src/schemas/Limits.ts"
 import type { AgentName } from "../../../src/schemas/Topics.ts"
 import { Bench, root, textsOf } from "../../support/brokerBench.ts"
 import { waitUntil } from "../../support/Program.ts"
+import { connectOf } from "./rawPackets.ts"
 
 let bench: Bench
 afterEach(() => bench.remove())
-
-/** A CONNECT (MQTT 3.1.1, 3.1) with a clean session. */
-const connectOf = (name: string, password: string): Buffer => {
-  const fields = ["MQTT", name, name, password].map((text) =>
-    Buffer.from(`\0${String.fromCharCode(text.length)}${text}`)
-  )
-  const [protocol, ...payload] = fields as [Buffer, ...Array<Buffer>]
-  const rest = Buffer.concat([protocol, Buffer.of(4, 0xc2, 0, 30), ...payload])
-  return Buffer.concat([Buffer.of(0x10, rest.length), rest])
-}
 
 /** The first four bytes that a connection is told, which are its CONNACK. */
 const answerTo = (connect: Buffer): Promise<ReadonlyArray<number>> =>
@@ -57,30 +48,6 @@ const comesTo = (name: string, password: string) => {
       })
     ).pipe(Effect.flip, Effect.scoped)
   )
-}
-
-/** A PUBLISH of QoS 1 (MQTT 3.1.1, 3.3). */
-const publishOf = (topic: string, id: number): Buffer => {
-  const rest = Buffer.concat([
-    Buffer.of(0, topic.length),
-    Buffer.from(topic),
-    Buffer.of(id >> 8, id & 0xff),
-    Buffer.from(String(id))
-  ])
-  return Buffer.concat([Buffer.of(0x32, rest.length), rest])
-}
-
-/** What takes a turn of the event loop, and how much of it went on at once at the most. */
-const overlapping = () => {
-  let inHand = 0
-  const counts = { most: 0, all: 0 }
-  const work = async (): Promise<void> => {
-    counts.all++
-    counts.most = Math.max(counts.most, ++inHand)
-    await new Promise((done) => setImmediate(done))
-    inHand--
-  }
-  return { counts, work }
 }
 
 /** When a connection has ended. */
@@ -178,6 +145,38 @@ describe("the embedded broker, with strangers and crowds", () => {
     again.stream.destroy()
     await waitUntil("its end", () => bench.presence.includes("ghost false"))
     assert.deepStrictEqual(bench.presence, ["bob true", "ghost true", "ghost false"])
+  })
+
+  it("counts those that are being let in, until they are here or have gone", async () => {
+    bench = new Bench()
+    await bench.open(1_000, 1)
+    let release: () => void = () => undefined
+    const released = new Promise<void>((done) => {
+      release = done
+    })
+    let setUps = 0
+    bench.before = (method) =>
+      Effect.promise(async () => {
+        if (method !== "forgetClient") return
+        setUps++
+        await released
+      })
+    const { port } = new URL(bench.broker.addresses[0] as string)
+    const alice = connectTcp(Number(port), "127.0.0.1")
+    alice.write(connectOf("alice", "agent"))
+    await waitUntil("alice's session", () => setUps === 1)
+    const bob = answerTo(connectOf("bob", "agent"))
+    await waitUntil("a judgement of bob", () => setUps + bench.refused.length === 2)
+    assert.deepStrictEqual(bench.refused, ["bob too_many"])
+    assert.strictEqual((await bob)[3], 3)
+    alice.resetAndDestroy()
+    await waitUntil("room for bob", async () => {
+      const coming = answerTo(connectOf("bob", "agent"))
+      release()
+      return (await coming)[3] === 0
+    })
+    await waitUntil("bob's end", () => bench.presence.includes("bob false"))
+    assert.strictEqual((await answerTo(connectOf("carol", "agent")))[3], 0)
   })
 
   it("hands broker services one word of a connection at a time, and so many a minute, whoever else floods", async () => {
@@ -311,66 +310,4 @@ describe("the embedded broker, with strangers and crowds", () => {
       assert.lengthOf(bench.received, 1)
     })
   }
-
-  for (const when of ["with", "after"])
-    it(`works on so many packets of a connection at once, of those that come ${when} its CONNECT, and on all in their order`, async () => {
-      bench = new Bench()
-      const count = 300
-      await bench.open(count)
-      const bob = await bench.client("bob")
-      const heard = textsOf(bob)
-      await bob.subscribeAsync(`${root}/bob/#`, { qos: 1 })
-      const { counts, work } = overlapping()
-      bench.before = (method) => (method === "enqueue" ? Effect.promise(work) : Effect.void)
-      const { port } = new URL(bench.broker.addresses[0] as string)
-      const socket = connectTcp(Number(port), "127.0.0.1")
-      const ids = Array.from({ length: count }, (_, index) => index + 1)
-      const connect = connectOf("alice", "agent")
-      const publications = Buffer.concat(ids.map((id) => publishOf(`${root}/bob/public`, id)))
-      if (when === "with") socket.write(Buffer.concat([connect, publications]))
-      else socket.once("data", () => void socket.write(publications)).write(connect)
-      await waitUntil("all of them", () => heard.length >= count)
-      socket.destroy()
-      assert.deepStrictEqual(heard, ids.map(String))
-      assert.deepStrictEqual(counts, { most: Limits.messagingInHand, all: count })
-    })
-
-  it("hears of an agent while broker services take long for as many messages as it may send at once", async () => {
-    bench = new Bench()
-    await bench.open()
-    let release: () => void = () => undefined
-    const released = new Promise<void>((done) => {
-      release = done
-    })
-    bench.take = () => Effect.promise(() => released)
-    const alice = await bench.client("alice")
-    const heard = textsOf(alice)
-    await alice.subscribeAsync(`${root}/alice/#`, { qos: 1 })
-    const sending = Array.from({ length: 8 }, () =>
-      alice.publishAsync(`${root}/broker-services/private`, "message", { qos: 1 })
-    )
-    await waitUntil("the first", () => bench.received.length === 1)
-    await alice.publishAsync(`${root}/alice/public`, "and another", { qos: 1 })
-    await waitUntil("another", () => heard.length === 1)
-    assert.lengthOf(bench.received, 1)
-    release()
-    await Promise.all(sending)
-    assert.lengthOf(bench.received, 8)
-  })
-
-  it("writes down once what one packet subscribes to", async () => {
-    bench = new Bench()
-    await bench.open()
-    const { counts, work } = overlapping()
-    bench.before = (method) => (method === "subscribe" ? Effect.promise(work) : Effect.void)
-    const alice = await bench.client("alice")
-    const filters = Array.from({ length: Limits.messagingFilters }, (_, index) => `${root}/alice/${index}`)
-    assert.lengthOf(await alice.subscribeAsync(filters, { qos: 1 }), filters.length)
-    assert.strictEqual(counts.all, 1)
-    const { subscriptions } = await Effect.runPromise(bench.database.call("sessions"))
-    assert.sameMembers(
-      subscriptions.map(({ filter }) => filter),
-      filters
-    )
-  })
 })
