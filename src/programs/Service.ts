@@ -6,6 +6,7 @@ import type { Command } from "effect/cli"
 import { isDatabaseWorker, serveDatabase } from "../adapters/sqlite/DatabaseWorker.ts"
 import type { ActorSystem } from "../kernel/index.ts"
 import { version } from "../schemas/Version.ts"
+import { explain } from "./cli/Failure.ts"
 import { runProgram } from "./cli/Program.ts"
 import { ProcessScreen, type Screen } from "./cli/Screen.ts"
 
@@ -19,6 +20,24 @@ export class GaveUp extends Schema.TaggedError<GaveUp>()("GaveUp", {
   }
 }
 
+/**
+ * Fails where a promise fails that nobody waits for, as within a library: what was to follow it never will, so the program
+ * cannot go on as it is. Node would end it at once; so it ends in order, and what fails like that meanwhile is logged as well.
+ */
+const untilUnheard = (program: GaveUp["program"]): Effect.Effect<never, GaveUp> =>
+  Effect.flatMap(Effect.context<never>(), (context) =>
+    Effect.callback<never, GaveUp>((resume) => {
+      const note = (error: unknown): void => {
+        Effect.runForkWith(context)(
+          Effect.logError("a failure reached nobody: the program ends", Cause.fail(error))
+        )
+        resume(Effect.fail(new GaveUp({ program, reason: `a failure reached nobody: ${explain(error)}` })))
+      }
+      process.on("unhandledRejection", note)
+      return Effect.sync(() => void process.off("unhandledRejection", note))
+    })
+  )
+
 /** Waits for the end of a tree; one that nobody asked for is a failure. */
 export const untilTerminated = (
   program: GaveUp["program"],
@@ -30,7 +49,7 @@ export const untilTerminated = (
       return Effect.fail(new GaveUp({ program, reason: `${end.count} lives hang and cannot be stopped` }))
     }
     return Effect.void
-  })
+  }).pipe(Effect.raceFirst(untilUnheard(program)))
 
 /**
  * Runs a program's file. The same file is the entry of its database threads; the main thread takes the command line. A

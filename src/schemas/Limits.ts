@@ -177,6 +177,10 @@ export const Limits = {
   messagingRetained: 32,
   messagingRetainedBytes: 64 * KIB,
   messagingFilters: 64,
+  /** Packets of one connection there that are worked on at once; agents send eight messages at a time. */
+  messagingInHand: 16,
+  /** Levels of a topic or filter there. */
+  messagingTopicLevels: 16,
   /** Of one connection there: handshakes, and other words on itself, at once and a minute. All that a stranger does is one. */
   messagingHandshakes: { burst: 16, perMinute: 12 },
   messagingWords: { burst: 60, perMinute: 120 },

@@ -37,7 +37,7 @@ export class Bench {
   before: (method: string) => Effect.Effect<void> = () => Effect.void
   /** What happens between a call's work and its answer; replaced by tests. */
   after: (method: string) => Effect.Effect<void> = () => Effect.void
-  private database!: Success<ReturnType<typeof openMessages>>
+  database!: Success<ReturnType<typeof openMessages>>
 
   private readonly handlers: BrokerHandlers = {
     authenticate: (_name, password) => {
@@ -113,7 +113,12 @@ export class Bench {
 
   async client(
     name: string,
-    options: { clean?: boolean; role?: string; web?: boolean; will?: { topic: string; text: string } } = {}
+    options: {
+      clean?: boolean
+      role?: string
+      web?: boolean
+      will?: { topic: string; text: string; qos?: 0 | 1 | 2 }
+    } = {}
   ) {
     const { clean = false, role = "agent", web = false, will } = options
     const url = web ? await this.web() : (this.broker.addresses[0] as string)
@@ -122,7 +127,9 @@ export class Bench {
       username: name,
       password: role,
       clean,
-      ...(will === undefined ? {} : { will: { topic: will.topic, payload: Buffer.from(will.text), qos: 1 } }),
+      ...(will === undefined
+        ? {}
+        : { will: { topic: will.topic, payload: Buffer.from(will.text), qos: will.qos ?? 1 } }),
       reconnectPeriod: 0
     })
     client.on("error", () => undefined)

@@ -2,6 +2,7 @@
  * The embedded broker's answers to aedes's questions: who may come, publish and subscribe, and what becomes of what is
  * published.
  */
+import type { Duplex } from "node:stream"
 import type { Aedes, AuthenticateError, Client, ConnectPacket, PublishPacket, Subscription } from "aedes"
 import { type Effect, Schema } from "effect"
 import type { BrokerHandlers, BrokerRefusal } from "../../ports/MessageBroker.ts"
@@ -68,6 +69,12 @@ export class Doorkeeper {
   /** The last message of each connection that is in hand. */
   private readonly messages = new WeakMap<Client, Promise<void>>()
   private readonly connections = { agent: 0, stranger: 0, services: 0 }
+  /** Those that were let in and do not stand yet. */
+  private readonly coming = {
+    agent: new Set<Client>(),
+    stranger: new Set<Client>(),
+    services: new Set<Client>()
+  }
   /**
    * The newest connection of each name. aedes has such a list too, but an old connection that ends while a new one begins
    * takes the new one off it.
@@ -110,12 +117,30 @@ export class Doorkeeper {
     Object.assign(client, { clean: true, _will: undefined })
   }
 
+  /** Why something must not be published, whenever that is. */
+  private wrongWith({ name, role }: Standing, { payload, topic }: PublishPacket): BrokerRefusal | undefined {
+    // Of last wills aedes looks at neither: one with too many levels would be the end of the broker.
+    const isTopic = !/[#+]/.test(topic) && topic.split("/").length <= Limits.messagingTopicLevels
+    if (!isTopic || !mayWrite(role, name, this.root, topic)) return "not_permitted"
+    return payload.length > MessageLimits.wireBytes ? "too_large" : undefined
+  }
+
+  /** A last will is published when nobody can be told any more that it may not be; so it is judged before it is kept. */
+  private judgeWill(client: Client, standing: Standing): void {
+    const { _will: will } = client as unknown as { readonly _will?: PublishPacket | null }
+    if (will == null) return
+    const wrong = this.wrongWith(standing, will)
+    will.qos = will.qos === 0 ? 0 : 1
+    if (wrong === undefined) return
+    Object.assign(client, { _will: undefined })
+    void this.refuse(standing.name, wrong)
+  }
+
   /** Whether there is no room for one more; who comes again takes the place of its old connection. */
   private isFull(role: TopicRole, name: AgentName): boolean {
     if (this.standing(this.newest.get(name) ?? null)?.role === role) return false
-    return (
-      this.connections[role] >= (role === "stranger" ? Limits.messagingStrangers : this.maximumConnections)
-    )
+    const most = role === "stranger" ? Limits.messagingStrangers : this.maximumConnections
+    return this.connections[role] + this.coming[role].size >= most
   }
 
   readonly authenticate = (
@@ -141,7 +166,10 @@ export class Doorkeeper {
           return done(unavailable(), false)
         }
         if (role === "stranger") this.leaveNothing(client)
+        else this.judgeWill(client, { name, role })
         this.standings.set(client, { name, role })
+        // Of one that has gone already nothing more will be heard.
+        if (!(client.conn as Duplex).destroyed) this.coming[role].add(client)
         done(null, true)
       },
       // Nobody has judged it.
@@ -151,18 +179,16 @@ export class Doorkeeper {
 
   /** Decides what becomes of a publication; ends when it is safe to acknowledge it. */
   readonly admit = (client: Client | null, packet: PublishPacket): Promise<void> => {
+    // aedes would ask whether it can be kept when it has been published already.
+    if (packet.qos > 1)
+      return Promise.reject(new Error("QoS 2 is not offered: messages carry ids of their own"))
     const { name, role } = this.standing(client) ?? this.willOf(packet)
     const isOurs = packet.topic.startsWith(`${this.root}/${brokerServices}/`)
     const isOwn = packet.topic.startsWith(`${this.root}/${name}/public/`)
     const refused = !this.bears(client, role)
       ? "too_many"
-      : !mayWrite(role, name, this.root, packet.topic)
-        ? "not_permitted"
-        : packet.payload.length > MessageLimits.wireBytes
-          ? "too_large"
-          : !this.isModest(client, role, packet.topic)
-            ? "too_many"
-            : undefined
+      : (this.wrongWith({ name, role }, packet) ??
+        (this.isModest(client, role, packet.topic) ? undefined : "too_many"))
     // What is kept for those who come later is its sender's own to say, and only agents can be told to forget it.
     if (!isOwn || role === "stranger") packet.retain = false
     if (packet.retain && packet.payload.length > 0 && !this.hasRoom(packet.topic, packet.payload.length)) {
@@ -274,8 +300,13 @@ export class Doorkeeper {
     for (const filter of filters) this.filters.get(client)?.delete(filter)
   }
 
+  private comesNoMore(client: Client): void {
+    for (const each of Object.values(this.coming)) each.delete(client)
+  }
+
   /** A connection stands; an older one of the same name ends. False where it has ended already. */
   arrived(client: Client): boolean {
+    this.comesNoMore(client)
     // Its end was told while it was set up, and will not be told again.
     if (client.closed) return false
     const before = this.newest.get(client.id)
@@ -288,6 +319,7 @@ export class Doorkeeper {
 
   /** A connection has ended. True where nobody of its name is here any more. */
   departed(client: Client): boolean {
+    this.comesNoMore(client)
     if (this.newest.get(client.id) !== client) return false
     this.newest.delete(client.id)
     this.count(client, false)

@@ -13,10 +13,10 @@ import mqemitter from "mqemitter"
 import { createWebSocketStream, WebSocketServer } from "ws"
 import { BrokerError, type BrokerHandlers, type OpenBroker } from "../../ports/MessageBroker.ts"
 import { Limits } from "../../schemas/Limits.ts"
-import { MessageLimits } from "../../schemas/Message.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import type { DatabaseHost } from "../sqlite/Database.ts"
 import type { MqttMethods } from "../sqlite/messages/MqttRows.ts"
+import { holdToBounds, packetBytes } from "./ConnectionBounds.ts"
 import { Doorkeeper } from "./Doorkeeper.ts"
 import type { MqttUpgrades } from "./MqttUpgrades.ts"
 import { SessionStore } from "./SessionStore.ts"
@@ -33,8 +33,6 @@ export interface EmbeddedBrokerOptions {
   readonly database: DatabaseHost<MqttMethods>
 }
 
-/** The fixed header and the topic come on top of what is carried. */
-const packetBytes = MessageLimits.wireBytes + 1024
 /** What a connection may have unread before it is cut; its session keeps what it did not acknowledge. */
 const unreadBytes = 4 * 1024 * 1024
 const connectTimeoutMs = 10_000
@@ -56,38 +54,6 @@ const makeEmitter = () => {
     return emitter
   }
   return emitter
-}
-
-/** What of a packet has filters. */
-interface AskingPacket {
-  readonly subscriptions?: ReadonlyArray<unknown>
-  readonly unsubscriptions?: ReadonlyArray<unknown>
-}
-
-interface Parser extends NodeJS.EventEmitter {
-  readonly _list: { readonly length: number }
-}
-
-/**
- * Cuts a connection that sends packets larger than any of ours, or names more filters in one than anybody may have: aedes
- * looks at all of them in one turn. What came together with the packet that a connection is cut for counts for nothing.
- */
-const holdToBounds = (client: Client, conn: Duplex, askedTooMuch: (client: Client) => void): void => {
-  const parser = (client as unknown as { readonly _parser: Parser })._parser
-  conn.on("readable", () => {
-    if (parser._list.length > packetBytes) conn.destroy()
-  })
-  const takers = parser.listeners("packet")
-  parser.removeAllListeners("packet")
-  parser.on("packet", (packet: AskingPacket) => {
-    if (conn.destroyed) return
-    const { length } = packet.subscriptions ?? packet.unsubscriptions ?? []
-    if (length > Limits.messagingFilters) {
-      conn.destroy()
-      return askedTooMuch(client)
-    }
-    for (const take of takers) take.call(parser, packet)
-  })
 }
 
 /**
@@ -129,7 +95,7 @@ const makeAedes = async (store: SessionStore, door: Doorkeeper): Promise<Aedes> 
     connectTimeout: connectTimeoutMs,
     heartbeatInterval: heartbeatMs,
     drainTimeout: 0,
-    maxTopicLevels: 16,
+    maxTopicLevels: Limits.messagingTopicLevels,
     keepaliveLimit: keepaliveLimitSeconds,
     preConnect: (client, packet, done) => {
       door.asks(client, packet)
@@ -305,7 +271,9 @@ export const embeddedBroker = (options: EmbeddedBrokerOptions) => {
         run,
         queuePackets: options.queuePackets,
         onDropped: (packets) =>
-          void run(Effect.logWarning(`${packets} messages were dropped from full queues`))
+          void run(Effect.logWarning(`${packets} messages were dropped from full queues`)),
+        sayWill: (will) => keeper.admit(null, will),
+        onTrouble: (what) => void run(Effect.logError(what))
       })
       const broker = yield* Effect.acquireRelease(
         Effect.tryPromise({ try: () => makeAedes(store, keeper), catch: failing("cannot start") }),

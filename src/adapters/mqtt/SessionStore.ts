@@ -14,7 +14,8 @@ import type { Effect } from "effect"
 import { Limits } from "../../schemas/Limits.ts"
 import { brokerServices } from "../../schemas/Topics.ts"
 import type { DatabaseHost, SqliteError } from "../sqlite/Database.ts"
-import type { MqttMethods, PacketName, WillRow } from "../sqlite/messages/MqttRows.ts"
+import type { MqttMethods, PacketName } from "../sqlite/messages/MqttRows.ts"
+import { LastWills, type LastWillsOptions } from "./LastWills.ts"
 
 /** Packets of one page of a queue. */
 const pagePackets = 64
@@ -29,6 +30,8 @@ export interface SessionStoreOptions {
   readonly queuePackets: number
   /** Told how many packets were dropped from full queues. */
   readonly onDropped: (packets: number) => void
+  readonly sayWill: LastWillsOptions["say"]
+  readonly onTrouble: LastWillsOptions["onTrouble"]
 }
 
 type Identified = Pick<Client, "id">
@@ -61,6 +64,8 @@ export class SessionStore extends MemoryPersistence {
   private brokerId = ""
   /** How many bytes are kept on each topic below each agent's name. */
   private readonly kept = new Map<string, Map<string, number>>()
+  /** By what one packet asks for. */
+  private readonly subscribing = new WeakMap<Array<Subscription>, Promise<void>>()
   /** Packets on their way, by client and the identifier they were sent with. */
   private readonly sent = new Map<string, Map<number, PacketName>>()
   /** Connections that have been given all of their queues. */
@@ -69,10 +74,20 @@ export class SessionStore extends MemoryPersistence {
   private readonly behind = new WeakSet<Identified>()
   /** Told when aedes takes the next packet of a connection's queue in hand, to write it. */
   private readonly taken = new WeakMap<Identified, () => void>()
+  private readonly wills: LastWills
+  /** While the wills that were left are looked at. */
+  saying: Promise<void> | undefined = undefined
 
   constructor(options: SessionStoreOptions) {
     super()
     this.options = options
+    this.wills = new LastWills({
+      put: (row) => this.ask("putWill", row),
+      take: (name) => this.ask("takeWill", name),
+      all: () => this.ask("wills"),
+      say: options.sayWill,
+      onTrouble: options.onTrouble
+    })
   }
 
   private ask<const K extends keyof MqttMethods & string>(
@@ -100,7 +115,7 @@ export class SessionStore extends MemoryPersistence {
       await super.storeRetained({
         cmd: "publish",
         topic,
-        qos,
+        qos: Math.min(qos, 1),
         payload: Buffer.from(payload),
         retain: true
       } as AedesPacket)
@@ -137,8 +152,18 @@ export class SessionStore extends MemoryPersistence {
     await super.storeRetained(packet)
   }
 
-  /** aedes hands in all that one packet asks for, also what was refused; a queue must not fill by that. */
-  override async addSubscriptions(client: Client, asked: Array<Subscription>): Promise<void> {
+  /** aedes hands in all that one packet asks for, and once for each filter of it. */
+  override addSubscriptions(client: Client, asked: Array<Subscription>): Promise<void> {
+    const before = this.subscribing.get(asked)
+    if (before !== undefined) return before
+    const done = this.subscribe(client, asked)
+    this.subscribing.set(asked, done)
+    return done
+  }
+
+  private async subscribe(client: Client, asked: Array<Subscription>): Promise<void> {
+    // When all of them have been asked for; a queue must not fill by what was refused.
+    await Promise.resolve()
     const subscriptions = asked
       .filter(({ topic }) => this.options.isGranted(client, topic))
       .map((one) => ({ ...one, qos: one.qos === 0 ? 0 : 1 }) satisfies Subscription)
@@ -181,8 +206,9 @@ export class SessionStore extends MemoryPersistence {
   }
 
   override async outgoingUpdate(client: Identified, packet: AedesPacket): Promise<void> {
-    const { messageId } = packet as { messageId?: number }
-    if (messageId === undefined) return
+    const { cmd, messageId } = packet as { cmd: string; messageId?: number }
+    // A reader that answers as if to QoS 2 has a PUBREL noted here, which names nothing.
+    if (messageId === undefined || cmd !== "publish") return
     const sent = this.sent.get(client.id) ?? new Map<number, PacketName>()
     sent.set(messageId, nameOf(packet))
     this.sent.set(client.id, sent)
@@ -270,10 +296,10 @@ export class SessionStore extends MemoryPersistence {
     return Promise.resolve().then(noExactlyOnce)
   }
 
-  override async putWill(client: Identified, packet: AedesPacket): Promise<void> {
+  override async putWill(client: Client, packet: AedesPacket): Promise<void> {
     const { payload, qos = 0, retain = false, topic } = packet as Publication
     Object.assign(packet, { brokerId: this.brokerId, clientId: client.id })
-    await this.ask("putWill", {
+    await this.wills.put(client, {
       client: client.id,
       broker: this.brokerId,
       topic,
@@ -283,35 +309,15 @@ export class SessionStore extends MemoryPersistence {
     })
   }
 
-  private toPacket({ broker, client, payload, qos, retain, topic }: WillRow) {
-    return {
-      cmd: "publish",
-      brokerId: broker,
-      clientId: client,
-      topic,
-      qos,
-      retain,
-      payload: Buffer.from(payload)
-    }
+  override async delWill({ id }: Identified): Promise<undefined> {
+    await this.wills.remove(id)
   }
 
-  override async getWill(client: Identified): Promise<undefined> {
-    const will = await this.ask("will", client.id)
-    return (will === null ? undefined : this.toPacket(will)) as undefined
-  }
-
-  override async delWill(client: Identified): Promise<undefined> {
-    const will = await this.ask("takeWill", client.id)
-    return (will === null ? undefined : this.toPacket(will)) as undefined
-  }
-
-  /** Of lives of the broker other than those named. */
-  override streamWill(brokers: Readonly<Record<string, unknown>> = {}): Readable {
-    const wills = async function* (this: SessionStore) {
-      for (const will of await this.ask("wills")) {
-        if (!Object.hasOwn(brokers, will.broker)) yield this.toPacket(will)
-      }
-    }
-    return Readable.from(wills.call(this))
+  /** Gives aedes none of those that were left: it would take one that fails for the end of the broker. */
+  override streamWill(): Readable {
+    this.saying ??= this.wills.sayLeft(this.brokerId).finally(() => {
+      this.saying = undefined
+    })
+    return Readable.from([])
   }
 }

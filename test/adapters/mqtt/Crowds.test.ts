@@ -9,19 +9,10 @@ import { Limits } from "../../../src/schemas/Limits.ts"
 import type { AgentName } from "../../../src/schemas/Topics.ts"
 import { Bench, root, textsOf } from "../../support/brokerBench.ts"
 import { waitUntil } from "../../support/Program.ts"
+import { connectOf } from "./rawPackets.ts"
 
 let bench: Bench
 afterEach(() => bench.remove())
-
-/** A CONNECT (MQTT 3.1.1, 3.1) with a clean session. */
-const connectOf = (name: string, password: string): Buffer => {
-  const fields = ["MQTT", name, name, password].map((text) =>
-    Buffer.from(`\0${String.fromCharCode(text.length)}${text}`)
-  )
-  const [protocol, ...payload] = fields as [Buffer, ...Array<Buffer>]
-  const rest = Buffer.concat([protocol, Buffer.of(4, 0xc2, 0, 30), ...payload])
-  return Buffer.concat([Buffer.of(0x10, rest.length), rest])
-}
 
 /** The first four bytes that a connection is told, which are its CONNACK. */
 const answerTo = (connect: Buffer): Promise<ReadonlyArray<number>> =>
@@ -154,6 +145,38 @@ describe("the embedded broker, with strangers and crowds", () => {
     again.stream.destroy()
     await waitUntil("its end", () => bench.presence.includes("ghost false"))
     assert.deepStrictEqual(bench.presence, ["bob true", "ghost true", "ghost false"])
+  })
+
+  it("counts those that are being let in, until they are here or have gone", async () => {
+    bench = new Bench()
+    await bench.open(1_000, 1)
+    let release: () => void = () => undefined
+    const released = new Promise<void>((done) => {
+      release = done
+    })
+    let setUps = 0
+    bench.before = (method) =>
+      Effect.promise(async () => {
+        if (method !== "forgetClient") return
+        setUps++
+        await released
+      })
+    const { port } = new URL(bench.broker.addresses[0] as string)
+    const alice = connectTcp(Number(port), "127.0.0.1")
+    alice.write(connectOf("alice", "agent"))
+    await waitUntil("alice's session", () => setUps === 1)
+    const bob = answerTo(connectOf("bob", "agent"))
+    await waitUntil("a judgement of bob", () => setUps + bench.refused.length === 2)
+    assert.deepStrictEqual(bench.refused, ["bob too_many"])
+    assert.strictEqual((await bob)[3], 3)
+    alice.resetAndDestroy()
+    await waitUntil("room for bob", async () => {
+      const coming = answerTo(connectOf("bob", "agent"))
+      release()
+      return (await coming)[3] === 0
+    })
+    await waitUntil("bob's end", () => bench.presence.includes("bob false"))
+    assert.strictEqual((await answerTo(connectOf("carol", "agent")))[3], 0)
   })
 
   it("hands broker services one word of a connection at a time, and so many a minute, whoever else floods", async () => {

@@ -113,6 +113,26 @@ describe("the embedded broker", () => {
     assert.lengthOf(bench.received, 0)
   })
 
+  it("ends a connection that publishes with QoS 2, and neither hands it on nor cuts off whoever would get it", async () => {
+    bench = new Bench()
+    await bench.open()
+    const bob = await bench.client("bob")
+    const heard = textsOf(bob)
+    await bob.subscribeAsync(`${root}/bob/#`, { qos: 2 })
+    for (const topic of [`${root}/bob/public`, `${root}/broker-services/status`]) {
+      const mallory = await bench.client("mallory")
+      const closed = new Promise<void>((done) => mallory.once("close", () => done()))
+      mallory.publish(topic, "exactly once", { qos: 2 })
+      await closed
+    }
+    const alice = await bench.client("alice")
+    await alice.publishAsync(`${root}/bob/public`, "at least once", { qos: 1 })
+    await waitUntil("a message", () => heard.includes("at least once"))
+    assert.deepStrictEqual(heard, ["at least once"])
+    assert.lengthOf(bench.received, 0)
+    assert.isTrue(bob.connected)
+  })
+
   it("turns away who has no credentials, another's name, or the services' own", async () => {
     bench = new Bench()
     await bench.open()
