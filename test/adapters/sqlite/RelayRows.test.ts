@@ -6,6 +6,7 @@ import { relayMethods } from "../../../src/adapters/sqlite/messages/RelayRows.ts
 import type { Name } from "../../../src/schemas/Ids.ts"
 import { Limits } from "../../../src/schemas/Limits.ts"
 import { type MessageId, MessageLimits } from "../../../src/schemas/Message.ts"
+import { countedDatabase } from "../support/countedDatabase.ts"
 
 const idOf = (number: number) =>
   [...number.toString(32).padStart(26, "0")]
@@ -87,6 +88,64 @@ describe("what waits for a recipient", () => {
     assert.lengthOf(storedOf(rows, 20_000, bob, size), 0)
     rows.prune(2_000)
     assert.lengthOf(storedOf(rows, 20_001, bob, size), 1)
+  })
+})
+
+describe("stores that are full", () => {
+  const many = ["bob", "carol", "dave"] as [Name, Name, Name]
+  const forAll = (wire = Uint8Array.of(1)) => many.map((to) => ({ ...delivery, to, wire }))
+  const filled = () => {
+    const counted = countedDatabase()
+    const rows = relayMethods(counted.database)
+    counted.database.exec("BEGIN")
+    for (let number = 0; number < Limits.undeliveredMessages; number++)
+      rows.accept(alice, idOf(number), number < 5 ? 1_000 : 2_000, forAll(), 0)
+    counted.database.exec("COMMIT")
+    const placesOf = (to: Name, maximum: number) => rows.undelivered(to, 0, maximum).map(({ place }) => place)
+    let number = Limits.undeliveredMessages
+    /** How many are stored. */
+    const send = (nowMs = 0) => rows.accept(alice, idOf(number++), 2_000, forAll(), nowMs).deliveries.length
+    return { ...counted, rows, placesOf, send }
+  }
+
+  it("are measured once each, whatever is delivered to others", () => {
+    const { database, placesOf, rows, runsOf, send } = filled()
+    for (let time = 0; time < 10; time++) {
+      rows.delivered(placesOf(many[0], 1))
+      assert.strictEqual(send(), 1)
+      assert.strictEqual(send(), 0)
+    }
+    assert.strictEqual(runsOf(/count\(\*\).*FROM deliveries/), many.length)
+    database.close()
+  })
+
+  it("have room for exactly what went from them", () => {
+    const { database, placesOf, rows, runsOf, send } = filled()
+    rows.delivered([...placesOf(many[0], 8), 1_000_000])
+    rows.delivered(placesOf(many[1], 6))
+    // Five of each had a shorter life; only those of the third are left.
+    rows.prune(1_000)
+    for (let time = 0; time < 5; time++) assert.strictEqual(send(1_000), 3)
+    assert.strictEqual(send(1_000), 2)
+    assert.strictEqual(send(1_000), 1)
+    assert.strictEqual(send(1_000), 1)
+    assert.strictEqual(send(1_000), 0)
+    assert.strictEqual(runsOf(/count\(\*\).*FROM deliveries/), many.length)
+    database.close()
+  })
+
+  it("are full still where what went from them was put back", () => {
+    const { database, placesOf, rows, send } = filled()
+    const methods = { ...rows, lose: () => database.exec("ROLLBACK") }
+    const args = [alice, idOf(50_000), 2_000, forAll(), 0]
+    const replies = runBatch(database, methods, [
+      { id: 0, method: "delivered", args: [placesOf(many[0], 100)] },
+      { id: 1, method: "accept", args },
+      { id: 2, method: "lose", args: [] }
+    ])
+    assert.isTrue(replies.every(({ ok }) => !ok))
+    assert.strictEqual(send(), 0)
+    database.close()
   })
 })
 

@@ -106,4 +106,9 @@ CREATE TABLE mosquitto_arrivals (
 CREATE INDEX mosquitto_arrivals_by_sender ON mosquitto_arrivals (sender, place);
 `
 
-export const messagesMigrations: ReadonlyArray<string> = [version1, version2, version3, version4]
+const version5 = `
+-- What goes first where a queue is full.
+CREATE INDEX outgoing_public ON outgoing (client, place) WHERE topic GLOB '*/public' OR topic GLOB '*/public/*';
+`
+
+export const messagesMigrations: ReadonlyArray<string> = [version1, version2, version3, version4, version5]
