@@ -109,7 +109,7 @@ export const reEncryptor = (agent: AgentName) =>
         // Nothing comes between this look and the store's turn: what is removed with an agent is removed behind it.
         if (!isStill(agent, known.device)) return yield* refuse("unknown_sender", nowMs)
         const outgoing = sealed.filter(isThere)
-        const { deliveries, outcome } = yield* store.accept(agent, id, expires_at_ms, outgoing, nowMs)
+        const { deliveries, outcome } = yield* store.accept(known.device, id, expires_at_ms, outgoing, nowMs)
         if (outcome === "replayed") return yield* refuse("replayed", nowMs)
         // To forget one of its ids early would let that be replayed.
         if (outcome === "full") return yield* refuse("overloaded", nowMs)

@@ -64,15 +64,15 @@ export class MessageStore extends Context.Service<
   {
     readonly agents: Effect.Effect<ReadonlyArray<AgentRow>, MessageStoreError>
     readonly putAgent: (row: AgentRow) => Effect.Effect<void, MessageStoreError>
-    /** Removes an agent with all that waits for it. */
+    /** Removes an agent with all that waits for it. Ids of its device's messages stay: it may be let in again. */
     readonly dropAgent: (agent: AgentName) => Effect.Effect<void, MessageStoreError>
     /**
-     * Remembers a sender's id until its end, and stores what follows from it: both or neither. What is for a recipient for
-     * whom as much waits as may is not stored, and not among the deliveries it gives. Ids that have ended by `nowMs` count no
-     * more; `expiresAtMs` is later than that.
+     * Remembers an id of a sender's device until its end, and stores what follows from it: both or neither. Whoever has the
+     * device's name next has ids of its own. What is for a recipient for whom as much waits as may is not stored, and not
+     * among the deliveries it gives. Ids that have ended by `nowMs` count no more; `expiresAtMs` is later than that.
      */
     readonly accept: (
-      sender: AgentName,
+      sender: DeviceId,
       id: MessageId,
       expiresAtMs: number,
       deliveries: ReadonlyArray<NewDelivery>,

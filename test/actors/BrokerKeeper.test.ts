@@ -129,7 +129,7 @@ const start = Effect.fnUntraced(function* (broker: FakeBroker) {
       const id = String(ids++).padStart(26, "a") as MessageId
       const wire = Uint8Array.of(byte)
       const { deliveries } = yield* parts.store.accept(
-        "carol" as Name,
+        "carol's" as DeviceId,
         id,
         nowMs + lifetimeMs,
         [{ to, inbox: "private", wire }],

@@ -36,24 +36,25 @@ const rowOf = (agent: Name, who: string = agent): AgentRow => {
   } as unknown as AgentRow
 }
 
-const { signingKey, signingSeed } = ringOf("device", alice)
-const message = toWire(
-  signJson<Message>(
-    NativeCrypto,
-    { seed: Redacted.value(signingSeed), signingKey },
-    {
+/** A message from alice to some, with the same id whoever has that name. */
+const messageOf = (who: string, to: ReadonlyArray<Name>) => {
+  const { signingKey, signingSeed } = ringOf("device", who)
+  const signer = { seed: Redacted.value(signingSeed), signingKey }
+  return toWire(
+    signJson<Message>(NativeCrypto, signer, {
       type: "postern/message/v1",
       id: "a".repeat(26) as MessageId,
       level: "protected",
       from: alice,
-      to: [bob, carol],
+      to,
       issued_at_ms: nowMs,
       expires_at_ms: nowMs + lifetimeMs,
       subject: "",
       body: 1
-    }
+    })
   )
-)
+}
+const message = messageOf(alice, [bob, carol])
 
 /** Alice's re-encryptor, which waits before it seals until the test lets it go on. */
 const start = Effect.gen(function* () {
@@ -97,6 +98,7 @@ const start = Effect.gen(function* () {
     book,
     store,
     submitted,
+    submit: (wire: Uint8Array) => ref.ask("Submit", { inbox: "protected", wire }),
     goOn,
     seal: Effect.andThen(Effect.andThen(goOn, Fiber.join(submitted)), TestKit.settle),
     /** Keeps the keeper of the broker busy until its mailbox is full. */
@@ -200,6 +202,23 @@ describe("a message that is just being sealed", () => {
       assert.deepStrictEqual(yield* stored, [bob, carol])
       yield* free
       assert.deepStrictEqual(dispatched(), [])
+    })
+  )
+})
+
+describe("an id", () => {
+  it.effect("is its device's: whoever has the name next may use it, and it may not use it again", () =>
+    Effect.gen(function* () {
+      const { book, refused, seal, stored, submit } = yield* start
+      yield* seal
+      book.set(rowOf(alice, "another"))
+      yield* submit(messageOf("another", [bob]))
+      assert.deepStrictEqual(yield* stored, [bob, carol, bob])
+      yield* submit(messageOf("another", [bob]))
+      assert.deepStrictEqual(yield* refused, ["replayed"])
+      book.set(rowOf(alice))
+      yield* submit(message)
+      assert.deepStrictEqual(yield* stored, [bob, carol, bob])
     })
   )
 })

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { runBatch } from "../../../src/adapters/sqlite/Batch.ts"
 import { messagesMigrations } from "../../../src/adapters/sqlite/messages/MessagesSchema.ts"
 import { relayMethods } from "../../../src/adapters/sqlite/messages/RelayRows.ts"
-import type { Name } from "../../../src/schemas/Ids.ts"
+import type { DeviceId, Name } from "../../../src/schemas/Ids.ts"
 import { Limits } from "../../../src/schemas/Limits.ts"
 import { type MessageId, MessageLimits } from "../../../src/schemas/Message.ts"
 import { countedDatabase } from "../support/countedDatabase.ts"
@@ -12,7 +12,8 @@ const idOf = (number: number) =>
   [...number.toString(32).padStart(26, "0")]
     .map((digit) => "abcdefghijklmnopqrstuvwxyz234567"[Number.parseInt(digit, 32)])
     .join("") as MessageId
-const [alice, bob] = ["alice" as Name, "bob" as Name]
+const [first, second] = ["device 1" as DeviceId, "device 2" as DeviceId]
+const bob = "bob" as Name
 const delivery = { to: bob, inbox: "private" as const, wire: Uint8Array.of(1) }
 
 describe("what broker services remember of ids", () => {
@@ -21,27 +22,42 @@ describe("what broker services remember of ids", () => {
     for (const migration of messagesMigrations) database.exec(migration)
     const rows = relayMethods(database)
     database.exec("BEGIN")
-    const accept = (sender: Name, number: number, expiresAtMs: number, nowMs = 0) =>
+    const accept = (sender: DeviceId, number: number, expiresAtMs: number, nowMs = 0) =>
       rows.accept(sender, idOf(number), expiresAtMs, [delivery], nowMs).outcome
-    assert.strictEqual(accept(alice, 0, 1_000), "stored")
+    assert.strictEqual(accept(first, 0, 1_000), "stored")
     for (let number = 1; number < MessageLimits.seenPerSender; number++)
-      rows.accept(alice, idOf(number), number < 3 ? 1_000 : 2_000, [], 0)
-    assert.strictEqual(accept(alice, MessageLimits.seenPerSender, 2_000), "full")
-    assert.strictEqual(accept(alice, 0, 1_000), "replayed")
-    assert.strictEqual(accept(alice, MessageLimits.seenPerSender, 2_000, 999), "full")
-    assert.strictEqual(accept(bob, 0, 1_000), "stored")
+      rows.accept(first, idOf(number), number < 3 ? 1_000 : 2_000, [], 0)
+    assert.strictEqual(accept(first, MessageLimits.seenPerSender, 2_000), "full")
+    assert.strictEqual(accept(first, 0, 1_000), "replayed")
+    assert.strictEqual(accept(first, MessageLimits.seenPerSender, 2_000, 999), "full")
+    assert.strictEqual(accept(second, 0, 1_000), "stored")
     // Those that have ended count no more, whether the store was pruned since or not.
     for (let number = 0; number < 3; number++)
-      assert.strictEqual(accept(alice, MessageLimits.seenPerSender + number, 2_000, 1_000), "stored")
-    assert.strictEqual(accept(alice, MessageLimits.seenPerSender + 3, 2_000, 1_000), "full")
-    assert.strictEqual(accept(bob, 0, 1_500), "stored")
-    assert.strictEqual(accept(bob, 0, 1_500), "replayed")
+      assert.strictEqual(accept(first, MessageLimits.seenPerSender + number, 2_000, 1_000), "stored")
+    assert.strictEqual(accept(first, MessageLimits.seenPerSender + 3, 2_000, 1_000), "full")
+    assert.strictEqual(accept(second, 0, 1_500), "stored")
+    assert.strictEqual(accept(second, 0, 1_500), "replayed")
     // Known from the rows, not from what this life has counted.
     const again = relayMethods(database)
-    assert.strictEqual(again.accept(alice, idOf(0), 3_000, [], 1_000).outcome, "full")
+    assert.strictEqual(again.accept(first, idOf(0), 3_000, [], 1_000).outcome, "full")
     again.prune(2_000)
-    assert.strictEqual(again.accept(alice, idOf(0), 3_000, [], 2_000).outcome, "stored")
+    assert.strictEqual(again.accept(first, idOf(0), 3_000, [], 2_000).outcome, "stored")
     database.exec("COMMIT")
+    database.close()
+  })
+})
+
+describe("ids of a layout that kept them by name", () => {
+  it("are those of the devices that have the names", () => {
+    const database = new DatabaseSync(":memory:")
+    for (const migration of messagesMigrations.slice(0, 5)) database.exec(migration)
+    database.exec(`
+      INSERT INTO agents VALUES ('alice', 'device 1', '', '', 1, 1, '[]', '', 'C', 0, 0);
+      INSERT INTO seen VALUES ('alice', '${idOf(1)}', 2000), ('nobody', '${idOf(2)}', 2000)`)
+    for (const migration of messagesMigrations.slice(5)) database.exec(migration)
+    const rows = relayMethods(database)
+    const outcomes = [first, second].map((device) => rows.accept(device, idOf(1), 2_000, [], 0).outcome)
+    assert.deepStrictEqual(outcomes, ["replayed", "stored"])
     database.close()
   })
 })
@@ -54,7 +70,7 @@ describe("what waits for a recipient", () => {
     return relayMethods(database)
   }
   const storedOf = (rows: ReturnType<typeof relayMethods>, number: number, to: Name, bytes = 1) =>
-    rows.accept(alice, idOf(number), 2_000, [{ ...delivery, to, wire: new Uint8Array(bytes) }], 0).deliveries
+    rows.accept(first, idOf(number), 2_000, [{ ...delivery, to, wire: new Uint8Array(bytes) }], 0).deliveries
 
   it("is bounded in messages, for each by itself; what goes makes room", () => {
     const rows = opened()
@@ -63,13 +79,13 @@ describe("what waits for a recipient", () => {
     assert.lengthOf(storedOf(rows, 20_000, bob), 0)
     const carol = "carol" as Name
     const both = [delivery, { ...delivery, to: carol }]
-    const mixed = rows.accept(alice, idOf(20_001), 2_000, both, 0)
+    const mixed = rows.accept(first, idOf(20_001), 2_000, both, 0)
     assert.deepStrictEqual(
       mixed.deliveries.map(({ to }) => to),
       [carol]
     )
-    const [first] = rows.undelivered(bob, 0, 1)
-    rows.delivered([first?.place ?? 0])
+    const [oldest] = rows.undelivered(bob, 0, 1)
+    rows.delivered([oldest?.place ?? 0])
     assert.lengthOf(storedOf(rows, 20_002, bob), 1)
     assert.lengthOf(storedOf(rows, 20_003, bob), 0)
     rows.dropAgent(bob)
@@ -99,12 +115,12 @@ describe("stores that are full", () => {
     const rows = relayMethods(counted.database)
     counted.database.exec("BEGIN")
     for (let number = 0; number < Limits.undeliveredMessages; number++)
-      rows.accept(alice, idOf(number), number < 5 ? 1_000 : 2_000, forAll(), 0)
+      rows.accept(first, idOf(number), number < 5 ? 1_000 : 2_000, forAll(), 0)
     counted.database.exec("COMMIT")
     const placesOf = (to: Name, maximum: number) => rows.undelivered(to, 0, maximum).map(({ place }) => place)
     let number = Limits.undeliveredMessages
     /** How many are stored. */
-    const send = (nowMs = 0) => rows.accept(alice, idOf(number++), 2_000, forAll(), nowMs).deliveries.length
+    const send = (nowMs = 0) => rows.accept(first, idOf(number++), 2_000, forAll(), nowMs).deliveries.length
     return { ...counted, rows, placesOf, send }
   }
 
@@ -137,7 +153,7 @@ describe("stores that are full", () => {
   it("are full still where what went from them was put back", () => {
     const { database, placesOf, rows, send } = filled()
     const methods = { ...rows, lose: () => database.exec("ROLLBACK") }
-    const args = [alice, idOf(50_000), 2_000, forAll(), 0]
+    const args = [first, idOf(50_000), 2_000, forAll(), 0]
     const replies = runBatch(database, methods, [
       { id: 0, method: "delivered", args: [placesOf(many[0], 100)] },
       { id: 1, method: "accept", args },
@@ -156,12 +172,12 @@ describe("a disk without a byte", () => {
     const rows = relayMethods(database)
     database.exec("BEGIN")
     for (let number = 0; number < MessageLimits.seenPerSender - 5; number++)
-      rows.accept(alice, idOf(number), 2_000, [], 0)
+      rows.accept(first, idOf(number), 2_000, [], 0)
     database.exec("COMMIT")
     const { page_count: pages } = database.prepare("PRAGMA page_count").get() as { page_count: number }
     const accept = (number: number, wire: Uint8Array) =>
       runBatch(database, rows, [
-        { id: 0, method: "accept", args: [alice, idOf(number), 2_000, [{ ...delivery, wire }], 0] }
+        { id: 0, method: "accept", args: [first, idOf(number), 2_000, [{ ...delivery, wire }], 0] }
       ])[0]
     database.exec(`PRAGMA max_page_count = ${pages}`)
     for (let attempt = 0; attempt < 10; attempt++)

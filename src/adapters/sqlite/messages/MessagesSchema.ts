@@ -111,4 +111,18 @@ const version5 = `
 CREATE INDEX outgoing_public ON outgoing (client, place) WHERE topic GLOB '*/public' OR topic GLOB '*/public/*';
 `
 
-export const messagesMigrations: ReadonlyArray<string> = [version1, version2, version3, version4, version5]
+const version6 = `
+-- Ids are a device's: whoever has its name next has used none of them, and it has used them if it is let in again.
+ALTER TABLE seen RENAME COLUMN sender TO device;
+UPDATE OR IGNORE seen SET device = (SELECT agents.device FROM agents WHERE agents.agent = seen.device)
+  WHERE device IN (SELECT agent FROM agents);
+`
+
+export const messagesMigrations: ReadonlyArray<string> = [
+  version1,
+  version2,
+  version3,
+  version4,
+  version5,
+  version6
+]

@@ -1,8 +1,8 @@
 /** What broker services keep of agents and messages, as synchronous functions over one database. */
 import type { Effect } from "effect"
 import type { Acceptance, AgentRow, MessageStore } from "../../../ports/MessageStore.ts"
+import type { DeviceId } from "../../../schemas/Ids.ts"
 import { MessageLimits } from "../../../schemas/Message.ts"
-import type { AgentName } from "../../../schemas/Topics.ts"
 import { whenTakenBack } from "../Batch.ts"
 import type { DatabaseSync } from "../Database.ts"
 import { deliveryMethods } from "./DeliveryRows.ts"
@@ -67,42 +67,42 @@ const agentMethods = (database: DatabaseSync) => {
 }
 
 /**
- * Ids until their end. To count a sender's costs as much as there are, so it is done once and then kept up; whoever has as many
+ * Ids until their end. To count a device's costs as much as there are, so it is done once and then kept up; whoever has as many
  * as may be is counted without those that have ended meanwhile.
  */
 const makeSeen = (database: DatabaseSync) => {
-  const count = database.prepare("SELECT count(*) AS n FROM seen WHERE sender = ?")
+  const count = database.prepare("SELECT count(*) AS n FROM seen WHERE device = ?")
   const ended = database.prepare(
-    "SELECT sender, count(*) AS n FROM seen WHERE expires_at_ms <= ? GROUP BY sender"
+    "SELECT device, count(*) AS n FROM seen WHERE expires_at_ms <= ? GROUP BY device"
   )
   const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
   const remember = database.prepare(
-    "INSERT INTO seen (sender, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+    "INSERT INTO seen (device, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
   )
-  const known = database.prepare("SELECT 1 FROM seen WHERE sender = ? AND id = ?")
+  const known = database.prepare("SELECT 1 FROM seen WHERE device = ? AND id = ?")
   const counts = new Map<string, number>()
   whenTakenBack(database, () => counts.clear())
-  const countOf = (sender: string): number => {
-    const counted = counts.get(sender) ?? ((count.get(sender) as Row)["n"] as number)
-    counts.set(sender, counted)
+  const countOf = (device: string): number => {
+    const counted = counts.get(device) ?? ((count.get(device) as Row)["n"] as number)
+    counts.set(device, counted)
     return counted
   }
   const forgetEnded = (nowMs: number): void => {
-    for (const { n, sender } of ended.all(nowMs) as Array<Row>) {
-      const counted = counts.get(sender as string)
-      if (counted !== undefined) counts.set(sender as string, counted - (n as number))
+    for (const { device, n } of ended.all(nowMs) as Array<Row>) {
+      const counted = counts.get(device as string)
+      if (counted !== undefined) counts.set(device as string, counted - (n as number))
     }
     forget.run(nowMs)
   }
   return {
     forgetEnded,
-    remember: (sender: AgentName, id: string, expiresAtMs: number, nowMs: number): Acceptance => {
-      if (countOf(sender) >= MessageLimits.seenPerSender) forgetEnded(nowMs)
-      const counted = countOf(sender)
+    remember: (device: DeviceId, id: string, expiresAtMs: number, nowMs: number): Acceptance => {
+      if (countOf(device) >= MessageLimits.seenPerSender) forgetEnded(nowMs)
+      const counted = countOf(device)
       if (counted >= MessageLimits.seenPerSender)
-        return known.get(sender, id) === undefined ? "full" : "replayed"
-      if (remember.run(sender, id, expiresAtMs).changes === 0) return "replayed"
-      counts.set(sender, counted + 1)
+        return known.get(device, id) === undefined ? "full" : "replayed"
+      if (remember.run(device, id, expiresAtMs).changes === 0) return "replayed"
+      counts.set(device, counted + 1)
       return "stored"
     }
   }
