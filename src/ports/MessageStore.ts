@@ -45,6 +45,11 @@ export interface DeliveryRow extends NewDelivery {
 /** What becomes of an id. `full`: its sender has as many unexpired ones as are remembered of anybody. */
 export type Acceptance = "stored" | "replayed" | "full"
 
+export interface Pruned {
+  readonly expired: number
+  readonly isMore: boolean
+}
+
 /** What waits for an agent: in this store, and in its session at the broker, where that is the server's own. */
 export interface Backlog {
   readonly undelivered: number
@@ -89,8 +94,11 @@ export class MessageStore extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<DeliveryRow>, MessageStoreError>
     /** The broker has them. */
     readonly delivered: (places: ReadonlyArray<number>) => Effect.Effect<void, MessageStoreError>
-    /** Forgets ids and deliveries that have expired; gives how many deliveries were never made. */
-    readonly prune: (nowMs: number) => Effect.Effect<number, MessageStoreError>
+    /**
+     * Forgets some ids and deliveries that have expired, in a short transaction; gives how many deliveries were never made, and
+     * whether there may be more to forget.
+     */
+    readonly prune: (nowMs: number) => Effect.Effect<Pruned, MessageStoreError>
     readonly backlogs: (
       agents: ReadonlyArray<AgentName>
     ) => Effect.Effect<ReadonlyArray<Backlog & { readonly agent: AgentName }>, MessageStoreError>

@@ -40,9 +40,68 @@ describe("what broker services remember of ids", () => {
     // Known from the rows, not from what this life has counted.
     const again = relayMethods(database)
     assert.strictEqual(again.accept(first, idOf(0), 3_000, [], 1_000).outcome, "full")
-    again.prune(2_000)
+    while (again.prune(2_000).isMore);
     assert.strictEqual(again.accept(first, idOf(0), 3_000, [], 2_000).outcome, "stored")
     database.exec("COMMIT")
+    database.close()
+  })
+})
+
+describe("what has expired", () => {
+  const opened = () => {
+    const counted = countedDatabase()
+    const { database } = counted
+    const rows = relayMethods(database)
+    const left = (table: string) =>
+      (database.prepare(`SELECT count(*) AS n FROM ${table}`).get() as { n: number }).n
+    database.exec("BEGIN")
+    return { ...counted, rows, left }
+  }
+
+  it("goes in small transactions, and what has not stays", () => {
+    const { database, left, plansOf, rows } = opened()
+    for (let number = 0; number < 6_000; number++)
+      rows.accept(number % 2 === 0 ? first : second, idOf(number), number < 5_000 ? 1_000 : 2_000, [], 0)
+    for (let number = 6_000; number < 6_600; number++)
+      rows.accept(first, idOf(number), number < 6_500 ? 1_000 : 2_000, [delivery], 0)
+    let expired = 0
+    for (let isMore = true; isMore; ) {
+      const [ids, waiting] = [left("seen"), left("deliveries")]
+      const step = rows.prune(1_000)
+      isMore = step.isMore
+      expired += step.expired
+      assert.isAtMost(ids - left("seen"), 2_048)
+      assert.isAtMost(waiting - left("deliveries"), 256)
+    }
+    assert.strictEqual(expired, 500)
+    assert.deepStrictEqual([left("seen"), left("deliveries")], [1_100, 100])
+    assert.deepStrictEqual(
+      plansOf(/expires_at_ms <= /).filter((plan) => /SCAN|TEMP B-TREE/.test(plan)),
+      []
+    )
+    database.close()
+  })
+
+  it("goes by few at a time where they are large", () => {
+    const { database, left, rows } = opened()
+    const wire = new Uint8Array(256 * 1024)
+    for (let number = 0; number < 40; number++)
+      rows.accept(first, idOf(number), 1_000, [{ ...delivery, wire }], 0)
+    assert.deepStrictEqual(rows.prune(1_000), { expired: 16, isMore: true })
+    assert.deepStrictEqual(rows.prune(1_000), { expired: 16, isMore: true })
+    assert.deepStrictEqual(rows.prune(1_000), { expired: 8, isMore: false })
+    assert.strictEqual(left("deliveries"), 0)
+    database.close()
+  })
+
+  it("does not count for a sender, however much of others has to go before", () => {
+    const { database, rows } = opened()
+    for (let number = 0; number < 5_000; number++) rows.accept(second, idOf(number), 500, [], 0)
+    for (let number = 0; number < MessageLimits.seenPerSender; number++)
+      rows.accept(first, idOf(number), number === 0 ? 1_000 : 2_000, [], 0)
+    const accept = (number: number) =>
+      rows.accept(first, idOf(MessageLimits.seenPerSender + number), 2_000, [], 1_000).outcome
+    assert.deepStrictEqual([accept(0), accept(1)], ["stored", "full"])
     database.close()
   })
 })

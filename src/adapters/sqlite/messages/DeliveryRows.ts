@@ -14,6 +14,9 @@ const toDelivery = (row: Row): DeliveryRow => ({
   wire: row["wire"] as Uint8Array
 })
 
+/** What has expired and goes in one transaction. */
+const expiredTogether = { rows: 256, bytes: 4 * 1024 * 1024 }
+
 /** Some of what waits for a recipient. */
 interface Waiting {
   readonly messages: number
@@ -65,11 +68,12 @@ export const deliveryMethods = (database: DatabaseSync) => {
   const gone = "RETURNING recipient, length(wire) AS bytes"
   const remove = database.prepare(`DELETE FROM deliveries WHERE place = ? ${gone}`)
   const removeOf = database.prepare("DELETE FROM deliveries WHERE recipient = ?")
-  const removeEnded = database.prepare(`DELETE FROM deliveries WHERE expires_at_ms <= ? ${gone}`)
+  const ended = database.prepare(`
+    SELECT place, length(wire) AS bytes FROM deliveries WHERE expires_at_ms <= ?
+    ORDER BY expires_at_ms LIMIT ${expiredTogether.rows}`)
   const room = makeRoom(database)
-  const free = (rows: Array<Row>): number => {
+  const free = (rows: Array<Row>): void => {
     for (const { bytes, recipient } of rows) room.free(recipient as string, bytes as number)
-    return rows.length
   }
   return {
     /** Stores those for whose recipients there is room, and gives them. */
@@ -92,7 +96,16 @@ export const deliveryMethods = (database: DatabaseSync) => {
       removeOf.run(recipient)
       room.forget(recipient)
     },
-    /** Removes what has expired; gives how many. */
-    expire: (nowMs: number): number => free(removeEnded.all(nowMs) as Array<Row>)
+    /** Removes some of what has expired; gives how many, and whether there may be more. */
+    expire: (nowMs: number): { readonly expired: number; readonly isMore: boolean } => {
+      const rows = ended.all(nowMs) as Array<Row>
+      let expired = 0
+      for (let bytes = 0; expired < rows.length && bytes < expiredTogether.bytes; expired++) {
+        const { bytes: size, place } = rows[expired] as Row
+        free(remove.all(place as number) as Array<Row>)
+        bytes += size as number
+      }
+      return { expired, isMore: expired < rows.length || rows.length === expiredTogether.rows }
+    }
   }
 }

@@ -66,16 +66,19 @@ const agentMethods = (database: DatabaseSync) => {
   } satisfies Partial<RelayMethods>
 }
 
+/** Ids that go in one transaction at the most. */
+const forgottenTogether = 2_048
+
 /**
  * Ids until their end. To count a device's costs as much as there are, so it is done once and then kept up; whoever has as many
  * as may be is counted without those that have ended meanwhile.
  */
 const makeSeen = (database: DatabaseSync) => {
   const count = database.prepare("SELECT count(*) AS n FROM seen WHERE device = ?")
-  const ended = database.prepare(
-    "SELECT device, count(*) AS n FROM seen WHERE expires_at_ms <= ? GROUP BY device"
-  )
-  const forget = database.prepare("DELETE FROM seen WHERE expires_at_ms <= ?")
+  const forget = database.prepare(`
+    DELETE FROM seen WHERE (device, id) IN (
+      SELECT device, id FROM seen WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ${forgottenTogether})
+    RETURNING device`)
   const remember = database.prepare(
     "INSERT INTO seen (device, id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
   )
@@ -87,17 +90,19 @@ const makeSeen = (database: DatabaseSync) => {
     counts.set(device, counted)
     return counted
   }
-  const forgetEnded = (nowMs: number): void => {
-    for (const { device, n } of ended.all(nowMs) as Array<Row>) {
+  /** Forgets some that have ended; gives whether there may be more. */
+  const forgetEnded = (nowMs: number): boolean => {
+    const ended = forget.all(nowMs) as Array<Row>
+    for (const { device } of ended) {
       const counted = counts.get(device as string)
-      if (counted !== undefined) counts.set(device as string, counted - (n as number))
+      if (counted !== undefined) counts.set(device as string, counted - 1)
     }
-    forget.run(nowMs)
+    return ended.length === forgottenTogether
   }
   return {
     forgetEnded,
     remember: (device: DeviceId, id: string, expiresAtMs: number, nowMs: number): Acceptance => {
-      if (countOf(device) >= MessageLimits.seenPerSender) forgetEnded(nowMs)
+      while (countOf(device) >= MessageLimits.seenPerSender && forgetEnded(nowMs));
       const counted = countOf(device)
       if (counted >= MessageLimits.seenPerSender)
         return known.get(device, id) === undefined ? "full" : "replayed"
@@ -145,8 +150,8 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
     undelivered,
     delivered,
     prune: (nowMs) => {
-      seen.forgetEnded(nowMs)
-      return expire(nowMs)
+      const { expired, isMore } = expire(nowMs)
+      return { expired, isMore: seen.forgetEnded(nowMs) || isMore }
     }
   }
 }
