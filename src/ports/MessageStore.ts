@@ -13,7 +13,11 @@ import type { AgentName } from "../schemas/Topics.ts"
 export class MessageStoreError extends Schema.TaggedError<MessageStoreError>()("MessageStoreError", {
   operation: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `the store of messages: ${this.operation}: ${this.reason}`
+  }
+}
 
 /** An agent that has shaken hands. */
 export interface AgentRow {
