@@ -109,13 +109,14 @@ export class MessageStore extends Context.Service<
     /** What waits for all together. */
     readonly backlog: Effect.Effect<Backlog, MessageStoreError>
     /**
-     * Counts a refusal, in a bounded number of rows. Refusals that come while others are being written are written together
+     * Counts a refusal, or so many, in a bounded number of rows. Refusals that come while others are being written are written together
      * with the next ones, so that a flood of them costs little; at a crash those are not counted.
      */
     readonly refused: (
       agent: AgentName | null,
       code: MessageRefusal,
-      atMs: number
+      atMs: number,
+      count?: number
     ) => Effect.Effect<void, MessageStoreError>
     /** The most recent first; of all, or of one. */
     readonly refusals: (
