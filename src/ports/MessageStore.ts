@@ -46,6 +46,14 @@ export interface DeliveryRow extends NewDelivery {
   readonly place: number
 }
 
+/** Says of a delivery what is known without reading it: it may be large, and mostly it waits for an agent that is away. */
+export interface WaitingDelivery {
+  readonly place: number
+  readonly to: AgentName
+  /** Of its wire. */
+  readonly bytes: number
+}
+
 /** What becomes of an id. `full`: its sender has as many unexpired ones as are remembered of anybody. */
 export type Acceptance = "stored" | "replayed" | "full"
 
@@ -90,11 +98,15 @@ export class MessageStore extends Context.Service<
       { readonly outcome: Acceptance; readonly deliveries: ReadonlyArray<DeliveryRow> },
       MessageStoreError
     >
-    /** What is not delivered yet, oldest first: of one recipient, or of all. */
+    /** For whom something is not delivered yet, oldest first: for one recipient, or for all. */
     readonly undelivered: (
       recipient: AgentName | null,
       behind: number,
       maximum: number
+    ) => Effect.Effect<ReadonlyArray<WaitingDelivery>, MessageStoreError>
+    /** What is at these places, in their order, as far as it is still there. */
+    readonly deliveries: (
+      places: ReadonlyArray<number>
     ) => Effect.Effect<ReadonlyArray<DeliveryRow>, MessageStoreError>
     /** The broker has them. */
     readonly delivered: (places: ReadonlyArray<number>) => Effect.Effect<void, MessageStoreError>

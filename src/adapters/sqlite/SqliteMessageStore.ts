@@ -98,6 +98,7 @@ export const makeMessageStore = (host: DatabaseHost<RelayMethods>): MessageStore
     dropAgent: ask("dropAgent"),
     accept: ask("accept"),
     undelivered: ask("undelivered"),
+    deliveries: ask("deliveries"),
     delivered: ask("delivered"),
     prune: ask("prune"),
     backlogs: ask("backlogs"),

@@ -155,6 +155,24 @@ describe("what waits for a recipient", () => {
     ])
   })
 
+  it("is told without being read, and read by its places", () => {
+    const rows = opened()
+    const wires = [Uint8Array.of(1, 2), Uint8Array.of(3, 4, 5)]
+    const [one, two] = wires.flatMap(
+      (wire, number) => rows.accept(first, idOf(number), 2_000, [{ ...delivery, wire }], 0).deliveries
+    )
+    assert.deepStrictEqual(rows.undelivered(null, 0, 10), [
+      { place: one?.place ?? 0, to: bob, bytes: 2 },
+      { place: two?.place ?? 0, to: bob, bytes: 3 }
+    ])
+    rows.delivered([one?.place ?? 0])
+    const read = rows.deliveries([one?.place ?? 0, two?.place ?? 0])
+    assert.deepStrictEqual(
+      read.map(({ place, wire }) => [place, [...wire]]),
+      [[two?.place, [3, 4, 5]]]
+    )
+  })
+
   it("is bounded in bytes", () => {
     const rows = opened()
     const size = 200 * 1024

@@ -1,5 +1,5 @@
 /** What was accepted and is not in its recipients' sessions yet, as synchronous functions over one database. */
-import type { DeliveryRow, NewDelivery } from "../../../ports/MessageStore.ts"
+import type { DeliveryRow, NewDelivery, WaitingDelivery } from "../../../ports/MessageStore.ts"
 import { Limits } from "../../../schemas/Limits.ts"
 import type { AgentName } from "../../../schemas/Topics.ts"
 import { whenTakenBack } from "../Batch.ts"
@@ -12,6 +12,12 @@ const toDelivery = (row: Row): DeliveryRow => ({
   to: row["recipient"] as DeliveryRow["to"],
   inbox: row["inbox"] as DeliveryRow["inbox"],
   wire: row["wire"] as Uint8Array
+})
+
+const toWaiting = (row: Row): WaitingDelivery => ({
+  place: row["place"] as number,
+  to: row["recipient"] as WaitingDelivery["to"],
+  bytes: row["bytes"] as number
 })
 
 /** What has expired and goes in one transaction. */
@@ -61,10 +67,11 @@ export const deliveryMethods = (database: DatabaseSync) => {
   const insert = database.prepare(
     "INSERT INTO deliveries (recipient, inbox, expires_at_ms, wire) VALUES (?, ?, ?, ?)"
   )
-  const page = database.prepare("SELECT * FROM deliveries WHERE place > ? ORDER BY place LIMIT ?")
-  const pageOf = database.prepare(
-    "SELECT * FROM deliveries WHERE recipient = ? AND place > ? ORDER BY place LIMIT ?"
-  )
+  // SQLite tells how long a blob is without reading it.
+  const waiting = "SELECT place, recipient, length(wire) AS bytes FROM deliveries"
+  const page = database.prepare(`${waiting} WHERE place > ? ORDER BY place LIMIT ?`)
+  const pageOf = database.prepare(`${waiting} WHERE recipient = ? AND place > ? ORDER BY place LIMIT ?`)
+  const at = database.prepare("SELECT * FROM deliveries WHERE place = ?")
   const gone = "RETURNING recipient, length(wire) AS bytes"
   const remove = database.prepare(`DELETE FROM deliveries WHERE place = ? ${gone}`)
   const removeOf = database.prepare("DELETE FROM deliveries WHERE recipient = ?")
@@ -86,8 +93,10 @@ export const deliveryMethods = (database: DatabaseSync) => {
         }),
     undelivered: (recipient: AgentName | null, behind: number, maximum: number) => {
       const rows = recipient === null ? page.all(behind, maximum) : pageOf.all(recipient, behind, maximum)
-      return (rows as Array<Row>).map(toDelivery)
+      return (rows as Array<Row>).map(toWaiting)
     },
+    deliveries: (places: ReadonlyArray<number>): ReadonlyArray<DeliveryRow> =>
+      places.flatMap((place) => (at.all(place) as Array<Row>).map(toDelivery)),
     delivered: (places: ReadonlyArray<number>): void => {
       for (const place of places) free(remove.all(place) as Array<Row>)
     },

@@ -133,7 +133,7 @@ const backlogMethods = (database: DatabaseSync) => {
 
 export const relayMethods = (database: DatabaseSync): RelayMethods => {
   const seen = makeSeen(database)
-  const { delivered, drop, expire, store, undelivered } = deliveryMethods(database)
+  const { drop, expire, store, ...deliveries } = deliveryMethods(database)
   const agents = agentMethods(database)
   return {
     ...agents,
@@ -143,12 +143,11 @@ export const relayMethods = (database: DatabaseSync): RelayMethods => {
     },
     ...backlogMethods(database),
     ...refusalMethods(database),
-    accept: (sender, id, expiresAtMs, deliveries, nowMs) => {
+    ...deliveries,
+    accept: (sender, id, expiresAtMs, what, nowMs) => {
       const outcome = seen.remember(sender, id, expiresAtMs, nowMs)
-      return { outcome, deliveries: outcome === "stored" ? store(deliveries, expiresAtMs) : [] }
+      return { outcome, deliveries: outcome === "stored" ? store(what, expiresAtMs) : [] }
     },
-    undelivered,
-    delivered,
     prune: (nowMs) => {
       const { expired, isMore } = expire(nowMs)
       return { expired, isMore: seen.forgetEnded(nowMs) || isMore }
