@@ -1,14 +1,20 @@
 /**
  * What waits for the broker: some in memory, the rest known to be in the store alone. Everything goes to its recipient in
  * the order it was stored, and all of it is bounded, however many agents come how often. What waits for agents without a
- * session, which may be very much for very long, holds up nobody: it is read, but not tried one by one.
+ * session, which may be very much for very long, holds up nobody: it is passed by, neither read nor tried one by one.
  */
 import { Effect } from "effect"
-import { type DeliveryRow, MessageStore, type MessageStoreError } from "../ports/MessageStore.ts"
+import {
+  type DeliveryRow,
+  MessageStore,
+  type MessageStoreError,
+  type WaitingDelivery
+} from "../ports/MessageStore.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 
-/** Deliveries of one round. */
+/** Deliveries of one round, and what of them is read together: a round begins no further one behind so many bytes. */
 export const roundDeliveries = 256
+export const roundBytes = 4 * 1024 * 1024
 /** What was just stored waits in memory for its round; where it is more, it waits in the store alone. */
 const freshDeliveries = 4_096
 const freshBytes = 16 * 1024 * 1024
@@ -16,6 +22,18 @@ const freshBytes = 16 * 1024 * 1024
 const cameAgents = 4_096
 /** Agents known to have no session; for any more it is found out again with each look. All of them may come at once. */
 const absentAgents = cameAgents / 2
+
+/** Those that begin within so many bytes, and how many they have. */
+const withinBytes = (waiting: ReadonlyArray<WaitingDelivery>, maximum: number) => {
+  let bytes = 0
+  const rows: Array<WaitingDelivery> = []
+  for (const one of waiting) {
+    if (bytes >= maximum) break
+    rows.push(one)
+    bytes += one.bytes
+  }
+  return { rows, bytes, isAll: rows.length === waiting.length }
+}
 
 /** What was just stored, as far as it is in memory. */
 const makeFresh = () => {
@@ -81,21 +99,27 @@ const makeComers = (store: MessageStore["Service"], absent: Set<AgentName>) => {
       return comers.size === 0
     },
     take: Effect.gen(function* () {
-      const taken: Array<DeliveryRow> = []
+      const taken: Array<WaitingDelivery> = []
+      let takenBytes = 0
       for (const [agent, behind] of [...comers]) {
         const left = roundDeliveries - taken.length
-        if (left === 0) break
+        if (left === 0 || takenBytes >= roundBytes) break
         const maximum = absent.delete(agent) ? 1 : left
-        const rows = yield* store.undelivered(agent, behind, maximum)
+        const page = yield* store.undelivered(agent, behind, maximum)
+        const { bytes, isAll, rows } = withinBytes(page, roundBytes - takenBytes)
         taken.push(...rows)
+        takenBytes += bytes
         comers.delete(agent)
         const last = rows.at(-1)
-        if (last !== undefined && rows.length === maximum) comers.set(agent, last.place)
+        if (last !== undefined && (page.length === maximum || !isAll)) comers.set(agent, last.place)
       }
       return taken
     })
   }
 }
+
+/** Whether something is to be brought as it is found; what it is has not been read by then. */
+type IsNext = (waiting: WaitingDelivery) => boolean
 
 /** The look through the store, as far as there may be more in it than is in memory. */
 const makeLook = (store: MessageStore["Service"]) => {
@@ -117,10 +141,11 @@ const makeLook = (store: MessageStore["Service"]) => {
       isBehind = true
       behind = 0
     },
-    take: Effect.gen(function* () {
-      const rows = yield* store.undelivered(null, behind, roundDeliveries)
-      isBehind = rows.length === roundDeliveries
-      behind = rows.at(-1)?.place ?? behind
+    take: Effect.fnUntraced(function* (isNext: IsNext) {
+      const page = yield* store.undelivered(null, behind, roundDeliveries)
+      const { isAll, rows } = withinBytes(page.filter(isNext), roundBytes)
+      isBehind = page.length === roundDeliveries || !isAll
+      behind = (isAll ? page : rows).at(-1)?.place ?? behind
       return rows
     })
   }
@@ -144,11 +169,13 @@ const makeSweep = (store: MessageStore["Service"]) => {
     get isOver(): boolean {
       return behind >= end
     },
-    take: Effect.gen(function* () {
-      const rows = yield* store.undelivered(null, behind, roundDeliveries)
-      const some = rows.filter(({ place }) => place <= end)
-      behind = some.length === roundDeliveries ? (some.at(-1) as DeliveryRow).place : end
-      return some
+    take: Effect.fnUntraced(function* (isNext: IsNext) {
+      const page = yield* store.undelivered(null, behind, roundDeliveries)
+      const some = page.filter(({ place }) => place <= end)
+      const { isAll, rows } = withinBytes(some.filter(isNext), roundBytes)
+      const last = isAll ? some.at(-1) : rows.at(-1)
+      behind = isAll && some.length < roundDeliveries ? end : (last?.place ?? end)
+      return rows
     })
   }
 }
@@ -178,18 +205,22 @@ const makeSources = (store: MessageStore["Service"]) => {
   const sweep = makeSweep(store)
   const turns = makeTurns<Effect.Effect<ReadonlyArray<DeliveryRow>, MessageStoreError>>()
   /** Whoever has come, or is to come, gets the older ones first. */
-  const isNext = ({ to }: DeliveryRow): boolean => !comers.has(to) && !absent.has(to)
-  const looked = Effect.map(look.take, (rows) => rows.filter(isNext))
-  const swept = Effect.map(sweep.take, (rows) => {
+  const isNext = ({ to }: { readonly to: AgentName }): boolean => !comers.has(to) && !absent.has(to)
+  const looked = look.take(isNext)
+  const swept = Effect.suspend(() => {
     const oldest = fresh.oldest()
     // What is in memory itself, or has an older one there, has its turn to come.
-    return rows.filter((row) => isNext(row) && row.place < (oldest.get(row.to) ?? Number.POSITIVE_INFINITY))
+    return sweep.take((row) => isNext(row) && row.place < (oldest.get(row.to) ?? Number.POSITIVE_INFINITY))
   })
+  const read = (found: Effect.Effect<ReadonlyArray<WaitingDelivery>, MessageStoreError>) =>
+    Effect.flatMap(found, (rows) =>
+      rows.length === 0 ? Effect.succeed([]) : store.deliveries(rows.map(({ place }) => place))
+    )
   const next = Effect.suspend(() => {
     const one = turns([
-      comers.isEmpty ? null : comers.take,
-      fresh.isEmpty ? (look.isBehind ? looked : null) : Effect.sync(fresh.take),
-      sweep.isOver ? null : swept
+      comers.isEmpty ? null : read(comers.take),
+      fresh.isEmpty ? (look.isBehind ? read(looked) : null) : Effect.sync(fresh.take),
+      sweep.isOver ? null : read(swept)
     ])
     return one ?? Effect.succeed(null)
   })

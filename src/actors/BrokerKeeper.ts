@@ -236,11 +236,27 @@ const makeRounds = (context: Context, broker: OpenBroker, topicRoot: string) =>
         }).pipe(orLater),
       sweep: Effect.gen(function* () {
         backlog.sweep()
-        const expired = yield* store.prune(yield* Clock.currentTimeMillis)
-        if (expired > 0) yield* Effect.logInfo(`${expired} messages expired before their recipients came`)
         yield* round
       }).pipe(orLater)
     }
+  })
+
+/** Has the store forget what has expired: step by step, so that others have their turn meanwhile. */
+const makePruning = (context: Context) =>
+  Effect.gen(function* () {
+    const store = yield* MessageStore
+    const alarm = yield* makeAlarm(context.self.tell("Prune"))
+    let expired = 0
+    return Effect.gen(function* () {
+      const step = yield* store.prune(yield* Clock.currentTimeMillis)
+      expired += step.expired
+      if (step.isMore) return yield* alarm.ringIn(0)
+      if (expired > 0) yield* Effect.logInfo(`${expired} messages expired before their recipients came`)
+      expired = 0
+    }).pipe(
+      // The next sweep goes on with it.
+      Effect.catch((error) => Effect.logWarning(`what has expired stays for now: ${error.reason}`))
+    )
   })
 
 /** The behaviour. */
@@ -254,6 +270,7 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
         options.topicRoot
       )
       const questions = yield* makeQuestions(broker, forget)
+      const prune = yield* makePruning(context)
       // Set by its own ring alone: whatever else goes on, it comes.
       const sweeps = yield* makeAlarm(context.self.tell("Sweep"))
 
@@ -275,7 +292,8 @@ export const brokerKeeper = (options: BrokerKeeperOptions) =>
         },
         Delivered: ({ payload }) => delivered(payload),
         Due: () => due,
-        Sweep: () => Effect.andThen(sweeps.ringIn(sweepMs), sweep),
+        Prune: () => prune,
+        Sweep: () => sweeps.ringIn(sweepMs).pipe(Effect.andThen(prune), Effect.andThen(sweep)),
         Lost: ({ payload }) =>
           Effect.andThen(Effect.logError(`the MQTT broker is lost: ${payload.reason}`), context.stopSelf)
       })

@@ -70,6 +70,32 @@ const makeDispatch =
       )
     )
 
+/** Counts what is refused of a sender. */
+const makeRefusals = Effect.fnUntraced(function* (agent: AgentName) {
+  const store = yield* MessageStore
+  return {
+    refuse: (code: MessageRefusal, nowMs: number, refusal?: RefusedMessage) =>
+      Effect.logDebug(`a message of ${agent} is refused: ${refusal?.message ?? code}`).pipe(
+        Effect.andThen(store.refused(agent, code, nowMs))
+      ),
+    /** For recipients that get nothing of a message which is stored: whether they can be counted or not, others get theirs. */
+    leaveOut: (codes: ReadonlyArray<MessageRefusal>, nowMs: number) =>
+      Effect.forEach(
+        new Set(codes),
+        (code) => {
+          const { length } = codes.filter((each) => each === code)
+          return Effect.andThen(
+            Effect.logDebug(`recipients of a message of ${agent} are left out: ${length} ${code}`),
+            store.refused(agent, code, nowMs, length)
+          )
+        },
+        { discard: true }
+      ).pipe(
+        Effect.catch((error) => Effect.logWarning(`who is left out is not counted yet: ${error.reason}`))
+      )
+  }
+})
+
 /** The behaviour for one agent. */
 export const reEncryptor = (agent: AgentName) =>
   Behaviour.make(ReEncryptorProtocol, (context) =>
@@ -80,10 +106,7 @@ export const reEncryptor = (agent: AgentName) =>
       const sortRecipients = yield* makeRecipients
       const dispatch = makeDispatch(context.ref(BrokerKeeperKey))
 
-      const refuse = (code: MessageRefusal, nowMs: number, refusal?: RefusedMessage) =>
-        Effect.logDebug(`a message of ${agent} is refused: ${refusal?.message ?? code}`).pipe(
-          Effect.andThen(store.refused(agent, code, nowMs))
-        )
+      const { leaveOut, refuse } = yield* makeRefusals(agent)
 
       const unavailable = (what: string, reason: string) =>
         Effect.andThen(
@@ -99,7 +122,6 @@ export const reEncryptor = (agent: AgentName) =>
         const { recipients, refused } = sortRecipients(agent, accepted)
         const sealed = yield* crypto.outgoing(accepted, recipients, judgedAtMs)
         const nowMs = yield* Clock.currentTimeMillis
-        for (const code of refused) yield* refuse(code, nowMs)
         const { expires_at_ms, id } = identityOf(accepted)
         // Its id may be forgotten from then on.
         if (expires_at_ms <= nowMs) return yield* refuse("expired", nowMs)
@@ -109,13 +131,13 @@ export const reEncryptor = (agent: AgentName) =>
         // Nothing comes between this look and the store's turn: what is removed with an agent is removed behind it.
         if (!isStill(agent, known.device)) return yield* refuse("unknown_sender", nowMs)
         const outgoing = sealed.filter(isThere)
-        const { deliveries, outcome } = yield* store.accept(agent, id, expires_at_ms, outgoing, nowMs)
+        const { deliveries, outcome } = yield* store.accept(known.device, id, expires_at_ms, outgoing, nowMs)
         if (outcome === "replayed") return yield* refuse("replayed", nowMs)
         // To forget one of its ids early would let that be replayed.
         if (outcome === "full") return yield* refuse("overloaded", nowMs)
-        for (let left = outgoing.length; left < sealed.length; left++)
-          yield* refuse("unknown_recipient", nowMs)
-        for (let left = deliveries.length; left < outgoing.length; left++) yield* refuse("overloaded", nowMs)
+        for (let left = outgoing.length; left < sealed.length; left++) refused.push("unknown_recipient")
+        for (let left = deliveries.length; left < outgoing.length; left++) refused.push("overloaded")
+        yield* leaveOut(refused, nowMs)
         yield* dispatch(() => deliveries.filter(isThere))
       })
 

@@ -22,7 +22,11 @@ import type { PruneReason } from "./RetentionStore.ts"
 export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
   operation: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `the store of the fleet: ${this.operation}: ${this.reason}`
+  }
+}
 
 export type DeviceStatus = "pending" | "accepted" | "rejected" | "revoked"
 

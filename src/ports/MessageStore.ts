@@ -13,7 +13,11 @@ import type { AgentName } from "../schemas/Topics.ts"
 export class MessageStoreError extends Schema.TaggedError<MessageStoreError>()("MessageStoreError", {
   operation: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `the store of messages: ${this.operation}: ${this.reason}`
+  }
+}
 
 /** An agent that has shaken hands. */
 export interface AgentRow {
@@ -42,8 +46,21 @@ export interface DeliveryRow extends NewDelivery {
   readonly place: number
 }
 
+/** Says of a delivery what is known without reading it: it may be large, and mostly it waits for an agent that is away. */
+export interface WaitingDelivery {
+  readonly place: number
+  readonly to: AgentName
+  /** Of its wire. */
+  readonly bytes: number
+}
+
 /** What becomes of an id. `full`: its sender has as many unexpired ones as are remembered of anybody. */
 export type Acceptance = "stored" | "replayed" | "full"
+
+export interface Pruned {
+  readonly expired: number
+  readonly isMore: boolean
+}
 
 /** What waits for an agent: in this store, and in its session at the broker, where that is the server's own. */
 export interface Backlog {
@@ -64,15 +81,15 @@ export class MessageStore extends Context.Service<
   {
     readonly agents: Effect.Effect<ReadonlyArray<AgentRow>, MessageStoreError>
     readonly putAgent: (row: AgentRow) => Effect.Effect<void, MessageStoreError>
-    /** Removes an agent with all that waits for it. */
+    /** Removes an agent with all that waits for it. Ids of its device's messages stay: it may be let in again. */
     readonly dropAgent: (agent: AgentName) => Effect.Effect<void, MessageStoreError>
     /**
-     * Remembers a sender's id until its end, and stores what follows from it: both or neither. What is for a recipient for
-     * whom as much waits as may is not stored, and not among the deliveries it gives. Ids that have ended by `nowMs` count no
-     * more; `expiresAtMs` is later than that.
+     * Remembers an id of a sender's device until its end, and stores what follows from it: both or neither. Whoever has the
+     * device's name next has ids of its own. What is for a recipient for whom as much waits as may is not stored, and not
+     * among the deliveries it gives. Ids that have ended by `nowMs` count no more; `expiresAtMs` is later than that.
      */
     readonly accept: (
-      sender: AgentName,
+      sender: DeviceId,
       id: MessageId,
       expiresAtMs: number,
       deliveries: ReadonlyArray<NewDelivery>,
@@ -81,29 +98,37 @@ export class MessageStore extends Context.Service<
       { readonly outcome: Acceptance; readonly deliveries: ReadonlyArray<DeliveryRow> },
       MessageStoreError
     >
-    /** What is not delivered yet, oldest first: of one recipient, or of all. */
+    /** For whom something is not delivered yet, oldest first: for one recipient, or for all. */
     readonly undelivered: (
       recipient: AgentName | null,
       behind: number,
       maximum: number
+    ) => Effect.Effect<ReadonlyArray<WaitingDelivery>, MessageStoreError>
+    /** What is at these places, in their order, as far as it is still there. */
+    readonly deliveries: (
+      places: ReadonlyArray<number>
     ) => Effect.Effect<ReadonlyArray<DeliveryRow>, MessageStoreError>
     /** The broker has them. */
     readonly delivered: (places: ReadonlyArray<number>) => Effect.Effect<void, MessageStoreError>
-    /** Forgets ids and deliveries that have expired; gives how many deliveries were never made. */
-    readonly prune: (nowMs: number) => Effect.Effect<number, MessageStoreError>
+    /**
+     * Forgets some ids and deliveries that have expired, in a short transaction; gives how many deliveries were never made, and
+     * whether there may be more to forget.
+     */
+    readonly prune: (nowMs: number) => Effect.Effect<Pruned, MessageStoreError>
     readonly backlogs: (
       agents: ReadonlyArray<AgentName>
     ) => Effect.Effect<ReadonlyArray<Backlog & { readonly agent: AgentName }>, MessageStoreError>
     /** What waits for all together. */
     readonly backlog: Effect.Effect<Backlog, MessageStoreError>
     /**
-     * Counts a refusal, in a bounded number of rows. Refusals that come while others are being written are written together
+     * Counts a refusal, or so many, in a bounded number of rows. Refusals that come while others are being written are written together
      * with the next ones, so that a flood of them costs little; at a crash those are not counted.
      */
     readonly refused: (
       agent: AgentName | null,
       code: MessageRefusal,
-      atMs: number
+      atMs: number,
+      count?: number
     ) => Effect.Effect<void, MessageStoreError>
     /** The most recent first; of all, or of one. */
     readonly refusals: (

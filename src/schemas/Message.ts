@@ -41,7 +41,7 @@ export const MessageLimits = {
   futureMs: 60_000,
   /** How far ahead a sender's clock may be of its recipient's: both may be off, and broker services have judged it already. */
   receivedFutureMs: 10 * 60_000,
-  /** Ids of one sender that broker services remember until they expire; beyond them it is refused. */
+  /** Ids of one sender's device that broker services remember until they expire; beyond them it is refused. */
   seenPerSender: 100_000
 } as const
 

@@ -159,7 +159,7 @@ const start = Effect.fnUntraced(function* ({ broker, database, disk }: World) {
     /** Something that waits for an agent. */
     leave: (to: Name, id: string) =>
       parts.store.accept(
-        attic,
+        "carol's" as DeviceId,
         idOf(id),
         nowMs * 2,
         [{ to, inbox: "private", wire: Uint8Array.of(1) }],

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import fc from "fast-check"
-import { makeBacklog } from "../../src/actors/BrokerBacklog.ts"
+import { makeBacklog, roundBytes, roundDeliveries } from "../../src/actors/BrokerBacklog.ts"
 import { type DeliveryRow, MessageStore } from "../../src/ports/MessageStore.ts"
 import type { Name } from "../../src/schemas/Ids.ts"
 import type { AgentName } from "../../src/schemas/Topics.ts"
@@ -10,12 +10,19 @@ import type { AgentName } from "../../src/schemas/Topics.ts"
 const agents = ["alice", "bob", "carol"] as [Name, Name, Name]
 const [alice, bob] = agents
 
+const largest = 250_000
+/** The bytes of all deliveries. */
+const wire = new Uint8Array(largest)
+
 /** Deliveries in the order they were stored. */
 class Rows {
   readonly rows = new Map<number, DeliveryRow>()
+  /** How many were read whole, and the most bytes that were read at once. */
+  read = 0
+  largestRead = 0
   private last = 0
   put(to: AgentName, bytes: number): DeliveryRow {
-    const row: DeliveryRow = { place: ++this.last, to, inbox: "private", wire: new Uint8Array(bytes) }
+    const row: DeliveryRow = { place: ++this.last, to, inbox: "private", wire: wire.subarray(0, bytes) }
     this.rows.set(row.place, row)
     return row
   }
@@ -23,7 +30,16 @@ class Rows {
     undelivered: (agent: AgentName | null, behind: number, maximum: number) =>
       Effect.sync(() => {
         const all = [...this.rows.values()]
-        return all.filter(({ place, to }) => place > behind && (agent ?? to) === to).slice(0, maximum)
+        const some = all.filter(({ place, to }) => place > behind && (agent ?? to) === to).slice(0, maximum)
+        return some.map(({ place, to, wire }) => ({ place, to, bytes: wire.length }))
+      }),
+    deliveries: (places: ReadonlyArray<number>) =>
+      Effect.sync(() => {
+        const some = places.flatMap((place) => this.rows.get(place) ?? [])
+        this.read += some.length
+        const bytes = some.reduce((sum, { wire }) => sum + wire.length, 0)
+        this.largestRead = Math.max(this.largestRead, bytes)
+        return some
       })
   } as unknown as MessageStore["Service"]
 }
@@ -49,7 +65,7 @@ const steps = fc.array(
         { weight: 3, arbitrary: fc.integer({ min: 1, max: 5 }) },
         fc.constantFrom(300, 600, 2_500)
       ),
-      bytes: fc.constantFrom(1, 1, 1, 4_000)
+      bytes: fc.constantFrom(1, 1, 1, 4_000, largest)
     }),
     fc.record({ does: fc.constant("come" as const), who }),
     fc.record({ does: fc.constant("go" as const), who }),
@@ -156,6 +172,7 @@ const runAll = (world: World, all: ReadonlyArray<Step>) =>
     world.backlog.sweep()
     yield* world.drain
     assert.strictEqual(world.stored.rows.size, 0)
+    assert.isBelow(world.stored.largestRead, roundBytes + largest)
   })
 
 /** Holds a property against many runs, and shows the shortest that breaks it. */
@@ -236,6 +253,33 @@ describe("what waits for an agent without a session", () => {
       }
       // One of hers with each sweep.
       assert.isAtMost(world.tried() - before, 2 * 10)
+    })
+  )
+
+  it.effect("is not read", () =>
+    Effect.gen(function* () {
+      const world = yield* whileAway
+      world.stored.read = 0
+      for (let sweep = 1; sweep <= 10; sweep++) {
+        world.backlog.sweep()
+        yield* world.drain
+        // One of hers with each sweep, to see whether it is taken.
+        assert.strictEqual(world.stored.read, sweep)
+      }
+    })
+  )
+
+  it.effect("is read in parts where it is large, when it comes", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld("all told")
+      yield* world.drain
+      world.send(alice, roundDeliveries, largest)
+      yield* world.drain
+      world.come(alice)
+      yield* world.drain
+      assert.lengthOf(world.brought.get(alice) ?? [], roundDeliveries)
+      assert.isAtLeast(world.stored.largestRead, roundBytes)
+      assert.isBelow(world.stored.largestRead, roundBytes + largest)
     })
   )
 

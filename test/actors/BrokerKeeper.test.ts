@@ -93,6 +93,7 @@ const start = Effect.fnUntraced(function* (broker: FakeBroker) {
   const database = yield* openInProcess(messagesDatabase, ":memory:")
   const failing = new Set<string>()
   const reads: Array<number> = []
+  const pruned: Array<boolean> = []
   const Store = Layer.effect(
     MessageStore,
     Effect.map(MessageStore, (store): MessageStore["Service"] => ({
@@ -101,6 +102,10 @@ const start = Effect.fnUntraced(function* (broker: FakeBroker) {
         failing.delete("delivered")
           ? Effect.fail(new MessageStoreError({ operation: "delivered", reason: "the disk is full" }))
           : store.delivered(places),
+      prune: (nowMs) =>
+        failing.delete("prune")
+          ? Effect.fail(new MessageStoreError({ operation: "prune", reason: "the disk is full" }))
+          : Effect.tap(store.prune(nowMs), ({ isMore }) => Effect.sync(() => void pruned.push(isMore))),
       undelivered: (agent, behind, maximum) => {
         reads.push(maximum)
         return store.undelivered(agent, behind, maximum)
@@ -123,13 +128,14 @@ const start = Effect.fnUntraced(function* (broker: FakeBroker) {
     ref,
     failing,
     reads,
+    pruned,
     /** Stores something for somebody; gives what was stored. */
     leave: Effect.fnUntraced(function* (to: Name, byte: number, lifetimeMs = dayMs) {
       const nowMs = yield* Clock.currentTimeMillis
       const id = String(ids++).padStart(26, "a") as MessageId
       const wire = Uint8Array.of(byte)
       const { deliveries } = yield* parts.store.accept(
-        "carol" as Name,
+        "carol's" as DeviceId,
         id,
         nowMs + lifetimeMs,
         [{ to, inbox: "private", wire }],
@@ -175,6 +181,49 @@ describe("the sweep", () => {
       yield* ref.tell("Dispatch", { deliveries: yield* leave(bob, 1) })
       yield* pass(2_000)
       assert.deepStrictEqual(broker.to(inboxOf(bob)), [1, 1])
+      assert.strictEqual((yield* store.backlog).undelivered, 0)
+    })
+  )
+})
+
+describe("what has expired", () => {
+  it.effect("goes step by step, one after the other, and others have their turn between them", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { leave, pruned, ref, store } = yield* start(broker)
+      yield* pass(5_000)
+      broker.sessions.delete(inboxOf(alice))
+      for (let number = 0; number < 700; number++) yield* leave(alice, 1, 10_000)
+      yield* pass(50_000)
+      pruned.length = 0
+      yield* pass(6_000)
+      assert.deepStrictEqual(pruned, [true, true, false])
+      assert.strictEqual((yield* store.backlog).undelivered, 0)
+      for (let number = 0; number < 700; number++) yield* leave(alice, 1, 1_000)
+      yield* TestClock.adjust(1_000)
+      pruned.length = 0
+      yield* ref.tell("Sweep")
+      yield* brokerAnswer(ref.ask("Expel", { agent: bob }), 1_000)
+      assert.isAtMost(pruned.length, 2)
+      assert.deepStrictEqual(broker.expelled, [bob])
+    })
+  )
+
+  it.effect("goes with the next sweep where the store failed, and what waits is brought meanwhile", () =>
+    Effect.gen(function* () {
+      const broker = new FakeBroker()
+      const { failing, leave, ref, store } = yield* start(broker)
+      yield* pass(5_000)
+      broker.sessions.delete(inboxOf(alice))
+      yield* leave(alice, 1, 10_000)
+      failing.add("prune")
+      yield* pass(60_000)
+      assert.isFalse(failing.has("prune"))
+      yield* ref.tell("Dispatch", { deliveries: yield* leave(bob, 2) })
+      yield* TestKit.settle
+      assert.deepStrictEqual(broker.to(inboxOf(bob)), [2])
+      assert.strictEqual((yield* store.backlog).undelivered, 1)
+      yield* pass(60_000)
       assert.strictEqual((yield* store.backlog).undelivered, 0)
     })
   )

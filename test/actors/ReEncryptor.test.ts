@@ -8,8 +8,10 @@ import { AgentBookCell } from "../../src/adapters/AgentBookCell.ts"
 import { LocalRelayCrypto } from "../../src/adapters/mqtt/LocalRelayCrypto.ts"
 import { NativeCrypto, NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
 import { SystemEntropy } from "../../src/adapters/SystemEntropy.ts"
+import { type DatabaseHost, SqliteError } from "../../src/adapters/sqlite/Database.ts"
 import { openInProcess } from "../../src/adapters/sqlite/InProcessDatabase.ts"
 import { messagesDatabase } from "../../src/adapters/sqlite/messages/MessagesDatabase.ts"
+import type { RelayMethods } from "../../src/adapters/sqlite/messages/RelayRows.ts"
 import { MessageStoreOver } from "../../src/adapters/sqlite/SqliteMessageStore.ts"
 import { toWire } from "../../src/crypto/Messages.ts"
 import { signJson } from "../../src/crypto/SignedJson.ts"
@@ -20,6 +22,7 @@ import { type AgentRow, MessageStore } from "../../src/ports/MessageStore.ts"
 import { RelayCrypto } from "../../src/ports/RelayCrypto.ts"
 import type { DeviceId, Name } from "../../src/schemas/Ids.ts"
 import type { Message, MessageId } from "../../src/schemas/Message.ts"
+import { brokerServices } from "../../src/schemas/Topics.ts"
 import { ringOf, ServicesKeys } from "../support/messaging.ts"
 
 const [alice, bob, carol] = ["alice", "bob", "carol"] as [Name, Name, Name]
@@ -36,24 +39,25 @@ const rowOf = (agent: Name, who: string = agent): AgentRow => {
   } as unknown as AgentRow
 }
 
-const { signingKey, signingSeed } = ringOf("device", alice)
-const message = toWire(
-  signJson<Message>(
-    NativeCrypto,
-    { seed: Redacted.value(signingSeed), signingKey },
-    {
+/** A message from alice to some, with the same id whoever has that name. */
+const messageOf = (who: string, to: ReadonlyArray<Name>, id = "a".repeat(26)) => {
+  const { signingKey, signingSeed } = ringOf("device", who)
+  const signer = { seed: Redacted.value(signingSeed), signingKey }
+  return toWire(
+    signJson<Message>(NativeCrypto, signer, {
       type: "postern/message/v1",
-      id: "a".repeat(26) as MessageId,
+      id: id as MessageId,
       level: "protected",
       from: alice,
-      to: [bob, carol],
+      to,
       issued_at_ms: nowMs,
       expires_at_ms: nowMs + lifetimeMs,
       subject: "",
       body: 1
-    }
+    })
   )
-)
+}
+const message = messageOf(alice, [bob, carol])
 
 /** Alice's re-encryptor, which waits before it seals until the test lets it go on. */
 const start = Effect.gen(function* () {
@@ -70,9 +74,19 @@ const start = Effect.gen(function* () {
     Layer.provide(LocalRelayCrypto(new ServicesKeys().relay())),
     Layer.provide(Layer.merge(NativeCryptoEngine, SystemEntropy))
   )
+  const calls: Array<string> = []
+  const failing = new Set<string>()
+  const host: DatabaseHost<RelayMethods> = {
+    call: (method, ...args) => {
+      calls.push(method)
+      if (!failing.has(method)) return database.call(method, ...args)
+      const reason = "the disk is full"
+      return Effect.fail(new SqliteError({ database: "messages", operation: method, code: "failed", reason }))
+    }
+  }
   const services = yield* Layer.build(
     Layer.mergeAll(
-      MessageStoreOver(database),
+      MessageStoreOver(host),
       AgentBookCell,
       Layer.succeed(MessagePolicy, { permits: () => true }),
       Crypto
@@ -96,7 +110,10 @@ const start = Effect.gen(function* () {
   return {
     book,
     store,
+    calls,
+    failing,
     submitted,
+    submit: (wire: Uint8Array) => ref.ask("Submit", { inbox: "protected", wire }),
     goOn,
     seal: Effect.andThen(Effect.andThen(goOn, Fiber.join(submitted)), TestKit.settle),
     /** Keeps the keeper of the broker busy until its mailbox is full. */
@@ -200,6 +217,59 @@ describe("a message that is just being sealed", () => {
       assert.deepStrictEqual(yield* stored, [bob, carol])
       yield* free
       assert.deepStrictEqual(dispatched(), [])
+    })
+  )
+})
+
+describe("an id", () => {
+  it.effect("is its device's: whoever has the name next may use it, and it may not use it again", () =>
+    Effect.gen(function* () {
+      const { book, refused, seal, stored, submit } = yield* start
+      yield* seal
+      book.set(rowOf(alice, "another"))
+      yield* submit(messageOf("another", [bob]))
+      assert.deepStrictEqual(yield* stored, [bob, carol, bob])
+      yield* submit(messageOf("another", [bob]))
+      assert.deepStrictEqual(yield* refused, ["replayed"])
+      book.set(rowOf(alice))
+      yield* submit(message)
+      assert.deepStrictEqual(yield* stored, [bob, carol, bob])
+    })
+  )
+})
+
+describe("recipients that get nothing", () => {
+  const strangers = Array.from({ length: 98 }, (_, number) => `stranger-${number}` as Name)
+  const wire = messageOf(alice, [bob, ...strangers, brokerServices as Name], "b".repeat(26))
+
+  it.effect("are counted together, once for each message", () =>
+    Effect.gen(function* () {
+      const { calls, refused, seal, stored, store, submit } = yield* start
+      yield* seal
+      calls.length = 0
+      yield* submit(wire)
+      assert.deepStrictEqual(calls, ["accept", "refused"])
+      assert.deepStrictEqual(yield* stored, [bob, carol, bob])
+      yield* submit(wire)
+      assert.deepStrictEqual(yield* refused, ["replayed", "unknown_recipient"])
+      const counts = yield* store.refusalCounts
+      assert.deepStrictEqual(
+        counts.map(({ code, count }) => `${code} ${count}`),
+        ["replayed 1", "unknown_recipient 99"]
+      )
+    })
+  )
+
+  it.effect("keep nobody else from it where they cannot be counted", () =>
+    Effect.gen(function* () {
+      const { dispatched, failing, refused, seal, submit } = yield* start
+      yield* seal
+      failing.add("refused")
+      yield* submit(wire)
+      yield* TestKit.settle
+      assert.deepStrictEqual(dispatched(), [bob, carol, bob])
+      failing.clear()
+      assert.deepStrictEqual(yield* refused, ["unknown_recipient"])
     })
   )
 })

@@ -76,8 +76,8 @@ const makeRefusals = (write: Write) => {
     }),
     /** Writes what waits, whoever else is at it. */
     writeAll: Effect.suspend(() => (waiting.isEmpty ? Effect.void : writeAll)),
-    add: (agent: RefusalRow["agent"], code: RefusalRow["code"], atMs: number) =>
-      Effect.sync(() => waiting.add(agent, code, atMs))
+    add: (agent: RefusalRow["agent"], code: RefusalRow["code"], atMs: number, count?: number) =>
+      Effect.sync(() => waiting.add(agent, code, atMs, count))
   }
 }
 
@@ -98,11 +98,13 @@ export const makeMessageStore = (host: DatabaseHost<RelayMethods>): MessageStore
     dropAgent: ask("dropAgent"),
     accept: ask("accept"),
     undelivered: ask("undelivered"),
+    deliveries: ask("deliveries"),
     delivered: ask("delivered"),
     prune: ask("prune"),
     backlogs: ask("backlogs"),
     backlog: Effect.suspend(() => ask("backlog")()),
-    refused: (agent, code, atMs) => Effect.andThen(refusals.add(agent, code, atMs), refusals.flush),
+    refused: (agent, code, atMs, count) =>
+      Effect.andThen(refusals.add(agent, code, atMs, count), refusals.flush),
     refusals: (maximum, agent) => Effect.andThen(refusals.writeAll, ask("refusals")(maximum, agent)),
     refusalCounts: Effect.andThen(
       refusals.writeAll,

@@ -76,6 +76,8 @@ export const BrokerKeeperProtocol = RpcGroup.make(
   Rpc.make("Due"),
   /** The store is pruned, and looked through for what nobody told of. */
   Rpc.make("Sweep"),
+  /** The store is pruned further. */
+  Rpc.make("Prune"),
   /** A round is done: what the broker has, for whom it has no session, and whether it failed. */
   Rpc.make("Delivered", {
     payload: {

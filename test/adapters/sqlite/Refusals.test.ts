@@ -40,11 +40,11 @@ describe("counts of refusals", () => {
     Effect.gen(function* () {
       const store = makeMessageStore(yield* database)
       yield* store.refused(alice, "replayed", 1)
-      yield* store.refused(alice, "replayed", 5)
+      yield* store.refused(alice, "replayed", 5, 100)
       yield* store.refused(alice, "expired", 3)
       yield* store.refused(null, "bad_credentials", 4)
       assert.deepStrictEqual(yield* summary(store), [
-        "alice replayed 2 5",
+        "alice replayed 101 5",
         "- bad_credentials 1 4",
         "alice expired 1 3"
       ])
@@ -59,7 +59,7 @@ describe("counts of refusals", () => {
       assert.deepStrictEqual(yield* store.refusalCounts, [
         { code: "bad_credentials", count: 1, lastAtMs: 4 },
         { code: "expired", count: 1, lastAtMs: 3 },
-        { code: "replayed", count: 2, lastAtMs: 5 }
+        { code: "replayed", count: 101, lastAtMs: 5 }
       ])
     })
   )

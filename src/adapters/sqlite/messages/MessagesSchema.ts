@@ -106,4 +106,23 @@ CREATE TABLE mosquitto_arrivals (
 CREATE INDEX mosquitto_arrivals_by_sender ON mosquitto_arrivals (sender, place);
 `
 
-export const messagesMigrations: ReadonlyArray<string> = [version1, version2, version3, version4]
+const version5 = `
+-- What goes first where a queue is full.
+CREATE INDEX outgoing_public ON outgoing (client, place) WHERE topic GLOB '*/public' OR topic GLOB '*/public/*';
+`
+
+const version6 = `
+-- Ids are a device's: whoever has its name next has used none of them, and it has used them if it is let in again.
+ALTER TABLE seen RENAME COLUMN sender TO device;
+UPDATE OR IGNORE seen SET device = (SELECT agents.device FROM agents WHERE agents.agent = seen.device)
+  WHERE device IN (SELECT agent FROM agents);
+`
+
+export const messagesMigrations: ReadonlyArray<string> = [
+  version1,
+  version2,
+  version3,
+  version4,
+  version5,
+  version6
+]

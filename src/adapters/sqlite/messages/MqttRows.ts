@@ -1,4 +1,5 @@
 /** What the embedded broker keeps of its clients' sessions, as synchronous functions over one database. */
+import { whenTakenBack } from "../Batch.ts"
 import type { DatabaseSync } from "../Database.ts"
 
 /** Names a packet: the life of the broker that took it, and its number in that life. */
@@ -95,59 +96,115 @@ const toWill = (row: Row): WillRow => ({
   payload: row["payload"] as Uint8Array
 })
 
-/** So many go at least where a queue is too long: to count it costs as much as it is long. */
-const dropTogether = 16
+/** What a queue holds. */
+type Held = QueueBounds
+
+const isOver = (held: Held, bounds: QueueBounds): boolean =>
+  held.packets > bounds.packets || held.bytes > bounds.bytes
+
+/** So many of a queue's oldest are looked at together; mostly one is enough. */
+const oldestTogether = 64
+
+/** Brings queues back within their bounds, by as much as they are over them. */
+const makeShortening = (database: DatabaseSync) => {
+  const inOrder = (source: string, also: string) => ({
+    oldest: database.prepare(
+      `SELECT place, length(payload) AS bytes FROM ${source} WHERE client = ? ${also} ORDER BY place LIMIT ?`
+    ),
+    drop: database.prepare(`DELETE FROM ${source} WHERE client = ? ${also} AND place <= ?`)
+  })
+  const kinds = [
+    // By the index that has these alone: to sort a whole queue costs as much as it is long.
+    inOrder("outgoing INDEXED BY outgoing_public", "AND (topic GLOB '*/public' OR topic GLOB '*/public/*')"),
+    inOrder("outgoing", "")
+  ]
+  /** Gives what is left, and how many went. */
+  return (
+    client: string,
+    whole: Held,
+    bounds: QueueBounds
+  ): { readonly held: Held; readonly dropped: number } => {
+    let held = whole
+    for (const { drop, oldest } of kinds) {
+      for (let some = 1; isOver(held, bounds); some = Math.min(2 * some, oldestTogether)) {
+        let last: number | null = null
+        for (const { bytes, place } of oldest.all(client, some) as Array<Row>) {
+          if (!isOver(held, bounds)) break
+          held = { packets: held.packets - 1, bytes: held.bytes - (bytes as number) }
+          last = place as number
+        }
+        if (last === null) break
+        drop.run(client, last)
+      }
+    }
+    return { held, dropped: whole.packets - held.packets }
+  }
+}
+
+/** What each queue holds. To measure costs as much as that is, so it is done once, and what comes and goes is counted from then on. */
+const makeHeld = (database: DatabaseSync) => {
+  const measure = database.prepare(
+    "SELECT count(*) AS packets, coalesce(sum(length(payload)), 0) AS bytes FROM outgoing WHERE client = ?"
+  )
+  const held = new Map<string, Held>()
+  whenTakenBack(database, () => held.clear())
+  const change = ({ bytes, packets }: Held, by: Held): Held => ({
+    packets: packets + by.packets,
+    bytes: bytes + by.bytes
+  })
+  return {
+    /** One has been put in; gives what is in it now. */
+    added: (client: string, bytes: number): Held => {
+      const known = held.get(client)
+      const now =
+        known === undefined ? (measure.get(client) as unknown as Held) : change(known, { packets: 1, bytes })
+      held.set(client, now)
+      return now
+    },
+    set: (client: string, now: Held): void => void held.set(client, now),
+    removed: (client: string, bytes: number): void => {
+      const known = held.get(client)
+      if (known !== undefined) held.set(client, change(known, { packets: -1, bytes: -bytes }))
+    },
+    forget: (client: string): void => void held.delete(client)
+  }
+}
 
 const queueMethods = (database: DatabaseSync) => {
   const insert = database.prepare(`
     INSERT INTO outgoing (client, broker, counter, topic, retain, payload)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM subscriptions WHERE client = ?1)
     ON CONFLICT DO NOTHING`)
-  const measure = database.prepare(
-    "SELECT count(*) AS packets, coalesce(sum(length(payload)), 0) AS bytes FROM outgoing WHERE client = ?"
+  const remove = database.prepare(
+    "DELETE FROM outgoing WHERE client = ? AND broker = ? AND counter = ? RETURNING length(payload) AS bytes"
   )
-  const dropOldest = database.prepare(`
-    DELETE FROM outgoing WHERE place IN (
-      SELECT place FROM outgoing WHERE client = ?
-      ORDER BY topic NOT LIKE '%/public' AND topic NOT LIKE '%/public/%', place LIMIT ?)`)
-  /** What each queue had room for when it was last counted, less what came since; what went meanwhile makes more. */
-  const room = new Map<string, QueueBounds>()
-  const dropOver = (client: string, bounds: QueueBounds): number => {
-    let dropped = 0
-    for (;;) {
-      const { bytes, packets } = measure.get(client) as unknown as QueueBounds
-      const left = { packets: bounds.packets - packets, bytes: bounds.bytes - bytes }
-      room.set(client, left)
-      if (left.packets >= 0 && left.bytes >= 0) return dropped
-      dropped += Number(dropOldest.run(client, Math.max(-left.packets, dropTogether)).changes)
-    }
-  }
-  /** Notes one more in a queue, and makes room where there may be none. Gives how many went. */
-  const fill = (client: string, size: number, bounds: QueueBounds): number => {
-    const { bytes, packets } = room.get(client) ?? { packets: 0, bytes: 0 }
-    if (packets < 1 || bytes < size) return dropOver(client, bounds)
-    room.set(client, { packets: packets - 1, bytes: bytes - size })
-    return 0
-  }
-  const remove = database.prepare("DELETE FROM outgoing WHERE client = ? AND broker = ? AND counter = ?")
   const forget = database.prepare("DELETE FROM outgoing WHERE client = ?")
   const page = database.prepare(
     "SELECT * FROM outgoing WHERE client = ? AND place > ? ORDER BY place LIMIT ?"
   )
+  const held = makeHeld(database)
+  const shorten = makeShortening(database)
   return {
     enqueue: (clients, { broker, counter, payload, retain, topic }, bounds) => {
-      let dropped = 0
+      let sum = 0
       for (const client of clients) {
         const { changes } = insert.run(client, broker, counter, topic, retain ? 1 : 0, payload)
-        if (changes > 0) dropped += fill(client, payload.length, bounds)
+        if (changes === 0) continue
+        const now = held.added(client, payload.length)
+        if (!isOver(now, bounds)) continue
+        const shortened = shorten(client, now, bounds)
+        held.set(client, shortened.held)
+        sum += shortened.dropped
       }
-      return dropped
+      return sum
     },
     forgetQueue: (client: string): void => {
       forget.run(client)
-      room.delete(client)
+      held.forget(client)
     },
-    acknowledged: (client, { broker, counter }) => void remove.run(client, broker, counter),
+    acknowledged: (client, { broker, counter }) => {
+      for (const { bytes } of remove.all(client, broker, counter)) held.removed(client, bytes as number)
+    },
     waiting: (client, behind, maximum) => (page.all(client, behind, maximum) as Array<Row>).map(toPlaced)
   } satisfies Partial<MqttMethods> & { readonly forgetQueue: (client: string) => void }
 }
