@@ -1,11 +1,10 @@
 /** The agent of `Api.ts`: promises over the desk of an agent, wherever that runs. */
 import { Cause, Effect, Exit, Logger, Scope } from "effect"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
-import { AgentTrouble, type LocalLetter, type LocalReport } from "../../schemas/AgentLocal.ts"
+import { AgentTrouble, type LocalReport } from "../../schemas/AgentLocal.ts"
 import type { AgentName } from "../../schemas/Topics.ts"
 import {
   AgentError,
-  type Letter,
   type LogLine,
   type Message,
   type OpenOptions,
@@ -13,7 +12,7 @@ import {
   type State,
   type StateName
 } from "./Api.ts"
-import { peerOf, reportOf, shownMessage, stateOf } from "./Conversions.ts"
+import { letterOf, listOf, peerOf, reportOf, shownMessage, stateOf } from "./Conversions.ts"
 import { openAgentIn } from "./OpenAgent.ts"
 import { type OpenedAgent, untilAccepted } from "./OpenedAgent.ts"
 import { settingsFrom } from "./OptionsOfAgent.ts"
@@ -50,17 +49,6 @@ const logTo = (onLog: OpenOptions["onLog"]) =>
       onLog?.({ level: levels[logLevel] ?? "debug", message: parts.map(String).join(" ") })
     })
   ])
-
-/** A list as it is now. Whatever else a program without types gives, the desk's checks name. */
-const listOf = (list: unknown): unknown => (Array.isArray(list) ? [...list] : list)
-
-const letterOf = ({ body, level, lifetimeMs, subject, to }: Letter): LocalLetter => ({
-  level: level ?? "private",
-  to: (typeof to === "string" ? [to] : listOf(to)) as LocalLetter["to"],
-  subject: subject ?? "",
-  body: body as LocalLetter["body"],
-  lifetime_ms: lifetimeMs ?? null
-})
 
 /** Runs Effects as promises, until it is ended: by whoever closes the agent, or by what ended the agent itself. */
 const makeRunner = (options: OpenOptions) => {
@@ -156,7 +144,7 @@ const faceOf = (
 ): SmartAgent => {
   const { run } = runner
   return {
-    send: async (letter) => run(desk.send(letterOf(letter))),
+    send: async (letter) => run(Effect.flatMap(Effect.fromResult(letterOf(letter)), desk.send)),
     messages: { [Symbol.asyncIterator]: () => messagesOf(desk, runner) },
     ping: (agent) => run(desk.ping(agent as AgentName)),
     peers: () => run(Effect.map(desk.peers, (peers) => peers.map(peerOf))),
