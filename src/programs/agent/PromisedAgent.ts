@@ -6,13 +6,13 @@ import type { AgentName } from "../../schemas/Topics.ts"
 import {
   AgentError,
   type LogLine,
-  type Message,
   type OpenOptions,
   type SmartAgent,
   type State,
   type StateName
 } from "./Api.ts"
-import { letterOf, listOf, peerOf, reportOf, shownMessage, stateOf } from "./Conversions.ts"
+import { letterOf, listOf, peerOf, reportOf, stateOf } from "./Conversions.ts"
+import { makeMessageLoop } from "./MessageLoop.ts"
 import { openAgentIn } from "./OpenAgent.ts"
 import { type OpenedAgent, untilAccepted } from "./OpenedAgent.ts"
 import { settingsFrom } from "./OptionsOfAgent.ts"
@@ -20,8 +20,6 @@ import { settingsFrom } from "./OptionsOfAgent.ts"
 /** How often a state that somebody waits for, or wants to be told of, is looked at. */
 const lookMs = 250
 const watchMs = 1_000
-/** How long one look for messages lasts. */
-const takeMs = 30_000
 
 const hasCode = (error: unknown): error is Error & { readonly code: string } =>
   error instanceof Error && "code" in error && typeof error.code === "string"
@@ -83,30 +81,6 @@ const makeTeller = (onState: OpenOptions["onState"]) => {
   }
 }
 
-/** One loop over what comes: a listener of its own, which says it is done with a message when the next is asked for. */
-async function* messagesOf(desk: AgentDesk, { isClosed, run }: Runner): AsyncGenerator<Message, void, void> {
-  const scope = Scope.makeUnsafe()
-  try {
-    const listener = await run(Scope.provide(desk.listen, scope))
-    for (;;) {
-      for (const found of await run(listener.take(1, takeMs))) {
-        let deal: Promise<void> | undefined
-        const done = (): Promise<void> => {
-          deal ??= run(listener.done([found.place]))
-          return deal
-        }
-        yield shownMessage(found, done)
-        await done()
-      }
-    }
-  } catch (error) {
-    // Whoever closes the agent ends its loops; that is no failure of theirs.
-    if (!isClosed()) throw error
-  } finally {
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-  }
-}
-
 /** Waits until a desk tells a state, or until the time is over. */
 const reachOn = (
   desk: AgentDesk,
@@ -145,7 +119,7 @@ const faceOf = (
   const { run } = runner
   return {
     send: async (letter) => run(Effect.flatMap(Effect.fromResult(letterOf(letter)), desk.send)),
-    messages: { [Symbol.asyncIterator]: () => messagesOf(desk, runner) },
+    messages: { [Symbol.asyncIterator]: () => makeMessageLoop(desk, runner) },
     ping: (agent) => run(desk.ping(agent as AgentName)),
     peers: () => run(Effect.map(desk.peers, (peers) => peers.map(peerOf))),
     report: () => run(Effect.map(desk.report, reportOf)),

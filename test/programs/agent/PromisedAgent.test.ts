@@ -1,11 +1,13 @@
 /** The promises of `postern/agent` over the desk of another program, which is none here. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { serveAgent } from "../../../src/adapters/agent/AgentSocket.ts"
 import { lockState } from "../../../src/adapters/StateLock.ts"
 import type { AgentDesk } from "../../../src/ports/AgentDesk.ts"
 import { AgentError, type Message, SmartAgent, type State } from "../../../src/programs/agent.ts"
+import { SmartAgent as OnEffect } from "../../../src/programs/agentEffect.ts"
 import {
+  AgentLocalLimits,
   AgentTrouble,
   type InboxMessage,
   type LocalLetter,
@@ -62,6 +64,7 @@ class Stub {
   readonly sent: Array<LocalLetter> = []
   readonly done: Array<number> = []
   takes = 0
+  listening = 0
   messages: Array<InboxMessage> = []
   phases: Array<LocalReport["enrolment"]["phase"]> = ["accepted"]
 
@@ -79,14 +82,20 @@ class Stub {
       reportOf((this.phases.length > 1 ? this.phases.shift() : this.phases[0]) as "accepted")
     ),
     show: () => Effect.void,
-    listen: Effect.succeed({
-      take: () => {
-        this.takes++
-        const next = this.messages.shift()
-        return next === undefined ? Effect.never : Effect.succeed([next])
-      },
-      done: (places) => Effect.sync(() => void this.done.push(...places))
-    })
+    listen: Effect.as(
+      Effect.acquireRelease(
+        Effect.sync(() => this.listening++),
+        () => Effect.sync(() => this.listening--)
+      ),
+      {
+        take: () => {
+          this.takes++
+          const next = this.messages.shift()
+          return next === undefined ? Effect.never : Effect.succeed([next])
+        },
+        done: (places) => Effect.sync(() => void this.done.push(...places))
+      }
+    )
   }
 }
 
@@ -182,6 +191,43 @@ describe.concurrent("an agent of promises", () => {
       assert.deepStrictEqual(stub.done, [1, 2, 4])
       await agent.close()
     })
+  })
+
+  it.live("leaves no listener behind where a program stops waiting for a message", () => {
+    const stub = new Stub()
+    return beside(stub, async ({ state }) => {
+      const agent = await SmartAgent.open({ state })
+      const loop = agent.messages[Symbol.asyncIterator]() as AsyncIterableIterator<Message>
+      const [first, second] = [loop.next(), loop.next()]
+      await waitUntil("the loop to wait", () => stub.takes === 1)
+      const over: IteratorResult<Message, undefined> = { done: true, value: undefined }
+      assert.deepStrictEqual(await loop.return?.(), over)
+      assert.deepStrictEqual([await first, await second, await loop.next()], [over, over, over])
+      await waitUntil("nobody to listen", () => stub.listening === 0)
+      stub.messages = [secure(1)]
+      for await (const message of agent.messages) {
+        assert.strictEqual(message.id, proof.id)
+        break
+      }
+      assert.strictEqual(stub.takes, 2)
+      await agent.close()
+    })
+  })
+
+  it.live("leaves no listener behind on Effect, however often a stream is interrupted", () => {
+    const stub = new Stub()
+    const rounds = AgentLocalLimits.connections + 8
+    return Effect.gen(function* () {
+      const { state } = yield* running(stub)
+      const agent = yield* OnEffect.make({ state })
+      for (let round = 1; round <= rounds; round++) {
+        const waiting = yield* Effect.forkChild(Stream.runDrain(agent.messages))
+        yield* Effect.promise(() => waitUntil("the stream to wait", () => stub.takes === round))
+        yield* Fiber.interrupt(waiting)
+        yield* Effect.promise(() => waitUntil("nobody to listen", () => stub.listening === 0))
+      }
+      assert.deepStrictEqual(yield* agent.peers, [])
+    }).pipe(Effect.scoped)
   })
 
   it.live("ends its loops when it is closed, and fails them when its program has ended", () => {
