@@ -1,5 +1,5 @@
 /** An agent that is open, as the library and `postern agent` have it. */
-import { Effect, Schema, type Scope } from "effect"
+import { Effect, Schedule, Schema, type Scope } from "effect"
 import { connectAgent } from "../../adapters/agent/RemoteDesk.ts"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import type { AgentTrouble, LocalReport } from "../../schemas/AgentLocal.ts"
@@ -55,6 +55,16 @@ const lookMs = 200
 /** A decision that was kept may have been taken back since: the server is asked first, where it is reached. */
 const mendingMs = 5_000
 
+/** Who is started again, or waits for a slow disk, answers a later look. */
+const lookAgain = Schedule.max([Schedule.spaced("1 second"), Schedule.recurs(60)])
+
+/** How an agent stands, for whoever looks again and again: that one look failed says nothing yet. */
+export const steadyReport = ({ report }: AgentDesk): Effect.Effect<LocalReport, AgentTrouble> =>
+  Effect.retry(report, {
+    while: ({ code }) => code === "failed" || code === "timed_out",
+    schedule: lookAgain
+  })
+
 /** Waits until operators have accepted the agent; tells each report on the way. */
 export const untilAccepted = Effect.fnUntraced(function* (
   { desk, ended }: OpenedAgent,
@@ -62,7 +72,7 @@ export const untilAccepted = Effect.fnUntraced(function* (
 ) {
   const wait = Effect.gen(function* () {
     for (let turnedAwayMs = 0; ; ) {
-      const report = yield* desk.report
+      const report = yield* steadyReport(desk)
       yield* told(report)
       const { phase } = report.enrolment
       if (phase === "accepted") return

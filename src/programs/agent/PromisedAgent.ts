@@ -1,5 +1,5 @@
 /** The agent of `Api.ts`: promises over the desk of an agent, wherever that runs. */
-import { Cause, Effect, Exit, Logger, Scope } from "effect"
+import { Cause, Effect, Exit, Logger, Option, Scope } from "effect"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import { AgentTrouble, type LocalReport } from "../../schemas/AgentLocal.ts"
 import type { AgentName } from "../../schemas/Topics.ts"
@@ -14,7 +14,7 @@ import {
 import { letterOf, listOf, peerOf, reportOf, stateOf } from "./Conversions.ts"
 import { makeMessageLoop } from "./MessageLoop.ts"
 import { openAgentIn } from "./OpenAgent.ts"
-import { type OpenedAgent, untilAccepted } from "./OpenedAgent.ts"
+import { type OpenedAgent, steadyReport, untilAccepted } from "./OpenedAgent.ts"
 import { settingsFrom } from "./OptionsOfAgent.ts"
 
 /** How often a state that somebody waits for, or wants to be told of, is looked at. */
@@ -87,7 +87,7 @@ const reachOn = (
   state: StateName,
   timeoutMs: number | undefined
 ): Effect.Effect<State, AgentTrouble> => {
-  const look = Effect.map(desk.report, stateOf)
+  const look = Effect.map(steadyReport(desk), stateOf)
   const wait = Effect.gen(function* () {
     for (;;) {
       const now = yield* look
@@ -99,7 +99,7 @@ const reachOn = (
   return Effect.timeoutOrElse(wait, {
     duration: timeoutMs,
     orElse: () =>
-      Effect.flatMap(look, ({ detail, state: is }) =>
+      Effect.flatMap(Effect.map(desk.report, stateOf), ({ detail, state: is }) =>
         Effect.fail(
           new AgentTrouble({
             code: "timed_out",
@@ -160,12 +160,12 @@ export const openAgent = async (options: OpenOptions): Promise<SmartAgent> => {
         return opened
       })
     )
-    const watch = Effect.forever(
-      Effect.andThen(
-        Effect.flatMap(agent.desk.report, (report) => Effect.sync(() => tell(report))),
-        Effect.sleep(watchMs)
-      )
+    const look = agent.desk.report.pipe(
+      // What ended the agent is told by `ended`; of anything else the next look knows more.
+      Effect.option,
+      Effect.tap((report) => Effect.sync(() => Option.map(report, tell)))
     )
+    const watch = Effect.forever(Effect.andThen(look, Effect.sleep(watchMs)))
     const ended = options.onState === undefined ? agent.ended : Effect.raceFirst(agent.ended, watch)
     const closed = runner.run(ended).catch(async (error: AgentError) => {
       await end(error)

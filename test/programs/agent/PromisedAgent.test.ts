@@ -65,6 +65,8 @@ class Stub {
   readonly done: Array<number> = []
   takes = 0
   listening = 0
+  /** So many reports fail. */
+  failing = 0
   messages: Array<InboxMessage> = []
   phases: Array<LocalReport["enrolment"]["phase"]> = ["accepted"]
 
@@ -78,8 +80,15 @@ class Stub {
       }),
     ping: () => Effect.succeed(null),
     peers: Effect.succeed([]),
-    report: Effect.sync(() =>
-      reportOf((this.phases.length > 1 ? this.phases.shift() : this.phases[0]) as "accepted")
+    report: Effect.suspend(() =>
+      this.failing > 0
+        ? Effect.andThen(
+            Effect.sync(() => void this.failing--),
+            Effect.fail(new AgentTrouble({ code: "failed", reason: "the agent did not answer" }))
+          )
+        : Effect.succeed(
+            reportOf((this.phases.length > 1 ? this.phases.shift() : this.phases[0]) as "accepted")
+          )
     ),
     show: () => Effect.void,
     listen: Effect.as(
@@ -268,6 +277,25 @@ describe.concurrent("an agent of promises", () => {
       const waiting = failure(SmartAgent.open({ state, signal: off.signal, onState: () => off.abort() }))
       assert.strictEqual((await waiting).code, "closed")
       assert.strictEqual((await failure(SmartAgent.open({ state, signal: off.signal }))).code, "closed")
+    })
+  })
+
+  it.live("stays open, and tells what changes, where single looks at its state fail", () => {
+    const stub = new Stub()
+    return beside(stub, async ({ state }) => {
+      const told: Array<string> = []
+      stub.failing = 1
+      const agent = await SmartAgent.open({ state, onState: (now) => void told.push(now.state) })
+      assert.deepStrictEqual([told, stub.failing], [["known"], 0])
+      stub.failing = 1
+      await waitUntil("a look to fail", () => stub.failing === 0)
+      stub.phases = ["revoked"]
+      await waitUntil("the change to be told", () => told.length === 2)
+      assert.deepStrictEqual(told, ["known", "revoked"])
+      stub.failing = 1
+      assert.strictEqual((await agent.reach("revoked")).state, "revoked")
+      await agent.close()
+      await agent.closed
     })
   })
 
