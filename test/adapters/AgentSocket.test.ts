@@ -307,6 +307,31 @@ describe("the local socket of an agent", () => {
     })
   )
 
+  it.live("takes a burst of messages at its own pace, and answers other questions meanwhile", () =>
+    Effect.gen(function* () {
+      const { desk } = yield* start
+      const stateFolder = yield* temporaryFolder
+      const goOn = yield* Deferred.make<void>()
+      let asked = 0
+      const keeping = Effect.andThen(
+        Effect.sync(() => asked++),
+        Effect.as(Deferred.await(goOn), messageId(7))
+      )
+      yield* serveAgent({ stateFolder, desk: { ...desk, send: () => keeping } })
+      const there = yield* connectAgent(stateFolder)
+      const letter = { level: "private", subject: "", body: 1, lifetime_ms: null, to: ["bob"] } as const
+      const burst = Array.from({ length: 4 * AgentLocalLimits.underWay }, () => there.send(letter as never))
+      const sending = yield* Effect.forkChild(Effect.all(burst, { concurrency: "unbounded" }), {
+        startImmediately: true
+      })
+      assert.strictEqual(yield* there.ping("bob" as never), 12)
+      assert.isBelow(asked, AgentLocalLimits.underWay)
+      yield* Deferred.succeed(goOn, undefined)
+      assert.lengthOf(yield* Fiber.join(sending), burst.length)
+      assert.strictEqual(asked, burst.length)
+    })
+  )
+
   it.live("is gone with its program, and says so to who waits", () =>
     Effect.gen(function* () {
       const { desk: own, stateFolder: other } = yield* start

@@ -19,6 +19,13 @@ export interface AgentActors {
 }
 
 const listenerBytes = 16
+/**
+ * Messages to be kept that wait at the agent at once. Others wait here: a burst must not fill the mailbox, in which what
+ * comes from the broker needs room too.
+ */
+const sendsTogether = 64
+/** For each the disk is waited for, one after the other. */
+const sendMs = 30_000
 /** A listener that leaves must be heard, also where the inbox is busy just now. */
 const leaveAgain = Schedule.max([Schedule.spaced("100 millis"), Schedule.recurs(50)])
 
@@ -84,11 +91,15 @@ const makeListener = (inbox: AgentActors["inbox"], listener: string): AgentListe
 export const makeActorDesk = ({ agent, inbox, trust }: AgentActors) =>
   Effect.map(Entropy, (entropy): AgentDesk => {
     const newListener = Effect.map(entropy.bytes(listenerBytes), (bytes) => encodeBase32(bytes))
+    const sends = Semaphore.makeUnsafe(sendsTogether)
     return {
       send: (letter) => {
         const { lifetime_ms: lifetimeMs, ...rest } = letter
-        const send = Effect.mapError(agent.ask("Send", { ...rest, lifetimeMs }), asTrouble)
-        return unlessFlawed(() => letterFlaw(letter), send)
+        const send = Effect.mapError(
+          agent.ask("Send", { ...rest, lifetimeMs }, { timeoutMs: sendMs }),
+          asTrouble
+        )
+        return unlessFlawed(() => letterFlaw(letter), sends.withPermit(send))
       },
       ping: (to) => {
         const ping = agent.ask("Ping", { to }).pipe(

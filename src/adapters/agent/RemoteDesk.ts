@@ -5,7 +5,7 @@
  * @module
  */
 import { connect, type Socket } from "node:net"
-import { Deferred, Effect, Result, Schema, type Scope } from "effect"
+import { Deferred, Effect, Result, Schema, type Scope, Semaphore } from "effect"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import {
   AgentLocalLimits,
@@ -23,6 +23,13 @@ import { appearanceFlaw, letterBodyFlaw, letterFlaw, nameFlaw, unlessFlawed } fr
 
 /** How long an agent may take for what it does at once. */
 const answerMs = 30_000
+/**
+ * Messages of one connection that are asked to be kept at once: others wait here, where their time does not run, and what
+ * else is asked finds room among what may be under way.
+ */
+const sendsTogether = AgentLocalLimits.underWay / 2
+/** A slow disk is waited for by all connections, one message after the other. */
+const sendMs = 60_000
 
 const decodeAnswer = Schema.decodeUnknownResult(Schema.fromJsonString(LocalAnswer))
 
@@ -131,13 +138,14 @@ export const connectAgent = (stateFolder: string): Effect.Effect<RemoteDesk, Age
       Effect.sync(() => void socket.destroy())
     )
     const { ask, ended } = makeAsking(socket)
+    const sends = Semaphore.makeUnsafe(sendsTogether)
     return {
       ended,
       // What no agent takes is not asked: a line that is too long would end the connection.
       send: (letter) =>
         unlessFlawed(
           () => letterFlaw(letter) ?? letterBodyFlaw(letter),
-          ask({ request: "send", ...letter }).pipe(as(MessageId))
+          sends.withPermit(ask({ request: "send", ...letter }, sendMs)).pipe(as(MessageId))
         ),
       ping: (to) =>
         unlessFlawed(
