@@ -37,7 +37,11 @@ export const makeMessageLoop = (
   const doneWith = (from: AgentListener, place: number) => {
     let deal: Promise<void> | undefined
     return (): Promise<void> => {
-      deal ??= run(from.done([place]))
+      deal ??= run(from.done([place])).catch((error: unknown) => {
+        // Whoever goes on nevertheless has it tried again, at the latest by asking for the next.
+        deal = undefined
+        throw error
+      })
       return deal
     }
   }

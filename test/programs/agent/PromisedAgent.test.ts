@@ -67,6 +67,8 @@ class Stub {
   listening = 0
   /** So many reports fail. */
   failing = 0
+  /** So often what is done cannot be forgotten. */
+  failingDone = 0
   messages: Array<InboxMessage> = []
   phases: Array<LocalReport["enrolment"]["phase"]> = ["accepted"]
 
@@ -102,7 +104,13 @@ class Stub {
           const next = this.messages.shift()
           return next === undefined ? Effect.never : Effect.succeed([next])
         },
-        done: (places) => Effect.sync(() => void this.done.push(...places))
+        done: (places) =>
+          Effect.suspend(() => {
+            if (this.failingDone-- > 0)
+              return Effect.fail(new AgentTrouble({ code: "failed", reason: "the disk is full" }))
+            this.done.push(...places)
+            return Effect.void
+          })
       }
     )
   }
@@ -198,6 +206,34 @@ describe.concurrent("an agent of promises", () => {
       }
       assert.strictEqual(await thrown().catch((error: Error) => error.message), `at ${proof.id}`)
       assert.deepStrictEqual(stub.done, [1, 2, 4])
+      await agent.close()
+    })
+  })
+
+  it.live("says again that a message is dealt with, where that failed before", () => {
+    const stub = new Stub()
+    stub.messages = [secure(1), secure(2), secure(3)]
+    return beside(stub, async ({ state }) => {
+      const agent = await SmartAgent.open({ state })
+      const seen: Array<string> = []
+      stub.failingDone = 1
+      for await (const message of agent.messages) {
+        seen.push(
+          await message.done().then(
+            () => "done",
+            ({ code }: AgentError) => code
+          )
+        )
+        await message.done()
+        if (seen.length === 2) break
+      }
+      assert.deepStrictEqual(
+        [seen, stub.done],
+        [
+          ["failed", "done"],
+          [1, 2]
+        ]
+      )
       await agent.close()
     })
   })
