@@ -13,7 +13,7 @@ import {
 } from "./Api.ts"
 import { letterOf, listOf, peerOf, reportOf, stateOf } from "./Conversions.ts"
 import { makeMessageLoop } from "./MessageLoop.ts"
-import { openAgentIn } from "./OpenAgent.ts"
+import { openAcceptedIn } from "./OpenAgent.ts"
 import { type OpenedAgent, steadyReport, untilAccepted } from "./OpenedAgent.ts"
 import { settingsFrom } from "./OptionsOfAgent.ts"
 
@@ -155,9 +155,9 @@ export const openAgent = async (options: OpenOptions): Promise<SmartAgent> => {
   try {
     const agent = await runner.run(
       Effect.gen(function* () {
-        const opened = yield* Scope.provide(openAgentIn(yield* settingsFrom(options)), scope)
-        yield* untilAccepted(opened, (report) => Effect.sync(() => tell(report)))
-        return opened
+        const told = (report: LocalReport) => Effect.sync(() => tell(report))
+        const open = openAcceptedIn(yield* settingsFrom(options), (opened) => untilAccepted(opened, told))
+        return yield* Scope.provide(open, scope)
       })
     )
     const look = agent.desk.report.pipe(

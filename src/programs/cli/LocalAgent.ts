@@ -10,7 +10,7 @@ import { Flag } from "effect/cli"
 import { ConfigError, renderProblem } from "../../adapters/TomlConfig.ts"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import type { LocalReport } from "../../schemas/AgentLocal.ts"
-import { openAgentIn } from "../agent/OpenAgent.ts"
+import { openAcceptedIn } from "../agent/OpenAgent.ts"
 import { type OpenedAgent, untilAccepted } from "../agent/OpenedAgent.ts"
 import { loadClientConfig, noClientArguments } from "../client/ClientSettings.ts"
 import { readInvitation } from "../client/Invitations.ts"
@@ -84,16 +84,17 @@ const quiet = Logger.layer([])
 /** An accepted agent, for as long as the scope lasts. */
 export const openedAgent = (flags: AgentFlags, mayWaitMs?: number) =>
   Effect.gen(function* () {
-    const opened = yield* openAgentIn(yield* settingsOf(flags))
-    const accepted = untilAccepted(opened, yield* makeTeller)
-    yield* mayWaitMs === undefined
-      ? accepted
-      : Effect.timeoutOrElse(accepted, {
-          duration: mayWaitMs,
-          orElse: () =>
-            Effect.fail(failure(`No operator has accepted this agent within ${showDuration(mayWaitMs)}.`))
-        })
-    return opened
+    const tell = yield* makeTeller
+    return yield* openAcceptedIn(yield* settingsOf(flags), (opened) => {
+      const accepted = untilAccepted(opened, tell)
+      return mayWaitMs === undefined
+        ? accepted
+        : Effect.timeoutOrElse(accepted, {
+            duration: mayWaitMs,
+            orElse: () =>
+              Effect.fail(failure(`No operator has accepted this agent within ${showDuration(mayWaitMs)}.`))
+          })
+    })
   }).pipe(Effect.provide(quiet))
 
 /** What a command does with an agent; it ends where the agent does. */

@@ -316,6 +316,24 @@ describe.concurrent("an agent of promises", () => {
     })
   })
 
+  it.live("looks again where the program that ran the agent ends before it was accepted", () => {
+    const [first, second] = [new Stub(), new Stub()]
+    first.phases = ["not_enrolled"]
+    return Effect.gen(function* () {
+      const { end, state } = yield* running(first)
+      // A program holds the folder all the time, so that none of one's own can.
+      yield* lockState(state)
+      const told: Array<string> = []
+      const opening = SmartAgent.open({ state, onState: (now) => void told.push(now.state) })
+      yield* Effect.promise(() => waitUntil("the first to be asked", () => told.length === 1))
+      yield* Effect.promise(end)
+      yield* serveAgent({ stateFolder: state, desk: second.desk })
+      const agent = yield* Effect.promise(() => opening)
+      assert.deepStrictEqual(told, ["enrolling", "known"])
+      yield* Effect.promise(() => agent.close())
+    }).pipe(Effect.scoped)
+  })
+
   it.live("stays open, and tells what changes, where single looks at its state fail", () => {
     const stub = new Stub()
     return beside(stub, async ({ state }) => {
