@@ -307,6 +307,32 @@ describe("the local socket of an agent", () => {
     })
   )
 
+  it.live("tells who finds all connections taken, and serves again when one is free", () =>
+    Effect.gen(function* () {
+      const { stateFolder } = yield* start
+      const connected = Effect.tap(connectAgent(stateFolder), (desk) => desk.peers)
+      const taken = Effect.replicateEffect(connected, AgentLocalLimits.connections)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* taken
+          for (let round = 0; round < AgentLocalLimits.connections; round++) {
+            const refused = yield* connectAgent(stateFolder)
+            const error = yield* Effect.flip(refused.peers)
+            assert.deepStrictEqual(
+              [error.code, error.reason.includes(`${AgentLocalLimits.connections} connections`)],
+              ["too_many_listeners", true]
+            )
+            assert.strictEqual((yield* Effect.flip(refused.ended)).code, "too_many_listeners")
+          }
+          const [heard] = yield* raw(stateFolder, '{"request":"peers","id":1}\n', 9)
+          assert.deepInclude(JSON.parse(heard as string), { id: null, ok: false, code: "too_many_listeners" })
+        })
+      )
+      const again = Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(100)])
+      assert.lengthOf(yield* Effect.retry(Effect.scoped(taken), again), AgentLocalLimits.connections)
+    })
+  )
+
   it.live("takes a burst of messages at its own pace, and answers other questions meanwhile", () =>
     Effect.gen(function* () {
       const { desk } = yield* start

@@ -78,14 +78,21 @@ const makeAsking = (socket: Socket) => {
     for (const answer of open.values()) answer(Effect.fail(over))
     open.clear()
   }
+  const settle = (id: number, result: Effect.Effect<unknown, AgentTrouble>): void => {
+    const asker = open.get(id)
+    open.delete(id)
+    asker?.(result)
+  }
   const take = (line: string): void => {
     const read = decodeAnswer(line)
-    if (Result.isFailure(read) || read.success.id === null)
+    if (Result.isFailure(read))
       return end(trouble("malformed", "what listens there does not speak as this version of Postern does"))
     const answer = read.success
-    const asker = open.get(answer.id as number)
-    open.delete(answer.id as number)
-    asker?.(answer.ok ? Effect.succeed(answer.value) : Effect.fail(trouble(answer.code, answer.error)))
+    if (answer.ok) return settle(answer.id, Effect.succeed(answer.value))
+    const why = trouble(answer.code, answer.error)
+    // What answers no question concerns the connection.
+    if (answer.id === null) end(why)
+    else settle(answer.id, Effect.fail(why))
   }
   lines(socket, AgentLocalLimits.answerBytes + 1024, take, () =>
     end(trouble("malformed", "the agent's answer is too large"))
