@@ -1,6 +1,7 @@
 /** An agent that is open, as the library and `postern agent` have it. */
 import { Effect, Schedule, Schema, type Scope } from "effect"
 import { connectAgent } from "../../adapters/agent/RemoteDesk.ts"
+import { requireSocketPlace } from "../../adapters/agent/SocketPlace.ts"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import type { AgentTrouble, LocalReport } from "../../schemas/AgentLocal.ts"
 import type { Handshake } from "../../schemas/Agents.ts"
@@ -41,8 +42,10 @@ export interface OpenedAgent {
 /** Where a program runs an agent on the folder, its desk. */
 export const attached = (
   stateFolder: string
-): Effect.Effect<OpenedAgent | undefined, AgentTrouble, Scope.Scope> =>
-  connectAgent(stateFolder).pipe(
+): Effect.Effect<OpenedAgent | undefined, AgentTrouble | AgentUnavailable, Scope.Scope> =>
+  requireSocketPlace(stateFolder).pipe(
+    Effect.mapError(({ message }) => new AgentUnavailable({ code: "misconfigured", reason: message })),
+    Effect.andThen(connectAgent(stateFolder)),
     Effect.map((desk): OpenedAgent | undefined => ({ desk, isOwn: false, ended: desk.ended })),
     Effect.catchIf(
       ({ code }) => code === "not_running" || code === "gone",

@@ -1,4 +1,6 @@
 /** The promises of `postern/agent` over the desk of another program, which is none here. */
+import { chmodSync, existsSync } from "node:fs"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { serveAgent } from "../../../src/adapters/agent/AgentSocket.ts"
@@ -361,6 +363,30 @@ describe.concurrent("an agent of promises", () => {
       assert.deepStrictEqual([error.code, error.message.includes("revoked this device")], ["revoked", true])
     })
   })
+
+  it.live("tells nothing to a socket that another user could have put there", () => {
+    const stub = new Stub()
+    return beside(stub, async ({ state }) => {
+      chmodSync(state, 0o777)
+      const refused = await failure(SmartAgent.open({ state }))
+      assert.deepStrictEqual([refused.code, refused.message.includes("chmod 0700")], ["misconfigured", true])
+      chmodSync(state, 0o750)
+      await (await SmartAgent.open({ state })).close()
+    })
+  })
+
+  it.live("says that a socket cannot have a path so long", () =>
+    Effect.gen(function* () {
+      const state = join(yield* temporaryFolder, "x".repeat(100))
+      const refused = yield* Effect.promise(() =>
+        failure(SmartAgent.open({ state, server: "http://127.0.0.1:9" }))
+      )
+      assert.deepStrictEqual(
+        [refused.code, refused.message.includes("use a shorter state folder"), existsSync(state)],
+        ["misconfigured", true, false]
+      )
+    })
+  )
 
   it.live("says all that is wrong with its options", () =>
     Effect.gen(function* () {
