@@ -18,7 +18,7 @@ import { AgentStore } from "../../src/ports/AgentStore.ts"
 import { agentLocal } from "../../src/programs/agentLocal.ts"
 import { AgentLocalLimits } from "../../src/schemas/AgentLocal.ts"
 import type { Message, MessageId, PublicMessage } from "../../src/schemas/Message.ts"
-import { CannotSend, NoBus, SmartAgentProtocol } from "../../src/schemas/protocols/SmartAgent.ts"
+import { CannotRead, CannotSend, NoBus, SmartAgentProtocol } from "../../src/schemas/protocols/SmartAgent.ts"
 import { TrustKeeperProtocol } from "../../src/schemas/protocols/TrustKeeper.ts"
 import { temporaryFolder } from "./support/folders.ts"
 
@@ -48,6 +48,10 @@ const stubAgent = Behaviour.make(SmartAgentProtocol, (context) =>
         payload.to.length === 0
           ? Effect.fail(new CannotSend({ code: "no_recipient", reason: "a message needs a recipient" }))
           : Effect.succeed(messageId(7)),
+      Unsent: ({ payload }: { payload: { id: string } }) =>
+        payload.id === messageId(9)
+          ? Effect.fail(new CannotRead({ reason: "the disk is broken" }))
+          : Effect.succeed(payload.id === messageId(8)),
       Ping: ({ payload }: { payload: { to: string } }) =>
         payload.to === "bob"
           ? Effect.succeed({ id: 0, waitMs: 1_000, answer: Deferred.makeUnsafe<number | null>() }).pipe(
@@ -146,6 +150,12 @@ describe("the local socket of an agent", () => {
       assert.strictEqual(yield* desk.send({ ...letter, to: ["bob" as never] }), messageId(7))
       const refused = yield* Effect.flip(desk.send({ ...letter, to: [] }))
       assert.strictEqual(refused.code, "no_recipient")
+      assert.deepStrictEqual(
+        [yield* desk.unsent(messageId(7)), yield* desk.unsent(messageId(8))],
+        [false, true]
+      )
+      const unread = yield* Effect.flip(desk.unsent(messageId(9)))
+      assert.deepStrictEqual([unread.code, unread.reason], ["failed", "the disk is broken"])
       assert.strictEqual(yield* desk.ping("bob" as never), 12)
       assert.strictEqual((yield* Effect.flip(desk.ping("dave" as never))).code, "no_broker")
       assert.deepStrictEqual(yield* desk.peers, [])

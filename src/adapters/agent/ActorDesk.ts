@@ -42,6 +42,8 @@ const asTrouble = (error: {
       return new AgentTrouble({ code: error.code as AgentTrouble["code"], reason: error.message })
     case "NoBus":
       return new AgentTrouble({ code: "no_broker", reason: error.message })
+    case "CannotRead":
+      return new AgentTrouble({ code: "failed", reason: error.message })
     default:
       return new AgentTrouble({ code: "failed", reason: `the agent did not answer: ${error.message}` })
   }
@@ -101,6 +103,7 @@ export const makeActorDesk = ({ agent, inbox, trust }: AgentActors) =>
         )
         return unlessFlawed(() => letterFlaw(letter), sends.withPermit(send))
       },
+      unsent: (id) => Effect.mapError(agent.ask("Unsent", { id }), asTrouble),
       ping: (to) => {
         const ping = agent.ask("Ping", { to }).pipe(
           Effect.mapError(asTrouble),

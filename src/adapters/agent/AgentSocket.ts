@@ -59,6 +59,8 @@ const makeClerk = (desk: AgentDesk, scope: Scope.Scope) => {
         const { id: _id, request: _request, ...letter } = asked
         return desk.send(letter)
       }
+      case "unsent":
+        return desk.unsent(asked.message)
       case "ping":
         return desk.ping(asked.to)
       case "peers":

@@ -154,6 +154,7 @@ export const connectAgent = (stateFolder: string): Effect.Effect<RemoteDesk, Age
           () => letterFlaw(letter) ?? letterBodyFlaw(letter),
           sends.withPermit(ask({ request: "send", ...letter }, sendMs)).pipe(as(MessageId))
         ),
+      unsent: (message) => ask({ request: "unsent", message }).pipe(as(Schema.Boolean)),
       ping: (to) =>
         unlessFlawed(
           () => nameFlaw(to),

@@ -29,6 +29,7 @@ export const makeAgentStore = (host: DatabaseHost<AgentMethods>): AgentStore["Se
     queued: ask("queued"),
     counts: Effect.suspend(ask("counts")),
     sent: ask("sent"),
+    isQueued: ask("isQueued"),
     take: (received) =>
       Effect.flatMap(ask("take")(received), (outcome) =>
         outcome === "full"

@@ -10,6 +10,7 @@ import { Flag } from "effect/cli"
 import { ConfigError, renderProblem } from "../../adapters/TomlConfig.ts"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import type { LocalReport } from "../../schemas/AgentLocal.ts"
+import type { MessageId } from "../../schemas/Message.ts"
 import { openAcceptedIn } from "../agent/OpenAgent.ts"
 import { type OpenedAgent, untilAccepted } from "../agent/OpenedAgent.ts"
 import { loadClientConfig, noClientArguments } from "../client/ClientSettings.ts"
@@ -122,6 +123,18 @@ export const untilReport = (
 /** How an agent stands, in a few words. */
 export const standingText = ({ agent: { detail, state } }: LocalReport): string =>
   `the agent is ${state}${detail === "" ? "" : ` (${visible(detail)})`}`
+
+/** Waits until a message waits no more to be sent, whatever else does; fails after a time with how the agent is then. */
+export const untilSent = (desk: AgentDesk, id: MessageId, waitMs: number) =>
+  Effect.gen(function* () {
+    for (let waitedMs = 0; yield* desk.unsent(id); waitedMs += lookMs) {
+      if (waitedMs >= waitMs)
+        return yield* failure(
+          `The message ${id} is kept and goes out as soon as it can be sent; ${standingText(yield* desk.report)}`
+        )
+      yield* Effect.sleep(lookMs)
+    }
+  })
 
 /** Waits until broker services know the agent. */
 export const untilKnown = (desk: AgentDesk, waitMs: number) =>

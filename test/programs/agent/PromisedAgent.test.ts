@@ -82,6 +82,7 @@ class Stub {
           ? Effect.fail(new AgentTrouble({ code: "no_recipient", reason: "a message needs a recipient" }))
           : Effect.succeed(proof.id as never)
       }),
+    unsent: () => Effect.succeed(false),
     ping: () => Effect.succeed(null),
     peers: Effect.succeed([]),
     report: Effect.suspend(() =>

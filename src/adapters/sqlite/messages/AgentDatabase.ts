@@ -29,6 +29,7 @@ export type AgentMethods = {
   readonly counts: () => { readonly drafts: number; readonly inbox: number }
   readonly sent: (ids: ReadonlyArray<MessageId>) => void
   readonly take: (received: Received) => "taken" | "seen" | Lack
+  readonly isQueued: (id: MessageId) => boolean
   readonly hasRoom: () => boolean
   readonly waiting: (behind: number, maximum: number) => ReadonlyArray<WaitingMessage>
   readonly dealtWith: (places: ReadonlyArray<number>) => void
@@ -165,6 +166,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
   build: (database) => {
     const [drafts, inbox] = [makeCount(database, "drafts"), makeCount(database, "inbox")]
     const seen = makeSeen(database)
+    const findDraft = database.prepare("SELECT 1 FROM drafts WHERE id = ?")
     const door = makeDoor(inbox, seen)
     const addDraft = database.prepare("INSERT INTO drafts (id, expires_at_ms, draft) VALUES (?, ?, ?)")
     const listDrafts = database.prepare("SELECT draft FROM drafts ORDER BY place LIMIT ?")
@@ -198,6 +200,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
         inbox.changed(1)
         return "taken"
       },
+      isQueued: (id) => findDraft.get(id) !== undefined,
       hasRoom: () => door.lacks("Secure") === null,
       waiting: (behind, maximum) =>
         (list.all(behind, maximum) as Array<Row>).map((row) => ({
