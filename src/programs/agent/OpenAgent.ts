@@ -7,7 +7,7 @@ import { AgentTrouble } from "../../schemas/AgentLocal.ts"
 import { attached, type OpenedAgent, type OwnAgentSettings } from "./OpenedAgent.ts"
 
 /** The agent that runs on the settings' folder, or a new one that ends with the scope. */
-export const openAgentIn = (settings: OwnAgentSettings) =>
+const openAgentIn = (settings: OwnAgentSettings) =>
   Effect.gen(function* () {
     const running = yield* attached(settings.config.state_folder)
     if (running !== undefined) return running

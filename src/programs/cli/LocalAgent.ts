@@ -98,6 +98,29 @@ export const openedAgent = (flags: AgentFlags, mayWaitMs?: number) =>
     })
   }).pipe(Effect.provide(quiet))
 
+/** How long an agent of the command's own has to be let in, or to hear what operators decided, before it is shown as it is. */
+const settlingMs = 10_000
+
+/** Waits until an agent that was just started knows how it stands with its operators, or is long enough without an answer. */
+export const untilSettled = (opened: OpenedAgent) =>
+  opened.isOwn
+    ? untilAccepted(opened, () => Effect.void).pipe(
+        Effect.timeoutOption(settlingMs),
+        Effect.catchIf(
+          ({ code }) => code === "rejected" || code === "revoked",
+          () => Effect.void
+        ),
+        Effect.asVoid
+      )
+    : Effect.asVoid(opened.desk.report)
+
+/** How an agent stands, accepted or not. */
+export const agentReport = (flags: AgentFlags) =>
+  Effect.gen(function* () {
+    const { desk } = yield* openAcceptedIn(yield* settingsOf(flags), untilSettled)
+    return yield* desk.report
+  }).pipe(Effect.provide(quiet))
+
 /** What a command does with an agent; it ends where the agent does. */
 export const withAgent = <A, E, R>(opened: OpenedAgent, use: Effect.Effect<A, E, R>) =>
   Effect.raceFirst(use, opened.ended)
@@ -105,7 +128,7 @@ export const withAgent = <A, E, R>(opened: OpenedAgent, use: Effect.Effect<A, E,
 const lookMs = 100
 
 /** Waits until a report is as it should be; fails after a time with how it is then. */
-export const untilReport = (
+const untilReport = (
   desk: AgentDesk,
   waitMs: number,
   isGood: (report: LocalReport) => boolean,
