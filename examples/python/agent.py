@@ -283,10 +283,29 @@ class Agent:
             self.outgoing.append(letter)
             self._flush()
 
+    def send_line(self, line):
+        """The same, from the line itself; what is no JSON is told, and the next one is taken."""
+        try:
+            self.send(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            self._tell_unsent(error)
+
+    def _tell_unsent(self, error):
+        detail = f"a letter cannot be sent: {type(error).__name__}: {error}"
+        self.tell({"event": "trouble", "detail": detail.encode("ascii", "backslashreplace").decode()})
+
     def _flush(self):
         with self.lock:
-            if self.agreement is not None:
-                self.outgoing = [letter for letter in self.outgoing if not self._post(letter)]
+            if self.agreement is None:
+                return
+            waiting, self.outgoing = self.outgoing, []
+            for letter in waiting:
+                try:
+                    if not self._post(letter):
+                        self.outgoing.append(letter)
+                except Exception as error:
+                    # Whatever is wrong with a letter concerns none but that: others must go out, and once.
+                    self._tell_unsent(error)
 
     def _post(self, letter):
         if "ping" in letter:
@@ -344,8 +363,8 @@ def run_agent(state, url):
     agent, left, pause_s = Agent(state, tell), threading.Event(), 1
 
     def listen_to_lines():
-        for line in sys.stdin:
-            agent.send(json.loads(line))
+        for line in sys.stdin.buffer:
+            agent.send_line(line)
         left.set()
         agent.leave()
 

@@ -7,13 +7,19 @@ import type { RpcGroup } from "effect/rpc"
 import { type RefusedMessage, toWire } from "../crypto/Messages.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
 import { AgentCrypto } from "../ports/AgentCrypto.ts"
-import type { AgentStoreError } from "../ports/AgentStore.ts"
+import { AgentStore, type AgentStoreError } from "../ports/AgentStore.ts"
 import { AgentTrust } from "../ports/AgentTrust.ts"
 import { DeviceClock } from "../ports/DeviceClock.ts"
 import type { BusError, NotTaken } from "../ports/MessageBus.ts"
 import type { Ping } from "../schemas/Agents.ts"
 import type { MessageId, MessageRefusal } from "../schemas/Message.ts"
-import { type AgentReport, NoBus, NotKept, SmartAgentProtocol } from "../schemas/protocols/SmartAgent.ts"
+import {
+  type AgentReport,
+  CannotRead,
+  NoBus,
+  NotKept,
+  SmartAgentProtocol
+} from "../schemas/protocols/SmartAgent.ts"
 import { type AgentName, topicOf } from "../schemas/Topics.ts"
 import { type AgentKnowledge, freshKnowledge, makeArrivals } from "./AgentArrivals.ts"
 import { makeConnection, type SessionEnd } from "./AgentConnection.ts"
@@ -252,6 +258,7 @@ const makeLife = (context: Context, options: SmartAgentOptions) =>
 export const smartAgent = (options: SmartAgentOptions) =>
   Behaviour.make(SmartAgentProtocol, (context) =>
     Effect.gen(function* () {
+      const store = yield* AgentStore
       const { alarm, due, parts, work } = yield* makeLife(context, options)
       const { arrive, ask, connection, knowledge, mail, newId, pings, say, tally } = parts
       const inbox = context.ref(AgentInboxKey)
@@ -262,6 +269,8 @@ export const smartAgent = (options: SmartAgentOptions) =>
           yield* work.flush
           return id
         }),
+        Unsent: ({ payload: { id } }) =>
+          Effect.mapError(store.isQueued(id), ({ message }) => new CannotRead({ reason: message })),
         Ping: Effect.fnUntraced(function* ({ payload: { to } }) {
           const { answer, nonce, publication } = yield* ask(to)
           yield* say(publication)

@@ -25,6 +25,8 @@ export interface AgentListener {
 export interface AgentDesk {
   /** Keeps a message for sending; it is on disk when this ends. */
   readonly send: (letter: LocalLetter) => Effect.Effect<MessageId, AgentTrouble>
+  /** Whether a message still waits to be sent. */
+  readonly unsent: (id: MessageId) => Effect.Effect<boolean, AgentTrouble>
   /** Round-trip time in milliseconds; null where no answer came. */
   readonly ping: (to: AgentName) => Effect.Effect<number | null, AgentTrouble>
   readonly peers: Effect.Effect<ReadonlyArray<DirectoryEntry>, AgentTrouble>

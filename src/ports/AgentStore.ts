@@ -93,6 +93,8 @@ export class AgentStore extends Context.Service<
     /** How many wait to be sent, and for the application. */
     readonly counts: Effect.Effect<{ readonly drafts: number; readonly inbox: number }, AgentStoreError>
     readonly sent: (ids: ReadonlyArray<MessageId>) => Effect.Effect<void, AgentStoreError>
+    /** Whether a message waits to be sent. */
+    readonly isQueued: (id: MessageId) => Effect.Effect<boolean, AgentStoreError>
     /**
      * Puts a message into the application's inbox, and its id among those that came: both or neither. False where it came
      * before. Fails with `full` or `ids_full` where there is no room for it now.

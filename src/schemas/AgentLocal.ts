@@ -18,7 +18,7 @@
 import { Schema } from "effect"
 import { DirectoryEntry, Handshake } from "./Agents.ts"
 import { Count, intBetween, labelUpTo, TimestampMs } from "./Ids.ts"
-import { Message, MessageLimits, PublicMessage, SecureLevel } from "./Message.ts"
+import { Message, MessageId, MessageLimits, PublicMessage, SecureLevel } from "./Message.ts"
 import { AgentReport } from "./protocols/SmartAgent.ts"
 import { TrustPhase } from "./protocols/TrustKeeper.ts"
 import { AgentName } from "./Topics.ts"
@@ -85,6 +85,7 @@ const id = { id: Count }
 
 export const LocalRequest = Schema.Union([
   Schema.Struct({ request: Schema.Literal("send"), ...id, ...LocalLetter.fields }),
+  Schema.Struct({ request: Schema.Literal("unsent"), ...id, message: MessageId }),
   Schema.Struct({ request: Schema.Literal("ping"), ...id, to: AgentName }),
   Schema.Struct({ request: Schema.Literal("peers"), ...id }),
   Schema.Struct({ request: Schema.Literal("report"), ...id }),

@@ -193,6 +193,25 @@ describe("an agent", () => {
     })
   )
 
+  it.effect("tells of one message whether it waits to be sent, whatever others do", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const agent = yield* start(broker)
+      agent.trust.set(standing)
+      yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
+      const letter = { to: ["bob" as Name], subject: "", body: 1, lifetimeMs: null } as const
+      // Nobody knows Bob's key.
+      const kept = yield* agent.ref.ask("Send", { ...letter, level: "end_to_end" })
+      const sent = yield* agent.ref.ask("Send", { ...letter, level: "public" })
+      const unsent = Effect.forEach([kept, sent], (id) => agent.ref.ask("Unsent", { id }))
+      assert.deepStrictEqual(yield* unsent, [true, true])
+      yield* answer(broker, broker.shaken[0] as Handshake, "known")
+      yield* TestKit.until(() => broker.of("fleet/bob/public").length === 1, "the message")
+      yield* TestKit.settle
+      assert.deepStrictEqual(yield* unsent, [true, false])
+    })
+  )
+
   it.effect("sends some messages at once, in their order, and those again that were not acknowledged", () =>
     Effect.gen(function* () {
       const broker = new PlayedBroker()

@@ -19,7 +19,7 @@ import { DeviceClock } from "../../src/ports/DeviceClock.ts"
 import { agentLocal } from "../../src/programs/agentLocal.ts"
 import { AgentLocalLimits } from "../../src/schemas/AgentLocal.ts"
 import type { Message, MessageId, PublicMessage } from "../../src/schemas/Message.ts"
-import { CannotSend, NoBus, SmartAgentProtocol } from "../../src/schemas/protocols/SmartAgent.ts"
+import { CannotRead, CannotSend, NoBus, SmartAgentProtocol } from "../../src/schemas/protocols/SmartAgent.ts"
 import { TrustKeeperProtocol } from "../../src/schemas/protocols/TrustKeeper.ts"
 import { temporaryFolder } from "./support/folders.ts"
 
@@ -49,6 +49,10 @@ const stubAgent = Behaviour.make(SmartAgentProtocol, (context) =>
         payload.to.length === 0
           ? Effect.fail(new CannotSend({ code: "no_recipient", reason: "a message needs a recipient" }))
           : Effect.succeed(messageId(7)),
+      Unsent: ({ payload }: { payload: { id: string } }) =>
+        payload.id === messageId(9)
+          ? Effect.fail(new CannotRead({ reason: "the disk is broken" }))
+          : Effect.succeed(payload.id === messageId(8)),
       Ping: ({ payload }: { payload: { to: string } }) =>
         payload.to === "bob"
           ? Effect.succeed({ id: 0, waitMs: 1_000, answer: Deferred.makeUnsafe<number | null>() }).pipe(
@@ -152,6 +156,12 @@ describe("the local socket of an agent", () => {
       assert.strictEqual(yield* desk.send({ ...letter, to: ["bob" as never] }), messageId(7))
       const refused = yield* Effect.flip(desk.send({ ...letter, to: [] }))
       assert.strictEqual(refused.code, "no_recipient")
+      assert.deepStrictEqual(
+        [yield* desk.unsent(messageId(7)), yield* desk.unsent(messageId(8))],
+        [false, true]
+      )
+      const unread = yield* Effect.flip(desk.unsent(messageId(9)))
+      assert.deepStrictEqual([unread.code, unread.reason], ["failed", "the disk is broken"])
       assert.strictEqual(yield* desk.ping("bob" as never), 12)
       assert.strictEqual((yield* Effect.flip(desk.ping("dave" as never))).code, "no_broker")
       assert.deepStrictEqual(yield* desk.peers, [])
@@ -310,6 +320,57 @@ describe("the local socket of an agent", () => {
         yield* Effect.all(pings, { concurrency: "unbounded" }),
         pings.map(() => 12)
       )
+    })
+  )
+
+  it.live("tells who finds all connections taken, and serves again when one is free", () =>
+    Effect.gen(function* () {
+      const { stateFolder } = yield* start
+      const connected = Effect.tap(connectAgent(stateFolder), (desk) => desk.peers)
+      const taken = Effect.replicateEffect(connected, AgentLocalLimits.connections)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* taken
+          for (let round = 0; round < AgentLocalLimits.connections; round++) {
+            const refused = yield* connectAgent(stateFolder)
+            const error = yield* Effect.flip(refused.peers)
+            assert.deepStrictEqual(
+              [error.code, error.reason.includes(`${AgentLocalLimits.connections} connections`)],
+              ["too_many_listeners", true]
+            )
+            assert.strictEqual((yield* Effect.flip(refused.ended)).code, "too_many_listeners")
+          }
+          const [heard] = yield* raw(stateFolder, '{"request":"peers","id":1}\n', 9)
+          assert.deepInclude(JSON.parse(heard as string), { id: null, ok: false, code: "too_many_listeners" })
+        })
+      )
+      const again = Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(100)])
+      assert.lengthOf(yield* Effect.retry(Effect.scoped(taken), again), AgentLocalLimits.connections)
+    })
+  )
+
+  it.live("takes a burst of messages at its own pace, and answers other questions meanwhile", () =>
+    Effect.gen(function* () {
+      const { desk } = yield* start
+      const stateFolder = yield* temporaryFolder
+      const goOn = yield* Deferred.make<void>()
+      let asked = 0
+      const keeping = Effect.andThen(
+        Effect.sync(() => asked++),
+        Effect.as(Deferred.await(goOn), messageId(7))
+      )
+      yield* serveAgent({ stateFolder, desk: { ...desk, send: () => keeping } })
+      const there = yield* connectAgent(stateFolder)
+      const letter = { level: "private", subject: "", body: 1, lifetime_ms: null, to: ["bob"] } as const
+      const burst = Array.from({ length: 4 * AgentLocalLimits.underWay }, () => there.send(letter as never))
+      const sending = yield* Effect.forkChild(Effect.all(burst, { concurrency: "unbounded" }), {
+        startImmediately: true
+      })
+      assert.strictEqual(yield* there.ping("bob" as never), 12)
+      assert.isBelow(asked, AgentLocalLimits.underWay)
+      yield* Deferred.succeed(goOn, undefined)
+      assert.lengthOf(yield* Fiber.join(sending), burst.length)
+      assert.strictEqual(asked, burst.length)
     })
   )
 

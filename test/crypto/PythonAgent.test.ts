@@ -5,21 +5,32 @@ import { describeWith } from "../support/requires.ts"
 
 const root = join(import.meta.dirname, "../..")
 
-describeWith(["python3", "python3-paho-mqtt", "python3-cryptography"], "the example in Python", () => {
-  it("shakes hands until it is known, believes no other answer to the same, and no list of long ago", () => {
-    const script = join(root, "test/support/shakingAgent.py")
-    const said = execFileSync("/usr/bin/python3", [
+const run = (script: string): unknown =>
+  JSON.parse(
+    execFileSync("/usr/bin/python3", [
       "-B",
       "-W",
       "error",
-      script,
+      join(root, "test/support", script),
       join(root, "examples/python")
-    ])
-    expect(JSON.parse(said.toString())).toEqual({
+    ]).toString()
+  )
+
+describeWith(["python3", "python3-paho-mqtt", "python3-cryptography"], "the example in Python", () => {
+  it("shakes hands until it is known, believes no other answer to the same, and no list of long ago", () => {
+    expect(run("shakingAgent.py")).toEqual({
       heard: ["refused", "replayed", "known", "replayed", "expired", "peers"],
       differ: true,
       more: 0,
       may_send: true
+    })
+  })
+
+  it("tells what is no letter, sends what is one once, and goes on", () => {
+    expect(run("oddLetters.py")).toEqual({
+      published: ["A", "B", "C"],
+      told: Array.from({ length: 7 }, () => "trouble"),
+      waits: 1
     })
   })
 })

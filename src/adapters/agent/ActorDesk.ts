@@ -19,6 +19,13 @@ export interface AgentActors {
 }
 
 const listenerBytes = 16
+/**
+ * Messages to be kept that wait at the agent at once. Others wait here: a burst must not fill the mailbox, in which what
+ * comes from the broker needs room too.
+ */
+const sendsTogether = 64
+/** For each the disk is waited for, one after the other. */
+const sendMs = 30_000
 /** A listener that leaves must be heard, also where the inbox is busy just now. */
 const leaveAgain = Schedule.max([Schedule.spaced("100 millis"), Schedule.recurs(50)])
 
@@ -35,6 +42,8 @@ const asTrouble = (error: {
       return new AgentTrouble({ code: error.code as AgentTrouble["code"], reason: error.message })
     case "NoBus":
       return new AgentTrouble({ code: "no_broker", reason: error.message })
+    case "CannotRead":
+      return new AgentTrouble({ code: "failed", reason: error.message })
     default:
       return new AgentTrouble({ code: "failed", reason: `the agent did not answer: ${error.message}` })
   }
@@ -84,12 +93,17 @@ const makeListener = (inbox: AgentActors["inbox"], listener: string): AgentListe
 export const makeActorDesk = ({ agent, inbox, trust }: AgentActors) =>
   Effect.map(Entropy, (entropy): AgentDesk => {
     const newListener = Effect.map(entropy.bytes(listenerBytes), (bytes) => encodeBase32(bytes))
+    const sends = Semaphore.makeUnsafe(sendsTogether)
     return {
       send: (letter) => {
         const { lifetime_ms: lifetimeMs, ...rest } = letter
-        const send = Effect.mapError(agent.ask("Send", { ...rest, lifetimeMs }), asTrouble)
-        return unlessFlawed(() => letterFlaw(letter), send)
+        const send = Effect.mapError(
+          agent.ask("Send", { ...rest, lifetimeMs }, { timeoutMs: sendMs }),
+          asTrouble
+        )
+        return unlessFlawed(() => letterFlaw(letter), sends.withPermit(send))
       },
+      unsent: (id) => Effect.mapError(agent.ask("Unsent", { id }), asTrouble),
       ping: (to) => {
         const ping = agent.ask("Ping", { to }).pipe(
           Effect.mapError(asTrouble),

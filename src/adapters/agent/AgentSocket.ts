@@ -28,6 +28,9 @@ const unreadBytes = 1024 * 1024
 /** How long the other side has to read why it is hung up on. */
 const hangUpMs = 1_000
 
+/** So many are told at once that all connections are taken; more are hung up on without a word. */
+const turnedAway = 32
+
 const decodeRequest = Schema.decodeUnknownResult(Schema.fromJsonString(LocalRequest), {
   onExcessProperty: "error"
 })
@@ -56,6 +59,8 @@ const makeClerk = (desk: AgentDesk, scope: Scope.Scope) => {
         const { id: _id, request: _request, ...letter } = asked
         return desk.send(letter)
       }
+      case "unsent":
+        return desk.unsent(asked.message)
       case "ping":
         return desk.ping(asked.to)
       case "peers":
@@ -145,6 +150,31 @@ const serveConnection = (socket: Socket, desk: AgentDesk) =>
     })
   }).pipe(Effect.scoped)
 
+/** Says that there is no room for a connection, and ends it. */
+const turnAway = (socket: Socket) =>
+  Effect.callback<void>((resume) => {
+    socket.on("error", () => socket.destroy())
+    socket.on("close", () => resume(Effect.void))
+    // Whoever cannot write its request would not read why.
+    socket.resume()
+    const why = `${AgentLocalLimits.connections} connections stand already, each a program or a loop over messages: end one`
+    socket.end(`${refusal(null, "too_many_listeners", why)}\n`)
+    return Effect.sync(() => void socket.destroy())
+  }).pipe(Effect.timeoutOption(hangUpMs), Effect.asVoid)
+
+/** Serves so many connections as there may be, and turns others away. */
+const makePorter = (desk: AgentDesk) => {
+  let served = 0
+  return (socket: Socket): Effect.Effect<void> => {
+    if (served >= AgentLocalLimits.connections) return turnAway(socket)
+    served++
+    return Effect.ensuring(
+      serveConnection(socket, desk),
+      Effect.sync(() => served--)
+    )
+  }
+}
+
 /** Serves an agent's desk for as long as the scope lasts; then the socket is gone. */
 export const serveAgent = Effect.fnUntraced(function* (options: {
   readonly stateFolder: string
@@ -155,10 +185,11 @@ export const serveAgent = Effect.fnUntraced(function* (options: {
   const scope = yield* Effect.scope
   const run = Effect.runForkWith(yield* Effect.context<never>())
   yield* clearWay(path)
+  const serve = makePorter(options.desk)
   const server = createServer((socket) => {
-    run(Effect.forkIn(serveConnection(socket, options.desk), scope))
+    run(Effect.forkIn(serve(socket), scope))
   })
-  server.maxConnections = AgentLocalLimits.connections
+  server.maxConnections = AgentLocalLimits.connections + turnedAway
   yield* Effect.acquireRelease(listen(server, path), () =>
     Effect.callback<void>((resume) => {
       // Closing removes the socket's file; the connections end with the scope.

@@ -5,6 +5,7 @@
  * @module
  */
 import { Effect, Result, Schema } from "effect"
+import { canonicalBytes } from "../../crypto/CanonicalJson.ts"
 import { bodyFlaw } from "../../crypto/Messages.ts"
 import { AgentTrouble, LocalAppearance, LocalLetter } from "../../schemas/AgentLocal.ts"
 import { MessageLimits } from "../../schemas/Message.ts"
@@ -50,6 +51,14 @@ export const letterBodyFlaw = ({ body }: LocalLetter): AgentTrouble | undefined 
     ? undefined
     : new AgentTrouble({ code: flaw.kind === "size" ? "body_too_large" : "no_json", reason: flaw.reason })
 }
+
+/** A body as it is now, however long it waits and whatever its program does with it meanwhile. */
+export const bodyCopy = (body: unknown): Result.Result<LocalLetter["body"], AgentTrouble> =>
+  Result.try({
+    try: () => JSON.parse(new TextDecoder().decode(canonicalBytes(body))) as LocalLetter["body"],
+    catch: (error) =>
+      new AgentTrouble({ code: "no_json", reason: error instanceof Error ? error.message : String(error) })
+  })
 
 /** What is wrong with an agent's name. */
 export const nameFlaw = checkOf(AgentName, "malformed", "no agent can have this name")

@@ -5,7 +5,7 @@
  * @module
  */
 import { connect, type Socket } from "node:net"
-import { Deferred, Effect, Result, Schema, type Scope } from "effect"
+import { Deferred, Effect, Result, Schema, type Scope, Semaphore } from "effect"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import {
   AgentLocalLimits,
@@ -23,6 +23,13 @@ import { appearanceFlaw, letterBodyFlaw, letterFlaw, nameFlaw, unlessFlawed } fr
 
 /** How long an agent may take for what it does at once. */
 const answerMs = 30_000
+/**
+ * Messages of one connection that are asked to be kept at once: others wait here, where their time does not run, and what
+ * else is asked finds room among what may be under way.
+ */
+const sendsTogether = AgentLocalLimits.underWay / 2
+/** A slow disk is waited for by all connections, one message after the other. */
+const sendMs = 60_000
 
 const decodeAnswer = Schema.decodeUnknownResult(Schema.fromJsonString(LocalAnswer))
 
@@ -71,14 +78,21 @@ const makeAsking = (socket: Socket) => {
     for (const answer of open.values()) answer(Effect.fail(over))
     open.clear()
   }
+  const settle = (id: number, result: Effect.Effect<unknown, AgentTrouble>): void => {
+    const asker = open.get(id)
+    open.delete(id)
+    asker?.(result)
+  }
   const take = (line: string): void => {
     const read = decodeAnswer(line)
-    if (Result.isFailure(read) || read.success.id === null)
+    if (Result.isFailure(read))
       return end(trouble("malformed", "what listens there does not speak as this version of Postern does"))
     const answer = read.success
-    const asker = open.get(answer.id as number)
-    open.delete(answer.id as number)
-    asker?.(answer.ok ? Effect.succeed(answer.value) : Effect.fail(trouble(answer.code, answer.error)))
+    if (answer.ok) return settle(answer.id, Effect.succeed(answer.value))
+    const why = trouble(answer.code, answer.error)
+    // What answers no question concerns the connection.
+    if (answer.id === null) end(why)
+    else settle(answer.id, Effect.fail(why))
   }
   lines(socket, AgentLocalLimits.answerBytes + 1024, take, () =>
     end(trouble("malformed", "the agent's answer is too large"))
@@ -131,14 +145,16 @@ export const connectAgent = (stateFolder: string): Effect.Effect<RemoteDesk, Age
       Effect.sync(() => void socket.destroy())
     )
     const { ask, ended } = makeAsking(socket)
+    const sends = Semaphore.makeUnsafe(sendsTogether)
     return {
       ended,
       // What no agent takes is not asked: a line that is too long would end the connection.
       send: (letter) =>
         unlessFlawed(
           () => letterFlaw(letter) ?? letterBodyFlaw(letter),
-          ask({ request: "send", ...letter }).pipe(as(MessageId))
+          sends.withPermit(ask({ request: "send", ...letter }, sendMs)).pipe(as(MessageId))
         ),
+      unsent: (message) => ask({ request: "unsent", message }).pipe(as(Schema.Boolean)),
       ping: (to) =>
         unlessFlawed(
           () => nameFlaw(to),

@@ -30,6 +30,7 @@ export const makeAgentStore = (host: DatabaseHost<AgentMethods>): AgentStore["Se
     settle: ask("settle"),
     counts: Effect.suspend(ask("counts")),
     sent: ask("sent"),
+    isQueued: ask("isQueued"),
     take: (received) =>
       Effect.flatMap(ask("take")(received), (outcome) =>
         outcome === "full"

@@ -193,7 +193,10 @@ export interface OpenOptions {
 
 /** A running agent. */
 export interface SmartAgent {
-  /** Keeps a message for sending, and gives its id. It is on disk by then, and goes out when the broker is there. */
+  /**
+   * Keeps a message for sending, and gives its id. It is on disk by then, and goes out when the broker is there. The letter
+   * is sent as it is when this is called, whatever becomes of it afterwards.
+   */
   readonly send: (letter: Letter) => Promise<string>
   /**
    * What came, oldest first. A message that the loop did not get past (by `break` or an error) comes again, unless its `done`

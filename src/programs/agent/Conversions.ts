@@ -1,9 +1,29 @@
-/** From what an agent's desk says to what programs see (`Api.ts`). */
+/** Between what an agent's desk says and what programs see (`Api.ts`). */
 
-import { DateTime } from "effect"
-import type { InboxMessage, LocalReport } from "../../schemas/AgentLocal.ts"
+import { DateTime, Result } from "effect"
+import { bodyCopy } from "../../adapters/agent/LocalChecks.ts"
+import type { AgentTrouble, InboxMessage, LocalLetter, LocalReport } from "../../schemas/AgentLocal.ts"
 import type { DirectoryEntry } from "../../schemas/Agents.ts"
-import type { Json, Message, Peer, Report, State, StateName } from "./Api.ts"
+import type { Json, Letter, Message, Peer, Report, State, StateName } from "./Api.ts"
+
+/** A list as it is now. Whatever else a program without types gives, the desk's checks name. */
+export const listOf = (list: unknown): unknown => (Array.isArray(list) ? [...list] : list)
+
+/** A letter as it is now: its program may change it while it is on its way. */
+export const letterOf = ({
+  body,
+  level,
+  lifetimeMs,
+  subject,
+  to
+}: Letter): Result.Result<LocalLetter, AgentTrouble> =>
+  Result.map(bodyCopy(body), (copy) => ({
+    level: level ?? "private",
+    to: (typeof to === "string" ? [to] : listOf(to)) as LocalLetter["to"],
+    subject: subject ?? "",
+    body: copy,
+    lifetime_ms: lifetimeMs ?? null
+  }))
 
 const stateNameOf = ({ agent, enrolment }: LocalReport): StateName => {
   if (enrolment.phase === "accepted") return agent.state

@@ -1,6 +1,7 @@
 /** An agent that is open, as the library and `postern agent` have it. */
-import { Effect, Schema, type Scope } from "effect"
+import { Effect, Schedule, Schema, type Scope } from "effect"
 import { connectAgent } from "../../adapters/agent/RemoteDesk.ts"
+import { requireSocketPlace } from "../../adapters/agent/SocketPlace.ts"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import type { AgentTrouble, LocalReport } from "../../schemas/AgentLocal.ts"
 import type { Handshake } from "../../schemas/Agents.ts"
@@ -41,8 +42,10 @@ export interface OpenedAgent {
 /** Where a program runs an agent on the folder, its desk. */
 export const attached = (
   stateFolder: string
-): Effect.Effect<OpenedAgent | undefined, AgentTrouble, Scope.Scope> =>
-  connectAgent(stateFolder).pipe(
+): Effect.Effect<OpenedAgent | undefined, AgentTrouble | AgentUnavailable, Scope.Scope> =>
+  requireSocketPlace(stateFolder).pipe(
+    Effect.mapError(({ message }) => new AgentUnavailable({ code: "misconfigured", reason: message })),
+    Effect.andThen(connectAgent(stateFolder)),
     Effect.map((desk): OpenedAgent | undefined => ({ desk, isOwn: false, ended: desk.ended })),
     Effect.catchIf(
       ({ code }) => code === "not_running" || code === "gone",
@@ -55,6 +58,16 @@ const lookMs = 200
 /** A decision that was kept may have been taken back since: the server is asked first, where it is reached. */
 const mendingMs = 5_000
 
+/** Who is started again, or waits for a slow disk, answers a later look. */
+const lookAgain = Schedule.max([Schedule.spaced("1 second"), Schedule.recurs(60)])
+
+/** How an agent stands, for whoever looks again and again: that one look failed says nothing yet. */
+export const steadyReport = ({ report }: AgentDesk): Effect.Effect<LocalReport, AgentTrouble> =>
+  Effect.retry(report, {
+    while: ({ code }) => code === "failed" || code === "timed_out",
+    schedule: lookAgain
+  })
+
 /** Waits until operators have accepted the agent; tells each report on the way. */
 export const untilAccepted = Effect.fnUntraced(function* (
   { desk, ended }: OpenedAgent,
@@ -62,7 +75,7 @@ export const untilAccepted = Effect.fnUntraced(function* (
 ) {
   const wait = Effect.gen(function* () {
     for (let turnedAwayMs = 0; ; ) {
-      const report = yield* desk.report
+      const report = yield* steadyReport(desk)
       yield* told(report)
       const { phase } = report.enrolment
       if (phase === "accepted") return

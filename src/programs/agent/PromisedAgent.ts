@@ -1,28 +1,25 @@
 /** The agent of `Api.ts`: promises over the desk of an agent, wherever that runs. */
-import { Cause, Effect, Exit, Logger, Scope } from "effect"
+import { Cause, Effect, Exit, Logger, Option, Scope } from "effect"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
-import { AgentTrouble, type LocalLetter, type LocalReport } from "../../schemas/AgentLocal.ts"
+import { AgentTrouble, type LocalReport } from "../../schemas/AgentLocal.ts"
 import type { AgentName } from "../../schemas/Topics.ts"
 import {
   AgentError,
-  type Letter,
   type LogLine,
-  type Message,
   type OpenOptions,
   type SmartAgent,
   type State,
   type StateName
 } from "./Api.ts"
-import { peerOf, reportOf, shownMessage, stateOf } from "./Conversions.ts"
-import { openAgentIn } from "./OpenAgent.ts"
-import { type OpenedAgent, untilAccepted } from "./OpenedAgent.ts"
+import { letterOf, listOf, peerOf, reportOf, stateOf } from "./Conversions.ts"
+import { makeMessageLoop } from "./MessageLoop.ts"
+import { openAcceptedIn } from "./OpenAgent.ts"
+import { type OpenedAgent, steadyReport, untilAccepted } from "./OpenedAgent.ts"
 import { settingsFrom } from "./OptionsOfAgent.ts"
 
 /** How often a state that somebody waits for, or wants to be told of, is looked at. */
 const lookMs = 250
 const watchMs = 1_000
-/** How long one look for messages lasts. */
-const takeMs = 30_000
 
 const hasCode = (error: unknown): error is Error & { readonly code: string } =>
   error instanceof Error && "code" in error && typeof error.code === "string"
@@ -50,17 +47,6 @@ const logTo = (onLog: OpenOptions["onLog"]) =>
       onLog?.({ level: levels[logLevel] ?? "debug", message: parts.map(String).join(" ") })
     })
   ])
-
-/** A list as it is now. Whatever else a program without types gives, the desk's checks name. */
-const listOf = (list: unknown): unknown => (Array.isArray(list) ? [...list] : list)
-
-const letterOf = ({ body, level, lifetimeMs, subject, to }: Letter): LocalLetter => ({
-  level: level ?? "private",
-  to: (typeof to === "string" ? [to] : listOf(to)) as LocalLetter["to"],
-  subject: subject ?? "",
-  body: body as LocalLetter["body"],
-  lifetime_ms: lifetimeMs ?? null
-})
 
 /** Runs Effects as promises, until it is ended: by whoever closes the agent, or by what ended the agent itself. */
 const makeRunner = (options: OpenOptions) => {
@@ -95,37 +81,13 @@ const makeTeller = (onState: OpenOptions["onState"]) => {
   }
 }
 
-/** One loop over what comes: a listener of its own, which says it is done with a message when the next is asked for. */
-async function* messagesOf(desk: AgentDesk, { isClosed, run }: Runner): AsyncGenerator<Message, void, void> {
-  const scope = Scope.makeUnsafe()
-  try {
-    const listener = await run(Scope.provide(desk.listen, scope))
-    for (;;) {
-      for (const found of await run(listener.take(1, takeMs))) {
-        let deal: Promise<void> | undefined
-        const done = (): Promise<void> => {
-          deal ??= run(listener.done([found.place]))
-          return deal
-        }
-        yield shownMessage(found, done)
-        await done()
-      }
-    }
-  } catch (error) {
-    // Whoever closes the agent ends its loops; that is no failure of theirs.
-    if (!isClosed()) throw error
-  } finally {
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-  }
-}
-
 /** Waits until a desk tells a state, or until the time is over. */
 const reachOn = (
   desk: AgentDesk,
   state: StateName,
   timeoutMs: number | undefined
 ): Effect.Effect<State, AgentTrouble> => {
-  const look = Effect.map(desk.report, stateOf)
+  const look = Effect.map(steadyReport(desk), stateOf)
   const wait = Effect.gen(function* () {
     for (;;) {
       const now = yield* look
@@ -137,7 +99,7 @@ const reachOn = (
   return Effect.timeoutOrElse(wait, {
     duration: timeoutMs,
     orElse: () =>
-      Effect.flatMap(look, ({ detail, state: is }) =>
+      Effect.flatMap(Effect.map(desk.report, stateOf), ({ detail, state: is }) =>
         Effect.fail(
           new AgentTrouble({
             code: "timed_out",
@@ -156,8 +118,8 @@ const faceOf = (
 ): SmartAgent => {
   const { run } = runner
   return {
-    send: async (letter) => run(desk.send(letterOf(letter))),
-    messages: { [Symbol.asyncIterator]: () => messagesOf(desk, runner) },
+    send: async (letter) => run(Effect.flatMap(Effect.fromResult(letterOf(letter)), desk.send)),
+    messages: { [Symbol.asyncIterator]: () => makeMessageLoop(desk, runner) },
     ping: (agent) => run(desk.ping(agent as AgentName)),
     peers: () => run(Effect.map(desk.peers, (peers) => peers.map(peerOf))),
     report: () => run(Effect.map(desk.report, reportOf)),
@@ -193,17 +155,17 @@ export const openAgent = async (options: OpenOptions): Promise<SmartAgent> => {
   try {
     const agent = await runner.run(
       Effect.gen(function* () {
-        const opened = yield* Scope.provide(openAgentIn(yield* settingsFrom(options)), scope)
-        yield* untilAccepted(opened, (report) => Effect.sync(() => tell(report)))
-        return opened
+        const told = (report: LocalReport) => Effect.sync(() => tell(report))
+        const open = openAcceptedIn(yield* settingsFrom(options), (opened) => untilAccepted(opened, told))
+        return yield* Scope.provide(open, scope)
       })
     )
-    const watch = Effect.forever(
-      Effect.andThen(
-        Effect.flatMap(agent.desk.report, (report) => Effect.sync(() => tell(report))),
-        Effect.sleep(watchMs)
-      )
+    const look = agent.desk.report.pipe(
+      // What ended the agent is told by `ended`; of anything else the next look knows more.
+      Effect.option,
+      Effect.tap((report) => Effect.sync(() => Option.map(report, tell)))
     )
+    const watch = Effect.forever(Effect.andThen(look, Effect.sleep(watchMs)))
     const ended = options.onState === undefined ? agent.ended : Effect.raceFirst(agent.ended, watch)
     const closed = runner.run(ended).catch(async (error: AgentError) => {
       await end(error)

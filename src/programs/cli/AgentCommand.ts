@@ -18,7 +18,7 @@ import type { OpenedAgent } from "../agent/OpenedAgent.ts"
 import { messageText, peerRow, peerTableHeader, reportText } from "./AgentText.ts"
 import { type CliFailure, failure, silentExit, usage } from "./Failure.ts"
 import { durationFlag, optionalDurationFlag } from "./Flags.ts"
-import { agentFlags, openedAgent, standingText, untilKnown, untilReport, withAgent } from "./LocalAgent.ts"
+import { agentFlags, agentReport, openedAgent, untilKnown, untilSent, withAgent } from "./LocalAgent.ts"
 import { out, outJson, say } from "./Screen.ts"
 import { Json, withHome } from "./Settings.ts"
 import { counted, showDuration, table, visible } from "./Text.ts"
@@ -131,12 +131,9 @@ const send = Command.make(
       body: content,
       lifetime_ms: Option.getOrNull(lifetime)
     })
-    const gone = untilReport(
-      desk,
-      wait,
-      ({ agent }) => agent.queued === 0,
-      (report) => `The message ${id} is kept and goes out as soon as it can be sent; ${standingText(report)}`
-    ).pipe(Effect.catchTag("CliFailure", (kept) => explainKept(kept, opened, level, to)))
+    const gone = untilSent(desk, id, wait).pipe(
+      Effect.catchTag("CliFailure", (kept) => explainKept(kept, opened, level, to))
+    )
     if (wait > 0) yield* withAgent(opened, gone)
     if (yield* Json) return yield* outJson({ id, sent: wait > 0 })
     yield* out(`${id}\n`)
@@ -296,8 +293,7 @@ const report = Command.make(
   "report",
   { ...agentFlags },
   Effect.fnUntraced(function* (flags) {
-    const { desk } = yield* openedAgent(flags, 30_000)
-    const told = yield* desk.report
+    const told = yield* agentReport(flags)
     if (yield* Json) return yield* outJson(told)
     yield* out(reportText(told))
   }, Effect.scoped)

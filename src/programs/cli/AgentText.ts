@@ -48,6 +48,7 @@ export const reportText = (report: LocalReport): string => {
   const lines = properties([
     ["name", name ?? "-"],
     ["state", stateLine(report)],
+    ...(report.enrolment.claim_code === null ? [] : [["claim code", report.enrolment.claim_code] as const]),
     ["to be sent", `${queued}`],
     ["to be read", `${waiting}`],
     ["refused", reasons.join(", ") || "nothing"]

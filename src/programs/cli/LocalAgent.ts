@@ -10,7 +10,8 @@ import { Flag } from "effect/cli"
 import { ConfigError, renderProblem } from "../../adapters/TomlConfig.ts"
 import type { AgentDesk } from "../../ports/AgentDesk.ts"
 import type { LocalReport } from "../../schemas/AgentLocal.ts"
-import { openAgentIn } from "../agent/OpenAgent.ts"
+import type { MessageId } from "../../schemas/Message.ts"
+import { openAcceptedIn } from "../agent/OpenAgent.ts"
 import { type OpenedAgent, untilAccepted } from "../agent/OpenedAgent.ts"
 import { loadClientConfig, noClientArguments } from "../client/ClientSettings.ts"
 import { readInvitation } from "../client/Invitations.ts"
@@ -84,16 +85,40 @@ const quiet = Logger.layer([])
 /** An accepted agent, for as long as the scope lasts. */
 export const openedAgent = (flags: AgentFlags, mayWaitMs?: number) =>
   Effect.gen(function* () {
-    const opened = yield* openAgentIn(yield* settingsOf(flags))
-    const accepted = untilAccepted(opened, yield* makeTeller)
-    yield* mayWaitMs === undefined
-      ? accepted
-      : Effect.timeoutOrElse(accepted, {
-          duration: mayWaitMs,
-          orElse: () =>
-            Effect.fail(failure(`No operator has accepted this agent within ${showDuration(mayWaitMs)}.`))
-        })
-    return opened
+    const tell = yield* makeTeller
+    return yield* openAcceptedIn(yield* settingsOf(flags), (opened) => {
+      const accepted = untilAccepted(opened, tell)
+      return mayWaitMs === undefined
+        ? accepted
+        : Effect.timeoutOrElse(accepted, {
+            duration: mayWaitMs,
+            orElse: () =>
+              Effect.fail(failure(`No operator has accepted this agent within ${showDuration(mayWaitMs)}.`))
+          })
+    })
+  }).pipe(Effect.provide(quiet))
+
+/** How long an agent of the command's own has to be let in, or to hear what operators decided, before it is shown as it is. */
+const settlingMs = 10_000
+
+/** Waits until an agent that was just started knows how it stands with its operators, or is long enough without an answer. */
+export const untilSettled = (opened: OpenedAgent) =>
+  opened.isOwn
+    ? untilAccepted(opened, () => Effect.void).pipe(
+        Effect.timeoutOption(settlingMs),
+        Effect.catchIf(
+          ({ code }) => code === "rejected" || code === "revoked",
+          () => Effect.void
+        ),
+        Effect.asVoid
+      )
+    : Effect.asVoid(opened.desk.report)
+
+/** How an agent stands, accepted or not. */
+export const agentReport = (flags: AgentFlags) =>
+  Effect.gen(function* () {
+    const { desk } = yield* openAcceptedIn(yield* settingsOf(flags), untilSettled)
+    return yield* desk.report
   }).pipe(Effect.provide(quiet))
 
 /** What a command does with an agent; it ends where the agent does. */
@@ -103,7 +128,7 @@ export const withAgent = <A, E, R>(opened: OpenedAgent, use: Effect.Effect<A, E,
 const lookMs = 100
 
 /** Waits until a report is as it should be; fails after a time with how it is then. */
-export const untilReport = (
+const untilReport = (
   desk: AgentDesk,
   waitMs: number,
   isGood: (report: LocalReport) => boolean,
@@ -121,6 +146,18 @@ export const untilReport = (
 /** How an agent stands, in a few words. */
 export const standingText = ({ agent: { detail, state } }: LocalReport): string =>
   `the agent is ${state}${detail === "" ? "" : ` (${visible(detail)})`}`
+
+/** Waits until a message waits no more to be sent, whatever else does; fails after a time with how the agent is then. */
+export const untilSent = (desk: AgentDesk, id: MessageId, waitMs: number) =>
+  Effect.gen(function* () {
+    for (let waitedMs = 0; yield* desk.unsent(id); waitedMs += lookMs) {
+      if (waitedMs >= waitMs)
+        return yield* failure(
+          `The message ${id} is kept and goes out as soon as it can be sent; ${standingText(yield* desk.report)}`
+        )
+      yield* Effect.sleep(lookMs)
+    }
+  })
 
 /** Waits until broker services know the agent. */
 export const untilKnown = (desk: AgentDesk, waitMs: number) =>

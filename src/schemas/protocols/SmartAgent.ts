@@ -45,6 +45,13 @@ export class NotKept extends Schema.TaggedError<NotKept>()("NotKept", {
   }
 }
 
+/** What the agent keeps cannot be read. */
+export class CannotRead extends Schema.TaggedError<CannotRead>()("CannotRead", { reason: Schema.String }) {
+  override get message(): string {
+    return this.reason
+  }
+}
+
 /** How good the way to a peer is, by the last pings. */
 export const LinkQuality = Schema.Struct({
   agent: AgentName,
@@ -110,6 +117,8 @@ export const SmartAgentProtocol = RpcGroup.make(
     success: MessageId,
     error: CannotSend
   }),
+  /** Whether a message still waits to be sent. */
+  Rpc.make("Unsent", { payload: { id: MessageId }, success: Schema.Boolean, error: CannotRead }),
   /** Asks a peer whether it is there; the ticket gives the round-trip time in milliseconds, null where no answer came. */
   Rpc.make("Ping", { payload: { to: AgentName }, success: Ticket<number | null>(), error: NoBus }),
   /** Whom the signed list of broker services names. */

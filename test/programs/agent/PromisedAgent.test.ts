@@ -1,11 +1,15 @@
 /** The promises of `postern/agent` over the desk of another program, which is none here. */
+import { chmodSync, existsSync } from "node:fs"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { serveAgent } from "../../../src/adapters/agent/AgentSocket.ts"
 import { lockState } from "../../../src/adapters/StateLock.ts"
 import type { AgentDesk } from "../../../src/ports/AgentDesk.ts"
 import { AgentError, type Message, SmartAgent, type State } from "../../../src/programs/agent.ts"
+import { SmartAgent as OnEffect } from "../../../src/programs/agentEffect.ts"
 import {
+  AgentLocalLimits,
   AgentTrouble,
   type InboxMessage,
   type LocalLetter,
@@ -62,6 +66,11 @@ class Stub {
   readonly sent: Array<LocalLetter> = []
   readonly done: Array<number> = []
   takes = 0
+  listening = 0
+  /** So many reports fail. */
+  failing = 0
+  /** So often what is done cannot be forgotten. */
+  failingDone = 0
   messages: Array<InboxMessage> = []
   phases: Array<LocalReport["enrolment"]["phase"]> = ["accepted"]
 
@@ -73,20 +82,40 @@ class Stub {
           ? Effect.fail(new AgentTrouble({ code: "no_recipient", reason: "a message needs a recipient" }))
           : Effect.succeed(proof.id as never)
       }),
+    unsent: () => Effect.succeed(false),
     ping: () => Effect.succeed(null),
     peers: Effect.succeed([]),
-    report: Effect.sync(() =>
-      reportOf((this.phases.length > 1 ? this.phases.shift() : this.phases[0]) as "accepted")
+    report: Effect.suspend(() =>
+      this.failing > 0
+        ? Effect.andThen(
+            Effect.sync(() => void this.failing--),
+            Effect.fail(new AgentTrouble({ code: "failed", reason: "the agent did not answer" }))
+          )
+        : Effect.succeed(
+            reportOf((this.phases.length > 1 ? this.phases.shift() : this.phases[0]) as "accepted")
+          )
     ),
     show: () => Effect.void,
-    listen: Effect.succeed({
-      take: () => {
-        this.takes++
-        const next = this.messages.shift()
-        return next === undefined ? Effect.never : Effect.succeed([next])
-      },
-      done: (places) => Effect.sync(() => void this.done.push(...places))
-    })
+    listen: Effect.as(
+      Effect.acquireRelease(
+        Effect.sync(() => this.listening++),
+        () => Effect.sync(() => this.listening--)
+      ),
+      {
+        take: () => {
+          this.takes++
+          const next = this.messages.shift()
+          return next === undefined ? Effect.never : Effect.succeed([next])
+        },
+        done: (places) =>
+          Effect.suspend(() => {
+            if (this.failingDone-- > 0)
+              return Effect.fail(new AgentTrouble({ code: "failed", reason: "the disk is full" }))
+            this.done.push(...places)
+            return Effect.void
+          })
+      }
+    )
   }
 }
 
@@ -184,6 +213,71 @@ describe.concurrent("an agent of promises", () => {
     })
   })
 
+  it.live("says again that a message is dealt with, where that failed before", () => {
+    const stub = new Stub()
+    stub.messages = [secure(1), secure(2), secure(3)]
+    return beside(stub, async ({ state }) => {
+      const agent = await SmartAgent.open({ state })
+      const seen: Array<string> = []
+      stub.failingDone = 1
+      for await (const message of agent.messages) {
+        seen.push(
+          await message.done().then(
+            () => "done",
+            ({ code }: AgentError) => code
+          )
+        )
+        await message.done()
+        if (seen.length === 2) break
+      }
+      assert.deepStrictEqual(
+        [seen, stub.done],
+        [
+          ["failed", "done"],
+          [1, 2]
+        ]
+      )
+      await agent.close()
+    })
+  })
+
+  it.live("leaves no listener behind where a program stops waiting for a message", () => {
+    const stub = new Stub()
+    return beside(stub, async ({ state }) => {
+      const agent = await SmartAgent.open({ state })
+      const loop = agent.messages[Symbol.asyncIterator]() as AsyncIterableIterator<Message>
+      const [first, second] = [loop.next(), loop.next()]
+      await waitUntil("the loop to wait", () => stub.takes === 1)
+      const over: IteratorResult<Message, undefined> = { done: true, value: undefined }
+      assert.deepStrictEqual(await loop.return?.(), over)
+      assert.deepStrictEqual([await first, await second, await loop.next()], [over, over, over])
+      await waitUntil("nobody to listen", () => stub.listening === 0)
+      stub.messages = [secure(1)]
+      for await (const message of agent.messages) {
+        assert.strictEqual(message.id, proof.id)
+        break
+      }
+      assert.strictEqual(stub.takes, 2)
+      await agent.close()
+    })
+  })
+
+  it.live("leaves no listener behind on Effect, however often a stream is interrupted", () => {
+    const stub = new Stub()
+    const rounds = AgentLocalLimits.connections + 8
+    return Effect.gen(function* () {
+      const { state } = yield* running(stub)
+      const agent = yield* OnEffect.make({ state })
+      for (let round = 1; round <= rounds; round++) {
+        const waiting = yield* Effect.forkChild(Stream.runDrain(agent.messages))
+        yield* Effect.promise(() => waitUntil("the stream to wait", () => stub.takes === round))
+        yield* Fiber.interrupt(waiting)
+        yield* Effect.promise(() => waitUntil("nobody to listen", () => stub.listening === 0))
+      }
+      assert.deepStrictEqual(yield* agent.peers, [])
+    }).pipe(Effect.scoped)
+  })
+
   it.live("ends its loops when it is closed, and fails them when its program has ended", () => {
     const stub = new Stub()
     return beside(stub, async ({ end, state }) => {
@@ -225,6 +319,43 @@ describe.concurrent("an agent of promises", () => {
     })
   })
 
+  it.live("looks again where the program that ran the agent ends before it was accepted", () => {
+    const [first, second] = [new Stub(), new Stub()]
+    first.phases = ["not_enrolled"]
+    return Effect.gen(function* () {
+      const { end, state } = yield* running(first)
+      // A program holds the folder all the time, so that none of one's own can.
+      yield* lockState(state)
+      const told: Array<string> = []
+      const opening = SmartAgent.open({ state, onState: (now) => void told.push(now.state) })
+      yield* Effect.promise(() => waitUntil("the first to be asked", () => told.length === 1))
+      yield* Effect.promise(end)
+      yield* serveAgent({ stateFolder: state, desk: second.desk })
+      const agent = yield* Effect.promise(() => opening)
+      assert.deepStrictEqual(told, ["enrolling", "known"])
+      yield* Effect.promise(() => agent.close())
+    }).pipe(Effect.scoped)
+  })
+
+  it.live("stays open, and tells what changes, where single looks at its state fail", () => {
+    const stub = new Stub()
+    return beside(stub, async ({ state }) => {
+      const told: Array<string> = []
+      stub.failing = 1
+      const agent = await SmartAgent.open({ state, onState: (now) => void told.push(now.state) })
+      assert.deepStrictEqual([told, stub.failing], [["known"], 0])
+      stub.failing = 1
+      await waitUntil("a look to fail", () => stub.failing === 0)
+      stub.phases = ["revoked"]
+      await waitUntil("the change to be told", () => told.length === 2)
+      assert.deepStrictEqual(told, ["known", "revoked"])
+      stub.failing = 1
+      assert.strictEqual((await agent.reach("revoked")).state, "revoked")
+      await agent.close()
+      await agent.closed
+    })
+  })
+
   it.live("fails where an operator turned it away for good", () => {
     const stub = new Stub()
     stub.phases = ["revoked"]
@@ -233,6 +364,30 @@ describe.concurrent("an agent of promises", () => {
       assert.deepStrictEqual([error.code, error.message.includes("revoked this device")], ["revoked", true])
     })
   })
+
+  it.live("tells nothing to a socket that another user could have put there", () => {
+    const stub = new Stub()
+    return beside(stub, async ({ state }) => {
+      chmodSync(state, 0o777)
+      const refused = await failure(SmartAgent.open({ state }))
+      assert.deepStrictEqual([refused.code, refused.message.includes("chmod 0700")], ["misconfigured", true])
+      chmodSync(state, 0o750)
+      await (await SmartAgent.open({ state })).close()
+    })
+  })
+
+  it.live("says that a socket cannot have a path so long", () =>
+    Effect.gen(function* () {
+      const state = join(yield* temporaryFolder, "x".repeat(100))
+      const refused = yield* Effect.promise(() =>
+        failure(SmartAgent.open({ state, server: "http://127.0.0.1:9" }))
+      )
+      assert.deepStrictEqual(
+        [refused.code, refused.message.includes("use a shorter state folder"), existsSync(state)],
+        ["misconfigured", true, false]
+      )
+    })
+  )
 
   it.live("says all that is wrong with its options", () =>
     Effect.gen(function* () {

@@ -38,6 +38,7 @@ export type AgentMethods = {
   readonly counts: () => { readonly drafts: number; readonly inbox: number }
   readonly sent: (ids: ReadonlyArray<MessageId>) => void
   readonly take: (received: Received) => "taken" | "seen" | Lack
+  readonly isQueued: (id: MessageId) => boolean
   readonly hasRoom: () => boolean
   readonly waiting: (behind: number, maximum: number, nowMs?: number) => ReadonlyArray<WaitingMessage>
   readonly dealtWith: (places: ReadonlyArray<number>) => void
@@ -241,6 +242,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
     const drafts = makeDrafts(database)
     const inbox = makeCount(database, "inbox")
     const seen = makeSeen(database)
+    const findDraft = database.prepare("SELECT 1 FROM drafts WHERE id = ?")
     const door = makeDoor(inbox, seen)
     const put = database.prepare("INSERT INTO inbox (received, expires_at_ms) VALUES (?, ?)")
     const list = database.prepare(
@@ -265,6 +267,7 @@ export const agentDatabase: DatabaseDefinition<AgentMethods> = {
         inbox.changed(1)
         return "taken"
       },
+      isQueued: (id) => findDraft.get(id) !== undefined,
       hasRoom: () => door.lacks("Secure") === null,
       waiting: (behind, maximum, nowMs = 0) =>
         (list.all(behind, nowMs, maximum) as Array<Row>).map((row) => ({
