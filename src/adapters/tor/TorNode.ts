@@ -113,10 +113,7 @@ const untilSilent = (control: TorControl, watchMs: number): Effect.Effect<string
 const startOwn = Effect.fnUntraced(function* (options: TorNodeOptions, onComplaint: (text: string) => void) {
   const { folder, lines, settings, socks } = options
   const proxy = options.proxy === null ? null : (parseProxy(Redacted.value(options.proxy)) ?? null)
-  const tor = yield* startTorProcess(
-    { folder, lines, settings, socks, proxy, ownerPid: process.pid },
-    onComplaint
-  )
+  const tor = yield* startTorProcess({ folder, lines, settings, socks, proxy }, onComplaint)
   const control = yield* awaitControl(tor, torPaths(folder).control)
   // From here on tor ends with this connection, whatever becomes of this program.
   yield* Effect.mapError(control.send("TAKEOWNERSHIP"), fromControl)
