@@ -13,7 +13,7 @@ import { OnionTrouble } from "../../ports/OnionServices.ts"
 import type { OnionClientKey } from "../../schemas/Onion.ts"
 import type { OnionServiceName } from "../../schemas/OnionStatus.ts"
 import { errorText } from "../files/AtomicFile.ts"
-import { controlQuoted, controlWords } from "./ControlReplies.ts"
+import { controlQuoted, controlValue, controlWords } from "./ControlReplies.ts"
 import { putService } from "./OnionFolders.ts"
 import { type TorControl, type TorControlError, torInfo } from "./TorControl.ts"
 import { torUnixAddress } from "./Torrc.ts"
@@ -117,7 +117,10 @@ export const folderPublisher = (control: TorControl, folder: string): Publisher 
     holds: Effect.fnUntraced(function* (wanted) {
       const isChanged = yield* writeAll(wanted)
       const lines = yield* Effect.mapError(control.send("GETCONF HiddenServiceOptions"), troubled("looking"))
-      const there = lines.flatMap((line) => /^HiddenServiceDir="?([^"]*)"?$/.exec(line)?.[1] ?? [])
+      const key = "HiddenServiceDir="
+      const there = lines
+        .filter((line) => line.startsWith(key))
+        .map((line) => controlValue(line.slice(key.length)))
       const meant = wanted.map(({ service }) => folderOf(service))
       return !isChanged && there.length === meant.length && meant.every((path) => there.includes(path))
     })

@@ -15,6 +15,7 @@ import {
   type TorEndpoint,
   type TorSettings
 } from "../../schemas/TorSettings.ts"
+import { controlValue } from "./ControlReplies.ts"
 import { noBootstrap, type TorBootstrap, watchBootstrap } from "./TorBootstrap.ts"
 import { connectControl, type TorControl, type TorControlError, torInfo } from "./TorControl.ts"
 import { reconnectOnMove } from "./TorMove.ts"
@@ -162,10 +163,10 @@ const knock = (endpoint: TorEndpoint): Effect.Effect<string | null> =>
 /** The first SOCKS port that a running tor says it has. */
 const socksOf = Effect.fnUntraced(function* (control: TorControl, endpoint: TorEndpoint) {
   const text = yield* Effect.mapError(torInfo(control, "net/listeners/socks"), fromControl)
-  const first = /"((?:\\.|[^"\\])*)"/.exec(text)?.[1]?.replace(/\\(.)/g, "$1")
+  const first = /"(?:\\.|[^"\\])*"/.exec(text)?.[0]
   return first === undefined
     ? yield* unreachable(endpoint, "it has no SOCKS port (tor.socks may name another's)")
-    : parseEndpoint(first)
+    : parseEndpoint(controlValue(first))
 })
 
 const untilDeaf = (endpoint: TorEndpoint, watchMs: number): Effect.Effect<string> =>

@@ -31,9 +31,9 @@ const wanted = (
   ...more
 })
 
-const opened = Effect.gen(function* () {
+const openedIn = Effect.fnUntraced(function* (name: string) {
   const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), "onion tor-"))),
+    Effect.sync(() => mkdtempSync(join(tmpdir(), name))),
     (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
   )
   const { control } = yield* openTor({
@@ -46,6 +46,7 @@ const opened = Effect.gen(function* () {
   assert.isNotNull(control)
   return { control: control as TorControl, folder: join(folder, "services") }
 })
+const opened = openedIn("onion tor-")
 
 describeWith(["tor"], "a tor of our own", () => {
   it.live("has exactly the services that are wanted, with their defences", () =>
@@ -73,6 +74,19 @@ describeWith(["tor"], "a tor of our own", () => {
       assert.notInclude(yield* torInfo(control, "config-text"), "HiddenServiceDir ")
       assert.isTrue(yield* holds([]))
     }).pipe(Effect.scoped)
+  )
+
+  it.live.each(["jürgen", "it's #1", 'quo"te', "back\\slash", "žluťoučký 🐴"])(
+    "has them in the folder %s",
+    (name) =>
+      Effect.gen(function* () {
+        const { control, folder } = yield* openedIn(name)
+        const { holds, publish } = folderPublisher(control, folder)
+        const both = [wanted("device"), wanted("enrol")]
+        yield* publish(both)
+        assert.isTrue(yield* holds(both))
+        assert.isFalse(yield* holds([wanted("device")]))
+      }).pipe(Effect.scoped)
   )
 
   it.live("knows nothing of them any more after a reload, which is noticed, and so is a changed list", () =>
