@@ -143,6 +143,8 @@ const isSame = (one: WantedService, other: WantedService): boolean =>
   one.clients?.size === other.clients?.size &&
   [...(one.clients ?? [])].every((client) => other.clients?.has(client) === true)
 
+const idOf = ({ host }: OnionServiceKey): string => host.slice(0, -".onion".length)
+
 /**
  * For a tor that runs already. It can change the clients of a service in no other way than by taking it away and adding it
  * again, which costs those who come in between some seconds.
@@ -151,17 +153,25 @@ export const commandPublisher = (control: TorControl): Publisher => {
   const work = withWork(saidOnce(noWork))
   const there = new Map<OnionServiceName, WantedService>()
 
-  const remove = Effect.fnUntraced(function* (service: OnionServiceName, key: OnionServiceKey) {
-    yield* control.send(`DEL_ONION ${key.host.slice(0, -".onion".length)}`)
-    there.delete(service)
+  /**
+   * Holds what we know of against what tor has, which may be otherwise: a command whose answer came too late, or to nobody,
+   * was carried out all the same. Gives what it has and we know nothing of; others' services are not told to us.
+   */
+  const look = Effect.fnUntraced(function* () {
+    const ids = new Set(controlWords(yield* torInfo(control, "onions/current")).words)
+    for (const [service, { key }] of [...there]) if (!ids.delete(idOf(key))) there.delete(service)
+    return ids
   })
 
   const publish: Publisher["publish"] = Effect.fnUntraced(
     function* (wanted) {
       const names = new Map(wanted.map((each) => [each.service, each]))
+      for (const id of yield* look()) yield* control.send(`DEL_ONION ${id}`)
       for (const [service, before] of [...there]) {
         const next = names.get(service)
-        if (next === undefined || !isSame(before, next)) yield* remove(service, before.key)
+        if (next !== undefined && isSame(before, next)) continue
+        yield* control.send(`DEL_ONION ${idOf(before.key)}`)
+        there.delete(service)
       }
       for (const each of wanted) {
         if (there.has(each.service)) continue
@@ -175,11 +185,9 @@ export const commandPublisher = (control: TorControl): Publisher => {
   return {
     publish,
     holds: Effect.fnUntraced(function* (wanted) {
-      const text = yield* Effect.mapError(torInfo(control, "onions/current"), troubled("looking"))
-      const ids = new Set(controlWords(text).words)
-      for (const [service, { key }] of [...there])
-        if (!ids.has(key.host.slice(0, -".onion".length))) there.delete(service)
+      const strays = yield* Effect.mapError(look(), troubled("looking"))
       return (
+        strays.size === 0 &&
         wanted.length === there.size &&
         wanted.every((each) => {
           const before = there.get(each.service)
