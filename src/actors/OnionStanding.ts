@@ -45,6 +45,8 @@ export const makeOnionStanding = Effect.gen(function* () {
   let showsShared = kept !== null
   let root: HeldRoot | null = null
   let refusals = 0
+  /** Failures in a row that may have been refusals. */
+  let doubts = 0
 
   /** Makes tor show the key that is to be shown. */
   const show = Effect.suspend(() => {
@@ -59,6 +61,14 @@ export const makeOnionStanding = Effect.gen(function* () {
       Effect.logWarning(error.message),
       error.isFlawed ? Effect.ignore(show) : Effect.void
     )
+  })
+
+  const refused = Effect.suspend(() => {
+    refusals++
+    doubts = 0
+    const isAll = kept === null || refusals > 1
+    if (kept !== null) showsShared = !showsShared
+    return Effect.as(Effect.andThen(showOrForget, access.refresh), isAll)
   })
 
   return {
@@ -92,15 +102,16 @@ export const makeOnionStanding = Effect.gen(function* () {
       yield* Effect.ignore(show)
     }),
     /** The service does not know the key that was shown. Gives whether it knows none of ours. */
-    refused: Effect.suspend(() => {
-      refusals++
-      const isAll = kept === null || refusals > 1
-      if (kept !== null) showsShared = !showsShared
-      return Effect.as(Effect.andThen(showOrForget, access.refresh), isAll)
-    }),
+    refused,
+    /**
+     * The service was not reached, and tor does not say why. Twice in a row it counts as a refusal: through such a tor a key
+     * that is not in the list any more shows in nothing else.
+     */
+    unexplained: Effect.suspend(() => (++doubts > 1 ? refused : Effect.succeed(false))),
     /** The service let us in. */
     admitted: (): void => {
       refusals = 0
+      doubts = 0
     }
   }
 })

@@ -169,6 +169,21 @@ const socksOf = Effect.fnUntraced(function* (control: TorControl, endpoint: TorE
     : parseEndpoint(controlValue(first))
 })
 
+/**
+ * Says so where the SOCKS port does not tell apart a service that is not published, one that wants another key, and one that
+ * is dead. Nothing is said where tor does not tell, or the port is another tor's.
+ */
+const warnOfTerseness = Effect.fnUntraced(function* (control: TorControl, socks: TorEndpoint) {
+  const lines = yield* Effect.orElseSucceed(control.send("GETCONF SocksPort"), () => [])
+  const settings = lines.map((line) => controlValue(line.replace(/^SocksPort=?/, "")).replaceAll('"', ""))
+  const names = "path" in socks ? [endpointText(socks)] : [endpointText(socks), String(socks.port)]
+  const own = settings.find((setting) => names.includes(setting.split(" ")[0] ?? ""))
+  if (own === undefined || own.includes("ExtendedErrors")) return
+  yield* Effect.logWarning(
+    `the running Tor will not say why an onion service is not reached: write "SocksPort ${own} ExtendedErrors" into its configuration`
+  )
+})
+
 const untilDeaf = (endpoint: TorEndpoint, watchMs: number): Effect.Effect<string> =>
   knock(endpoint).pipe(
     Effect.delay(Duration.millis(watchMs)),
@@ -196,6 +211,7 @@ const attach = Effect.fnUntraced(function* (options: TorNodeOptions) {
     : null
   const why = wanted === null ? null : yield* knock(wanted)
   if (wanted !== null && why !== null) return yield* unreachable(wanted, why)
+  if (control !== null && wanted !== null) yield* warnOfTerseness(control, wanted)
   const watches = [
     ...(control === null ? [] : [control.closed, untilSilent(control, watchMs)]),
     ...(wanted === null ? [] : [untilDeaf(wanted, watchMs)])

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process"
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { expect, it } from "@effect/vitest"
-import { Effect, Exit, Redacted, Scope } from "effect"
+import { Effect, Exit, Logger, Redacted, Scope } from "effect"
 import { SystemEntropy } from "../../../src/adapters/SystemEntropy.ts"
 import { openTor, type TorNodeOptions } from "../../../src/adapters/tor/TorNode.ts"
 import { torPaths } from "../../../src/adapters/tor/Torrc.ts"
@@ -192,6 +192,27 @@ describeWith(["tor"], "a tor that runs already", () => {
       expect(yield* bySocks.ended).toContain("gone")
       expect(yield* again.ended).toContain("closed")
     }).pipe(Effect.scoped, Effect.provide(SystemEntropy))
+  )
+
+  it.live("is said to tell too little where its SOCKS port has no extended errors", () =>
+    Effect.gen(function* () {
+      const folder = join(yield* folderOf("tor"), "tor")
+      const plain = join(folder, "plain")
+      const settings = settingsOf({ options: nobodysNetwork })
+      yield* open(folder, { settings, lines: [`SocksPort unix:${plain}`] })
+      const control = `unix:${torPaths(folder).control}`
+      const said: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void said.push(message))
+      const warnings = (given: Parameters<typeof settingsOf>[0]) =>
+        Effect.gen(function* () {
+          said.length = 0
+          yield* open("/nowhere", { settings: settingsOf({ control, ...given }) })
+          return said.filter((text) => String(text).includes("ExtendedErrors"))
+        }).pipe(Effect.scoped, Effect.provide(Logger.layer([logger])))
+      expect(yield* warnings({ socks: `unix:${plain}` })).toHaveLength(1)
+      expect(yield* warnings({ socks: `unix:${torPaths(folder).socks}` })).toEqual([])
+      expect(yield* warnings({})).toEqual([])
+    }).pipe(Effect.scoped)
   )
 
   it.live("is said not to be there where it is not", () =>
