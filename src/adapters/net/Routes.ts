@@ -41,7 +41,7 @@ export interface RouteOptions {
 const direct: Route = { _tag: "Direct" }
 
 /** Addresses of this very machine: what goes there leaves no trace in any network, and no proxy gets there. */
-const isHere = (origin: string): boolean =>
+export const isHere = (origin: string): boolean =>
   /^https?:\/\/(?:127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/.test(origin)
 
 /** A tor that is on its way is waited for a while: whoever asks would only ask again. */
