@@ -51,7 +51,7 @@ export const troubled = (operation: string) => (error: TorControlError | { reado
 const targetOf = (door: string): string =>
   door.startsWith("unix:") ? torUnixAddress(door.slice("unix:".length)) : new URL(door).host
 
-/** A refusal of the proof of work alone: a tor older than 0.4.8, or built without it. */
+/** A refusal of the proof of work alone: a tor that is too old for it, or built without it. */
 const isAboutWork = (error: TorControlError): boolean => error.code === "refused" && /pow/i.test(error.reason)
 
 /** Runs a command with proof-of-work defences; without, and said so, where this tor has none. */
@@ -69,8 +69,9 @@ const saidOnce = (text: string): Effect.Effect<void> => {
   })
 }
 
-const noWork =
-  "this tor has no proof-of-work defence for onion services: take tor 0.4.8 or newer, built with it (Debian's is)"
+/** `since`: the first tor that takes it in the way in which it is told of the services. */
+const noWork = (since: "0.4.8" | "0.4.9"): string =>
+  `this tor has no proof-of-work defence for onion services: take tor ${since} or newer, built with it (Debian's is)`
 
 /** The lines of one service, as SETCONF takes them: those of a service follow its HiddenServiceDir. */
 const settingsOf = (
@@ -89,7 +90,7 @@ const settingsOf = (
 
 /** For a tor of our own. `folder` holds the services' folders. */
 export const folderPublisher = (control: TorControl, folder: string): Publisher => {
-  const work = withWork(saidOnce(noWork))
+  const work = withWork(saidOnce(noWork("0.4.8")))
   const folderOf = (service: OnionServiceName): string => join(folder, service)
 
   /** Gives whether anything on the disk was not as it must be. */
@@ -150,7 +151,7 @@ const idOf = ({ host }: OnionServiceKey): string => host.slice(0, -".onion".leng
  * again, which costs those who come in between some seconds.
  */
 export const commandPublisher = (control: TorControl): Publisher => {
-  const work = withWork(saidOnce(noWork))
+  const work = withWork(saidOnce(noWork("0.4.9")))
   const there = new Map<OnionServiceName, WantedService>()
 
   /**
