@@ -73,7 +73,8 @@ const toldByRequests: ReadonlySet<LinkFinding["layer"]> = new Set([
 const fromMemory: ReadonlySet<RouteFailure> = new Set([
   "onion_not_found",
   "onion_not_authorised",
-  "onion_intro_failed"
+  "onion_intro_failed",
+  "onion_unexplained"
 ])
 
 /** Whether a finding is of something broken below the server that a look can see. */

@@ -291,12 +291,13 @@ const pollOnce = Effect.fnUntraced(function* (
     ) {
       yield* Effect.ignore(environment.trust.tell("Refused", { code: refused.code }))
     }
-    if (routeFailureOf(error) === "onion_not_authorised")
-      yield* Effect.ignore(environment.trust.tell("NotAuthorised"))
+    const code = routeFailureOf(error)
+    if (code === "onion_not_authorised") yield* Effect.ignore(environment.trust.tell("NotAuthorised"))
+    if (code === "onion_unexplained") yield* Effect.ignore(environment.trust.tell("OnionUnexplained"))
     // A server that refuses was reached; what answers in its place was not it.
     const patienceMs = error._tag === "ServerUntrusted" ? null : (error.retryAfterMs ?? null)
     const ended = failed(before, refused !== null, patienceMs, linkProblem(error))
-    return { ...ended, code: routeFailureOf(error), degraded: withObjection(view, found) }
+    return { ...ended, code, degraded: withObjection(view, found) }
   }
   const { blocked, degraded, outcome } = yield* handOver(answer.success, state, environment, parts)
   const polled: TurnEnd = {

@@ -24,6 +24,12 @@ const KeptKey = Schema.fromJsonString(
 type KeptKey = typeof KeptKey.Type
 
 const decodeKept = Schema.decodeUnknownResult(KeptKey)
+
+const restoreKept = (text: string | null): KeptKey | null => {
+  const restored = text === null ? null : decodeKept(text)
+  return restored !== null && Result.isSuccess(restored) ? restored.success : null
+}
+
 const isHost = Schema.is(OnionHost)
 
 /** The onion services at which a server's devices poll. */
@@ -35,16 +41,33 @@ export const onionHostsOf = ({ root, server }: HeldRoot): ReadonlyArray<OnionHos
     .filter(isHost)
 }
 
+/** Counts failures in a row: those that were refusals, and those that may have been. */
+const makeCount = () => {
+  let refusals = 0
+  let doubts = 0
+  return {
+    /** Gives whether it was not the first. */
+    refused: (): boolean => {
+      doubts = 0
+      return ++refusals > 1
+    },
+    /** Gives whether it is to be taken for a refusal. */
+    doubted: (): boolean => ++doubts > 1,
+    over: (): void => {
+      refusals = 0
+      doubts = 0
+    }
+  }
+}
+
 export const makeOnionStanding = Effect.gen(function* () {
   const ledger = yield* Ledger
   const identity = yield* Identity
   const access = yield* OnionAccess
-  const text = yield* ledger.note("onion_shared")
-  const restored = text === null ? null : decodeKept(text)
-  let kept: KeptKey | null = restored !== null && Result.isSuccess(restored) ? restored.success : null
+  let kept = restoreKept(yield* ledger.note("onion_shared"))
   let showsShared = kept !== null
   let root: HeldRoot | null = null
-  let refusals = 0
+  const count = makeCount()
 
   /** Makes tor show the key that is to be shown. */
   const show = Effect.suspend(() => {
@@ -60,7 +83,11 @@ export const makeOnionStanding = Effect.gen(function* () {
       error.isFlawed ? Effect.ignore(show) : Effect.void
     )
   })
-
+  const refused = Effect.suspend(() => {
+    const isAll = count.refused() || kept === null
+    if (kept !== null) showsShared = !showsShared
+    return Effect.as(Effect.andThen(showOrForget, access.refresh), isAll)
+  })
   return {
     /** The shared key that this device holds and can open still: what the server is told. */
     held: Effect.map(identity.encryption, ({ version }): OnionClientKey | null =>
@@ -92,16 +119,14 @@ export const makeOnionStanding = Effect.gen(function* () {
       yield* Effect.ignore(show)
     }),
     /** The service does not know the key that was shown. Gives whether it knows none of ours. */
-    refused: Effect.suspend(() => {
-      refusals++
-      const isAll = kept === null || refusals > 1
-      if (kept !== null) showsShared = !showsShared
-      return Effect.as(Effect.andThen(showOrForget, access.refresh), isAll)
-    }),
+    refused,
+    /**
+     * The service was not reached, and tor does not say why. Twice in a row it counts as a refusal: through such a tor a key
+     * that is not in the list any more shows in nothing else.
+     */
+    unexplained: Effect.suspend(() => (count.doubted() ? refused : Effect.succeed(false))),
     /** The service let us in. */
-    admitted: (): void => {
-      refusals = 0
-    }
+    admitted: count.over
   }
 })
 

@@ -334,6 +334,8 @@ export const trustKeeper = (options: TrustOptions, longestPauseMs: number) =>
           state.asked = 0
           return alarm.ringIn(0)
         })
+      const afterRefusal = (isAll: boolean) =>
+        isAll ? mustEnrol("the server's onion service does not know this device's key") : Effect.void
       yield* tellAgent(keeper)
       yield* waitFor(0, false)
       return context.handlers({
@@ -354,10 +356,8 @@ export const trustKeeper = (options: TrustOptions, longestPauseMs: number) =>
           return yield* view(keeper)
         }),
         Refused: ({ payload }) => mustEnrol(`the server refuses this device: ${payload.code}`),
-        NotAuthorised: () =>
-          Effect.flatMap(keeper.onion.refused, (isAll) =>
-            isAll ? mustEnrol("the server's onion service does not know this device's key") : Effect.void
-          ),
+        NotAuthorised: () => Effect.flatMap(keeper.onion.refused, afterRefusal),
+        OnionUnexplained: () => Effect.flatMap(keeper.onion.unexplained, afterRefusal),
         StepEnded: Effect.fnUntraced(function* ({ payload }) {
           const before = { phase: keeper.phase(), held: state.held }
           yield* stepEnded(keeper, payload)

@@ -31,6 +31,7 @@ export const layerOfRouteFailure: Readonly<Record<RouteFailure, BrokenLayer>> = 
   onion_not_found: "onion_not_found",
   onion_not_authorised: "onion_not_authorised",
   onion_intro_failed: "onion_intro_failed",
+  onion_unexplained: "server_unreachable",
   onion_not_used: "server_unreachable",
   proxy_unreachable: "proxy_unreachable",
   proxy_refused: "proxy_refused"

@@ -41,10 +41,13 @@ export const OnionStatus = Schema.Struct({
   tor: Schema.Struct({
     /** Whether this server started it, or attached to one that ran. */
     own: Schema.Boolean,
-    /** 0–100; 100 means that circuits can be built. */
+    /** 0–100; 100 means that circuits could be built once. */
     progress: Count,
     summary: labelUpTo(300),
-    /** tor's last warning about the way into the network, or why it does not run; null where there is none. */
+    /**
+     * tor's last warning about the way into the network, or why it does not run; null where there is none. At 100: that it
+     * has no circuits any more.
+     */
     warning: Schema.NullOr(labelUpTo(500))
   }),
   services: Schema.Array(OnionServiceStatus).check(Schema.isMaxLength(8))

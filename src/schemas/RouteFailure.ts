@@ -6,6 +6,7 @@ import { Schema } from "effect"
  * - `onion_not_found`: no onion service of that address is published
  * - `onion_not_authorised`: it is, but not for this device's key
  * - `onion_intro_failed`: it is, but did not answer the knock
+ * - `onion_unexplained`: it was not reached, and Tor does not say which of these it was
  * - `onion_not_used`: it is an onion address, and this device is told not to use Tor
  * - `proxy_unreachable`: the proxy on the way did not answer, or is none
  * - `proxy_refused`: the proxy does not let us through
@@ -15,6 +16,7 @@ export const RouteFailure = Schema.Literals([
   "onion_not_found",
   "onion_not_authorised",
   "onion_intro_failed",
+  "onion_unexplained",
   "onion_not_used",
   "proxy_unreachable",
   "proxy_refused"

@@ -33,6 +33,7 @@ const told: ReadonlyArray<readonly [RouteFailure, BrokenLayer]> = [
   ["onion_not_found", "onion_not_found"],
   ["onion_not_authorised", "onion_not_authorised"],
   ["onion_intro_failed", "onion_intro_failed"],
+  ["onion_unexplained", "server_unreachable"],
   ["tunnel_not_ready", "tor_bootstrapping"],
   ["proxy_unreachable", "proxy_unreachable"]
 ]

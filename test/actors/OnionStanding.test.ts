@@ -93,6 +93,24 @@ describe("the key a device shows", () => {
       assert.isFalse(yield* standing.refused)
     })
   )
+  it.effect("is the other one after two failures in a row that tor does not explain", () =>
+    Effect.gen(function* () {
+      const shown: Array<string> = []
+      const standing = yield* life(yield* disk, shown)
+      yield* standing.follow(held)
+      yield* standing.take(came("C"))
+      shown.length = 0
+      assert.isFalse(yield* standing.unexplained)
+      standing.admitted()
+      assert.isFalse(yield* standing.unexplained)
+      assert.deepStrictEqual(shown, [])
+      assert.isFalse(yield* standing.unexplained)
+      assert.deepStrictEqual(shown, [`${host} own`, "refresh"])
+      assert.isFalse(yield* standing.unexplained)
+      assert.isTrue(yield* standing.unexplained)
+      assert.deepStrictEqual(shown.slice(2), [`${host} C`, "refresh"])
+    })
+  )
   it.effect(
     "stays as it was when what came is no good, and one that cannot be opened later is asked for again",
     () =>

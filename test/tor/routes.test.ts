@@ -28,7 +28,14 @@ describeWith(["tor", "tor-gencert"], "requests through Tor", () => {
     server = new TestServices(onionConfig({ options }))
     await server.openDoors()
     const settings = onionConfig({ options })
-    const opened = openTor({ folder: join(folder, "tor"), settings, proxy: null, socks: true, lines: [] })
+    const opened = openTor({
+      folder: join(folder, "tor"),
+      settings,
+      proxy: null,
+      socks: true,
+      // As a tor has it that runs already.
+      lines: [`SocksPort unix:${join(folder, "tor", "plain")}`]
+    })
     const [node] = await Promise.all([run(opened), server.open()])
     tor = node
     const { socks } = node
@@ -46,10 +53,10 @@ describeWith(["tor", "tor-gencert"], "requests through Tor", () => {
     rmSync(folder, { recursive: true, force: true })
   })
 
-  const send = (origin: string, circuit?: string, connectTimeoutMs = 60_000) =>
+  const sendBy = (carrier: Transport, origin: string, circuit?: string, connectTimeoutMs = 60_000) =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { body } = yield* transport.send({
+        const { body } = yield* carrier.send({
           origin,
           method: "GET",
           authority: new URL(origin).host,
@@ -64,6 +71,9 @@ describeWith(["tor", "tor-gencert"], "requests through Tor", () => {
         return new TextDecoder().decode(concatBytes(...(yield* Stream.runCollect(body))))
       })
     )
+
+  const send = (origin: string, circuit?: string, connectTimeoutMs?: number) =>
+    sendBy(transport, origin, circuit, connectTimeoutMs)
 
   const failure = (origin: string): Promise<TransportError> => Effect.runPromise(Effect.flip(send(origin)))
 
@@ -100,6 +110,21 @@ describeWith(["tor", "tor-gencert"], "requests through Tor", () => {
     expect((await failure(`http://${server.hosts.management}`)).code).toBe("onion_not_found")
     const mistyped = await failure(`http://${"a".repeat(55)}d.onion`)
     expect(mistyped).toMatchObject({ code: "onion_not_found", reason: expect.stringContaining("mistyped") })
+  })
+
+  it("say that tor does not explain it where its SOCKS port has no extended errors", async () => {
+    const plain = await run(
+      httpTransport({
+        routes: {
+          to: () => Effect.succeed({ _tag: "Tor", endpoint: { path: join(folder, "tor", "plain") } })
+        }
+      })
+    )
+    const lost = await Effect.runPromise(Effect.flip(sendBy(plain, `http://${server.hosts.management}`)))
+    expect(lost).toMatchObject({
+      code: "onion_unexplained",
+      reason: expect.stringContaining("ExtendedErrors")
+    })
   })
 
   it("fail in time where tor finds no way out of its network, and leave nothing waiting in it", async () => {

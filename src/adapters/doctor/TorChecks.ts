@@ -36,7 +36,12 @@ const isOld = (version: string): boolean => {
 const program = (settings: TorSettings): Effect.Effect<Finding> => {
   const is = requirement("tor.program", "tor, for addresses that are reached through it alone")
   const running = settings.control ?? settings.socks ?? null
-  if (running !== null) return Effect.succeed(is.ok(`not needed: ${running} is of one that runs already`))
+  if (running !== null)
+    return Effect.succeed(
+      is.ok(
+        `not needed: ${running} is of one that runs already, and should have ExtendedErrors at its SocksPort`
+      )
+    )
   return Effect.map(versionOf(settings.command), (version) => {
     if (version === null)
       return is.degraded(`there is no ${settings.command} that runs`, "apt-get install tor")

@@ -41,8 +41,11 @@ export interface RouteOptions {
 const direct: Route = { _tag: "Direct" }
 
 /** Addresses of this very machine: what goes there leaves no trace in any network, and no proxy gets there. */
-const isHere = (origin: string): boolean =>
+export const isHere = (origin: string): boolean =>
   /^https?:\/\/(?:127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/.test(origin)
+
+/** The same by its name, which is no other machine's, but has to be looked up: not where nothing may be. */
+const isHereByName = (origin: string): boolean => /^https?:\/\/localhost(?::\d{1,5})?$/.test(origin)
 
 /** A tor that is on its way is waited for a while: whoever asks would only ask again. */
 const patienceMs = 20_000
@@ -86,7 +89,8 @@ export const makeRoutes = ({ mode, proxy, tor }: RouteOptions): Routes => ({
     if (isHere(origin)) return Effect.succeed(direct)
     if (mode === "always") return throughTor(tor, origin)
     if (isOnionOrigin(origin)) return mode === "never" ? Effect.succeed(notUsed) : throughTor(tor, origin)
-    return Effect.succeed(proxy === null ? direct : { _tag: "Upstream", proxy })
+    // To a proxy `localhost` is another machine.
+    return Effect.succeed(proxy === null || isHereByName(origin) ? direct : { _tag: "Upstream", proxy })
   }
 })
 

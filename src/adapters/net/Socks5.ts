@@ -6,6 +6,7 @@
  */
 import { isIPv4, isIPv6 } from "node:net"
 import { concatBytes, utf8 } from "../../crypto/Bytes.ts"
+import { isOnionOrigin } from "../../schemas/Onion.ts"
 import { RouteError } from "./RouteError.ts"
 import type { Target, Wire } from "./Wire.ts"
 
@@ -46,6 +47,21 @@ const refusals: Readonly<Record<number, () => RouteError>> = {
   245: () => new RouteError("the onion service does not accept this device's key", "onion_not_authorised"),
   246: () => new RouteError("it is no onion address: it is mistyped or cut", "onion_not_found"),
   247: () => new RouteError("the onion service did not answer the knock in time", "onion_intro_failed")
+}
+
+/**
+ * Without ExtendedErrors at its SOCKS port, as Debian's, tor gives one of these for a service that is not published, for one
+ * that wants another key, and for one that does not answer.
+ */
+const unexplaining: ReadonlySet<number> = new Set([1, 4])
+
+const refusalOf = (reply: number, target: Target): RouteError => {
+  if (unexplaining.has(reply) && isOnionOrigin(`http://${target.host}`))
+    return new RouteError(
+      "Tor does not reach the onion service, and does not say why: it says more with ExtendedErrors at its SocksPort",
+      "onion_unexplained"
+    )
+  return refusals[reply]?.() ?? new RouteError(`the proxy refused it (reply ${reply})`, "proxy_refused")
 }
 
 const unsigned16 = (value: number): Uint8Array => Uint8Array.of(value >> 8, value & 0xff)
@@ -117,7 +133,6 @@ export const socksHandshake = async (wire: Wire, target: Target, user: SocksUser
   )
   const [again, reply = 0, , kind = 0] = await wire.take(4)
   if (again !== version) throw new RouteError("what answers is no SOCKS proxy", "proxy_unreachable")
-  if (reply !== 0)
-    throw refusals[reply]?.() ?? new RouteError(`the proxy refused it (reply ${reply})`, "proxy_refused")
+  if (reply !== 0) throw refusalOf(reply, target)
   await skipAddress(wire, kind)
 }

@@ -109,13 +109,24 @@ export interface ControlWords {
 
 const escapes: Readonly<Record<string, string>> = { n: "\n", r: "\r", t: "\t" }
 
-/** What stands between the quotes of a quoted string. */
+/** What stands between the quotes of a quoted string. Octal escapes are bytes, of which several may make one letter. */
 const unquote = (inner: string): string =>
-  inner.replace(/\\([0-7]{1,3}|[\s\S])/g, (_, escaped: string) =>
-    /^[0-7]+$/.test(escaped)
-      ? String.fromCharCode(Number.parseInt(escaped, 8) & 0xff)
-      : (escapes[escaped] ?? escaped)
+  inner.replace(/((?:\\[0-7]{1,3})+)|\\([\s\S])/g, (_, octal: string | undefined, letter: string) =>
+    octal === undefined
+      ? (escapes[letter] ?? letter)
+      : Buffer.from(
+          octal
+            .slice(1)
+            .split("\\")
+            .map((digits) => Number.parseInt(digits, 8))
+        ).toString()
   )
+
+/** A value that is the whole rest of a line, as GETCONF gives it: quoted where tor finds that necessary. */
+export const controlValue = (text: string): string => {
+  const inner = /^"((?:\\[\s\S]|[^"\\])*)"$/.exec(text)?.[1]
+  return inner === undefined ? text : unquote(inner)
+}
 
 /** Takes a line apart: `BOOTSTRAP PROGRESS=5 SUMMARY="Connecting to a relay"`. */
 export const controlWords = (line: string): ControlWords => {

@@ -7,13 +7,14 @@
  *
  * @module
  */
-import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { Redacted } from "effect"
-import { concatBytes, equalBytes, utf8 } from "../../crypto/Bytes.ts"
+import { concatBytes, utf8 } from "../../crypto/Bytes.ts"
 import type { OnionServiceKey } from "../../crypto/OnionAddress.ts"
 import type { OnionClientKey } from "../../schemas/Onion.ts"
-import { errorCode, requirePrivateFolder } from "../files/AtomicFile.ts"
+import { requirePrivateFolder } from "../files/AtomicFile.ts"
+import { holdsContent, putFile } from "./PutFile.ts"
 
 const keyFile = "hs_ed25519_secret_key"
 /** What tor itself makes of the key, once. */
@@ -27,37 +28,10 @@ const keyTag = (() => {
   return tag
 })()
 
-const contentOf = (path: string): Uint8Array | undefined => {
-  try {
-    return readFileSync(path)
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined
-    throw error
-  }
-}
-
-/** Whether a file has just this content. What cannot be read has not: to write it anew will say what is wrong. */
-const holds = (path: string, content: Uint8Array): boolean => {
-  try {
-    const there = contentOf(path)
-    return there !== undefined && equalBytes(there, content)
-  } catch {
-    return false
-  }
-}
-
-/** Puts a file in place, whole; gives whether it was not so before. */
-const put = (path: string, content: Uint8Array): boolean => {
-  if (holds(path, content)) return false
-  writeFileSync(`${path}.new`, content, { mode: 0o600 })
-  renameSync(`${path}.new`, path)
-  return true
-}
-
 /** Writes a service's key; gives whether it was not there. What belonged to another key is removed. */
 const putKey = (folder: string, key: OnionServiceKey): boolean => {
   requirePrivateFolder(folder)
-  const isNew = put(join(folder, keyFile), concatBytes(keyTag, Redacted.value(key.expanded)))
+  const isNew = putFile(join(folder, keyFile), concatBytes(keyTag, Redacted.value(key.expanded)))
   if (isNew) for (const name of derivedFiles) rmSync(join(folder, name), { force: true })
   return isNew
 }
@@ -77,9 +51,9 @@ const putClients = (folder: string, clients: ReadonlySet<OnionClientKey>): boole
   const names = new Set(wanted.map(({ name }) => name))
   let isChanged = false
   const write = ({ content, name }: (typeof wanted)[number]): void => {
-    isChanged = put(join(list, name), content) || isChanged
+    isChanged = putFile(join(list, name), content) || isChanged
   }
-  const staying = wanted.find(({ content, name }) => holds(join(list, name), content)) ?? wanted[0]
+  const staying = wanted.find(({ content, name }) => holdsContent(join(list, name), content)) ?? wanted[0]
   if (staying !== undefined) write(staying)
   for (const name of readdirSync(list)) {
     if (names.has(name)) continue

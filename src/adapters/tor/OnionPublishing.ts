@@ -13,7 +13,7 @@ import { OnionTrouble } from "../../ports/OnionServices.ts"
 import type { OnionClientKey } from "../../schemas/Onion.ts"
 import type { OnionServiceName } from "../../schemas/OnionStatus.ts"
 import { errorText } from "../files/AtomicFile.ts"
-import { controlQuoted, controlWords } from "./ControlReplies.ts"
+import { controlQuoted, controlValue, controlWords } from "./ControlReplies.ts"
 import { putService } from "./OnionFolders.ts"
 import { type TorControl, type TorControlError, torInfo } from "./TorControl.ts"
 import { torUnixAddress } from "./Torrc.ts"
@@ -51,7 +51,7 @@ export const troubled = (operation: string) => (error: TorControlError | { reado
 const targetOf = (door: string): string =>
   door.startsWith("unix:") ? torUnixAddress(door.slice("unix:".length)) : new URL(door).host
 
-/** A refusal of the proof of work alone: a tor older than 0.4.8, or built without it. */
+/** A refusal of the proof of work alone: a tor that is too old for it, or built without it. */
 const isAboutWork = (error: TorControlError): boolean => error.code === "refused" && /pow/i.test(error.reason)
 
 /** Runs a command with proof-of-work defences; without, and said so, where this tor has none. */
@@ -69,8 +69,9 @@ const saidOnce = (text: string): Effect.Effect<void> => {
   })
 }
 
-const noWork =
-  "this tor has no proof-of-work defence for onion services: take tor 0.4.8 or newer, built with it (Debian's is)"
+/** `since`: the first tor that takes it in the way in which it is told of the services. */
+const noWork = (since: "0.4.8" | "0.4.9"): string =>
+  `this tor has no proof-of-work defence for onion services: take tor ${since} or newer, built with it (Debian's is)`
 
 /** The lines of one service, as SETCONF takes them: those of a service follow its HiddenServiceDir. */
 const settingsOf = (
@@ -89,7 +90,7 @@ const settingsOf = (
 
 /** For a tor of our own. `folder` holds the services' folders. */
 export const folderPublisher = (control: TorControl, folder: string): Publisher => {
-  const work = withWork(saidOnce(noWork))
+  const work = withWork(saidOnce(noWork("0.4.8")))
   const folderOf = (service: OnionServiceName): string => join(folder, service)
 
   /** Gives whether anything on the disk was not as it must be. */
@@ -117,7 +118,10 @@ export const folderPublisher = (control: TorControl, folder: string): Publisher 
     holds: Effect.fnUntraced(function* (wanted) {
       const isChanged = yield* writeAll(wanted)
       const lines = yield* Effect.mapError(control.send("GETCONF HiddenServiceOptions"), troubled("looking"))
-      const there = lines.flatMap((line) => /^HiddenServiceDir="?([^"]*)"?$/.exec(line)?.[1] ?? [])
+      const key = "HiddenServiceDir="
+      const there = lines
+        .filter((line) => line.startsWith(key))
+        .map((line) => controlValue(line.slice(key.length)))
       const meant = wanted.map(({ service }) => folderOf(service))
       return !isChanged && there.length === meant.length && meant.every((path) => there.includes(path))
     })
@@ -140,25 +144,35 @@ const isSame = (one: WantedService, other: WantedService): boolean =>
   one.clients?.size === other.clients?.size &&
   [...(one.clients ?? [])].every((client) => other.clients?.has(client) === true)
 
+const idOf = ({ host }: OnionServiceKey): string => host.slice(0, -".onion".length)
+
 /**
  * For a tor that runs already. It can change the clients of a service in no other way than by taking it away and adding it
  * again, which costs those who come in between some seconds.
  */
 export const commandPublisher = (control: TorControl): Publisher => {
-  const work = withWork(saidOnce(noWork))
+  const work = withWork(saidOnce(noWork("0.4.9")))
   const there = new Map<OnionServiceName, WantedService>()
 
-  const remove = Effect.fnUntraced(function* (service: OnionServiceName, key: OnionServiceKey) {
-    yield* control.send(`DEL_ONION ${key.host.slice(0, -".onion".length)}`)
-    there.delete(service)
+  /**
+   * Holds what we know of against what tor has, which may be otherwise: a command whose answer came too late, or to nobody,
+   * was carried out all the same. Gives what it has and we know nothing of; others' services are not told to us.
+   */
+  const look = Effect.fnUntraced(function* () {
+    const ids = new Set(controlWords(yield* torInfo(control, "onions/current")).words)
+    for (const [service, { key }] of [...there]) if (!ids.delete(idOf(key))) there.delete(service)
+    return ids
   })
 
   const publish: Publisher["publish"] = Effect.fnUntraced(
     function* (wanted) {
       const names = new Map(wanted.map((each) => [each.service, each]))
+      for (const id of yield* look()) yield* control.send(`DEL_ONION ${id}`)
       for (const [service, before] of [...there]) {
         const next = names.get(service)
-        if (next === undefined || !isSame(before, next)) yield* remove(service, before.key)
+        if (next !== undefined && isSame(before, next)) continue
+        yield* control.send(`DEL_ONION ${idOf(before.key)}`)
+        there.delete(service)
       }
       for (const each of wanted) {
         if (there.has(each.service)) continue
@@ -172,11 +186,9 @@ export const commandPublisher = (control: TorControl): Publisher => {
   return {
     publish,
     holds: Effect.fnUntraced(function* (wanted) {
-      const text = yield* Effect.mapError(torInfo(control, "onions/current"), troubled("looking"))
-      const ids = new Set(controlWords(text).words)
-      for (const [service, { key }] of [...there])
-        if (!ids.has(key.host.slice(0, -".onion".length))) there.delete(service)
+      const strays = yield* Effect.mapError(look(), troubled("looking"))
       return (
+        strays.size === 0 &&
         wanted.length === there.size &&
         wanted.every((each) => {
           const before = there.get(each.service)

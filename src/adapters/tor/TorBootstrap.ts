@@ -79,11 +79,14 @@ const clientStatus = (state: TorBootstrap, text: string): TorBootstrap => {
  */
 const certificateComplaint = /certificate.*(?:expired|not (?:yet )?valid|in the future)/i
 
+/** Whoever gets through has a clock that is good enough: then one relay alone is wrong. */
+const getsThrough = ({ circuits, live }: TorBootstrap): boolean => circuits && live
+
 const generalStatus = (state: TorBootstrap, text: string): TorBootstrap => {
   const { fields, words } = controlWords(text)
   // The clock was set: what tor found wrong with it before counts no more.
   if (words[1] === "CLOCK_JUMPED") return { ...state, ...clockGood }
-  if (words[1] !== "CLOCK_SKEW") return state
+  if (words[1] !== "CLOCK_SKEW" || getsThrough(state)) return state
   const skew = Number(fields["SKEW"] ?? fields["MIN_SKEW"])
   return Number.isSafeInteger(skew) ? { ...state, clockSkewSeconds: skew } : state
 }
@@ -95,7 +98,8 @@ export const afterEvent = (
 ): TorBootstrap => {
   if (name === "STATUS_CLIENT") return clientStatus(state, text)
   if (name === "STATUS_GENERAL") return generalStatus(state, text)
-  if (name === "WARN") return certificateComplaint.test(text) ? { ...state, clockDoubt: text } : state
+  if (name === "WARN")
+    return certificateComplaint.test(text) && !getsThrough(state) ? { ...state, clockDoubt: text } : state
   return name === "NETWORK_LIVENESS" ? { ...state, live: text.trim() === "UP" } : state
 }
 

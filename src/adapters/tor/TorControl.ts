@@ -1,14 +1,14 @@
 /**
  * A connection to a tor's control port or control socket: commands with a time limit each, events, and the news of its
- * end. It authenticates with nothing (a socket in a folder of our own needs nothing), with the safe cookie, or with a
- * password, as tor offers. Specification: tor's control-spec.
+ * end. It authenticates with nothing (a socket in a folder of our own needs nothing; a port may not do with it), with the
+ * safe cookie, or with a password, as tor offers. Specification: tor's control-spec.
  *
  * @module
  */
 import { createHmac, timingSafeEqual } from "node:crypto"
-import { readFileSync, statSync } from "node:fs"
+import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs"
 import { connect, type Socket } from "node:net"
-import { Deferred, Duration, Effect, Schema, type Scope } from "effect"
+import { Deferred, Duration, Effect, Result, Schema, type Scope } from "effect"
 import type { Entropy } from "../../ports/Entropy.ts"
 import { endpointText, type TorEndpoint } from "../../schemas/TorSettings.ts"
 import { errorText } from "../files/AtomicFile.ts"
@@ -247,24 +247,35 @@ const cookieBytes = 32
 const serverTag = "Tor safe cookie authentication server-to-controller hash"
 const controllerTag = "Tor safe cookie authentication controller-to-server hash"
 
-/** Proves to each other that both can read the cookie, without sending it. */
+/** Accounts from this number on are people's, by custom; tor's own is the system's. */
+const firstLoginUid = 1_000
+
+const notLetIn = (reason: string): TorControlError => fail("not_authenticated", "AUTHENTICATE", reason)
+
+/**
+ * Reads the cookie. Whoever listens there names the file: nothing but a cookie may go into the proof. And a port may be
+ * anybody's while tor is down, who would name a cookie of his own.
+ */
+const readCookie = (path: string, isPort: boolean): Uint8Array => {
+  const handle = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    const { mode, size, uid } = fstatSync(handle)
+    if (size !== cookieBytes) throw new Error("it is no cookie of tor's")
+    if (isPort && (mode & 0o007) !== 0) throw new Error("it is open to other users")
+    if (isPort && uid >= firstLoginUid && uid !== process.geteuid?.())
+      throw new Error(`it belongs to uid ${uid}, who may be anybody: use tor's Unix socket`)
+    return readFileSync(handle)
+  } finally {
+    closeSync(handle)
+  }
+}
+
+/** Proves to each other that both know the cookie, without sending it. */
 const safeCookie = Effect.fnUntraced(function* (
   send: TorControl["send"],
-  cookieFile: string,
+  cookie: Uint8Array,
   entropy: Entropy["Service"]
 ) {
-  const refuse = (reason: string) => fail("not_authenticated", "AUTHENTICATE", reason)
-  const cookie = yield* Effect.try({
-    try: () => {
-      // Whoever listens there names the file: nothing but a cookie may go into the proof.
-      if (statSync(cookieFile).size !== cookieBytes) throw new Error("it is no cookie of tor's")
-      return readFileSync(cookieFile)
-    },
-    catch: (error) =>
-      refuse(
-        `tor's cookie ${cookieFile} cannot be read (${errorText(error)}): let this user read it (in Debian: group debian-tor), or give the control password`
-      )
-  })
   const own = yield* entropy.bytes(32)
   const lines = yield* send(`AUTHCHALLENGE SAFECOOKIE ${Buffer.from(own).toString("hex")}`)
   const { fields } = controlWords(lines[0] ?? "")
@@ -275,26 +286,42 @@ const safeCookie = Effect.fnUntraced(function* (
       .digest()
   const expected = proof(serverTag)
   if (hash === undefined || hash.length !== expected.length || !timingSafeEqual(hash, expected))
-    return yield* refuse("who listens there does not know tor's cookie: it is not that tor")
+    return yield* notLetIn("who listens there does not know tor's cookie: it is not that tor")
   yield* send(`AUTHENTICATE ${proof(controllerTag).toString("hex")}`)
 })
 
-/** Authenticates by the best way that both have. */
+/**
+ * Authenticates by the best way that both have: the cookie proves tor to us as well. A socket that lets everybody in lies in
+ * a folder that does not; a port that does may be anybody's, and is told nothing.
+ */
 const authenticate = Effect.fnUntraced(function* (send: TorControl["send"], options: ControlOptions) {
-  const refuse = (reason: string) => fail("not_authenticated", "AUTHENTICATE", reason)
+  const { endpoint, entropy, password } = options
+  const isPort = !("path" in endpoint)
   const info = yield* send("PROTOCOLINFO 1")
   const { fields } = controlWords(info.find((line) => line.startsWith("AUTH ")) ?? "")
   const methods = (fields["METHODS"] ?? "").split(",")
-  const asRefusal = Effect.mapError((error: TorControlError) =>
-    error.code === "refused" ? refuse(error.reason) : error
-  )
-  if (methods.includes("NULL")) return yield* Effect.asVoid(asRefusal(send("AUTHENTICATE")))
-  if (methods.includes("HASHEDPASSWORD") && options.password !== undefined)
-    return yield* Effect.asVoid(asRefusal(send(`AUTHENTICATE ${controlQuoted(options.password)}`)))
   const cookieFile = fields["COOKIEFILE"]
-  if (methods.includes("SAFECOOKIE") && cookieFile !== undefined && options.entropy !== undefined)
-    return yield* asRefusal(safeCookie(send, cookieFile, options.entropy))
-  return yield* refuse(
+  const asRefusal = Effect.mapError((error: TorControlError) =>
+    error.code === "refused" ? notLetIn(error.reason) : error
+  )
+  if (methods.includes("NULL") && !isPort) return yield* Effect.asVoid(asRefusal(send("AUTHENTICATE")))
+  const takesPassword = methods.includes("HASHEDPASSWORD") && password !== undefined
+  if (methods.includes("SAFECOOKIE") && cookieFile !== undefined && entropy !== undefined) {
+    const cookie = yield* Effect.result(
+      Effect.try({ try: () => readCookie(cookieFile, isPort), catch: errorText })
+    )
+    if (Result.isSuccess(cookie)) return yield* asRefusal(safeCookie(send, cookie.success, entropy))
+    if (!takesPassword)
+      return yield* notLetIn(
+        `tor's cookie ${cookieFile} cannot be used (${cookie.failure}): let this user read it (in Debian: group debian-tor), or give the control password`
+      )
+  }
+  if (takesPassword) return yield* Effect.asVoid(asRefusal(send(`AUTHENTICATE ${controlQuoted(password)}`)))
+  if (methods.includes("NULL"))
+    return yield* notLetIn(
+      "who listens at that port lets everybody in, and may be anybody: write CookieAuthentication 1 into tor's configuration, or use its Unix socket"
+    )
+  return yield* notLetIn(
     methods.includes("HASHEDPASSWORD")
       ? "tor wants its control password, and none is configured"
       : `tor offers only ${methods.join(", ") || "nothing"}, which is not enough to authenticate`

@@ -15,6 +15,7 @@ import {
   type TorEndpoint,
   type TorSettings
 } from "../../schemas/TorSettings.ts"
+import { controlValue } from "./ControlReplies.ts"
 import { noBootstrap, type TorBootstrap, watchBootstrap } from "./TorBootstrap.ts"
 import { connectControl, type TorControl, type TorControlError, torInfo } from "./TorControl.ts"
 import { reconnectOnMove } from "./TorMove.ts"
@@ -113,10 +114,7 @@ const untilSilent = (control: TorControl, watchMs: number): Effect.Effect<string
 const startOwn = Effect.fnUntraced(function* (options: TorNodeOptions, onComplaint: (text: string) => void) {
   const { folder, lines, settings, socks } = options
   const proxy = options.proxy === null ? null : (parseProxy(Redacted.value(options.proxy)) ?? null)
-  const tor = yield* startTorProcess(
-    { folder, lines, settings, socks, proxy, ownerPid: process.pid },
-    onComplaint
-  )
+  const tor = yield* startTorProcess({ folder, lines, settings, socks, proxy }, onComplaint)
   const control = yield* awaitControl(tor, torPaths(folder).control)
   // From here on tor ends with this connection, whatever becomes of this program.
   yield* Effect.mapError(control.send("TAKEOWNERSHIP"), fromControl)
@@ -165,10 +163,25 @@ const knock = (endpoint: TorEndpoint): Effect.Effect<string | null> =>
 /** The first SOCKS port that a running tor says it has. */
 const socksOf = Effect.fnUntraced(function* (control: TorControl, endpoint: TorEndpoint) {
   const text = yield* Effect.mapError(torInfo(control, "net/listeners/socks"), fromControl)
-  const first = /"((?:\\.|[^"\\])*)"/.exec(text)?.[1]?.replace(/\\(.)/g, "$1")
+  const first = /"(?:\\.|[^"\\])*"/.exec(text)?.[0]
   return first === undefined
     ? yield* unreachable(endpoint, "it has no SOCKS port (tor.socks may name another's)")
-    : parseEndpoint(first)
+    : parseEndpoint(controlValue(first))
+})
+
+/**
+ * Says so where the SOCKS port does not tell apart a service that is not published, one that wants another key, and one that
+ * is dead. Nothing is said where tor does not tell, or the port is another tor's.
+ */
+const warnOfTerseness = Effect.fnUntraced(function* (control: TorControl, socks: TorEndpoint) {
+  const lines = yield* Effect.orElseSucceed(control.send("GETCONF SocksPort"), () => [])
+  const settings = lines.map((line) => controlValue(line.replace(/^SocksPort=?/, "")).replaceAll('"', ""))
+  const names = "path" in socks ? [endpointText(socks)] : [endpointText(socks), String(socks.port)]
+  const own = settings.find((setting) => names.includes(setting.split(" ")[0] ?? ""))
+  if (own === undefined || own.includes("ExtendedErrors")) return
+  yield* Effect.logWarning(
+    `the running Tor will not say why an onion service is not reached: write "SocksPort ${own} ExtendedErrors" into its configuration`
+  )
 })
 
 const untilDeaf = (endpoint: TorEndpoint, watchMs: number): Effect.Effect<string> =>
@@ -198,6 +211,7 @@ const attach = Effect.fnUntraced(function* (options: TorNodeOptions) {
     : null
   const why = wanted === null ? null : yield* knock(wanted)
   if (wanted !== null && why !== null) return yield* unreachable(wanted, why)
+  if (control !== null && wanted !== null) yield* warnOfTerseness(control, wanted)
   const watches = [
     ...(control === null ? [] : [control.closed, untilSilent(control, watchMs)]),
     ...(wanted === null ? [] : [untilDeaf(wanted, watchMs)])

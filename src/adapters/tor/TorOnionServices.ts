@@ -93,12 +93,14 @@ const plain = (text: string, length: number): string =>
     .slice(0, length)
     .toWellFormed()
 
-const torStatus = (own: boolean, { progress, summary, warning }: TorBootstrap): OnionStatus["tor"] => ({
-  own,
-  progress,
-  summary: plain(summary, 300),
-  warning: warning === null ? null : plain(warning, 500)
-})
+/** What tor says of itself. Once it was ready its progress says nothing any more: circuits do. */
+export const torStatus = (own: boolean, bootstrap: TorBootstrap): OnionStatus["tor"] => {
+  const { circuits, live, progress, reason, summary, warning } = bootstrap
+  const why = warning ?? reason
+  const lost = circuits && live ? null : `tor has lost its network${why === null ? "" : `: ${why}`}`
+  const told = progress === 100 ? lost : warning
+  return { own, progress, summary: plain(summary, 300), warning: told === null ? null : plain(told, 500) }
+}
 
 /** Runs `mend` some time after each call of what it gives, once for many of them. */
 const makeMending = Effect.fnUntraced(function* (mend: Effect.Effect<void>) {

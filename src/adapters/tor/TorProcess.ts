@@ -5,12 +5,14 @@
  * @module
  */
 import { type ChildProcess, spawn } from "node:child_process"
-import { readFileSync, rmSync, writeFileSync } from "node:fs"
+import { closeSync, constants, openSync, readFileSync, rmSync, writeSync } from "node:fs"
 import { createInterface } from "node:readline"
 import { Deferred, Duration, Effect, type Scope } from "effect"
+import { utf8 } from "../../crypto/Bytes.ts"
 import { TorError } from "../../schemas/TorError.ts"
 import { errorCode, errorText, requirePrivateFolder } from "../files/AtomicFile.ts"
 import { launchPath } from "../jail/Launch.ts"
+import { putFile } from "./PutFile.ts"
 import { folderObstacle, type TorrcOptions, torDefaults, torPaths, torrcOf } from "./Torrc.ts"
 
 export interface TorProcess {
@@ -32,9 +34,6 @@ const lineLength = 500
 /** A complaint that comes again within this time is not logged again. */
 const repeatMs = 600_000
 const rememberedComplaints = 64
-
-/** Lost in a power cut, it is written anew at the next start: nothing of it needs to be flushed to the disk. */
-const write = (path: string, text: string): void => writeFileSync(path, text, { mode: 0o600 })
 
 const signalGroup = (pid: number, signal: NodeJS.Signals): void => {
   try {
@@ -71,25 +70,73 @@ const endLeftover = (folder: string): Effect.Effect<void> =>
     }
   })
 
-const writeFiles = (options: TorrcOptions): Effect.Effect<void, TorError> =>
-  Effect.try({
+const unusable = (folder: string, error: unknown): TorError =>
+  new TorError({
+    code: "failed",
+    reason: `Tor's folder ${folder} cannot be used: ${errorText(error)}`,
+    mend: ""
+  })
+
+const unwritten = (path: string, error: unknown): TorError =>
+  new TorError({
+    code: "failed",
+    reason: `${path} cannot be written: ${errorText(error)}`,
+    mend: ["ENOSPC", "EDQUOT"].includes(errorCode(error) ?? "") ? "make room on its disk" : ""
+  })
+
+/** Of what is there already nothing is written: tor starts on a full disk too, and so must what is around it. */
+const writeFiles = Effect.fnUntraced(function* (options: TorrcOptions): Effect.fn.Return<void, TorError> {
+  const { folder } = options
+  const paths = torPaths(folder)
+  const contents = yield* Effect.try({
     try: () => {
-      const { folder } = options
-      const paths = torPaths(folder)
       requirePrivateFolder(folder)
-      write(paths.empty, "")
-      write(paths.defaults, torDefaults(folder))
-      write(paths.torrc, torrcOf(options))
+      return [
+        [paths.empty, ""],
+        [paths.defaults, torDefaults(folder)],
+        [paths.torrc, torrcOf(options)]
+      ] as const
+    },
+    catch: (error) => unusable(folder, error)
+  })
+  for (const [path, text] of contents)
+    yield* Effect.try({ try: () => putFile(path, utf8(text)), catch: (error) => unwritten(path, error) })
+  yield* Effect.try({
+    try: () => {
       // Whatever stands there is no tor's that lives: the next one that appears is the new one's.
       for (const socket of [paths.control, paths.socks]) rmSync(socket, { force: true })
     },
-    catch: (error) =>
-      new TorError({
-        code: "failed",
-        reason: `Tor's folder ${options.folder} cannot be used: ${errorText(error)}`,
-        mend: ""
-      })
+    catch: (error) => unusable(folder, error)
   })
+})
+
+/** Every process id has fewer digits. */
+const pidWidth = 10
+
+/**
+ * Notes which process is tor, for the next start. The file is never made shorter nor taken away: where it is, a full disk has
+ * room for it. Without it tor works all the same.
+ */
+const notePid = (folder: string, pid: number): Effect.Effect<void> => {
+  const { pid: path } = torPaths(folder)
+  return Effect.try({
+    try: () => {
+      const handle = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+      try {
+        writeSync(handle, `${String(pid).padEnd(pidWidth)}\n`, 0)
+      } finally {
+        closeSync(handle)
+      }
+    },
+    catch: (error) => unwritten(path, error)
+  }).pipe(
+    Effect.catch((error) =>
+      Effect.logWarning(
+        `${error.message}; should tor hang when this program is killed, the next one cannot end it`
+      )
+    )
+  )
+}
 
 /** `Nov 22 02:14:30.429 [warn] …` taken apart; a line without a level is a complaint, since tor says it before its log is open. */
 const parseLogLine = (line: string): { readonly level: string; readonly text: string } => {
@@ -145,7 +192,10 @@ const spawnTor = (options: TorrcOptions): Effect.Effect<ChildProcess, TorError> 
     const paths = torPaths(folder)
     const failed = (error: unknown) => resume(Effect.fail(notStarted(settings.command, error)))
     try {
-      const child = spawn(settings.command, ["--defaults-torrc", paths.defaults, "-f", paths.torrc], {
+      const files = ["--defaults-torrc", paths.defaults, "-f", paths.torrc]
+      // The process without which it is not to live: another one at each start, while the torrc stays the same.
+      const owner = ["--__OwningControllerProcess", String(process.pid)]
+      const child = spawn(settings.command, [...files, ...owner], {
         cwd: folder,
         // A group of its own, with its transports: a terminal's Ctrl-C is for this program, which ends tor in order.
         detached: true,
@@ -175,7 +225,7 @@ const awaitEnd = (child: ChildProcess, limitMs: number): Effect.Effect<void> =>
   })
 
 /** First by request, then by force: with its sandbox on, tor is known to ignore requests. */
-const stop = (child: ChildProcess, folder: string): Effect.Effect<void> =>
+const stop = (child: ChildProcess): Effect.Effect<void> =>
   Effect.gen(function* () {
     const pid = child.pid as number
     if (!hasEnded(child)) {
@@ -185,7 +235,6 @@ const stop = (child: ChildProcess, folder: string): Effect.Effect<void> =>
     // Also what is left of its group: transports end with tor, unless they hang.
     signalGroup(pid, "SIGKILL")
     yield* awaitEnd(child, killMs)
-    rmSync(torPaths(folder).pid, { force: true })
   })
 
 const endOf = (child: ChildProcess, complaints: ReadonlyArray<string>): string => {
@@ -212,17 +261,14 @@ export const startTorProcess = Effect.fnUntraced(function* (
   const run = Effect.runForkWith(yield* Effect.context<never>())
   const ended = yield* Deferred.make<string>()
   const complaints: Array<string> = []
-  const child = yield* Effect.acquireRelease(spawnTor(options), (started) => stop(started, folder))
+  const child = yield* Effect.acquireRelease(spawnTor(options), stop)
   readLog(child, complaints, onComplaint, (entry) => void run(entry))
   const isOver = (): void => void Deferred.doneUnsafe(ended, Effect.succeed(endOf(child, complaints)))
   // When the log has been read to its end, where the last complaint says why; unless somebody else holds it open.
   child.once("close", isOver)
   child.once("exit", () => setTimeout(isOver, restOfLogMs))
   const pid = child.pid as number
-  yield* Effect.try({
-    try: () => write(torPaths(folder).pid, `${pid}\n`),
-    catch: (error) => new TorError({ code: "failed", reason: errorText(error), mend: "" })
-  })
+  yield* notePid(folder, pid)
   return {
     pid,
     ended: Deferred.await(ended),

@@ -51,8 +51,6 @@ export interface TorrcOptions {
   readonly socks: boolean
   /** The program's own further lines, last of all: onion services. */
   readonly lines: ReadonlyArray<string>
-  /** The process without which this tor is not to live. */
-  readonly ownerPid: number
 }
 
 const hostPort = ({ host, port }: UpstreamProxy): string =>
@@ -110,20 +108,19 @@ export const torDefaults = (folder: string): string =>
   ])
 
 /**
- * The torrc. Control and SOCKS are Unix sockets in a folder of the program's own: no other user of the machine can use this
+ * The torrc, which is the same at every start with the same settings. Control and SOCKS are Unix sockets in a folder of the program's own: no other user of the machine can use this
  * tor, nor the device's keys with it. tor may start no other program, but for transports.
  *
  * @throws RangeError where something would become a second line, which schemas keep from happening
  */
 export const torrcOf = (options: TorrcOptions): string => {
-  const { folder, lines, ownerPid, proxy, settings, socks } = options
+  const { folder, lines, proxy, settings, socks } = options
   const paths = torPaths(folder)
   return whole([
     `DataDirectory ${torQuoted(paths.data)}`,
     `ControlPort ${torUnixAddress(paths.control)}`,
     socks ? `SocksPort ${torUnixAddress(paths.socks)} ExtendedErrors` : "SocksPort 0",
     "Log notice stdout",
-    `__OwningControllerProcess ${ownerPid}`,
     "ClientOnly 1",
     `NoExec ${settings.transports.length === 0 ? 1 : 0}`,
     ...proxyLines(proxy),

@@ -31,7 +31,8 @@ const serviceLine = (service: OnionServiceStatus, nowMs: number): string => {
 }
 
 const torLine = ({ own, progress, summary, warning }: OnionStatus["tor"]): string => {
-  const how = progress === 100 ? "ready" : `${progress} %: ${visible(summary)}`
+  const isReady = progress === 100 && warning === null
+  const how = isReady ? "ready" : progress === 100 ? "not ready" : `${progress} %: ${visible(summary)}`
   return `${how}${own ? "" : ", not started by the server"}${warning === null ? "" : `. ${visible(warning)}`}`
 }
 
@@ -46,6 +47,13 @@ export const onionLines = ({
         ["tor", torLine(onion.tor)],
         ...onion.services.map((service) => [`onion ${service.service}`, serviceLine(service, nowMs)] as const)
       ]
+
+/** A descriptor that was published once says nothing of now: introduction points and tor's circuits do. */
+const isLost = (tor: OnionStatus["tor"], { descriptor, introduction_points }: OnionServiceStatus): boolean =>
+  tor.progress < 100 ||
+  tor.warning !== null ||
+  descriptor === "failed" ||
+  (descriptor === "published" && introduction_points === 0)
 
 /** What about the services needs the operator: an address that no device learns of, a server that is not reached. */
 export const onionNotes = (
@@ -63,7 +71,7 @@ export const onionNotes = (
           `Devices do not learn that the server is at ${device.address}: the trust root does not name it. postern keys root draft next.json ${all}, postern keys root sign next.json, postern keys root publish next.json`
         ]
       : []),
-    ...(onion.tor.progress < 100 || device.descriptor === "failed"
+    ...(isLost(onion.tor, device)
       ? ["The server is not reached over Tor now: look into its log, and at postern doctor on its machine."]
       : [])
   ]

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs"
 import { Effect, Layer, Redacted } from "effect"
 import { httpTransport } from "../../adapters/HttpTransport.ts"
 import { LinuxConnectivity } from "../../adapters/LinuxConnectivity.ts"
-import { makeRoutes, type Routes, type TorWay } from "../../adapters/net/Routes.ts"
+import { isHere, makeRoutes, type Routes, type TorWay } from "../../adapters/net/Routes.ts"
 import { runningTor, torPaths } from "../../adapters/tor/Torrc.ts"
 import { TorTunnel, torFolder } from "../../adapters/tor/TorTunnel.ts"
 import { NoTunnel, Tunnel } from "../../ports/Tunnel.ts"
@@ -56,6 +56,15 @@ const running: TunnelState = {
   problem: null,
   clockSkewSeconds: null,
   clockDoubt: null
+}
+
+/**
+ * Whether an address is reached by a SOCKS port that the client alone has been told, by the tor that `tor.control` names:
+ * nobody else may ask tor for it as the client does.
+ */
+export const isReachedUnseen = (config: ClientConfig, origin: string): boolean => {
+  const { control, socks } = runningTor(config.tor)
+  return control !== null && socks === null && !isHere(origin) && isTunnelledBy(config)(origin)
 }
 
 /**

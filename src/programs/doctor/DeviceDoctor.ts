@@ -6,7 +6,7 @@ import { checkGroup, requirement } from "../../adapters/doctor/Findings.ts"
 import { jailChecks, machineChecks } from "../../adapters/doctor/MachineChecks.ts"
 import { type Patient, rowsOf } from "../../adapters/doctor/Patient.ts"
 import { processChecks } from "../../adapters/doctor/ProcessChecks.ts"
-import { reachChecks, reachWithinMs } from "../../adapters/doctor/ReachChecks.ts"
+import { reachWithinMs } from "../../adapters/doctor/ReachChecks.ts"
 import { stateChecks } from "../../adapters/doctor/StateChecks.ts"
 import { torChecks } from "../../adapters/doctor/TorChecks.ts"
 import { errorText } from "../../adapters/files/AtomicFile.ts"
@@ -23,8 +23,8 @@ import type { JailVerdict } from "../../schemas/protocols/JailGuard.ts"
 import type { HeldRoot } from "../../schemas/protocols/TrustKeeper.ts"
 import { SelfReport } from "../../schemas/SelfReport.ts"
 import type { TunnelState } from "../../schemas/TunnelState.ts"
-import { routesBeside } from "../client/Reach.ts"
 import { examine } from "./Examination.ts"
+import { reachFindings } from "./reachFindings.ts"
 import { rootFinding } from "./rootFinding.ts"
 
 const decodeReport = Schema.decodeUnknownOption(SelfReport)
@@ -85,9 +85,6 @@ const enrolment = (patient: Patient) =>
     return is.degraded(`${phase.replace("_", " ")}${detail}${code}`, enrolmentMend[phase] ?? "")
   })
 
-const reachMend =
-  "check the server (postern doctor there), its address in the trust root, and what filters between"
-
 /** The addresses of its server that a device knows. */
 const addressesOf = (config: ClientConfig, held: Result.Result<HeldRoot, string> | null) => {
   const known =
@@ -95,17 +92,6 @@ const addressesOf = (config: ClientConfig, held: Result.Result<HeldRoot, string>
       ? (held.success.root.servers.find(({ id }) => id === held.success.server)?.addresses ?? [])
       : []
   return [...new Set([...known, ...(config.server === null ? [] : [config.server])])]
-}
-
-const reach = (config: ClientConfig, addresses: ReadonlyArray<string>) => {
-  if (addresses.length > 0) return reachChecks(addresses, reachMend, routesBeside(config))
-  const is = requirement("server.reached", "a server that answers")
-  return Effect.succeed([
-    is.failed(
-      "no server is known yet",
-      "start the client with an invitation (postern invite prints the command)"
-    )
-  ])
 }
 
 /** Nothing where nothing leads through Tor. */
@@ -215,7 +201,12 @@ const deviceFindings = (patient: Patient, config: ClientConfig) =>
         "the program",
         Effect.try(() => processChecks(patient))
       ),
-      checkGroup("server", "the server", reach(config, addresses), reachWithinMs),
+      checkGroup(
+        "server",
+        "the server",
+        reachFindings(config, addresses, wordOf(patient)?.last_poll_at_ms ?? null, nowMs),
+        reachWithinMs
+      ),
       checkGroup("tor", "the way through Tor", tor(config, addresses, wordOf(patient)?.tunnel)),
       Effect.succeed([rootFinding(held, nowMs, "it comes with the first answer of the server")]),
       checkGroup(

@@ -21,7 +21,8 @@ export const onionWord = (answer: unknown): OnionStatus | null => {
 
 const torFinding = ({ tor }: OnionStatus): Finding => {
   const is = requirement("onion.tor", "tor, with a way into its network")
-  if (tor.progress === 100) return is.ok(tor.own ? "its own" : "one that runs already")
+  if (tor.progress === 100 && tor.warning === null)
+    return is.ok(tor.own ? "its own" : "one that runs already")
   return is.degraded(
     `${tor.progress} %: ${tor.summary}${tor.warning === null ? "" : ` (${tor.warning})`}`,
     tor.own
@@ -34,9 +35,17 @@ const publishedFinding = ({ services }: OnionStatus): ReadonlyArray<Finding> => 
   const is = requirement("onion.published", "an onion service that devices find")
   const device = services.find(({ service }) => service === "device")
   if (device === undefined) return []
+  const { address, descriptor, introduction_points: points } = device
+  if (descriptor === "published" && points === 0)
+    return [
+      is.degraded(
+        `${address} is published, but has no introduction points: nobody gets there`,
+        "look whether the network is there, and into the server's log for what tor says"
+      )
+    ]
   return [
-    device.descriptor === "published"
-      ? is.ok(`${device.address}, ${device.introduction_points ?? 0} introduction points`)
+    descriptor === "published"
+      ? is.ok(points === null ? address : `${address}, ${points} introduction points`)
       : is.degraded(
           `${device.address} is not published (${device.descriptor})`,
           "wait a minute; then look into the server's log for what tor says"

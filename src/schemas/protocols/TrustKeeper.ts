@@ -83,6 +83,8 @@ export const TrustKeeperProtocol = RpcGroup.make(
   Rpc.make("Refused", { payload: { code: DeviceApiErrorCode } }),
   /** The server's onion service does not know the key that was shown. */
   Rpc.make("NotAuthorised"),
+  /** The server's onion service was not reached; whether it knows the key that was shown, Tor does not say. */
+  Rpc.make("OnionUnexplained"),
   Rpc.make("StepEnded", { payload: TrustStep }),
   Rpc.make("Due"),
   Rpc.make("Restart")

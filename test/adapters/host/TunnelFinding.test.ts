@@ -72,3 +72,20 @@ it("takes tor's word for the clock, until it was set or circuits stand", () => {
   ).toMatchObject(good)
   expect(afterEvent(ahead, { name: "STATUS_CLIENT", text: "NOTICE CIRCUIT_ESTABLISHED" })).toMatchObject(good)
 })
+
+it("takes no complaint of the clock from a tor that gets through: it would be told at the next outage", () => {
+  const ready = { ...noBootstrap, progress: 100, circuits: true }
+  const complaints = [
+    { name: "STATUS_GENERAL", text: "WARN CLOCK_SKEW SKEW=-864000 SOURCE=OR:10.77.0.1:24609" },
+    { name: "WARN", text: "Received a bad CERTS cell: At least one certificate expired." }
+  ]
+  for (const complaint of complaints) {
+    expect(afterEvent(ready, complaint)).toEqual(ready)
+    // A clock that is set wrongly costs tor its circuits first.
+    for (const lost of [
+      { ...ready, circuits: false },
+      { ...ready, live: false }
+    ])
+      expect(afterEvent(lost, complaint)).not.toEqual(lost)
+  }
+})

@@ -161,6 +161,20 @@ describe("a SOCKS 5 handshake", () => {
     })
   )
 
+  it.live("says of an onion address that tor does not tell why it is not reached", () =>
+    Effect.gen(function* () {
+      const onion = { host: `${"a".repeat(55)}d.onion`, port: 80 }
+      for (const reply of [1, 4]) {
+        const outcome = yield* shaken(
+          socks(null, onion),
+          Uint8Array.of(5, 0, 5, reply, 0, 1, 0, 0, 0, 0, 0, 0)
+        )
+        assert.strictEqual(failureOf(outcome), "onion_unexplained")
+        assert.include(outcome.error?.message, "ExtendedErrors")
+      }
+    })
+  )
+
   it.live("takes the proxy's own address in every form, in pieces of a byte", () =>
     Effect.gen(function* () {
       const own = [

@@ -4,6 +4,7 @@ import * as fc from "fast-check"
 import {
   type ControlReply,
   controlQuoted,
+  controlValue,
   controlWords,
   makeReplyReader
 } from "../../../src/adapters/tor/ControlReplies.ts"
@@ -100,6 +101,14 @@ describe("replies of the control protocol", () => {
         })
       })
     )
+  })
+
+  it("are read as tor escapes what is not ASCII: byte by byte, in octal digits", () => {
+    const there = String.raw`"/home/j\303\274rgen/\360\237\220\264\\\"\'\t\7\0331"`
+    const meant = "/home/jürgen/🐴\\\"'\t\u0007\u001b1"
+    expect(controlValue(there)).toBe(meant)
+    expect(controlWords(`A=${there}`).fields["A"]).toBe(meant)
+    for (const plain of ["", "/a folder", '"', '"a" b']) expect(controlValue(plain)).toBe(plain)
   })
 
   it("name no member that an object has anyway", () => {

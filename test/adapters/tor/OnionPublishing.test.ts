@@ -12,6 +12,7 @@ import {
 } from "../../../src/adapters/tor/OnionPublishing.ts"
 import { type TorControl, TorControlError, torInfo } from "../../../src/adapters/tor/TorControl.ts"
 import { openTor } from "../../../src/adapters/tor/TorNode.ts"
+import { encodeBase64 } from "../../../src/crypto/Base64.ts"
 import { onionServiceKey } from "../../../src/crypto/OnionAddress.ts"
 import { OnionClientKey } from "../../../src/schemas/Onion.ts"
 import type { OnionServiceName } from "../../../src/schemas/OnionStatus.ts"
@@ -31,9 +32,9 @@ const wanted = (
   ...more
 })
 
-const opened = Effect.gen(function* () {
+const openedIn = Effect.fnUntraced(function* (name: string) {
   const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), "onion tor-"))),
+    Effect.sync(() => mkdtempSync(join(tmpdir(), name))),
     (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
   )
   const { control } = yield* openTor({
@@ -46,6 +47,7 @@ const opened = Effect.gen(function* () {
   assert.isNotNull(control)
   return { control: control as TorControl, folder: join(folder, "services") }
 })
+const opened = openedIn("onion tor-")
 
 describeWith(["tor"], "a tor of our own", () => {
   it.live("has exactly the services that are wanted, with their defences", () =>
@@ -75,6 +77,19 @@ describeWith(["tor"], "a tor of our own", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live.each(["jürgen", "it's #1", 'quo"te', "back\\slash", "žluťoučký 🐴"])(
+    "has them in the folder %s",
+    (name) =>
+      Effect.gen(function* () {
+        const { control, folder } = yield* openedIn(name)
+        const { holds, publish } = folderPublisher(control, folder)
+        const both = [wanted("device"), wanted("enrol")]
+        yield* publish(both)
+        assert.isTrue(yield* holds(both))
+        assert.isFalse(yield* holds([wanted("device")]))
+      }).pipe(Effect.scoped)
+  )
+
   it.live("knows nothing of them any more after a reload, which is noticed, and so is a changed list", () =>
     Effect.gen(function* () {
       const { control, folder } = yield* opened
@@ -102,6 +117,66 @@ describeWith(["tor"], "a tor of our own", () => {
     }).pipe(Effect.scoped)
   )
 })
+
+const refusedBy = (status: number, reason: string) =>
+  new TorControlError({ code: "refused", command: "ADD_ONION", status, reason })
+
+/** A tor that is played: it has the services it is told of, and carries out also what it answers too late. */
+const played = (refusal: (command: string) => TorControlError | null = () => null) => {
+  const sent: Array<string> = []
+  const services = new Map<string, number>()
+  const names = new Map(
+    (["device", "enrol"] as const).map((service) => {
+      const { expanded, host } = wanted(service).key
+      return [encodeBase64(Redacted.value(expanded)), host.slice(0, 56)]
+    })
+  )
+  let late: string | null = null
+  const run = (word: string, command: string): TorControlError | ReadonlyArray<string> => {
+    const refused = refusal(command)
+    if (refused !== null) return refused
+    if (word === "GETINFO") return [`onions/current=${[...services.keys()].join("\n")}`, "OK"]
+    if (word === "DEL_ONION")
+      return services.delete(command.slice(word.length + 1))
+        ? ["OK"]
+        : refusedBy(552, "Unknown Onion Service id")
+    const id = names.get(/ED25519-V3:(\S+)/.exec(command)?.[1] ?? "") ?? ""
+    if (services.has(id)) return refusedBy(550, "Onion address collision")
+    services.set(id, command.match(/ClientAuthV3=/g)?.length ?? 0)
+    return ["OK"]
+  }
+  const control: TorControl = {
+    send: (command) =>
+      Effect.suspend(() => {
+        sent.push(command)
+        const [word = ""] = command.split(" ")
+        const answer = run(word, command)
+        if (word === late) {
+          late = null
+          return Effect.fail(
+            new TorControlError({
+              code: "timed_out",
+              command: word,
+              status: null,
+              reason: "tor did not answer"
+            })
+          )
+        }
+        return answer instanceof TorControlError ? Effect.fail(answer) : Effect.succeed(answer)
+      }),
+    subscribe: () => Effect.void,
+    closed: Effect.never
+  }
+  return {
+    control,
+    sent,
+    answerLate: (word: string): void => {
+      late = word
+    },
+    /** How many may reach each service that there is. */
+    clients: () => [...services.values()]
+  }
+}
 
 describeWith(["tor"], "a tor that runs already", () => {
   const door = "http://127.0.0.1:8471"
@@ -140,25 +215,47 @@ describeWith(["tor"], "a tor that runs already", () => {
 
   it.effect("that has no proof of work is used without it", () =>
     Effect.gen(function* () {
-      const sent: Array<string> = []
-      const refused = new TorControlError({
-        code: "refused",
-        command: "ADD_ONION",
-        status: 512,
-        reason: 'Unrecognized argument "PoWDefensesEnabled=1"'
-      })
-      const control: TorControl = {
-        send: (command) =>
-          Effect.suspend(() => {
-            sent.push(command)
-            return command.includes("PoW") ? Effect.fail(refused) : Effect.succeed(["OK"])
-          }),
-        subscribe: () => Effect.void,
-        closed: Effect.never
-      }
+      const { control, sent } = played((command) =>
+        command.includes("PoW") ? refusedBy(512, 'Unrecognized argument "PoWDefensesEnabled=1"') : null
+      )
       yield* commandPublisher(control).publish([wanted("device", { door })])
-      assert.strictEqual(sent.length, 2)
-      assert.include(sent[1], "V3Auth")
+      const added = sent.filter((command) => command.startsWith("ADD_ONION"))
+      assert.strictEqual(added.length, 2)
+      assert.include(added[1], "V3Auth")
+    })
+  )
+
+  it.effect.each(["DEL_ONION", "ADD_ONION", "GETINFO"])(
+    "that answers one %s late has what is wanted after the next try",
+    (late) =>
+      Effect.gen(function* () {
+        const tor = played()
+        const { holds, publish } = commandPublisher(tor.control)
+        const device = wanted("device", { door })
+        yield* publish([device])
+        const another = OnionClientKey.make(nobody.replace("N2NU", "N2NV"))
+        const both = [
+          wanted("device", { door, clients: new Set([nobody, another]) }),
+          wanted("enrol", { door })
+        ]
+        tor.answerLate(late)
+        assert.include((yield* Effect.flip(publish(both))).message, "did not answer")
+        yield* publish(both)
+        assert.isTrue(yield* holds(both))
+        assert.deepStrictEqual(tor.clients(), [2, 0])
+      })
+  )
+
+  it.effect("that added a service late, which is not wanted any more, is rid of it", () =>
+    Effect.gen(function* () {
+      const tor = played()
+      const { holds, publish } = commandPublisher(tor.control)
+      tor.answerLate("ADD_ONION")
+      yield* Effect.flip(publish([wanted("enrol", { door })]))
+      assert.isFalse(yield* holds([]))
+      yield* publish([])
+      assert.deepStrictEqual(tor.clients(), [])
+      assert.isTrue(yield* holds([]))
     })
   )
 })

@@ -1,7 +1,7 @@
 /** The control connection: to a tor of script, and to a real one by each way of letting oneself in. */
 import { execFileSync, spawn } from "node:child_process"
 import { createHmac } from "node:crypto"
-import { existsSync, mkdirSync, writeFileSync } from "node:fs"
+import { chmodSync, chownSync, existsSync, mkdirSync, writeFileSync } from "node:fs"
 import { createServer, type Socket } from "node:net"
 import { join } from "node:path"
 import { describe, expect, it } from "@effect/vitest"
@@ -9,13 +9,15 @@ import { Effect, Fiber, Schedule } from "effect"
 import { SystemEntropy } from "../../../src/adapters/SystemEntropy.ts"
 import { connectControl, type TorEvent, torInfo } from "../../../src/adapters/tor/TorControl.ts"
 import { Entropy } from "../../../src/ports/Entropy.ts"
+import type { TorEndpoint } from "../../../src/schemas/TorSettings.ts"
 import { waitUntil } from "../../support/Program.ts"
 import { describeWith } from "../../support/requires.ts"
 import { folderOf } from "./support.ts"
 
 /** A tor that answers each command as the script says; undefined is silence. */
 const scripted = Effect.fnUntraced(function* (
-  answer: (command: string, socket: Socket) => string | undefined
+  answer: (command: string, socket: Socket) => string | undefined,
+  where: "socket" | "port" = "socket"
 ) {
   const path = join(yield* folderOf("control"), "ctl")
   const commands: Array<string> = []
@@ -35,14 +37,23 @@ const scripted = Effect.fnUntraced(function* (
     })
   })
   yield* Effect.acquireRelease(
-    Effect.promise(() => new Promise<void>((resolve) => server.listen(path, resolve))),
+    Effect.promise(
+      () =>
+        new Promise<void>((resolve) => {
+          if (where === "socket") server.listen(path, resolve)
+          else server.listen(0, "127.0.0.1", resolve)
+        })
+    ),
     () =>
       Effect.promise(async () => {
         for (const socket of sockets) socket.destroy()
         await new Promise((resolve) => server.close(resolve))
       })
   )
-  return { endpoint: { path }, commands, sockets }
+  const address = server.address()
+  const endpoint =
+    typeof address === "object" && address !== null ? { host: "127.0.0.1", port: address.port } : { path }
+  return { endpoint, commands, sockets }
 })
 
 const protocolInfo = (auth: string): string =>
@@ -161,9 +172,9 @@ describe("events", () => {
 })
 
 describe("letting oneself in", () => {
-  const tried = (path: string, password?: string) =>
+  const tried = (endpoint: TorEndpoint, password?: string) =>
     Effect.gen(function* () {
-      const options = { endpoint: { path }, entropy: yield* Entropy }
+      const options = { endpoint, entropy: yield* Entropy }
       return yield* Effect.flip(connectControl(password === undefined ? options : { ...options, password }))
     }).pipe(Effect.scoped, Effect.provide(SystemEntropy))
 
@@ -175,22 +186,75 @@ describe("letting oneself in", () => {
       writeFileSync(secret, "a key of somebody's")
       writeFileSync(cookie, Buffer.alloc(32, 7))
       const thief = yield* scripted(() => protocolInfo(`METHODS=COOKIE,SAFECOOKIE COOKIEFILE="${secret}"`))
-      expect((yield* tried(thief.endpoint.path)).reason).toContain("no cookie")
+      expect((yield* tried(thief.endpoint)).reason).toContain("no cookie")
       const wrong = createHmac("sha256", "x").digest("hex")
       const other = yield* scripted((command) =>
         command.startsWith("PROTOCOLINFO")
           ? protocolInfo(`METHODS=COOKIE,SAFECOOKIE COOKIEFILE="${cookie}"`)
           : `250 AUTHCHALLENGE SERVERHASH=${wrong} SERVERNONCE=${wrong}\r\n`
       )
-      expect((yield* tried(other.endpoint.path)).reason).toContain("not that tor")
+      expect((yield* tried(other.endpoint)).reason).toContain("not that tor")
       for (const { commands } of [thief, other])
         expect(commands.filter((command) => command.startsWith("AUTHENTICATE"))).toEqual([])
     })
   )
 
+  const password = 'a "password"'
+
+  it.live("to a port is not tried where everybody is let in: anybody may listen there", () =>
+    Effect.gen(function* () {
+      const thief = yield* scripted(
+        (command) => (command.startsWith("PROTOCOLINFO") ? protocolInfo("METHODS=NULL") : "250 OK\r\n"),
+        "port"
+      )
+      const error = yield* tried(thief.endpoint, password)
+      expect(error).toMatchObject({
+        code: "not_authenticated",
+        reason: /CookieAuthentication 1.*Unix socket/
+      })
+      expect(thief.commands).toEqual(["PROTOCOLINFO 1"])
+    })
+  )
+
+  it.live("is tried by the cookie first, and by the password only where no cookie can be read", () =>
+    Effect.gen(function* () {
+      const cookie = join(yield* folderOf("cookie"), "cookie")
+      const both = yield* scripted(
+        (command) =>
+          command.startsWith("PROTOCOLINFO")
+            ? protocolInfo(`METHODS=COOKIE,SAFECOOKIE,HASHEDPASSWORD COOKIEFILE="${cookie}"`)
+            : "515 no\r\n",
+        "port"
+      )
+      yield* tried(both.endpoint, password)
+      expect(both.commands[1]).toBe(`AUTHENTICATE "${password.replaceAll('"', '\\"')}"`)
+      writeFileSync(cookie, Buffer.alloc(32, 7), { mode: 0o600 })
+      both.commands.length = 0
+      yield* tried(both.endpoint, password)
+      expect(both.commands.map((command) => command.split(" ")[0])).toEqual(["PROTOCOLINFO", "AUTHCHALLENGE"])
+    })
+  )
+
+  it.live("to a port is not tried with a cookie that anybody could have laid there", () =>
+    Effect.gen(function* () {
+      const cookie = join(yield* folderOf("cookie"), "cookie")
+      writeFileSync(cookie, Buffer.alloc(32, 7))
+      const script = () => protocolInfo(`METHODS=COOKIE,SAFECOOKIE COOKIEFILE="${cookie}"`)
+      const thief = yield* scripted(script, "port")
+      chmodSync(cookie, 0o644)
+      expect((yield* tried(thief.endpoint)).reason).toContain("open to other users")
+      if (process.getuid?.() === 0) {
+        chmodSync(cookie, 0o600)
+        chownSync(cookie, 1_000, 1_000)
+        expect((yield* tried(thief.endpoint)).reason).toContain("belongs to uid 1000")
+      }
+      expect(new Set(thief.commands)).toEqual(new Set(["PROTOCOLINFO 1"]))
+    })
+  )
+
   it.live("says that nobody listens, or that nobody answers", () =>
     Effect.gen(function* () {
-      expect(yield* tried("/nowhere/control")).toMatchObject({ code: "unreachable" })
+      expect(yield* tried({ path: "/nowhere/control" })).toMatchObject({ code: "unreachable" })
       const mute = yield* scripted(() => undefined)
       const error = yield* Effect.flip(connectControl({ endpoint: mute.endpoint, connectTimeoutMs: 50 }))
       expect(error).toMatchObject({ code: "timed_out" })

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process"
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { expect, it } from "@effect/vitest"
-import { Effect, Exit, Redacted, Scope } from "effect"
+import { Effect, Exit, Logger, Redacted, Scope } from "effect"
 import { SystemEntropy } from "../../../src/adapters/SystemEntropy.ts"
 import { openTor, type TorNodeOptions } from "../../../src/adapters/tor/TorNode.ts"
 import { torPaths } from "../../../src/adapters/tor/Torrc.ts"
@@ -41,8 +41,16 @@ describeWith(["tor"], "a tor of our own", () => {
       expect((yield* node.bootstrap).progress).toBe(0)
       yield* Scope.close(scope, Exit.void)
       expect(isAlive(pidOf(node))).toBe(false)
-      expect(existsSync(torPaths(folder).pid)).toBe(false)
     })
+  )
+
+  it.live("starts where its process id cannot be noted", () =>
+    Effect.gen(function* () {
+      const folder = join(yield* folderOf("tor"), "tor")
+      const { pid } = torPaths(folder)
+      mkdirSync(pid, { recursive: true, mode: 0o700 })
+      expect(isAlive(pidOf(yield* open(folder)))).toBe(true)
+    }).pipe(Effect.scoped)
   )
 
   it.live("tells when it is killed, and another stands on the same folder at once", () =>
@@ -186,6 +194,27 @@ describeWith(["tor"], "a tor that runs already", () => {
     }).pipe(Effect.scoped, Effect.provide(SystemEntropy))
   )
 
+  it.live("is said to tell too little where its SOCKS port has no extended errors", () =>
+    Effect.gen(function* () {
+      const folder = join(yield* folderOf("tor"), "tor")
+      const plain = join(folder, "plain")
+      const settings = settingsOf({ options: nobodysNetwork })
+      yield* open(folder, { settings, lines: [`SocksPort unix:${plain}`] })
+      const control = `unix:${torPaths(folder).control}`
+      const said: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void said.push(message))
+      const warnings = (given: Parameters<typeof settingsOf>[0]) =>
+        Effect.gen(function* () {
+          said.length = 0
+          yield* open("/nowhere", { settings: settingsOf({ control, ...given }) })
+          return said.filter((text) => String(text).includes("ExtendedErrors"))
+        }).pipe(Effect.scoped, Effect.provide(Logger.layer([logger])))
+      expect(yield* warnings({ socks: `unix:${plain}` })).toHaveLength(1)
+      expect(yield* warnings({ socks: `unix:${torPaths(folder).socks}` })).toEqual([])
+      expect(yield* warnings({})).toEqual([])
+    }).pipe(Effect.scoped)
+  )
+
   it.live("is said not to be there where it is not", () =>
     Effect.gen(function* () {
       for (const given of [{ control: "unix:/nowhere/control" }, { socks: "127.0.0.1:1" }])
@@ -211,8 +240,7 @@ describeWith(["tor"], "the log", () => {
         "DisableNetwork",
         "Log",
         "NoExec",
-        "SocksPort",
-        "__OwningControllerProcess"
+        "SocksPort"
       ])
     }).pipe(Effect.scoped)
   )

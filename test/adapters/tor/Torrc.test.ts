@@ -122,7 +122,7 @@ describe("settings of Tor", () => {
 
 describe("the torrc", () => {
   const torrc = (lines: ReadonlyArray<string>, folder = "/x") =>
-    torrcOf({ folder, settings: settingsOf(), proxy: null, socks: true, lines, ownerPid: 1 })
+    torrcOf({ folder, settings: settingsOf(), proxy: null, socks: true, lines })
 
   it("has no line but those it was given, whatever texts hold", () => {
     const plain = torrc([]).split("\n").length
