@@ -11,6 +11,7 @@ import type { ErrorWithReasonCode, IClientOptions, MqttClient } from "mqtt"
 import { BusError, type BusLink, type BusOptions, type MessageBus } from "../../ports/MessageBus.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import { makeBarrier } from "./Barrier.ts"
+import { guardPackets } from "./PacketGuard.ts"
 
 /** One way to the broker. */
 export interface FoundBroker {
@@ -98,8 +99,7 @@ const clientOn = (stream: Duplex, settings: IClientOptions) =>
   Effect.acquireRelease(
     Effect.map(loadClient, (Client) => {
       const client = new Client(() => stream as never, settings)
-      // Without a listener an error would end the program; what it means is told by "close".
-      client.on("error", () => undefined)
+      guardPackets(client)
       return client
     }),
     (client) =>
