@@ -5,6 +5,7 @@ import { Deferred, Effect, Fiber, Result } from "effect"
 import fc from "fast-check"
 import { openLine } from "../../../src/adapters/mosquitto/Line.ts"
 import { mqttBus } from "../../../src/adapters/mqtt/MqttBus.ts"
+import { MessageLimits } from "../../../src/schemas/Message.ts"
 import { property } from "../support/properties.ts"
 import { asPi } from "./localBus.ts"
 
@@ -161,6 +162,52 @@ describe("a broker that means harm, or hangs up at the wrong time,", () => {
         )
         assert.include(end, why)
       }
+    })
+  )
+
+  /** Writes pieces as fast as they are read, and hangs up behind the last one. */
+  const pour = (socket: Socket, pieces: number, piece: Buffer): void => {
+    if (pieces === 0) socket.end()
+    else socket.write(piece, () => pour(socket, pieces - 1, piece))
+  }
+
+  it.live("has no agent keep what is no packet yet", () =>
+    Effect.gen(function* () {
+      const port = yield* brokerThat((socket, _bytes, piece) => {
+        if (piece > 0) return
+        // The longest that MQTT knows: 256 MiB.
+        socket.write(hex(`${welcome[4]} 30ffffff7f 000161`))
+        pour(socket, 32, Buffer.alloc(1024 * 1024))
+      })
+      const end = yield* Effect.scoped(Effect.flatMap(open(port), ({ ended }) => ended))
+      assert.include(end, "without a whole packet")
+    })
+  )
+
+  it.live("may send one of the largest messages after the other", () =>
+    Effect.gen(function* () {
+      const count = 40
+      const body = Buffer.alloc(MessageLimits.wireBytes)
+      const length = [0x83, 0x80, 0x10]
+      const publish = Buffer.concat([Buffer.from([0x30, ...length, 0, 1, 0x61]), body])
+      const port = yield* brokerThat((socket, _bytes, piece) => {
+        if (piece > 0) return
+        socket.write(hex(welcome[4]))
+        pour(socket, count, publish)
+      })
+      let came = 0
+      const end = yield* Effect.scoped(
+        Effect.flatMap(
+          open(
+            port,
+            Effect.sync(() => void came++)
+          ),
+          ({ ended }) => ended
+        )
+      )
+      yield* turns
+      assert.include(end, "closed")
+      assert.strictEqual(came, count)
     })
   )
 
