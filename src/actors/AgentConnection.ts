@@ -141,6 +141,7 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
           session: null,
           shake: null,
           verdict: null,
+          detail: "",
           services: null,
           directoryVersion: -1
         })

@@ -106,6 +106,22 @@ describe("an agent's handshakes", () => {
       })
     )
 
+  it.effect("say why an agent was refused, and not so in the next session", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const agent = yield* coming(broker)
+      yield* answer(broker, last(broker), "refused", "its clock is wrong")
+      assert.deepInclude(yield* agent.ref.ask("Standing"), {
+        state: "refused",
+        detail: "its clock is wrong"
+      })
+      broker.cut()
+      yield* TestClock.adjust(minute)
+      assert.strictEqual(broker.finds, 2)
+      assert.deepInclude(yield* agent.ref.ask("Standing"), { state: "connected", detail: "" })
+    })
+  )
+
   it.effect("are repeated until the last one is answered, though an older one was", () =>
     Effect.gen(function* () {
       const broker = new PlayedBroker()
