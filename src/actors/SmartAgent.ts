@@ -18,14 +18,13 @@ import { type AgentName, topicOf } from "../schemas/Topics.ts"
 import { type AgentKnowledge, freshKnowledge, makeArrivals } from "./AgentArrivals.ts"
 import { makeConnection, type SessionEnd } from "./AgentConnection.ts"
 import { makeOutgoingMail } from "./AgentOutgoing.ts"
-import { makePings, type Pings } from "./AgentPings.ts"
+import { makePings, type Pings, pingTimeoutMs } from "./AgentPings.ts"
 import { type Appearance, makeIds } from "./AgentSession.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { AgentInboxKey, SmartAgentKey } from "./ClientKeys.ts"
 
 export type SmartAgentOptions = Appearance
 
-const pingTimeoutMs = 10_000
 const pruneMs = 60_000
 /** Sending that failed while the session stands is tried again after this. */
 const sendAgainMs = 2_000
@@ -51,7 +50,8 @@ const makeAsker = (knowledge: AgentKnowledge, pings: Pings) =>
         issued_at_ms: yield* clock.nowMs
       })
       const topic = topicOf(session.topicRoot, { agent: to, inbox: "public/pingreq" })
-      return { publication: session.link.publish(topic, toWire(question)), nonce, answer }
+      const publication = Effect.timeoutOption(session.link.publish(topic, toWire(question)), pingTimeoutMs)
+      return { publication, nonce, answer }
     })
   })
 
@@ -116,7 +116,7 @@ const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
     const self = context.ref(SmartAgentKey)
     const knowledge = freshKnowledge()
     const pings = makePings()
-    const say = (publication: Effect.Effect<void, BusError>) =>
+    const say = (publication: Effect.Effect<unknown, BusError>) =>
       context.startTask(Effect.ignore(publication), said)
     const came = (topic: string, payload: Uint8Array, timeoutMs: number) =>
       Effect.mapError(self.ask("Came", { topic, payload }, { timeoutMs }), (error): NotTaken => {

@@ -126,6 +126,30 @@ describe("an agent", () => {
     })
   )
 
+  it.effect("stays connected though nothing that it asks is acknowledged, or answered", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const agent = yield* start(broker)
+      agent.trust.set(standing)
+      yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
+      broker.acknowledge = (topic) => (topic.endsWith("/pingreq") ? Effect.never : Effect.void)
+      // The tasks of one round are nearly as many as an actor may have.
+      const names = Array.from({ length: 100 }, (_, n) => `bob-${n}` as Name)
+      let asked = 0
+      for (let round = 0; round < 6; round++) {
+        yield* Effect.forkChild(
+          Effect.forEach(names, (to) => Effect.map(agent.ref.ask("Ping", { to }), () => void asked++), {
+            concurrency: "unbounded"
+          })
+        )
+        yield* TestKit.until(() => asked === 100 * (round + 1), `round ${round}`)
+        yield* TestClock.adjust(10_000)
+      }
+      assert.strictEqual(broker.finds, 1)
+      assert.strictEqual(yield* stateOf(agent), "connected")
+    })
+  )
+
   it.effect("says for how long it has lacked a session, and waits longer each time", () =>
     Effect.gen(function* () {
       const broker = new PlayedBroker()
