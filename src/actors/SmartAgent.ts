@@ -2,7 +2,7 @@
  * A device as an agent: see its protocol. It keeps a session with the broker, comes again whenever it was lost, sends what
  * waits in the order it was given, and puts what is good into the application's inbox, once.
  */
-import { Deferred, Effect, Exit } from "effect"
+import { Deferred, Effect, Exit, Schedule } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import { type RefusedMessage, toWire } from "../crypto/Messages.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
@@ -26,6 +26,8 @@ import { AgentInboxKey, SmartAgentKey } from "./ClientKeys.ts"
 export type SmartAgentOptions = Appearance
 
 const pruneMs = 60_000
+/** What comes while programs ask for more than fits into the mailbox waits, and holds up what comes behind it. */
+const comeAgainMs = 100
 /** Sending that failed while the session stands is tried again after this. */
 const sendAgainMs = 2_000
 
@@ -119,11 +121,19 @@ const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
     const say = (publication: Effect.Effect<unknown, BusError>) =>
       context.startTask(Effect.ignore(publication), said)
     const came = (topic: string, payload: Uint8Array, timeoutMs: number) =>
-      Effect.mapError(self.ask("Came", { topic, payload }, { timeoutMs }), (error): NotTaken => {
-        // The session ends with this life, and by a word of its own: what comes meanwhile must not cut it off before.
-        const isEnding = error._tag === "Stopped" || error._tag === "ActorCrashed"
-        return { message: error.message, isLeft: isEnding || (error._tag === "NotKept" && error.isFull) }
-      })
+      self.ask("Came", { topic, payload }, { timeoutMs }).pipe(
+        Effect.retry({
+          while: ({ _tag }) => _tag === "MailboxFull",
+          schedule: Schedule.spaced(comeAgainMs),
+          times: timeoutMs / comeAgainMs
+        }),
+        Effect.mapError((error): NotTaken => {
+          // The session ends with this life, and by a word of its own: what comes meanwhile must not cut it off before.
+          const isEnding = error._tag === "Stopped" || error._tag === "ActorCrashed"
+          const isFull = error._tag === "MailboxFull" || (error._tag === "NotKept" && error.isFull)
+          return { message: error.message, isLeft: isEnding || isFull }
+        })
+      )
     return {
       knowledge,
       pings,

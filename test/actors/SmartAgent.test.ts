@@ -1,6 +1,6 @@
 /** An agent under a virtual clock, at a broker that the test plays. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Layer } from "effect"
+import { Deferred, Effect, Fiber, Layer, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { TestKit } from "../../src/kernel/testing/TestKit.ts"
 import { AgentStore, AgentStoreError } from "../../src/ports/AgentStore.ts"
@@ -147,6 +147,45 @@ describe("an agent", () => {
       }
       assert.strictEqual(broker.finds, 1)
       assert.strictEqual(yield* stateOf(agent), "connected")
+    })
+  )
+
+  it.effect("takes what comes when it has time again, where its programs ask for too much at once", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const goOn = yield* Deferred.make<void>()
+      const agent = yield* start(
+        broker,
+        Layer.effect(
+          AgentStore,
+          Effect.map(Effect.service(AgentStore), (store) => ({
+            ...store,
+            queue: (draft: Parameters<typeof store.queue>[0]) =>
+              Effect.andThen(Deferred.await(goOn), store.queue(draft))
+          }))
+        ).pipe(Layer.provide(Store))
+      )
+      agent.trust.set(standing)
+      yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
+      const letter = { level: "public", to: ["bob" as Name], subject: "", body: 1, lifetimeMs: null } as const
+      yield* Effect.addFinalizer(() => Deferred.succeed(goOn, undefined))
+      const sends = Array.from({ length: 1_100 }, () => Effect.exit(agent.ref.ask("Send", letter)))
+      const sending = yield* Effect.forkChild(Effect.all(sends, { concurrency: "unbounded" }))
+      yield* TestKit.settle
+      // The place of the one that is dealt with.
+      const another = yield* Effect.forkChild(Effect.exit(agent.ref.ask("Send", letter)))
+      yield* TestKit.settle
+      assert.strictEqual((yield* Effect.flip(agent.ref.ask("Send", letter)))._tag, "MailboxFull")
+      const coming = yield* Effect.forkChild(
+        Effect.result(broker.bring("fleet/pi/public", new TextEncoder().encode("no message at all")))
+      )
+      yield* TestClock.adjust(1_000)
+      assert.isUndefined(coming.pollUnsafe(), "it was given back")
+      yield* Deferred.succeed(goOn, undefined)
+      yield* Fiber.joinAll([sending, another])
+      yield* TestClock.adjust(1_000)
+      assert.isTrue(Result.isSuccess(yield* Fiber.join(coming)))
+      assert.deepInclude((yield* agent.ref.ask("Report")).refused, { malformed: 1 })
     })
   )
 
