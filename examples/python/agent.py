@@ -78,6 +78,7 @@ class Agent:
         self.state, self.keys, self.tell, self.name = state, state.keys, tell, state.kept["name"]
         self.client, self.lock, self.outgoing = None, threading.RLock(), []
         self.agreement, self.peers, self.version, self.asked = None, {}, -1, {}
+        self.services = set()
         self.lately = collections.deque(maxlen=LATELY)
 
     def topic(self, agent, inbox):
@@ -92,6 +93,12 @@ class Agent:
         return self.keys.sign({"type": "postern/status/v1", **members})
 
     # --- Coming and going
+
+    def believe(self, services):
+        """Broker services by these keys. A list of agents by a key that is gone from them counts no more."""
+        if not self.services <= services:
+            self.peers.clear()
+        self.services = services
 
     def _make_client(self, place, ca):
         is_web = place.scheme in ("ws", "wss")
@@ -115,7 +122,7 @@ class Agent:
         place = urllib.parse.urlsplit(url)
         self.topics, self.session, self.nonce = offer["topic_root"], wire.new_id(), None
         self.answered = None
-        self.services = {wire.b64(key) for key in enrol.role(server.root, "broker_services")[0].values()}
+        self.believe({wire.b64(key) for key in enrol.role(server.root, "broker_services")[0].values()})
         self.agreement, self.version = None, -1
         # The same client for all sessions: it keeps what was not acknowledged, and sends it again.
         self.client = self.client or self._make_client(place, ca)

@@ -14,7 +14,7 @@ import type { BusError } from "../ports/MessageBus.ts"
 import type { AgentStatus, Agreement, DirectoryEntry, HandshakeAnswer, Ping } from "../schemas/Agents.ts"
 import { type MessageId, MessageLimits, PublicMessage } from "../schemas/Message.ts"
 import { type AgentName, brokerServices, placeOf, topicOf } from "../schemas/Topics.ts"
-import type { Pings } from "./AgentPings.ts"
+import { type Pings, pingTimeoutMs } from "./AgentPings.ts"
 import type { AgentSession } from "./AgentSession.ts"
 
 type Verdict = HandshakeAnswer["verdict"]
@@ -102,7 +102,7 @@ const takeDirectory = Effect.fnUntraced(function* (
 })
 
 /** Says something to the broker without waiting for its acknowledgement. */
-export type Say = (publication: Effect.Effect<void, BusError>) => Effect.Effect<void>
+export type Say = (publication: Effect.Effect<unknown, BusError>) => Effect.Effect<void>
 
 /** Tells broker services that this session is there, whatever they heard of an older one meanwhile. */
 const makePresence = (say: Say) =>
@@ -163,7 +163,7 @@ const makePingTaker = (pings: Pings, say: Say) =>
         issued_at_ms: nowMs
       })
       const topic = topicOf(session.topicRoot, { agent: ping.from, inbox: "public/pingack" })
-      yield* say(session.link.publish(topic, toWire(answer)))
+      yield* say(Effect.timeoutOption(session.link.publish(topic, toWire(answer)), pingTimeoutMs))
     })
   })
 

@@ -101,6 +101,12 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
     const shaking = yield* makeShaking(sessions, knowledge, initial)
     let failures = 0
     let goodFromMs = Number.POSITIVE_INFINITY
+    let believed: ReadonlySet<string> = new Set()
+    /** Forgets the list of agents where a key that may have signed it counts no more. */
+    const believe = (services: ReadonlySet<string>): void => {
+      if (![...believed].every((key) => services.has(key))) knowledge.peers.clear()
+      believed = services
+    }
 
     return {
       /** One session, from its beginning to its end. */
@@ -118,6 +124,7 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
           hasRoom: Effect.orElseSucceed(store.hasRoom, () => false)
         })
         yield* Effect.addFinalizer(() => sessions.leave(open))
+        believe(open.standing.services)
         knowledge.session = open
         yield* Deferred.succeed(begun, undefined)
         yield* sessions.subscribe(open)
@@ -134,9 +141,12 @@ export const makeConnection = (self: Self, knowledge: AgentKnowledge, initial: A
           session: null,
           shake: null,
           verdict: null,
+          detail: "",
           services: null,
           directoryVersion: -1
         })
+        // Not with the next session alone: there may be none.
+        if (code === "changed") believe(trust.current()?.services ?? new Set())
         const wasGood = (yield* monotonicMs) >= goodFromMs
         goodFromMs = Number.POSITIVE_INFINITY
         failures = code === "changed" ? 0 : wasGood ? 1 : failures + 1

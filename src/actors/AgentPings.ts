@@ -5,6 +5,8 @@ import type { LinkQuality } from "../schemas/protocols/SmartAgent.ts"
 import type { AgentName } from "../schemas/Topics.ts"
 import { monotonicMs } from "./Alarm.ts"
 
+/** How long an answer is waited for, and the acknowledgement of what asks or answers. */
+export const pingTimeoutMs = 10_000
 /** Peers whose quality is kept, the most recently asked. */
 const maximumPeers = 1_000
 const maximumWaiting = 1_000

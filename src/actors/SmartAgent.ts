@@ -2,7 +2,7 @@
  * A device as an agent: see its protocol. It keeps a session with the broker, comes again whenever it was lost, sends what
  * waits in the order it was given, and puts what is good into the application's inbox, once.
  */
-import { Deferred, Effect, Exit } from "effect"
+import { Deferred, Effect, Exit, Schedule } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import { type RefusedMessage, toWire } from "../crypto/Messages.ts"
 import { type ActorContext, Behaviour } from "../kernel/index.ts"
@@ -24,15 +24,16 @@ import { type AgentName, topicOf } from "../schemas/Topics.ts"
 import { type AgentKnowledge, freshKnowledge, makeArrivals } from "./AgentArrivals.ts"
 import { makeConnection, type SessionEnd } from "./AgentConnection.ts"
 import { makeOutgoingMail } from "./AgentOutgoing.ts"
-import { makePings, type Pings } from "./AgentPings.ts"
+import { makePings, type Pings, pingTimeoutMs } from "./AgentPings.ts"
 import { type Appearance, makeIds } from "./AgentSession.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { AgentInboxKey, SmartAgentKey } from "./ClientKeys.ts"
 
 export type SmartAgentOptions = Appearance
 
-const pingTimeoutMs = 10_000
 const pruneMs = 60_000
+/** What comes while programs ask for more than fits into the mailbox waits, and holds up what comes behind it. */
+const comeAgainMs = 100
 /** Sending that failed while the session stands is tried again after this. */
 const sendAgainMs = 2_000
 
@@ -57,7 +58,8 @@ const makeAsker = (knowledge: AgentKnowledge, pings: Pings) =>
         issued_at_ms: yield* clock.nowMs
       })
       const topic = topicOf(session.topicRoot, { agent: to, inbox: "public/pingreq" })
-      return { publication: session.link.publish(topic, toWire(question)), nonce, answer }
+      const publication = Effect.timeoutOption(session.link.publish(topic, toWire(question)), pingTimeoutMs)
+      return { publication, nonce, answer }
     })
   })
 
@@ -127,14 +129,22 @@ const makeParts = (context: ActorContext<never>, options: SmartAgentOptions) =>
     const self = context.ref(SmartAgentKey)
     const knowledge = freshKnowledge()
     const pings = makePings()
-    const say = (publication: Effect.Effect<void, BusError>) =>
+    const say = (publication: Effect.Effect<unknown, BusError>) =>
       context.startTask(Effect.ignore(publication), said)
     const came = (topic: string, payload: Uint8Array, timeoutMs: number) =>
-      Effect.mapError(self.ask("Came", { topic, payload }, { timeoutMs }), (error): NotTaken => {
-        // The session ends with this life, and by a word of its own: what comes meanwhile must not cut it off before.
-        const isEnding = error._tag === "Stopped" || error._tag === "ActorCrashed"
-        return { message: error.message, isLeft: isEnding || (error._tag === "NotKept" && error.isFull) }
-      })
+      self.ask("Came", { topic, payload }, { timeoutMs }).pipe(
+        Effect.retry({
+          while: ({ _tag }) => _tag === "MailboxFull",
+          schedule: Schedule.spaced(comeAgainMs),
+          times: timeoutMs / comeAgainMs
+        }),
+        Effect.mapError((error): NotTaken => {
+          // The session ends with this life, and by a word of its own: what comes meanwhile must not cut it off before.
+          const isEnding = error._tag === "Stopped" || error._tag === "ActorCrashed"
+          const isFull = error._tag === "MailboxFull" || (error._tag === "NotKept" && error.isFull)
+          return { message: error.message, isLeft: isEnding || isFull }
+        })
+      )
     return {
       knowledge,
       pings,

@@ -6,6 +6,7 @@ import { TestKit } from "../../src/kernel/testing/TestKit.ts"
 import type { Directory, Handshake } from "../../src/schemas/Agents.ts"
 import type { Name } from "../../src/schemas/Ids.ts"
 import { MessageLimits } from "../../src/schemas/Message.ts"
+import { deviceKeys, serverKeys } from "./support/Parties.ts"
 import {
   answer,
   byServices,
@@ -105,6 +106,22 @@ describe("an agent's handshakes", () => {
       })
     )
 
+  it.effect("say why an agent was refused, and not so in the next session", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const agent = yield* coming(broker)
+      yield* answer(broker, last(broker), "refused", "its clock is wrong")
+      assert.deepInclude(yield* agent.ref.ask("Standing"), {
+        state: "refused",
+        detail: "its clock is wrong"
+      })
+      broker.cut()
+      yield* TestClock.adjust(minute)
+      assert.strictEqual(broker.finds, 2)
+      assert.deepInclude(yield* agent.ref.ask("Standing"), { state: "connected", detail: "" })
+    })
+  )
+
   it.effect("are repeated until the last one is answered, though an older one was", () =>
     Effect.gen(function* () {
       const broker = new PlayedBroker()
@@ -167,6 +184,39 @@ describe("the list of agents", () => {
       assert.deepStrictEqual(yield* refusedOf(agent), { expired: 1, from_the_future: 1 })
       yield* bring(list(last(broker), 8, nowMs - lifetimeMs + 1))
       assert.strictEqual((yield* agent.ref.ask("Peers")).length, 1)
+    })
+  )
+
+  it.effect("counts for as long as the root names the key that signed it", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const agent = yield* coming(broker)
+      const bring = Effect.suspend(() =>
+        broker.bring("fleet/broker-services/discovery", list(last(broker), 1, 0))
+      )
+      const peers = Effect.map(agent.ref.ask("Peers"), (all) => all.map(({ agent: name }) => name))
+      const other = { ...standing, services: new Set([deviceKeys.signingKey]) }
+      yield* bring
+      agent.trust.set({ ...standing, services: new Set([serverKeys.signingKey, deviceKeys.signingKey]) })
+      yield* shaken(broker, 2)
+      assert.deepStrictEqual(yield* peers, ["bob"])
+      agent.trust.set(other)
+      yield* shaken(broker, 3)
+      assert.deepStrictEqual(yield* peers, [])
+      agent.trust.set(standing)
+      yield* shaken(broker, 4)
+      yield* bring
+      assert.deepStrictEqual(yield* peers, ["bob"])
+      // The agent is away when the root changes.
+      broker.cut()
+      yield* TestKit.until(
+        () => Effect.orDie(Effect.map(stateOf(agent), (state) => state === "offline")),
+        "its end"
+      )
+      agent.trust.set(other)
+      yield* TestClock.adjust(minute)
+      assert.isAbove(broker.shaken.length, 4)
+      assert.deepStrictEqual(yield* peers, [])
     })
   )
 })

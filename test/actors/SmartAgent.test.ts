@@ -1,6 +1,6 @@
 /** An agent under a virtual clock, at a broker that the test plays. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Layer } from "effect"
+import { Deferred, Effect, Fiber, Layer, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { TestKit } from "../../src/kernel/testing/TestKit.ts"
 import { AgentStore, AgentStoreError } from "../../src/ports/AgentStore.ts"
@@ -123,6 +123,69 @@ describe("an agent", () => {
       assert.lengthOf(refusals, 1)
       // Any other failure would end the connection at once, and the broker would publish the will.
       assert.deepInclude(refusals[0], { isLeft: true })
+    })
+  )
+
+  it.effect("stays connected though nothing that it asks is acknowledged, or answered", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const agent = yield* start(broker)
+      agent.trust.set(standing)
+      yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
+      broker.acknowledge = (topic) => (topic.endsWith("/pingreq") ? Effect.never : Effect.void)
+      // The tasks of one round are nearly as many as an actor may have.
+      const names = Array.from({ length: 100 }, (_, n) => `bob-${n}` as Name)
+      let asked = 0
+      for (let round = 0; round < 6; round++) {
+        yield* Effect.forkChild(
+          Effect.forEach(names, (to) => Effect.map(agent.ref.ask("Ping", { to }), () => void asked++), {
+            concurrency: "unbounded"
+          })
+        )
+        yield* TestKit.until(() => asked === 100 * (round + 1), `round ${round}`)
+        yield* TestClock.adjust(10_000)
+      }
+      assert.strictEqual(broker.finds, 1)
+      assert.strictEqual(yield* stateOf(agent), "connected")
+    })
+  )
+
+  it.effect("takes what comes when it has time again, where its programs ask for too much at once", () =>
+    Effect.gen(function* () {
+      const broker = new PlayedBroker()
+      const goOn = yield* Deferred.make<void>()
+      const agent = yield* start(
+        broker,
+        Layer.effect(
+          AgentStore,
+          Effect.map(Effect.service(AgentStore), (store) => ({
+            ...store,
+            queue: (...kept: Parameters<typeof store.queue>) =>
+              Effect.andThen(Deferred.await(goOn), store.queue(...kept))
+          }))
+        ).pipe(Layer.provide(Store))
+      )
+      agent.trust.set(standing)
+      yield* TestKit.until(() => broker.of(handshakes).length === 1, "the handshake")
+      const letter = { level: "public", to: ["bob" as Name], subject: "", body: 1, lifetimeMs: null } as const
+      yield* Effect.addFinalizer(() => Deferred.succeed(goOn, undefined))
+      const sends = Array.from({ length: 1_100 }, () => Effect.exit(agent.ref.ask("Send", letter)))
+      const sending = yield* Effect.forkChild(Effect.all(sends, { concurrency: "unbounded" }))
+      yield* TestKit.settle
+      // The place of the one that is dealt with.
+      const another = yield* Effect.forkChild(Effect.exit(agent.ref.ask("Send", letter)))
+      yield* TestKit.settle
+      assert.strictEqual((yield* Effect.flip(agent.ref.ask("Send", letter)))._tag, "MailboxFull")
+      const coming = yield* Effect.forkChild(
+        Effect.result(broker.bring("fleet/pi/public", new TextEncoder().encode("no message at all")))
+      )
+      yield* TestClock.adjust(1_000)
+      assert.isUndefined(coming.pollUnsafe(), "it was given back")
+      yield* Deferred.succeed(goOn, undefined)
+      yield* Fiber.joinAll([sending, another])
+      yield* TestClock.adjust(1_000)
+      assert.isTrue(Result.isSuccess(yield* Fiber.join(coming)))
+      assert.deepInclude((yield* agent.ref.ask("Report")).refused, { malformed: 1 })
     })
   )
 

@@ -17,12 +17,14 @@ const run = (script: string): unknown =>
   )
 
 describeWith(["python3", "python3-paho-mqtt", "python3-cryptography"], "the example in Python", () => {
-  it("shakes hands until it is known, believes no other answer to the same, and no list of long ago", () => {
+  it("shakes hands until it is known, believes no other answer to the same, no list of long ago, and none by a key that is gone", () => {
     expect(run("shakingAgent.py")).toEqual({
       heard: ["refused", "replayed", "known", "replayed", "expired", "peers"],
       differ: true,
       more: 0,
-      may_send: true
+      may_send: true,
+      // Of the keys that may have signed the list, one was added, and then one was gone.
+      peers: [["bob"], []]
     })
   })
 

@@ -40,7 +40,8 @@ def answer(shake, verdict):
 
 def directory(expires_at_ms):
     times = {"issued_at_ms": agent.now_ms(), "expires_at_ms": expires_at_ms}
-    members = {"version": 1, "part": 1, "parts": 1, "agents": []}
+    entry = {"agent": "bob", "device": mine.device, "signing_key": mine.signing_key, "agreement": agreement}
+    members = {"version": 1, "part": 1, "parts": 1, "agents": [{**entry, "status": "C", "edge_devices": []}]}
     return wire.canonical(services.sign({"type": "postern/directory/v1", **members, **times}))
 
 
@@ -50,7 +51,8 @@ def bring(inbox, data):
 
 events = []
 snake = agent.Agent(types.SimpleNamespace(keys=mine, kept={"name": "snake"}), events.append)
-snake.client, snake.topics, snake.session, snake.services = Client(), "mf2c", wire.new_id(), {services.signing_key}
+snake.client, snake.topics, snake.session = Client(), "mf2c", wire.new_id()
+snake.believe({services.signing_key})
 snake.nonce = snake.answered = None
 
 with snake.lock:
@@ -66,6 +68,10 @@ with snake.lock:
 snake._shake_hands(snake.session, 0.01)
 bring("broker-services/discovery", directory(agent.now_ms()))
 bring("broker-services/discovery", directory(agent.now_ms() + 60_000))
+peers = []
+for believed in ({services.signing_key, mine.signing_key}, {mine.signing_key}):
+    snake.believe(believed)
+    peers.append([*snake.peers])
 heard = [event.get("code", event["event"]) for event in events]
 nonces = [shake["nonce"] for shake in all_of_them]
 print(
@@ -75,6 +81,7 @@ print(
             "differ": len(set(nonces)) == len(nonces),
             "more": len(shaken(1)) - len(nonces),
             "may_send": snake.agreement == agreement,
+            "peers": peers,
         }
     )
 )

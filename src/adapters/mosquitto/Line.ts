@@ -10,6 +10,7 @@ import { BrokerError } from "../../ports/MessageBroker.ts"
 import { MessageLimits } from "../../schemas/Message.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import { makeBarrier } from "../mqtt/Barrier.ts"
+import { guardPackets } from "../mqtt/PacketGuard.ts"
 
 export interface LineOptions {
   readonly address: string
@@ -88,6 +89,7 @@ const clientFor = (options: LineOptions, use: LineUse) =>
     Effect.promise(async () => {
       const { connect } = await import("mqtt")
       const client = connect(options.address, settingsOf(options, use))
+      guardPackets(client)
       client.handleMessage = ({ payload, topic }, done) => {
         const bytes = new Uint8Array(Buffer.from(payload))
         use.received(topic, bytes).then(

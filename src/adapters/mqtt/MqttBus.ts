@@ -9,8 +9,10 @@ import type { Duplex } from "node:stream"
 import { Cause, Deferred, Effect, Exit, Result, Scope } from "effect"
 import type { ErrorWithReasonCode, IClientOptions, MqttClient } from "mqtt"
 import { BusError, type BusLink, type BusOptions, type MessageBus } from "../../ports/MessageBus.ts"
+import { MessageLimits } from "../../schemas/Message.ts"
 import { errorText } from "../files/AtomicFile.ts"
 import { makeBarrier } from "./Barrier.ts"
+import { guardPackets } from "./PacketGuard.ts"
 
 /** One way to the broker. */
 export interface FoundBroker {
@@ -46,6 +48,9 @@ const publicationMs = 90_000
 const leaveMs = 500
 /** For so long a broker of MQTT 5 keeps a session whose agent is away: as long as a message may live. */
 const sessionSeconds = 30 * 86_400
+
+/** What may come before a packet is whole: the largest of ours, and what a WebSocket brings in one piece with its end. */
+const unreadBytes = 8 * MessageLimits.wireBytes
 
 const unreachable = (reason: string) => new BusError({ code: "unreachable", reason })
 
@@ -107,13 +112,25 @@ const loadClient = Effect.promise(async (): Promise<typeof MqttClient> => {
   return "default" in loaded ? loaded.default : (loaded as typeof MqttClient)
 })
 
+/** mqtt.js keeps whatever the broker calls one packet until it is whole: up to 256 MiB. */
+const boundUnread = (client: MqttClient, stream: Duplex): void => {
+  let unread = 0
+  stream.prependListener("data", (bytes: Uint8Array) => {
+    unread += bytes.length
+    if (unread > unreadBytes) client.emit("error", new Error(`${unread} bytes came without a whole packet`))
+  })
+  client.on("packetreceive", () => {
+    unread = 0
+  })
+}
+
 /** The client on a stream; it ends with the scope, and at once. */
 const clientOn = (stream: Duplex, settings: IClientOptions) =>
   Effect.acquireRelease(
     Effect.map(loadClient, (Client) => {
       const client = new Client(() => stream as never, settings)
-      // Without a listener an error would end the program; what it means is told by "close".
-      client.on("error", () => undefined)
+      guardPackets(client)
+      boundUnread(client, stream)
       return client
     }),
     (client) =>
