@@ -13,9 +13,11 @@ import { Limits } from "../schemas/Limits.ts"
 import type { OnionStatus } from "../schemas/OnionStatus.ts"
 import { OnionKeeperProtocol } from "../schemas/protocols/OnionKeeper.ts"
 import type { OnionConfig } from "../schemas/ServerConfig.ts"
+import type { TunnelState } from "../schemas/TunnelState.ts"
 import { makeAccess } from "./Access.ts"
 import { makeAlarm, monotonicMs } from "./Alarm.ts"
 import { DeviceKey } from "./ServerKeys.ts"
+import { makeTunnelStall, type Stalls } from "./TunnelStall.ts"
 
 /** How often it is looked whether all is as it should be, and how soon again after a failure. */
 const everyMs = 10_000
@@ -153,8 +155,8 @@ type KeeperConfig = Pick<OnionConfig, "enrolment" | "maximum_clients">
 
 type Context = ActorContext<RpcGroup.Rpcs<typeof OnionKeeperProtocol>>
 
-/** What is known from one life to the next: why tor was lost, while there is none. */
-interface Memory {
+/** What is known from one life to the next: why tor was lost, while there is none, and how often it stood still. */
+interface Memory extends Stalls {
   loss: string | null
 }
 
@@ -188,6 +190,38 @@ const makeTor = (context: Context, memory: Memory) =>
     }
   })
 
+const unseen: TunnelState = {
+  phase: "starting",
+  progress: 0,
+  summary: "",
+  reason: null,
+  problem: null,
+  clockSkewSeconds: null,
+  clockDoubt: null
+}
+
+/** Ends a life in which tor does not get on. It is looked at now and then. */
+const makeWatch = (context: Context, memory: Memory, services: () => OpenOnionServices | null) =>
+  Effect.gen(function* () {
+    let seen = unseen
+    const alarm = yield* makeAlarm(context.self.tell("Stalled"))
+    const stall = makeTunnelStall(
+      alarm,
+      (reason) => Effect.ignore(context.self.tell("Lost", { reason })),
+      memory
+    )
+    return {
+      look: Effect.gen(function* () {
+        const now = yield* services()?.tunnel ?? Effect.succeed(null)
+        if (now === null) return
+        const before = seen
+        seen = now
+        yield* stall.changed(before, now)
+      }),
+      rang: Effect.suspend(() => stall.rang(seen))
+    }
+  })
+
 const keeper = (config: KeeperConfig, memory: Memory) =>
   Behaviour.make(OnionKeeperProtocol, (context) =>
     Effect.gen(function* () {
@@ -199,6 +233,7 @@ const keeper = (config: KeeperConfig, memory: Memory) =>
       const alarm = yield* makeAlarm(context.self.tell("Due"))
       const gathering = yield* makeGathering(context.self.tell("ClientsDue"))
       const tor = yield* makeTor(context, memory)
+      const watch = yield* makeWatch(context, memory, tor.services)
 
       const work = Effect.suspend(() => {
         const services = tor.services()
@@ -226,8 +261,9 @@ const keeper = (config: KeeperConfig, memory: Memory) =>
           Effect.suspend(() => {
             // A message may get lost, a change must not.
             due.clients ||= ++looks % looksPerList === 0
-            return Effect.andThen(alarm.ringIn(everyMs), workOn("check"))
+            return Effect.all([alarm.ringIn(everyMs), watch.look, workOn("check")], { discard: true })
           }),
+        Stalled: () => watch.rang,
         Applied: ({ payload }) =>
           Effect.gen(function* () {
             isBusy = false
@@ -250,4 +286,4 @@ const keeper = (config: KeeperConfig, memory: Memory) =>
     })
   )
 
-export const onionKeeper = (config: KeeperConfig) => keeper(config, { loss: null })
+export const onionKeeper = (config: KeeperConfig) => keeper(config, { loss: null, stalls: 0 })

@@ -32,37 +32,43 @@ export interface TunnelStall {
   readonly rang: (now: TunnelState) => Effect.Effect<void>
 }
 
+/** How many lives of a tor in a row were given up. */
+export interface Stalls {
+  stalls: number
+}
+
 /**
  * Makes a watch for one keeper.
  *
  * @param alarm rings when tor has stood still for too long
  * @param giveUp ends this life of tor
+ * @param memory of a keeper that does not outlive its tor
  */
 export const makeTunnelStall = (
   alarm: Alarm,
-  giveUp: (reason: string) => Effect.Effect<void>
+  giveUp: (reason: string) => Effect.Effect<void>,
+  memory: Stalls = { stalls: 0 }
 ): TunnelStall => {
-  /** How far this life came, and how many lives in a row were given up. */
+  /** How far this life came. */
   let farthest = -1
-  let stalls = 0
   return {
     began: Effect.sync(() => {
       farthest = -1
     }),
     ended: alarm.silence,
     changed: Effect.fnUntraced(function* (before, now) {
-      if (now.phase === "ready") stalls = 0
+      if (now.phase === "ready") memory.stalls = 0
       if (!isOnItsWay(now)) return yield* alarm.silence
       if (isClockMended(before, now))
         return yield* giveUp("the clock was put right, and a new tor begins at once")
       if (now.phase === before.phase && now.progress <= farthest) return
       farthest = Math.max(farthest, now.progress)
-      yield* alarm.ringIn(yield* delayAfter(patience, stalls + 1))
+      yield* alarm.ringIn(yield* delayAfter(patience, memory.stalls + 1))
     }),
     rang: (now) =>
       Effect.suspend(() => {
         if (!isOnItsWay(now)) return Effect.void
-        stalls++
+        memory.stalls++
         return giveUp(`it did not get on from ${now.progress} % (${now.summary})`)
       })
   }

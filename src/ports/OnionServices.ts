@@ -2,6 +2,7 @@
 import { Context, type Effect, Schema, type Scope } from "effect"
 import type { OnionClientKey, OnionHost } from "../schemas/Onion.ts"
 import type { OnionServiceName, OnionStatus } from "../schemas/OnionStatus.ts"
+import type { TunnelState } from "../schemas/TunnelState.ts"
 
 /** The services could not be opened or changed; what was published before may be so still. */
 export class OnionTrouble extends Schema.TaggedError<OnionTrouble>()("OnionTrouble", {
@@ -30,6 +31,8 @@ export interface OpenOnionServices {
   /** Looks whether tor answers and the services are as they were set; mends what is not. Fails where it cannot. */
   readonly check: Effect.Effect<void, OnionTrouble>
   readonly status: Effect.Effect<OnionStatus>
+  /** How tor gets on; null where it is not the server's own to end. */
+  readonly tunnel: Effect.Effect<TunnelState | null>
   /** Why tor is gone, once it is. */
   readonly ended: Effect.Effect<string>
 }

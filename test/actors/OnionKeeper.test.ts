@@ -9,6 +9,7 @@ import type { InvitationId } from "../../src/schemas/Ids.ts"
 import { Limits } from "../../src/schemas/Limits.ts"
 import { OnionHost } from "../../src/schemas/Onion.ts"
 import type { OnionStatus } from "../../src/schemas/OnionStatus.ts"
+import type { TunnelState } from "../../src/schemas/TunnelState.ts"
 import { makeDisk, servicesOver } from "../support/fleet.ts"
 
 const host = OnionHost.make(`${"a".repeat(55)}d.onion`)
@@ -26,6 +27,7 @@ class FakeTor {
   open = 0
   canOpen = true
   canPublish = true
+  tunnel: TunnelState | null = null
   end: Deferred.Deferred<string> = Deferred.makeUnsafe()
 
   private tell(what: string): Effect.Effect<void, OnionTrouble> {
@@ -53,6 +55,7 @@ class FakeTor {
       publishEnrolment: (isOpen: boolean) => this.tell(`enrolment ${isOpen}`),
       check: this.tell("check"),
       status: Effect.succeed(ready),
+      tunnel: Effect.sync(() => this.tunnel),
       ended: Deferred.await(this.end)
     }
   })
@@ -142,6 +145,42 @@ describe("the onion keeper", () => {
         yield* pass(60_000)
         assert.strictEqual(tor.open, 1)
         assert.deepStrictEqual(tor.said.slice(0, 2), ["clients 0", "enrolment false"])
+      })
+  )
+
+  it.effect(
+    "begins anew with a tor that stands still, later each time, and leaves one alone that gets on",
+    () =>
+      Effect.gen(function* () {
+        const minute = 60_000
+        const tor = new FakeTor()
+        const at = (progress: number, phase: TunnelState["phase"] = "bootstrapping"): TunnelState => ({
+          phase,
+          progress,
+          summary: "on its way",
+          reason: null,
+          problem: null,
+          clockSkewSeconds: null,
+          clockDoubt: null
+        })
+        tor.tunnel = at(14)
+        const { ref } = yield* keeping(tor)
+        // Two minutes, of which up to a third is taken away by chance; the second life has twice as long.
+        yield* pass(150_000)
+        assert.strictEqual(tor.lives, 2)
+        yield* pass(80_000)
+        assert.strictEqual(tor.lives, 2)
+        yield* pass(180_000)
+        assert.strictEqual(tor.lives, 3)
+        assert.strictEqual(tor.open, 1)
+        tor.tunnel = at(100, "ready")
+        yield* pass(10 * minute)
+        assert.strictEqual(tor.lives, 3)
+        assert.deepStrictEqual(yield* ref.ask("Status"), ready)
+        // One that is not ours to end is nobody's business here.
+        tor.tunnel = null
+        yield* pass(10 * minute)
+        assert.strictEqual(tor.lives, 3)
       })
   )
 

@@ -49,6 +49,7 @@ class NotedServices {
       publishEnrolment: (isOpen: boolean) => Effect.sync(() => void this.enrolment.push(isOpen)),
       check: Effect.void,
       status: Effect.succeed({ tor: { own: true, progress: 100, summary: "", warning: null }, services: [] }),
+      tunnel: Effect.succeed(null),
       ended: Effect.never
     })
   })

@@ -31,6 +31,7 @@ import {
 import type { TorBootstrap } from "./TorBootstrap.ts"
 import { type TorControl, torInfo } from "./TorControl.ts"
 import { openTor, type TorNode } from "./TorNode.ts"
+import { tunnelStateOf } from "./TunnelStates.ts"
 
 /** Below the state folder: tor's own files, the services' folders, and the doors' sockets. Absolute: tor runs elsewhere. */
 export const onionPaths = (stateFolder: string) => {
@@ -210,6 +211,7 @@ const over = Effect.fnUntraced(function* (
     if (descriptors.take(text) !== null) anew()
     else if (failedNow().length === 0) delayMs = anewMs.first
   }
+  let wasReady = false
   // The configuration that tor reads anew knows nothing of the services.
   const reloaded = yield* makeMending(logged(check))
   yield* tor.control
@@ -232,6 +234,14 @@ const over = Effect.fnUntraced(function* (
         )
       }
     }),
+    tunnel:
+      tor.pid === null
+        ? Effect.succeed(null)
+        : Effect.map(tor.bootstrap, (bootstrap) => {
+            const state = tunnelStateOf(bootstrap, wasReady)
+            wasReady ||= state.phase === "ready"
+            return state
+          }),
     ended: tor.ended
   }
 })

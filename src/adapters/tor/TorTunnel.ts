@@ -15,11 +15,10 @@ import type { OnionHost } from "../../schemas/Onion.ts"
 import { TorError } from "../../schemas/TorError.ts"
 import type { TorSettings } from "../../schemas/TorSettings.ts"
 import type { TunnelState } from "../../schemas/TunnelState.ts"
-import { label } from "../host/Reading.ts"
 import { loadOnionKey } from "./OnionClientKeyFile.ts"
-import type { TorBootstrap } from "./TorBootstrap.ts"
 import type { TorControl, TorControlError } from "./TorControl.ts"
 import { openTor, type TorNode } from "./TorNode.ts"
+import { tunnelStateOf, tunnelWords } from "./TunnelStates.ts"
 
 /** Where a device's own tor has its files: absolute, because tor runs in there. */
 export const torFolder = (stateFolder: string): string => resolve(stateFolder, "tor")
@@ -45,9 +44,6 @@ const notNeeded: TunnelState = {
   clockSkewSeconds: null,
   clockDoubt: null
 }
-
-/** Tor's words, bounded, on one line. */
-const words = (text: string): string => label(text, 200)
 
 const stateKeys = Object.keys(notNeeded) as ReadonlyArray<keyof TunnelState>
 
@@ -80,29 +76,11 @@ const makeCell = () => {
 }
 type Cell = ReturnType<typeof makeCell>
 
-/** How the tunnel is while tor runs. */
-const stateOf = (bootstrap: TorBootstrap, wasReady: boolean): TunnelState => {
-  const { circuits, clockDoubt, clockSkewSeconds, live, progress, reason, summary, warning } = bootstrap
-  const isReady = progress === 100 && circuits && (live || !wasReady)
-  return {
-    phase: isReady ? "ready" : wasReady ? "lost" : "bootstrapping",
-    progress,
-    summary: words(summary),
-    reason:
-      warning === null && reason === null
-        ? null
-        : words([warning, reason].filter((part) => part !== null).join(", ")),
-    problem: null,
-    clockSkewSeconds,
-    clockDoubt: clockDoubt === null ? null : words(clockDoubt)
-  }
-}
-
 const lost = (reason: string, problem: TunnelState["problem"]): TunnelState => ({
   ...notNeeded,
   phase: "lost",
   summary: problem === null ? "Tor does not run" : "Tor cannot run",
-  reason: words(reason),
+  reason: tunnelWords(reason),
   problem
 })
 
@@ -184,7 +162,7 @@ const open = (shared: Shared): Effect.Effect<OpenTunnel, TorError, Scope.Scope> 
       entropy,
       ...(options.watchMs === undefined ? {} : { watchMs: options.watchMs }),
       onBootstrap: (bootstrap) => {
-        const next = stateOf(bootstrap, wasReady)
+        const next = tunnelStateOf(bootstrap, wasReady)
         wasReady ||= next.phase === "ready"
         cell.set(next)
       }

@@ -18,6 +18,8 @@ export const OnionKeeperProtocol = RpcGroup.make(
   Rpc.make("Due"),
   /** A piece of work has ended. To itself. */
   Rpc.make("Applied", { payload: { failure: Schema.NullOr(Schema.String) } }),
-  /** tor has ended, or does not answer: the next life starts it again. To itself. */
+  /** tor has stood still for too long. To itself. */
+  Rpc.make("Stalled"),
+  /** tor has ended, does not answer or does not get on: the next life starts it again. To itself. */
   Rpc.make("Lost", { payload: { reason: Schema.String } })
 )

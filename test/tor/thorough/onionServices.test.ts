@@ -23,6 +23,7 @@ describeWith(["tor", "tor-gencert"], "the server's onion services", () => {
     await Promise.all([server?.stop(), friend.stop(), stranger.stop()])
   })
 
+  const tunnelOf = ({ services }: TestServices) => Effect.runPromise(services.tunnel)
   const listOfDevice = (): string => join(server.folder, "onion", "services", "device", "authorized_clients")
 
   it("are shut before anybody was named, then let in who was, and nobody else", async () => {
@@ -43,6 +44,7 @@ describeWith(["tor", "tor-gencert"], "the server's onion services", () => {
     expect(status.authorised).toBe(1)
     expect(status.introduction_points).toBeGreaterThan(0)
     expect(status.circuits).toBeGreaterThan(0)
+    expect(await tunnelOf(server)).toMatchObject({ phase: "ready", progress: 100 })
   })
 
   it("stay shut when the list is deleted under a running tor and tor reads it anew", async () => {
@@ -106,6 +108,7 @@ describeWith(["tor", "tor-gencert"], "the server's onion services", () => {
     await guest.setClients(await friend.key(device))
     await guest.published("device", uploads)
     await friend.until(device, "device")
+    expect(await tunnelOf(guest)).toBeNull()
     await guest.stop()
     await lender.stop()
   })
