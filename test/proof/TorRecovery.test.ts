@@ -8,7 +8,7 @@ import { proofSize } from "../support/proof.ts"
 import { describeWith } from "../support/requires.ts"
 import { TorWorld } from "../support/torRecovery.ts"
 
-const rounds = proofSize === "short" ? 3 : 20
+const rounds = proofSize === "short" ? 2 : 20
 /** How long the network is gone: once so long that the device has said of it what is wrong. */
 const goneMs = (round: number): number => (proofSize === "short" ? 8_000 : round === 0 ? 180_000 : 30_000)
 const toldAfterMs = 120_000

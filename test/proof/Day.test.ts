@@ -1,7 +1,7 @@
 /** One device and its server through simulated days. */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { rough, traceOf, usual } from "./World.ts"
+import { rough, traceOf, usual } from "../sim/World.ts"
 
 describe("a simulated day", () => {
   it.effect(
