@@ -13,8 +13,9 @@ import { MessageLimits } from "../../schemas/Message.ts"
 /** The fixed header and the topic come on top of what is carried. */
 export const packetBytes = MessageLimits.wireBytes + 1024
 
-/** What of a packet has filters. */
+/** What is looked at of a packet before aedes has it: which kind it is, and what has filters. */
 interface AskingPacket {
+  readonly cmd?: string
   readonly subscriptions?: ReadonlyArray<unknown>
   readonly unsubscriptions?: ReadonlyArray<unknown>
 }
@@ -30,6 +31,8 @@ interface Inside {
   /** Reads more where what was read before is done, by the count below. Each packet that is taken in hand tells it its end. */
   _nextBatch: (error?: Error | null) => void
   _parsingBatch: number
+  /** Whether it has taken leave: then its last will is not published. */
+  _disconnected: boolean
 }
 
 /** The packets of one connection, on their way to aedes. */
@@ -74,8 +77,10 @@ class Packets {
   }
 
   came(packet: AskingPacket): void {
-    if (this.waiting.length === 0 && this.hasRoom()) this.takeInHand(packet)
-    else this.waiting.push(packet)
+    if (this.waiting.length === 0 && this.hasRoom()) return this.takeInHand(packet)
+    // Who takes leave may hang up before its turn comes, and has left cleanly all the same.
+    if (packet.cmd === "disconnect") this.client._disconnected = true
+    this.waiting.push(packet)
   }
 
   private takeInHand(packet: AskingPacket): void {

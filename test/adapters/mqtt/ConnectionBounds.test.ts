@@ -70,6 +70,32 @@ describe("one connection", () => {
     assert.lengthOf(bench.received, 8)
   })
 
+  it("leaves cleanly, without its last will, also where its DISCONNECT must wait", async () => {
+    bench = new Bench()
+    await bench.open()
+    const bob = await bench.client("bob")
+    const heard = textsOf(bob)
+    await bob.subscribeAsync(`${root}/bob/#`, { qos: 1 })
+    const topic = `${root}/bob/public`
+    const alice = await bench.client("alice", { will: { topic, text: "gone" } })
+    let release: () => void = () => undefined
+    const released = new Promise<void>((done) => {
+      release = done
+    })
+    bench.before = (method) => (method === "enqueue" ? Effect.promise(() => released) : Effect.void)
+    const ids = Array.from({ length: Limits.messagingInHand + 1 }, (_, index) => index + 1)
+    const disconnect = Buffer.of(0xe0, 0)
+    alice.stream.end(Buffer.concat([...ids.map((id) => publishOf(topic, id)), disconnect]))
+    await waitUntil("its end", () => bench.presence.includes("alice false"))
+    release()
+    // What goes to bob later comes later.
+    const carol = await bench.client("carol")
+    await carol.publishAsync(topic, "later", { qos: 1 })
+    await waitUntil("what came later", () => heard.includes("later"))
+    assert.include(heard, "1")
+    assert.notInclude(heard, "gone")
+  })
+
   it("writes down once what one packet subscribes to", async () => {
     bench = new Bench()
     await bench.open()
