@@ -223,30 +223,57 @@ export class TestClient {
   }
 
   /** Asks again and again until this is the answer. */
-  async until(host: OnionHost, wanted: string): Promise<void> {
-    let last = ""
-    await waitUntil(
-      `${wanted} from ${host}, not ${last}`,
-      async () => {
-        last = await this.get(host, "/", 20_000).catch((error: Error) => error.message)
-        return last === wanted
-      },
-      120_000
-    )
+  async until(host: OnionHost, wanted: string, path = "/"): Promise<void> {
+    await this.untilAnswered(host, (answer) => answer === wanted, wanted, path)
+  }
+
+  /** Asks again and again until the answer is JSON, which it gives. */
+  async json(host: OnionHost, path: string): Promise<object> {
+    return JSON.parse(await this.untilAnswered(host, (answer) => /^[{[]/.test(answer), "JSON", path))
   }
 
   /** Asks until it is told that it may not; what went wrong on the way there is no such word. Fails where it is let in. */
   async isShutOut(host: OnionHost, inside: RegExp): Promise<true> {
+    await this.untilAnswered(
+      host,
+      (answer) => {
+        if (inside.test(answer)) throw new Error(`it was let in at ${host}: ${answer}`)
+        return answer === "onion_not_authorised"
+      },
+      "a refusal"
+    )
+    return true
+  }
+
+  /**
+   * Asks until it may not come in any more. A descriptor that it has read opens until tor forgets it, and directories take
+   * the next one at different times: so it forgets after each answer.
+   */
+  async untilShutOut(host: OnionHost): Promise<void> {
+    await this.renew()
+    const isRefusal = async (answer: string) => {
+      if (answer === "onion_not_authorised") return true
+      await this.renew()
+      return false
+    }
+    await this.untilAnswered(host, isRefusal, "a refusal at last")
+  }
+
+  private async untilAnswered(
+    host: OnionHost,
+    isIt: (answer: string) => boolean | Promise<boolean>,
+    wanted: string,
+    path = "/"
+  ): Promise<string> {
     let last = ""
     return waitUntil(
-      `a refusal at ${host}`,
+      `${wanted} from ${host}${path}`,
       async () => {
-        last = await this.get(host, "/", 30_000).catch((error: Error) => error.message)
-        if (inside.test(last)) throw new Error(`it was let in at ${host}: ${last}`)
-        return last === "onion_not_authorised"
+        last = await this.get(host, path, 20_000).catch((error: Error) => error.message)
+        return (await isIt(last)) && last
       },
       120_000,
-      () => last
+      () => `the last answer: ${last}`
     )
   }
 
