@@ -1,4 +1,5 @@
 import { writeFileSync } from "node:fs"
+import { relative } from "node:path"
 import type { Reporter, TestModule } from "vitest/node"
 
 const count = (modules: ReadonlyArray<TestModule>) => {
@@ -20,14 +21,19 @@ const count = (modules: ReadonlyArray<TestModule>) => {
 }
 
 /**
- * Writes `{ passed, failed, skipped }` to the file that POSTERN_SUMMARY_FILE names. Files that fail outside a
- * test and unhandled errors count as one failure each.
+ * Writes `{ passed, failed, skipped, failedFiles, unhandled }` to the file that POSTERN_SUMMARY_FILE names. Files that fail
+ * outside a test and unhandled errors count as one failure each; an unhandled error may belong to no file.
  */
 export default class SummaryReporter implements Reporter {
   onTestRunEnd(modules: ReadonlyArray<TestModule>, unhandledErrors: ReadonlyArray<unknown>): void {
     const path = process.env["POSTERN_SUMMARY_FILE"]
     if (path === undefined) return
     const counts = count(modules)
-    writeFileSync(path, JSON.stringify({ ...counts, failed: counts.failed + unhandledErrors.length }))
+    const failed = counts.failed + unhandledErrors.length
+    const failedFiles = modules
+      .filter((module) => !module.ok())
+      .map(({ moduleId }) => relative(".", moduleId))
+    const unhandled = unhandledErrors.length
+    writeFileSync(path, JSON.stringify({ ...counts, failed, failedFiles: failedFiles.toSorted(), unhandled }))
   }
 }

@@ -31,26 +31,26 @@ const typeCheck = (context) => check(context, "type check", [TSC, "-p", "."])
 const lint = (context) =>
   check(context, "format, lint, import boundaries and cycles", [BIOME, "check", "--error-on-warnings", "."])
 
-const summaryLine = (path) => {
+const summaryOf = (path) => {
   try {
-    const { passed, failed, skipped } = JSON.parse(readFileSync(path, "utf8"))
-    return `${passed} passed, ${failed} failed, ${skipped} skipped`
+    return JSON.parse(readFileSync(path, "utf8"))
   } catch {
     return undefined
   }
 }
 
-/** Runs vitest, and ends with the summary line alone on the last line of stdout. */
+/** Runs vitest. `line` is the summary line; `failedFiles` are those to which all that failed belongs. */
 const vitest = async (context, args, env = {}) => {
   const folder = mkdtempSync(join(tmpdir(), "postern-summary-"))
   const report = join(folder, "summary.json")
   try {
     const code = await node(context, [VITEST, "run", ...args], { ...env, POSTERN_SUMMARY_FILE: report })
-    const line = summaryLine(report)
-    return {
-      code: line === undefined && code === 0 ? 1 : code,
-      line: line ?? "the tests ended without a summary"
-    }
+    const summary = summaryOf(report)
+    if (summary === undefined)
+      return { code: code || 1, line: "the tests ended without a summary", failedFiles: [] }
+    const { failed, failedFiles, passed, skipped, unhandled } = summary
+    const line = `${passed} passed, ${failed} failed, ${skipped} skipped`
+    return { code, line, failedFiles: unhandled === 0 ? failedFiles : [] }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
@@ -83,12 +83,29 @@ const test = async (context, args) => {
   return failedChecks.length > 0 ? 1 : code
 }
 
+/** More failing files than this are no accident. */
+const mostAgain = 2
+
+/**
+ * Proofs kill processes at random moments and go through networks of their own, on machines that may stand still for
+ * seconds. `--again` runs the files that failed once more, with nothing beside them: what passes then is told of, to be looked
+ * into; what fails again has failed.
+ */
 const proof = async (context, args) => {
   const size = process.env.POSTERN_PROOF === "short" ? "short" : "long"
+  const env = { POSTERN_PROOF: size }
   say(`proofs at ${size} size`)
-  const { code, line } = await vitest(context, ["--passWithNoTests", ...args], { POSTERN_PROOF: size })
+  const names = args.filter((arg) => arg !== "--again")
+  const { code, failedFiles, line } = await vitest(context, ["--passWithNoTests", ...names], env)
   process.stdout.write(`${line}\n`)
-  return code
+  const isWorthIt = failedFiles.length > 0 && failedFiles.length <= mostAgain
+  if (code === 0 || names.length === args.length || !isWorthIt) return code
+
+  say(`run again, alone: ${failedFiles.join(" ")}`)
+  const again = await vitest(context, [...failedFiles], env)
+  const verdict = again.code === 0 ? "passed the second time only, look into it" : "failed twice"
+  process.stdout.write(`${verdict}: ${failedFiles.join(" ")} (${again.line})\n`)
+  return again.code
 }
 
 const build = async (context) => {
@@ -144,7 +161,7 @@ export const tasks = {
     run: proof,
     built: true,
     parts: true,
-    about: "the long proofs: more property runs, longer simulations"
+    about: "the long proofs: more property runs, longer simulations (--again: what fails once more)"
   },
   check: { run: typeCheck, about: "type check" },
   lint: { run: lint, about: "format, lint, import boundaries and cycles, changing nothing" },

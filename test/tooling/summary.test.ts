@@ -39,7 +39,9 @@ describe("the summary of a test run", () => {
     expect(await summaryOf({ "a.test.ts": `${passing}\n${failing}`, "b.test.ts": skipping })).toEqual({
       passed: 1,
       failed: 1,
-      skipped: 1
+      skipped: 1,
+      failedFiles: [expect.stringMatching(/a\.test\.ts$/)],
+      unhandled: 0
     })
   })
 
@@ -49,6 +51,12 @@ describe("the summary of a test run", () => {
       "hook.test.ts": `beforeAll(() => { throw new Error("hook") })\n${passing}`,
       "stray.test.ts": `${passing}\nvoid Promise.reject(new Error("stray"))`
     }
-    expect(await summaryOf(files)).toEqual({ passed: 1, failed: 3, skipped: 1 })
+    expect(await summaryOf(files)).toEqual({
+      passed: 1,
+      failed: 3,
+      skipped: 1,
+      failedFiles: ["broken", "hook"].map((name) => expect.stringContaining(`${name}.test.ts`)),
+      unhandled: 1
+    })
   })
 })
