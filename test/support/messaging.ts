@@ -388,13 +388,13 @@ export const send = (
 export const bodies = (waiting: ReadonlyArray<WaitingMessage>): ReadonlyArray<unknown> =>
   waiting.map(({ received }) => received.message.body)
 
-/** Waits until broker services have an agent down as present or gone. */
-export const inStatus = (services: Services, name: string, status: Presence) =>
+/** Waits until broker services have an agent down as present or gone; as one of several, where it may be either. */
+export const inStatus = (services: Services, name: string, ...statuses: ReadonlyArray<Presence>) =>
   until(
-    `the status ${status} of ${name}`,
+    `the status ${statuses.join(" or ")} of ${name}`,
     Effect.sync(() => {
       const row = services.book.get(name as Name)
-      return orUndefined(row?.status === status, row)
+      return orUndefined(row !== undefined && statuses.includes(row.status), row)
     })
   )
 
