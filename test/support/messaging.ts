@@ -283,10 +283,13 @@ export const startAgent = (
       server: serverKeys.id as ServerId,
       services: new Set<string>([new ServicesKeys().ring.signingKey])
     }
-    const dial = Effect.sync(() => {
+    const dial = Effect.callback<Socket, { readonly message: string }>((resume) => {
       const socket = connect({ host: address.hostname, port: Number(address.port) })
       dialled?.(socket)
-      return socket
+      socket.once("connect", () => resume(Effect.succeed(socket)))
+      socket.on("error", ({ message }) => resume(Effect.fail({ message })))
+      socket.once("close", () => resume(Effect.fail({ message: "the connection was closed" })))
+      return Effect.sync(() => void socket.destroy())
     })
     const services = yield* Layer.build(
       Layer.mergeAll(

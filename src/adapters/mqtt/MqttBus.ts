@@ -88,14 +88,14 @@ const publicationErrorOf = (error: Error): BusError => {
 }
 
 const settingsOf = (
-  { name, password, will }: BusOptions,
+  { name, will }: BusOptions,
   broker: FoundBroker,
-  shared: string | null,
+  password: string | Uint8Array,
   keepaliveSeconds: number
 ): IClientOptions => ({
   clientId: name,
   username: name,
-  password: Buffer.from(shared ?? password),
+  password: Buffer.from(password),
   clean: false,
   protocolVersion: broker.mqtt,
   ...(broker.mqtt === 5 ? { properties: { sessionExpiryInterval: sessionSeconds } } : {}),
@@ -223,7 +223,8 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
       Effect.mapError((error) => unreachable(error.message)),
       inTime(dialMs, "the connection")
     )
-    const client = yield* clientOn(stream, settingsOf(options, broker, password, keepaliveSeconds))
+    const proof = password ?? (yield* options.password)
+    const client = yield* clientOn(stream, settingsOf(options, broker, proof, keepaliveSeconds))
     const ended = yield* Deferred.make<string>()
     let reason = "the connection was closed"
     client.on("error", (error) => {
