@@ -240,14 +240,14 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
         reason = why
         stream.destroy()
       })
-    yield* handOn(client, options, roomMs, end)
-    yield* connected(client).pipe(inTime(answerMs, "CONNECT"))
-    // A broker with passwords is not our own: it may acknowledge first and write to disk then.
-    const barrier = password === null ? undefined : makeBarrier(client)
-    const saved = barrier === undefined ? Effect.void : called(barrier)
     // What was under way when the connection ended is never answered.
     const cutOff = Effect.flatMap(Deferred.await(ended), (why) => Effect.fail(unreachable(why)))
     const whileUp = <A>(work: Effect.Effect<A, BusError>) => Effect.raceFirst(work, cutOff)
+    yield* handOn(client, options, roomMs, end)
+    yield* whileUp(connected(client)).pipe(inTime(answerMs, "CONNECT"))
+    // A broker with passwords is not our own: it may acknowledge first and write to disk then.
+    const barrier = password === null ? undefined : makeBarrier(client)
+    const saved = barrier === undefined ? Effect.void : called(barrier)
     // What is sent again on the same connection counts as a replay: it has to be the next one.
     const giveUp = Effect.suspend(() => {
       const why = `a publication was not acknowledged within ${publicationMs} ms`
