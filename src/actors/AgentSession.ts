@@ -120,7 +120,7 @@ export const makeSessions = Effect.gen(function* () {
     const { connect, topicRoot } = yield* bus.find
     const link = yield* connect({
       name: standing.name,
-      password: yield* words.proof(standing, id),
+      password: words.proof(standing, id),
       will: { topic: toServices(topicRoot, "status"), payload: yield* words.status(standing, id, "DU") },
       ...taking
     })

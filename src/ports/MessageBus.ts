@@ -35,8 +35,11 @@ export interface NotTaken {
 
 export interface BusOptions {
   readonly name: string
-  /** For a broker that takes an agent's signed proof in the place of a password. */
-  readonly password: Uint8Array
+  /**
+   * For a broker that takes an agent's signed proof in the place of a password. Asked for when the way to the broker stands,
+   * which may take minutes: a proof that is older than the broker's life is good for nothing.
+   */
+  readonly password: Effect.Effect<Uint8Array>
   /** What the broker publishes when the connection breaks. */
   readonly will: { readonly topic: string; readonly payload: Uint8Array }
   /**

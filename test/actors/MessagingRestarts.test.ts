@@ -1,6 +1,7 @@
 /** What restarts, rotated keys and operators' decisions leave as it was, with messages on their way. */
+import { connect } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import mqtt from "mqtt"
 import { BrokerKeeperKey, DirectoryKey } from "../../src/actors/ServerKeys.ts"
 import { NativeCrypto } from "../../src/adapters/NativeCrypto.ts"
@@ -124,6 +125,31 @@ describe("restarts", () => {
         const last = returned.message(["bob"], { body: "last" })
         yield* Effect.promise(() => returned.publish(brokerServices, "protected", toWire(last)))
         assert.sameMembers([...bodies(yield* inboxOf(bob, 3))], ["protected", "private", "last"])
+      })
+    )
+  )
+
+  it.live("of broker services turn away nobody who was on the way to them", () =>
+    withFolder((path) =>
+      Effect.gen(function* () {
+        const fleet = fleetOf("alice")
+        const services = yield* restartable(fleet, path)
+        const { hostname, port } = services.first.address
+        const begun = yield* Deferred.make<void>()
+        const restarted = yield* Deferred.make<void>()
+        // As through Tor, where the way takes long.
+        const dial = Deferred.succeed(begun, undefined).pipe(
+          Effect.andThen(Deferred.await(restarted)),
+          Effect.andThen(Effect.sync(() => connect(Number(port), hostname)))
+        )
+        const alice = yield* startAgent(fleet, "alice", services.first.address, path, {
+          find: Effect.succeed({ topicRoot: "mf2c", password: null, brokers: [{ mqtt: 4, dial }] })
+        })
+        yield* Deferred.await(begun)
+        const again = yield* services.again
+        yield* Deferred.succeed(restarted, undefined)
+        yield* inState(alice, "known")
+        assert.deepStrictEqual(yield* again.store.refusals(100), [])
       })
     )
   )

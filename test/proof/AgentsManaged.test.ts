@@ -31,7 +31,7 @@ describe("an operator of agents", () => {
     alice = await fleet.acceptedDevice("alice", { settings: ["agent.visible = true"] })
     bob = await fleet.acceptedDevice("bob")
     await Promise.all([isKnown(alice), isKnown(bob)])
-  }, patienceMs)
+  })
   afterAll(() => fleet?.close())
 
   it("sees who is there, hidden ones too", async () => {
@@ -46,33 +46,29 @@ describe("an operator of agents", () => {
     expect(nobody).toMatchObject({ code: 1, stderr: expect.stringMatching(/no device of this name/) })
   })
 
-  it(
-    "sees whose messages are refused and why, and that the policy holds",
-    async () => {
-      await sendBy(bob, "protected", ["alice"], "not allowed")
-      await sendBy(alice, "protected", ["nobody"], "to nobody")
-      await sendBy(alice, "private", ["bob"], "allowed")
-      const came = await inboxOf(bob, 1)
-      expect(came.map(({ message }) => message.body)).toEqual(["allowed"])
-      const wanted = ["alice unknown_recipient 1", "bob not_permitted 1"]
-      await waitUntil(
-        "both refusals",
-        async () => {
-          const { refusals } = await fleet.ask<Refused>(["agents", "refusals"])
-          const counts = refusals.map(({ agent, code, count }) => `${agent} ${code} ${count}`)
-          return wanted.every((each) => counts.includes(each))
-        },
-        patienceMs
-      )
-      const shown = await fleet.postern(["agents", "show", "bob"])
-      expect(shown.stdout).toMatch(/^bob +not_permitted +1 .*policy/m)
-      expect(shown.stdout).toMatch(/^visible: +no/m)
-      const status = await fleet.ask<Status>(["status"])
-      expect(status.messaging).toMatchObject({ in_root: true, agents: { C: 2 } })
-      expect(status.warnings.join()).toMatch(/postern agents refusals/)
-    },
-    patienceMs
-  )
+  it("sees whose messages are refused and why, and that the policy holds", async () => {
+    await sendBy(bob, "protected", ["alice"], "not allowed")
+    await sendBy(alice, "protected", ["nobody"], "to nobody")
+    await sendBy(alice, "private", ["bob"], "allowed")
+    const came = await inboxOf(bob, 1)
+    expect(came.map(({ message }) => message.body)).toEqual(["allowed"])
+    const wanted = ["alice unknown_recipient 1", "bob not_permitted 1"]
+    await waitUntil(
+      "both refusals",
+      async () => {
+        const { refusals } = await fleet.ask<Refused>(["agents", "refusals"])
+        const counts = refusals.map(({ agent, code, count }) => `${agent} ${code} ${count}`)
+        return wanted.every((each) => counts.includes(each))
+      },
+      patienceMs
+    )
+    const shown = await fleet.postern(["agents", "show", "bob"])
+    expect(shown.stdout).toMatch(/^bob +not_permitted +1 .*policy/m)
+    expect(shown.stdout).toMatch(/^visible: +no/m)
+    const status = await fleet.ask<Status>(["status"])
+    expect(status.messaging).toMatchObject({ in_root: true, agents: { C: 2 } })
+    expect(status.warnings.join()).toMatch(/postern agents refusals/)
+  })
 
   it("has figures of it, and a doctor that looks at it", async () => {
     const token = readFileSync(await fleet.token("scraper", "viewer"), "utf8").trim()
@@ -95,37 +91,29 @@ describe("an operator of agents", () => {
     ])
   })
 
-  it(
-    "gives an agent another name: it is gone under the old one, and comes again under the new one",
-    async () => {
-      await fleet.ask(["devices", "rename", "bob", "bob-2"])
-      const names = async () => (await fleet.ask<Listed>(["agents", "list"])).agents.map(({ agent }) => agent)
-      await waitUntil("the new name", async () => (await names()).join() === "alice,bob-2", patienceMs)
-      await agentWhen(bob, "to be known as bob-2", ({ name, state }) => name === "bob-2" && state === "known")
-      await sendBy(alice, "private", ["bob-2"], "hello again")
-      expect((await inboxOf(bob, 1)).map(({ message }) => message.body)).toEqual(["hello again"])
-    },
-    patienceMs
-  )
+  it("gives an agent another name: it is gone under the old one, and comes again under the new one", async () => {
+    await fleet.ask(["devices", "rename", "bob", "bob-2"])
+    const names = async () => (await fleet.ask<Listed>(["agents", "list"])).agents.map(({ agent }) => agent)
+    await waitUntil("the new name", async () => (await names()).join() === "alice,bob-2", patienceMs)
+    await agentWhen(bob, "to be known as bob-2", ({ name, state }) => name === "bob-2" && state === "known")
+    await sendBy(alice, "private", ["bob-2"], "hello again")
+    expect((await inboxOf(bob, 1)).map(({ message }) => message.body)).toEqual(["hello again"])
+  })
 
-  it(
-    "puts the key of broker services into a root that lacks it: until then no agent believes them",
-    async () => {
-      const publish = async (key: string, file: string) => {
-        const path = join(fleet.folder, file)
-        await fleet.ask(["keys", "root", "draft", path, "--broker-services", key])
-        await fleet.ask(["keys", "root", "sign", path, "--yes"])
-        await fleet.ask(["keys", "root", "publish", path, "--yes"])
-      }
-      await publish("none", "without.json")
-      const status = await fleet.ask<Status>(["status"])
-      expect(status.messaging?.in_root).toBe(false)
-      expect(status.warnings.join()).toMatch(/--broker-services server/)
-      await agentWhen(alice, "to believe nobody", ({ state }) => state === "no_trust")
-      await publish("server", "with.json")
-      await isKnown(alice)
-      expect((await fleet.ask<Status>(["status"])).messaging?.in_root).toBe(true)
-    },
-    patienceMs
-  )
+  it("puts the key of broker services into a root that lacks it: until then no agent believes them", async () => {
+    const publish = async (key: string, file: string) => {
+      const path = join(fleet.folder, file)
+      await fleet.ask(["keys", "root", "draft", path, "--broker-services", key])
+      await fleet.ask(["keys", "root", "sign", path, "--yes"])
+      await fleet.ask(["keys", "root", "publish", path, "--yes"])
+    }
+    await publish("none", "without.json")
+    const status = await fleet.ask<Status>(["status"])
+    expect(status.messaging?.in_root).toBe(false)
+    expect(status.warnings.join()).toMatch(/--broker-services server/)
+    await agentWhen(alice, "to believe nobody", ({ state }) => state === "no_trust")
+    await publish("server", "with.json")
+    await isKnown(alice)
+    expect((await fleet.ask<Status>(["status"])).messaging?.in_root).toBe(true)
+  })
 })

@@ -70,9 +70,10 @@ describeWith(["jail"], "faults", () => {
   })
 
   it("a server killed in mid-run loses nothing: the job goes on, output and receipt come when it is back", async () => {
-    // So long that the server's word that it runs is here before its end, on a slow machine too.
-    const job = await detached("echo begun; sleep 10; echo done; echo kept > /work/out/file")
-    await fleet.job(job, ["running"])
+    const marker = `marker-server-${process.pid}`
+    const job = await detached(`echo begun; sleep 10; echo done; echo kept > /work/out/file; : ${marker}`)
+    // The server's word of it could come when it has ended already.
+    await waitUntil("the job's process", () => processesWith(marker).length > 0)
     await fleet.server.crash()
     // The device runs on alone, past the end of the job.
     await waitUntil(
@@ -151,7 +152,7 @@ describeWith(["jail"], "faults", () => {
     const onOutput = (stdout: string): void => {
       seen = stdout
     }
-    const follower = fleet.postern(["jobs", "logs", "-f", job], { onOutput })
+    const follower = fleet.postern(["jobs", "logs", "-f", job], { onOutput, timeoutMs: 180_000 })
     await waitUntil("the follower's first line", () => seen.includes("begun"))
     const stopped = await fleet.server.stop()
     expect(stopped).toMatchObject({ code: 0 })
@@ -186,7 +187,7 @@ describeWith(["jail"], "faults", () => {
     await waitUntil(
       "the device's tidying up",
       () => left().length === 0,
-      15_000,
+      60_000,
       () => left().join("\n")
     )
   })

@@ -371,5 +371,6 @@ it.live(
         )
       })
     ),
-  proofSize === "long" ? 1_800_000 : 240_000
+  // It fails by its own patience: an agent whose connection was cut again and again comes only a minute later.
+  proofSize === "long" ? 1_800_000 : 900_000
 )

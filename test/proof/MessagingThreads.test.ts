@@ -93,7 +93,11 @@ describe("broker services on threads", () => {
           yield* Effect.sleep(10)
         }
         yield* Fiber.join(sending)
-        assert.isAtLeast((yield* threads.figures).deaths, 1)
+        // It is heard of a little later.
+        yield* until(
+          "a death",
+          Effect.map(threads.figures, ({ deaths }) => (deaths > 0 ? deaths : undefined))
+        )
         for (const receiver of [bob, dave]) {
           yield* came(receiver, count)
           assert.deepStrictEqual(bodiesOf(receiver), numbers(count))

@@ -62,53 +62,45 @@ describeWith(["mosquitto", "openssl"], "built agents over a Mosquitto", () => {
     bob = await fleet.acceptedDevice("bob", visible)
     await Promise.all([isKnown(alice), isKnown(bob)])
     await waitUntil("alice to see bob", async () => (await peersOf(alice)).includes("bob"), patienceMs)
-  }, patienceMs)
+  })
   afterAll(async () => {
     await fleet?.close()
     await mosquitto?.stop()
     rmSync(folder, { recursive: true, force: true })
   })
 
-  it(
-    "exchange messages of each level, while Mosquitto and the server are killed",
-    async () => {
-      const sent: Array<string> = []
-      const send = async () => {
-        for (const level of levels) {
-          sent.push(`message ${sent.length}`)
-          await sendBy(alice, level, ["bob"], sent.at(-1))
-        }
+  it("exchange messages of each level, while Mosquitto and the server are killed", async () => {
+    const sent: Array<string> = []
+    const send = async () => {
+      for (const level of levels) {
+        sent.push(`message ${sent.length}`)
+        await sendBy(alice, level, ["bob"], sent.at(-1))
       }
-      await send()
-      await mosquitto.stop("SIGKILL")
-      await send()
-      await mosquitto.start()
-      await send()
-      await fleet.server.crash()
-      await send()
-      await fleet.startServer()
-      await send()
-      const came = await inboxOf(bob, sent.length)
-      expect(came.map(({ message }) => message.body).sort()).toEqual([...sent].sort())
-    },
-    patienceMs
-  )
+    }
+    await send()
+    await mosquitto.stop("SIGKILL")
+    await send()
+    await mosquitto.start()
+    await send()
+    await fleet.server.crash()
+    await send()
+    await fleet.startServer()
+    await send()
+    const came = await inboxOf(bob, sent.length)
+    expect(came.map(({ message }) => message.body).sort()).toEqual([...sent].sort())
+  })
 
-  it(
-    "lose account and connection when they are revoked",
-    async () => {
-      expect(await waitUntil("the accounts", accounts)).toContain("bob")
-      await isKnown(bob)
-      await fleet.ask(["devices", "revoke", "bob", "--yes"])
-      await agentWhen(bob, "to be cut off", ({ state }) => state !== "known")
-      await waitUntil("bob's account to be gone", () => accounts()?.includes("bob") === false, patienceMs)
-      expect(await waitUntil("the accounts", accounts)).toContain("alice")
-      await waitUntil(
-        "alice to see bob no more",
-        async () => !(await peersOf(alice)).includes("bob"),
-        patienceMs
-      )
-    },
-    patienceMs
-  )
+  it("lose account and connection when they are revoked", async () => {
+    expect(await waitUntil("the accounts", accounts)).toContain("bob")
+    await isKnown(bob)
+    await fleet.ask(["devices", "revoke", "bob", "--yes"])
+    await agentWhen(bob, "to be cut off", ({ state }) => state !== "known")
+    await waitUntil("bob's account to be gone", () => accounts()?.includes("bob") === false, patienceMs)
+    expect(await waitUntil("the accounts", accounts)).toContain("alice")
+    await waitUntil(
+      "alice to see bob no more",
+      async () => !(await peersOf(alice)).includes("bob"),
+      patienceMs
+    )
+  })
 })

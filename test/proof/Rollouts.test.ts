@@ -34,7 +34,7 @@ describeWith(["jail"], "a rollout to a group", () => {
     fleet = await BuiltFleet.withServer()
     devices = await Promise.all(names.map((name) => fleet.acceptedDevice(name)))
     await fleet.ask(["devices", "group", "add", "cellars", ...names])
-  }, 180_000)
+  })
   afterAll(() => fleet?.close())
 
   /** A package for the group that runs a line of shell. */
@@ -93,7 +93,7 @@ describeWith(["jail"], "a rollout to a group", () => {
     // The next job of a device goes on behind the rollout's place.
     const next = await fleet.postern(["run", "pi-d", "--quiet", "--", "echo", "after"])
     expect(next.stdout, next.stderr).toBe("after\n")
-  }, 240_000)
+  })
 
   it("stops at a canary that fails; nobody else gets it, and an abort takes the rest back", async () => {
     const id = await submitted(await built("bad", "exit 3"), "--soak", "1s")
@@ -112,7 +112,7 @@ describeWith(["jail"], "a rollout to a group", () => {
     const after = await show(id)
     expect(after.counts).toMatchObject({ failed: 1, withdrawn: 3, open: 0, waiting: 0 })
     expect((await fleet.postern(["rollouts", "resume", id])).code).toBe(1)
-  }, 240_000)
+  })
 
   it("cannot be cheated by a server unseen: orders released before their phase raise an alarm", async () => {
     const [canary] = devices as [BuiltDevice, ...Array<BuiltDevice>]
@@ -136,5 +136,5 @@ describeWith(["jail"], "a rollout to a group", () => {
     expect(seen.alarms.join("\n")).toContain("the server went on before phase 1 had succeeded")
     expect(seen.stderr).toContain("ALARM")
     await fleet.postern(["rollouts", "abort", id, "--yes"])
-  }, 240_000)
+  })
 })

@@ -53,12 +53,19 @@ const livingOf = (group: number): ReadonlyArray<number> =>
 /** Below the ports that the system gives to outgoing connections, one of which could sit on it later. */
 const lowestPort = 20_000
 const highestPort = 32_000
+/** Whoever runs beside this test draws from another part: nobody listens before a program is there, nor between two lives. */
+const parts = 8
+const partPorts = Math.floor((highestPort - lowestPort) / parts)
+const firstPort = lowestPort + (Number(process.env["VITEST_POOL_ID"] ?? 0) % parts) * partPorts
+const drawnPorts = new Set<number>()
 
-/** A port of loopback that is free now, and stays so unless another test draws the same. */
+/** A port of loopback that is free now, and that no other test is given. */
 export const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const attempt = (left: number): void => {
-      const port = randomInt(lowestPort, highestPort)
+      const port = randomInt(firstPort, firstPort + partPorts)
+      if (drawnPorts.has(port)) return attempt(left)
+      drawnPorts.add(port)
       const probe = createServer()
       probe.once("error", (error) => (left === 0 ? reject(error) : attempt(left - 1)))
       probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(port)))

@@ -283,10 +283,13 @@ export const startAgent = (
       server: serverKeys.id as ServerId,
       services: new Set<string>([new ServicesKeys().ring.signingKey])
     }
-    const dial = Effect.sync(() => {
+    const dial = Effect.callback<Socket, { readonly message: string }>((resume) => {
       const socket = connect({ host: address.hostname, port: Number(address.port) })
       dialled?.(socket)
-      return socket
+      socket.once("connect", () => resume(Effect.succeed(socket)))
+      socket.on("error", ({ message }) => resume(Effect.fail({ message })))
+      socket.once("close", () => resume(Effect.fail({ message: "the connection was closed" })))
+      return Effect.sync(() => void socket.destroy())
     })
     const services = yield* Layer.build(
       Layer.mergeAll(
@@ -388,13 +391,13 @@ export const send = (
 export const bodies = (waiting: ReadonlyArray<WaitingMessage>): ReadonlyArray<unknown> =>
   waiting.map(({ received }) => received.message.body)
 
-/** Waits until broker services have an agent down as present or gone. */
-export const inStatus = (services: Services, name: string, status: Presence) =>
+/** Waits until broker services have an agent down as present or gone; as one of several, where it may be either. */
+export const inStatus = (services: Services, name: string, ...statuses: ReadonlyArray<Presence>) =>
   until(
-    `the status ${status} of ${name}`,
+    `the status ${statuses.join(" or ")} of ${name}`,
     Effect.sync(() => {
       const row = services.book.get(name as Name)
-      return orUndefined(row?.status === status, row)
+      return orUndefined(row !== undefined && statuses.includes(row.status), row)
     })
   )
 

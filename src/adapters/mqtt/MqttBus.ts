@@ -88,14 +88,14 @@ const publicationErrorOf = (error: Error): BusError => {
 }
 
 const settingsOf = (
-  { name, password, will }: BusOptions,
+  { name, will }: BusOptions,
   broker: FoundBroker,
-  shared: string | null,
+  password: string | Uint8Array,
   keepaliveSeconds: number
 ): IClientOptions => ({
   clientId: name,
   username: name,
-  password: Buffer.from(shared ?? password),
+  password: Buffer.from(password),
   clean: false,
   protocolVersion: broker.mqtt,
   ...(broker.mqtt === 5 ? { properties: { sessionExpiryInterval: sessionSeconds } } : {}),
@@ -223,7 +223,8 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
       Effect.mapError((error) => unreachable(error.message)),
       inTime(dialMs, "the connection")
     )
-    const client = yield* clientOn(stream, settingsOf(options, broker, password, keepaliveSeconds))
+    const proof = password ?? (yield* options.password)
+    const client = yield* clientOn(stream, settingsOf(options, broker, proof, keepaliveSeconds))
     const ended = yield* Deferred.make<string>()
     let reason = "the connection was closed"
     client.on("error", (error) => {
@@ -239,14 +240,14 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
         reason = why
         stream.destroy()
       })
-    yield* handOn(client, options, roomMs, end)
-    yield* connected(client).pipe(inTime(answerMs, "CONNECT"))
-    // A broker with passwords is not our own: it may acknowledge first and write to disk then.
-    const barrier = password === null ? undefined : makeBarrier(client)
-    const saved = barrier === undefined ? Effect.void : called(barrier)
     // What was under way when the connection ended is never answered.
     const cutOff = Effect.flatMap(Deferred.await(ended), (why) => Effect.fail(unreachable(why)))
     const whileUp = <A>(work: Effect.Effect<A, BusError>) => Effect.raceFirst(work, cutOff)
+    yield* handOn(client, options, roomMs, end)
+    yield* whileUp(connected(client)).pipe(inTime(answerMs, "CONNECT"))
+    // A broker with passwords is not our own: it may acknowledge first and write to disk then.
+    const barrier = password === null ? undefined : makeBarrier(client)
+    const saved = barrier === undefined ? Effect.void : called(barrier)
     // What is sent again on the same connection counts as a replay: it has to be the next one.
     const giveUp = Effect.suspend(() => {
       const why = `a publication was not acknowledged within ${publicationMs} ms`

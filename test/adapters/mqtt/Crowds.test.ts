@@ -41,7 +41,7 @@ const comesTo = (name: string, password: string) => {
     Effect.flatMap(bus.find, ({ connect }) =>
       connect({
         name: name as AgentName,
-        password: new TextEncoder().encode(password),
+        password: Effect.succeed(new TextEncoder().encode(password)),
         will: { topic: `${root}/broker-services/status`, payload: new Uint8Array(1) },
         hasRoom: Effect.succeed(true),
         received: () => Effect.void

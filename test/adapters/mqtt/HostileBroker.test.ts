@@ -143,6 +143,25 @@ describe("a broker that means harm, or hangs up at the wrong time,", () => {
     })
   )
 
+  it.live("is left at once where it hung up before a word was said", () =>
+    Effect.gen(function* () {
+      const port = yield* brokerThat(() => undefined)
+      const dial = Effect.callback<Socket>((resume) => {
+        const socket = connect(port, "127.0.0.1").once("close", () => resume(Effect.succeed(socket)))
+        socket.once("connect", () => socket.destroy())
+      })
+      const { find } = mqttBus({
+        find: Effect.succeed({ topicRoot: "fleet", password: null, brokers: [{ mqtt: 4, dial }] }),
+        answerMs: 60_000
+      })
+      const come = Effect.flatMap(find, (door) =>
+        door.connect({ ...asPi, hasRoom: Effect.succeed(true), received: () => Effect.void })
+      )
+      const given = yield* Effect.timeoutOption(Effect.result(Effect.scoped(come)), 30_000)
+      assert.isTrue(given._tag === "Some" && Result.isFailure(given.value))
+    })
+  )
+
   it.live("is left where it sends what nobody asked for, or what is malformed", () =>
     Effect.gen(function* () {
       const said = [

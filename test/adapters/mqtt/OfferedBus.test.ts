@@ -125,7 +125,7 @@ const exchange = (routes: Routes, brokers: Parameters<typeof offering>[0], setti
       const came = yield* Deferred.make<string>()
       const link = yield* door.connect({
         name: "pi",
-        password: new TextEncoder().encode("proof"),
+        password: Effect.succeed(new TextEncoder().encode("proof")),
         will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
         hasRoom: Effect.succeed(true),
         received: ({ payload }) => Effect.asVoid(Deferred.succeed(came, new TextDecoder().decode(payload)))
@@ -220,7 +220,7 @@ describe("the broker that the server offers", () => {
               Effect.gen(function* () {
                 const link = yield* connect({
                   name: "pi",
-                  password: new TextEncoder().encode("proof"),
+                  password: Effect.succeed(new TextEncoder().encode("proof")),
                   will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
                   hasRoom: Effect.succeed(true),
                   received: () => Effect.void
@@ -273,7 +273,7 @@ describe("the broker that the server offers", () => {
       const error = yield* Effect.flip(
         connect({
           name: "pi",
-          password: new TextEncoder().encode("proof"),
+          password: Effect.succeed(new TextEncoder().encode("proof")),
           will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
           hasRoom: Effect.succeed(true),
           received: () => Effect.void
@@ -299,7 +299,7 @@ describe("the broker that the server offers", () => {
       const error = yield* Effect.flip(
         connect({
           name: "pi",
-          password: new TextEncoder().encode("proof"),
+          password: Effect.succeed(new TextEncoder().encode("proof")),
           will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
           hasRoom: Effect.succeed(true),
           received: () => Effect.void
@@ -337,7 +337,7 @@ describe("the broker that the server offers", () => {
         const error = yield* Effect.flip(
           connect({
             name: "pi",
-            password: new Uint8Array(1),
+            password: Effect.succeed(new Uint8Array(1)),
             will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
             hasRoom: Effect.succeed(true),
             received: () => Effect.void
@@ -398,7 +398,7 @@ describeWith(["openssl"], "the broker behind TLS", () => {
         const error = yield* Effect.flip(
           open({
             name: "pi",
-            password: new TextEncoder().encode("proof"),
+            password: Effect.succeed(new TextEncoder().encode("proof")),
             will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) },
             hasRoom: Effect.succeed(true),
             received: () => Effect.void

@@ -45,6 +45,6 @@ export const localBus = Effect.fnUntraced(function* ({ received = Effect.void, r
 /** What an agent connects with, beside what it does with that which comes. */
 export const asPi = {
   name: "pi",
-  password: new TextEncoder().encode("proof"),
+  password: Effect.succeed(new TextEncoder().encode("proof")),
   will: { topic: "fleet/broker-services/status", payload: new Uint8Array(1) }
 }
