@@ -127,7 +127,7 @@ export class Machine {
   }
 
   /** Runs a shell command to its end. */
-  run(script: string, timeoutMs = 60_000): Promise<Ended> {
+  run(script: string, timeoutMs = 120_000): Promise<Ended> {
     return runToEnd(this.command(script), { environment: this.environment, cwd: this.home, timeoutMs })
   }
 
