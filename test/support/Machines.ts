@@ -132,7 +132,7 @@ export class Machine {
   }
 
   /** Runs a shell command at a terminal, where a person answers its questions. */
-  talk(script: string, answers: Parameters<typeof atTerminal>[2], timeoutMs = 60_000): Promise<Dialogue> {
+  talk(script: string, answers: Parameters<typeof atTerminal>[2], timeoutMs = 100_000): Promise<Dialogue> {
     return atTerminal(this.command(script), this.environment, answers, timeoutMs)
   }
 
