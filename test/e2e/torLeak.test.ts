@@ -65,8 +65,10 @@ describeWith(
       const words = () => device.log("client.log")
       const isTold = () => words().includes("the way to the server is broken")
       await waitUntil("the failure to be told", isTold, 120_000, words)
-      const sent = await destinations(device, address)
-      expect(sent.length).toBeGreaterThan(0)
+      const sent = await waitUntil("its tor's tries", async () => {
+        const seen = await destinations(device, address)
+        return seen.length > 0 && seen
+      })
       expect(sent.filter((target) => !target.startsWith(`${authority}.`))).toEqual([])
     })
 

@@ -147,6 +147,8 @@ describe("the library", () => {
 
       const bobs = project("of-bob", { "echo.js": echo })
       const bob = start(bobs, ["echo.js", "bob"], await invitation("bob"))
+      // What is sent to one who is no agent yet goes to nobody, and alice sends once.
+      await says(bob, '"known"')
       const alice = start(alices, ["example.ts"], await invitation("alice"))
       await says(bob, '"celsius":21.5', '"refusal":')
       await says(alice, "private bob { answered: { celsius: 21.5 } }", " ms\n")

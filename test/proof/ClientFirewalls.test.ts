@@ -23,9 +23,12 @@ describeWith(
       await behind.enrol()
       expect(await behind.run(1_000_000)).toEqual({ digestFits: true })
       // The world sees the gate alone, and cannot reach what listens behind it.
-      const seen = await firewalls.world.run("ss -Htn state established sport = 443")
-      expect(seen.stdout).toContain(`${behind.outside}:`)
-      expect(seen.stdout).not.toContain("10.0.0.")
+      // Between two of its polls there may be no connection for a moment.
+      const seen = await waitUntil("the device's connection", async () => {
+        const { stdout } = await firewalls.world.run("ss -Htn state established sport = 443")
+        return stdout.includes(`${behind.outside}:`) && stdout
+      })
+      expect(seen).not.toContain("10.0.0.")
       await behind.device.leaveRunning(listen(7000), "listen.log")
       await waitUntil("a listener", async () => (await behind.knock("127.0.0.1", 7000)) === "open")
       await firewalls.world.run(`ip route add 10.0.0.0/24 via ${behind.outside}`)
@@ -70,7 +73,8 @@ describeWith(
       await behind.enrol()
       const cameBefore = await behind.came()
       const move = async () => {
-        await waitUntil("half of the payload", async () => (await behind.came()) - cameBefore > 800_000)
+        const half = async () => (await behind.came()) - cameBefore > 800_000
+        await waitUntil("half of the payload", half, 180_000)
         await behind.move()
         await behind.link?.set({ rate: null })
       }

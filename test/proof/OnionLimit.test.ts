@@ -19,7 +19,7 @@ const strangers = (count: number) =>
 /** A list that is taken is so within two seconds on an idle machine. One that must be has longer. */
 const patienceMs = 8_000
 const longPatienceMs = 60_000
-const quietMs = 1_000
+const quietMs = 2_000
 
 /** What else a descriptor may come to hold on a public network: two introduction points more, with IPv6 addresses. */
 const marginKeys = 32

@@ -64,7 +64,8 @@ describeWith(
       await behind.enrol(firewalls.viaTor)
       const before = await behind.came()
       const happening = async () => {
-        await waitUntil("half of the payload", async () => (await behind.came()) - before > 600_000)
+        const half = async () => (await behind.came()) - before > 600_000
+        await waitUntil("half of the payload", half, 280_000)
         await disturb(behind)
         await behind.link?.set({ rate: null })
         return performance.now()

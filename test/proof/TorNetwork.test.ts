@@ -49,10 +49,14 @@ const fetchOnce = (socks: string, url: string): Promise<string> =>
 
 let circuits = 0
 const firstAnswer = (socksPort: number, url: string): Promise<string> =>
-  waitUntil(`an answer of ${url}`, async () => {
-    circuits++
-    return (await fetchOnce(`circuit${circuits}:x@127.0.0.1:${socksPort}`, url)) === answer && answer
-  })
+  waitUntil(
+    `an answer of ${url}`,
+    async () => {
+      circuits++
+      return (await fetchOnce(`circuit${circuits}:x@127.0.0.1:${socksPort}`, url)) === answer && answer
+    },
+    150_000
+  )
 
 const seconds = (sinceMs: number) => (performance.now() - sinceMs) / 1000
 

@@ -12,7 +12,7 @@ const rounds = proofSize === "short" ? 2 : 20
 /** How long the network is gone: once so long that the device has said of it what is wrong. */
 const goneMs = (round: number): number => (proofSize === "short" ? 8_000 : round === 0 ? 180_000 : 30_000)
 const toldAfterMs = 120_000
-const timeoutMs = proofSize === "short" ? 280_000 : 3_000_000
+const timeoutMs = proofSize === "short" ? 600_000 : 3_000_000
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 const seconds = (ms: number): string => (ms / 1_000).toFixed(1).padStart(7)

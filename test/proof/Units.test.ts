@@ -7,7 +7,7 @@ import { describeWith } from "../support/requires.ts"
 
 const repository = join(import.meta.dirname, "../..")
 const systemd = "/lib/systemd/systemd"
-const patienceMs = 60_000
+const patienceMs = 120_000
 
 /** The machine's first process becomes systemd, with nothing to start. Its own services alone are looked at. */
 const becomesSystemd = `

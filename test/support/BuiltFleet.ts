@@ -177,10 +177,10 @@ export class BuiltFleet {
 
   /** Runs one of the programs to its end. */
   run(program: string, args: ReadonlyArray<string>, options: RunOptions = {}): Promise<Ended> {
-    const { env = {}, ...rest } = options
+    const { env = {}, timeoutMs = patienceMs, ...rest } = options
     const all = environment(this.folder, { POSTERN_HOME: this.operatorFolder, ...env })
     const command = [this.node, join(this.programs, `${program}.js`), ...args]
-    return runToEnd(command, { ...rest, cwd: this.folder, environment: all })
+    return runToEnd(command, { ...rest, timeoutMs, cwd: this.folder, environment: all })
   }
 
   /** `postern ARGS`. */

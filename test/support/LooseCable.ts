@@ -23,8 +23,9 @@ export class LooseCable {
           if (!this.pulled && to.writable) to.write(chunk)
         })
         from.on("close", () => {
-          this.pairs.delete(pair)
           if (!this.pulled) to.destroy()
+          // An end that was not told is ended with the cable.
+          if (to.destroyed) this.pairs.delete(pair)
         })
       }
     })

@@ -127,12 +127,12 @@ export class Machine {
   }
 
   /** Runs a shell command to its end. */
-  run(script: string, timeoutMs = 60_000): Promise<Ended> {
+  run(script: string, timeoutMs = 120_000): Promise<Ended> {
     return runToEnd(this.command(script), { environment: this.environment, cwd: this.home, timeoutMs })
   }
 
   /** Runs a shell command at a terminal, where a person answers its questions. */
-  talk(script: string, answers: Parameters<typeof atTerminal>[2], timeoutMs = 60_000): Promise<Dialogue> {
+  talk(script: string, answers: Parameters<typeof atTerminal>[2], timeoutMs = 100_000): Promise<Dialogue> {
     return atTerminal(this.command(script), this.environment, answers, timeoutMs)
   }
 

@@ -183,7 +183,7 @@ export const runToEnd = (
   }
 ): Promise<Ended> =>
   new Promise((resolve, reject) => {
-    const { cwd, environment, input = "", onOutput, timeoutMs = 60_000 } = options
+    const { cwd, environment, input = "", onOutput, timeoutMs = 100_000 } = options
     const [file, ...args] = command as [string, ...Array<string>]
     const child = spawn(file, args, { env: environment, cwd, stdio: ["pipe", "pipe", "pipe"] })
     let stdout = ""

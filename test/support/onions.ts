@@ -43,6 +43,8 @@ export class TestServices {
   async openDoors(): Promise<void> {
     for (const service of ["device", "enrol", "management"] as const) {
       const server = createServer((_, answer) => answer.end(service))
+      // A kept connection stays for longer than a few circuits take to be built.
+      server.keepAliveTimeout = 60_000
       const path = join(this.folder, `${service}.sock`)
       const isOwn = this.config.control === null
       await new Promise<void>((resolve) => {
@@ -119,7 +121,7 @@ export class TestServices {
       door.closeAllConnections()
       await new Promise((resolve) => door.close(resolve))
     }
-    rmSync(this.folder, { recursive: true, force: true })
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })
   }
 }
 
@@ -186,7 +188,7 @@ export class TestClient {
     await Effect.runPromise(control.send(text))
   }
 
-  /** One request on a circuit of its own: the body, or how Tor failed. */
+  /** One request on a circuit of its own: the body, or what went wrong. */
   async get(host: OnionHost, path = "/", withinMs = 60_000): Promise<string> {
     const signal = AbortSignal.timeout(withinMs)
     // The signal may take effect seconds after it was given.
@@ -207,17 +209,18 @@ export class TestClient {
       return "no answer"
     }
     const { socket } = dialled
-    return new Promise((resolve, reject) => {
+    return new Promise((resolve) => {
+      const failed = (error: Error) => resolve(error.message)
       const asked = request({ host, path, createConnection: () => socket, signal }, (answer) => {
         const parts: Array<Buffer> = []
         answer.on("data", (part: Buffer) => parts.push(part))
-        answer.on("error", reject)
+        answer.on("error", failed)
         answer.on("end", () => {
           socket.destroy()
           resolve(Buffer.concat(parts).toString())
         })
       })
-      asked.on("error", reject)
+      asked.on("error", failed)
       asked.end()
     })
   }
@@ -279,6 +282,6 @@ export class TestClient {
 
   async stop(): Promise<void> {
     await Effect.runPromise(Scope.close(this.scope, Exit.void))
-    rmSync(this.folder, { recursive: true, force: true })
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })
   }
 }

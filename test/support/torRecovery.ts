@@ -3,7 +3,7 @@
  * them and see when they meet again. The device stands in a network namespace of its own, with one cable to the relays.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
-import { chmodSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { chmodSync, globSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect } from "effect"
@@ -200,7 +200,9 @@ export class TorWorld {
 
   /** What the device's tor takes for the time, as an offset: `-10d`, `+0`. */
   setClock(offset: string): void {
-    writeFileSync(this.clockFile, `${offset}\n`)
+    // tor reads it whenever it wants to know the time, and ends where it is empty.
+    writeFileSync(`${this.clockFile}.new`, `${offset}\n`, { mode: 0o644 })
+    renameSync(`${this.clockFile}.new`, this.clockFile)
   }
 
   unplug(): void {

@@ -50,7 +50,7 @@ describeWith(["tor", "tor-gencert"], "requests through Tor", () => {
   afterAll(async () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
     await server?.stop()
-    rmSync(folder, { recursive: true, force: true })
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
   })
 
   const sendBy = (carrier: Transport, origin: string, circuit?: string, connectTimeoutMs = 60_000) =>
@@ -75,7 +75,16 @@ describeWith(["tor", "tor-gencert"], "requests through Tor", () => {
   const send = (origin: string, circuit?: string, connectTimeoutMs?: number) =>
     sendBy(transport, origin, circuit, connectTimeoutMs)
 
-  const failure = (origin: string): Promise<TransportError> => Effect.runPromise(Effect.flip(send(origin)))
+  /** How tor failed. On the way there a circuit may break, of which tor has no word of its own. */
+  const failure = (attempt: () => ReturnType<typeof sendBy>): Promise<TransportError> =>
+    waitUntil(
+      "tor's word",
+      async () => {
+        const error = await Effect.runPromise(Effect.flip(attempt()))
+        return error.code !== undefined && error
+      },
+      150_000
+    )
 
   /** All that tor carries or is to carry. */
   const streams = async (): Promise<string> =>
@@ -93,22 +102,29 @@ describeWith(["tor", "tor-gencert"], "requests through Tor", () => {
   it("share a circuit where their tag is the same, and share none where it is another", async () => {
     const { enrol } = server.hosts
     const origin = `http://${enrol}`
-    await waitUntil("the service", async () => {
-      const answer = await Effect.runPromise(Effect.option(send(origin)))
-      return answer._tag === "Some" && answer.value === "enrol"
-    })
-    const [usual] = await circuitsTo(enrol)
-    expect(await circuitsTo(enrol)).toHaveLength(1)
-    for (const tag of ["a", "b", "a", undefined, "b"]) expect(await run(send(origin, tag))).toBe("enrol")
-    const kept = await circuitsTo(enrol)
-    expect(kept).toHaveLength(3)
-    expect(kept).toContain(usual)
-    expect(new Set(kept).size).toBe(3)
+    await waitUntil(
+      "the service",
+      async () => {
+        const answer = await Effect.runPromise(Effect.option(send(origin)))
+        return answer._tag === "Some" && answer.value === "enrol"
+      },
+      120_000
+    )
+    // An attempt that another one has overtaken is gone a little later.
+    const circuits = (count: number) =>
+      waitUntil(`${count} circuits`, async () => {
+        const distinct = new Set(await circuitsTo(enrol))
+        return distinct.size === count && distinct
+      })
+    const [usual] = await circuits(1)
+    for (const tag of ["a", "b", "a", undefined, "b"])
+      expect(await run(Effect.retry(send(origin, tag), { times: 5 }))).toBe("enrol")
+    expect(await circuits(3)).toContain(usual)
   })
 
   it("say that an onion service is not published, or is none", async () => {
-    expect((await failure(`http://${server.hosts.management}`)).code).toBe("onion_not_found")
-    const mistyped = await failure(`http://${"a".repeat(55)}d.onion`)
+    expect((await failure(() => send(`http://${server.hosts.management}`))).code).toBe("onion_not_found")
+    const mistyped = await failure(() => send(`http://${"a".repeat(55)}d.onion`))
     expect(mistyped).toMatchObject({ code: "onion_not_found", reason: expect.stringContaining("mistyped") })
   })
 
@@ -120,7 +136,7 @@ describeWith(["tor", "tor-gencert"], "requests through Tor", () => {
         }
       })
     )
-    const lost = await Effect.runPromise(Effect.flip(sendBy(plain, `http://${server.hosts.management}`)))
+    const lost = await failure(() => sendBy(plain, `http://${server.hosts.management}`))
     expect(lost).toMatchObject({
       code: "onion_unexplained",
       reason: expect.stringContaining("ExtendedErrors")

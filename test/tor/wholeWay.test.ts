@@ -20,6 +20,8 @@ import { type KnownTorNetwork, onionSettings, sharedTorNetwork, torSettings } fr
 
 /** Longer than any test's patience: what comes sooner came by a poll that the server held open. */
 const pollSleepMs = 1_800_000
+/** For one command, or one step: a circuit that is dead costs up to a minute. */
+const patienceMs = 180_000
 /** Far more than all circuits of a download together have in flight: a megabyte each. */
 const payloadBytes = 16 * 1024 * 1024
 
@@ -68,7 +70,9 @@ describeWith(["tor", "tor-gencert", "jail"], "a fleet that meets through Tor", (
   })
 
   it("gives the device work while its poll is held open, and brings output and receipt back", async () => {
-    const ended = await fleet.postern(["run", "pi-far", "--", "sh", "-c", "echo out; echo err >&2; exit 7"])
+    const ended = await fleet.postern(["run", "pi-far", "--", "sh", "-c", "echo out; echo err >&2; exit 7"], {
+      timeoutMs: patienceMs
+    })
     expect(ended.code, ended.stderr).toBe(7)
     expect(ended.stdout).toBe("out\n")
     expect(ended.stderr).toMatch(/\nerr\npostern: verified: failed: exit code 7 on pi-far /)
@@ -88,7 +92,8 @@ describeWith(["tor", "tor-gencert", "jail"], "a fleet that meets through Tor", (
     const read = async () => Number(await Effect.runPromise(torInfo(control, "traffic/read")))
     const before = await read()
     const { job } = await fleet.ask<{ job: string }>(["jobs", "submit", file, "--device", "pi-far", "--yes"])
-    await waitUntil("most of the payload", async () => (await read()) - before > payloadBytes * 0.65)
+    const most = async () => (await read()) - before > payloadBytes * 0.65
+    await waitUntil("most of the payload", most, patienceMs)
     expect(await closeCircuits(control)).toBeGreaterThan(0)
     const finished = await fleet.finished(job)
     expect(finished.state, JSON.stringify(finished)).toBe("succeeded")
@@ -162,18 +167,24 @@ describeWith(["tor", "tor-gencert", "jail"], "a fleet that meets through Tor", (
           Effect.runPromise
         )
     const [open, closed] = [identity.enrol_addresses[0] as string, identity.addresses[0] as string]
-    await waitUntil(
-      "the door for newcomers",
-      async () => (await get(open, "/api/device/v1/identity")) === 200
-    )
-    expect(await get(open, "/api/device/v1/poll")).toBe(404)
+    const isNewcomer = async () => (await get(open, "/api/device/v1/identity")) === 200
+    await waitUntil("the door for newcomers", isNewcomer, patienceMs)
+    const answered = async () => {
+      const status = await get(open, "/api/device/v1/poll")
+      return typeof status === "number" && status
+    }
+    expect(await waitUntil("an answer", answered, patienceMs)).toBe(404)
     // A circuit may break on the way there; a status would be an answer of the server.
-    await waitUntil("the refusal", async () => {
-      const refused = await get(closed, "/api/device/v1/identity")
-      expect(refused).toBeInstanceOf(TransportError)
-      return refused instanceof TransportError && refused.code === "onion_not_authorised"
-    })
-  })
+    await waitUntil(
+      "the refusal",
+      async () => {
+        const refused = await get(closed, "/api/device/v1/identity")
+        expect(refused).toBeInstanceOf(TransportError)
+        return refused instanceof TransportError && refused.code === "onion_not_authorised"
+      },
+      patienceMs
+    )
+  }, 600_000)
 
   it("works again by itself after kill -9 of either tor and of the server", async () => {
     const torOf = (folder: string) => Number(readFileSync(torPaths(folder).pid, "utf8"))
@@ -187,10 +198,10 @@ describeWith(["tor", "tor-gencert", "jail"], "a fleet that meets through Tor", (
     }
     for (const [name, fault] of Object.entries(faults)) {
       await fault()
-      const ended = await fleet.postern(["run", "pi-far", "--", "echo", name], { timeoutMs: 180_000 })
+      const ended = await fleet.postern(["run", "pi-far", "--", "echo", name], { timeoutMs: patienceMs })
       expect(ended.stdout, ended.stderr).toContain(name)
     }
-  }, 400_000)
+  }, 600_000)
 })
 
 /** Closes all circuits that lead to the server; says how many. */

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { Effect } from "effect"
 import type { DescriptorState } from "../../schemas/OnionStatus.ts"
 import { controlWords } from "./ControlReplies.ts"
 
@@ -100,11 +101,24 @@ export class Descriptors {
     return this.tracks.get(host) ?? unpublished
   }
 
-  /** How long a change has to wait. */
+  /** How long a change has to wait, unless another upload begins meanwhile. */
   get waitMs(): number {
     return Math.max(0, this.uploadedAt + betweenUploadsMs - performance.now())
   }
 }
+
+/**
+ * Waits until nothing has begun to be uploaded for long enough. What begins meanwhile is waited for as well: the descriptors
+ * of this period and of the next are uploaded when each is ready. After so many turns uploads do not end, and a change may
+ * be one more.
+ */
+export const untilQuiet = (descriptors: Descriptors, turns = 8): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const waitMs = Math.ceil(descriptors.waitMs)
+    return waitMs === 0 || turns === 0
+      ? Effect.void
+      : Effect.andThen(Effect.sleep(waitMs), untilQuiet(descriptors, turns - 1))
+  })
 
 /** Circuits that a service has. */
 export interface CircuitFigures {

@@ -20,7 +20,7 @@ import type { OnionClientKey } from "../../schemas/Onion.ts"
 import type { OnionServiceName, OnionServiceStatus, OnionStatus } from "../../schemas/OnionStatus.ts"
 import type { OnionConfig } from "../../schemas/ServerConfig.ts"
 import { NodeKeys } from "../NodeKeys.ts"
-import { type CircuitFigures, countCircuits, Descriptors } from "./OnionDescriptors.ts"
+import { type CircuitFigures, countCircuits, Descriptors, untilQuiet } from "./OnionDescriptors.ts"
 import {
   commandPublisher,
   folderPublisher,
@@ -143,7 +143,7 @@ const makeWishes = Effect.fnUntraced(function* (
   const publish = Effect.gen(function* () {
     isBehind = true
     const all = yield* wanted
-    yield* Effect.sleep(descriptors.waitMs)
+    yield* untilQuiet(descriptors)
     for (const service of shown) descriptors.wanted(keys[service].host, isWanted(service))
     yield* publisher.publish(all)
     isBehind = false

@@ -13,7 +13,7 @@ import { folderOf, program, type Stage, step, write } from "./Stage.ts"
 export const visibleAgent = { POSTERN_AGENT_VISIBLE: "true" }
 
 /** How long the second agent may take to be let in, and a message to arrive. */
-const arriveMs = 30_000
+const arriveMs = 90_000
 const lookAgainMs = 100
 
 const listening = (stage: Stage) => ["agent", "listen", "--state", folderOf(stage, "attic")]

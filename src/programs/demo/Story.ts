@@ -25,7 +25,7 @@ import { bringTor, showTheWay } from "./TorStory.ts"
 import { deviceSettings, serverSettings } from "./TorWay.ts"
 
 /** How long a program may take to come up, or a device to report. */
-const startMs = 30_000
+const startMs = 90_000
 
 /** The series to compute with: the person's file, checked row by row, or a generated one. */
 export const loadSeries = (file: Option.Option<string>) =>

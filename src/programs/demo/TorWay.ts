@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Clock, Effect, Stream } from "effect"
+import { Clock, Effect, Schedule, Stream } from "effect"
 import { httpTransport } from "../../adapters/HttpTransport.ts"
 import type { Transport } from "../../adapters/http/Transport.ts"
 import type { Route } from "../../adapters/net/Routes.ts"
@@ -62,12 +62,22 @@ const hopsIn = (status: string): ReadonlyArray<string> | undefined => {
   return undefined
 }
 
-/** Asks the device's tor which way its requests take; the folder is that of the tor. */
+const hopsMs = 250
+const hopsLooks = 40
+
+/**
+ * Asks the device's tor which way its requests take; the folder is that of the tor. Where there is no such circuit just now,
+ * there is one soon.
+ */
 export const circuitOf = (torFolder: string) =>
   Effect.scoped(
     Effect.gen(function* () {
       const control = yield* connectControl({ endpoint: { path: torPaths(torFolder).control } })
-      return hopsIn(yield* torInfo(control, "circuit-status"))
+      for (let look = 1; ; look++) {
+        const hops = hopsIn(yield* torInfo(control, "circuit-status"))
+        if (hops !== undefined || look === hopsLooks) return hops
+        yield* Effect.sleep(hopsMs)
+      }
     })
   ).pipe(
     Effect.mapError(
@@ -86,6 +96,8 @@ export interface Latency {
 const keptRequests = 20
 const freshRequests = 5
 const patienceMs = 60_000
+/** A circuit may break while it is built; what is measured is the request that was answered. */
+const again = { times: 4, schedule: Schedule.spaced(1_000) }
 
 const medianOf = (values: ReadonlyArray<number>): number =>
   values.toSorted((left, right) => left - right)[Math.floor(values.length / 2)] as number
@@ -108,6 +120,7 @@ const timeRequest = (transport: Transport, origin: string, circuit: string) =>
     return Number((yield* Clock.currentTimeNanos) - began) / 1e6
   }).pipe(
     Effect.scoped,
+    Effect.retry(again),
     Effect.mapError(({ reason }) => new DemoFailure({ message: `${origin} does not answer: ${reason}` }))
   )
 

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { countCircuits, Descriptors } from "../../../src/adapters/tor/OnionDescriptors.ts"
+import { Effect, Fiber } from "effect"
+import { countCircuits, Descriptors, untilQuiet } from "../../../src/adapters/tor/OnionDescriptors.ts"
 
 const address = "77ebi2wlcstob5oe45yhth7y6fiehqhkoo5nt6zmlzjn4oxvuqbuk7qd"
 const host = `${address}.onion`
@@ -26,6 +27,20 @@ describe("the descriptor of a service", () => {
     descriptors.take(event("UPLOAD"))
     assert.strictEqual(descriptors.of(host).state, "published")
   })
+
+  it.live("is not changed soon after an upload that begins while another one is waited for", () =>
+    Effect.gen(function* () {
+      const descriptors = track()
+      descriptors.take(event("UPLOAD"))
+      const firstMs = descriptors.waitMs
+      const quiet = Effect.runFork(untilQuiet(descriptors))
+      // The second one begins so much later, and the first wait cannot end before this test goes on.
+      while (descriptors.waitMs > firstMs - 100);
+      descriptors.take(event("UPLOAD"))
+      yield* Fiber.join(quiet)
+      assert.strictEqual(descriptors.waitMs, 0)
+    })
+  )
 
   it("has failed when every upload of a go did, although an older one stands", () => {
     const descriptors = track()
