@@ -34,7 +34,7 @@ export const atTerminal = (
   command: ReadonlyArray<string>,
   env: Readonly<Record<string, string>>,
   answers: ReadonlyArray<readonly [question: string, answer: string]>,
-  timeoutMs = 30_000
+  timeoutMs = 90_000
 ): Promise<Dialogue> =>
   new Promise((resolve, reject) => {
     const child = spawn("python3", ["-c", driver, ...command], {
