@@ -46,7 +46,8 @@ const silently: FollowSink = {
   output: () => Effect.void,
   state: () => Effect.void,
   attempt: () => Effect.void,
-  waiting: (problem) => Effect.die(problem)
+  // As `postern run` goes on; what it costs is in the figures.
+  waiting: ({ message }) => Effect.sync(() => void process.stderr.write(`asking again: ${message}\n`))
 }
 
 const draft = {

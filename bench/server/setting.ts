@@ -4,8 +4,9 @@ import { join } from "node:path"
 import type { ServerIdentity } from "../../src/schemas/Enrolment.ts"
 import { freePort, runToEnd, waitUntil } from "../../test/support/Program.ts"
 import { withFolder } from "../folder.ts"
+import { Line } from "./line.ts"
 import { Probed } from "./probed.ts"
-import { acceptInto, type SimulatedDevice } from "./simulated.ts"
+import { acceptInto, type SimulatedDevice, signedPoll } from "./simulated.ts"
 
 const program = join(import.meta.dirname, "../../dist/server.js")
 
@@ -48,6 +49,26 @@ export const withPeer = async <A>(text: string, work: (peer: Listening) => Promi
   return lend(new Probed(["-e", text, String(port)]), port, work)
 }
 
+/** Waits until the server takes a poll: it refuses what was signed in the second of its start, which another life may have seen. */
+const takesPolls = (process: Probed, port: number, device: SimulatedDevice): Promise<true> => {
+  let last: unknown
+  const look = async () => {
+    const line = await Line.open(port)
+    try {
+      last = await line.ask(signedPoll(device, `127.0.0.1:${port}`, 0))
+      return last === 200 || undefined
+    } finally {
+      line.close()
+    }
+  }
+  const patient = () =>
+    look().catch((error) => {
+      last = error
+      return undefined
+    })
+  return waitUntil("a poll to be taken", patient, 60_000, () => `the last: ${last}\n${process.said}`)
+}
+
 /**
  * Starts the built server over a fresh state folder in which these devices are accepted, and lends it to `work`. Settings
  * are given as the environment that sets them.
@@ -67,8 +88,7 @@ export const withServer = <A>(
     await acceptInto(state, identity, `http://127.0.0.1:${port}`, devices)
     const probed = new Probed([program, "--state", state, "--port", String(port)], settings)
     return lend(probed, port, async (server) => {
-      // What was signed in the second of the server's start is refused: another life may have seen it.
-      await new Promise((resolve) => setTimeout(resolve, 1_100))
+      await takesPolls(probed, port, devices[0] as SimulatedDevice)
       return work(server, identity.server)
     })
   })

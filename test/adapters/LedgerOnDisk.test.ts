@@ -28,59 +28,56 @@ const writeAndKill = (stateFolder: string, first: number, lines: number) =>
   })
 
 describe("the ledger on disk", () => {
-  it.effect(
-    "holds all it ever said it holds when its program is killed in mid-work",
-    () =>
-      Effect.gen(function* () {
-        const state = join(yield* temporaryFolder, "state")
-        let first = 1
-        let incarnation: string | undefined
-        for (const lines of [7, 31, 64, 122]) {
-          const said = yield* writeAndKill(state, first, lines)
-          assert.isAtLeast(said.length, lines)
-          yield* Effect.scoped(
-            Effect.gen(function* () {
-              const ledger = yield* ledgerIn(state)
-              incarnation ??= ledger.incarnation
-              assert.strictEqual(ledger.incarnation, incarnation)
-              for (const line of said) {
-                const [what, number] = line.split(" ") as [string, string]
-                const row = yield* ledger.find(orderId(Number(number)))
-                if (what === "accepted") assert.isNotNull(row)
-                else if (what === "begun") assert.strictEqual(row?.attempts, 1)
-                else assert.strictEqual(row?.state, "succeeded")
-              }
-              const last = (yield* ledger.highWater)?.counter ?? 0
-              let succeeded = 0
-              for (let number = 1; number <= last; number++) {
-                const row = yield* ledger.find(orderId(number))
-                if (row === null) throw new Error(`order ${number} is lost`)
-                if (row.state === "succeeded") succeeded++
-              }
-              const head = yield* ledger.chainHead
-              assert.strictEqual(head.number, succeeded)
-              assert.strictEqual((yield* ledger.counts).succeeded, succeeded)
-              const receipts = (yield* ledger.outbox(10_000)).flatMap((item) =>
-                item.kind === "receipt" ? [item.number] : []
+  it.effect("holds all it ever said it holds when its program is killed in mid-work", () =>
+    Effect.gen(function* () {
+      const state = join(yield* temporaryFolder, "state")
+      let first = 1
+      let incarnation: string | undefined
+      for (const lines of [7, 31, 64, 122]) {
+        const said = yield* writeAndKill(state, first, lines)
+        assert.isAtLeast(said.length, lines)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const ledger = yield* ledgerIn(state)
+            incarnation ??= ledger.incarnation
+            assert.strictEqual(ledger.incarnation, incarnation)
+            for (const line of said) {
+              const [what, number] = line.split(" ") as [string, string]
+              const row = yield* ledger.find(orderId(Number(number)))
+              if (what === "accepted") assert.isNotNull(row)
+              else if (what === "begun") assert.strictEqual(row?.attempts, 1)
+              else assert.strictEqual(row?.state, "succeeded")
+            }
+            const last = (yield* ledger.highWater)?.counter ?? 0
+            let succeeded = 0
+            for (let number = 1; number <= last; number++) {
+              const row = yield* ledger.find(orderId(number))
+              if (row === null) throw new Error(`order ${number} is lost`)
+              if (row.state === "succeeded") succeeded++
+            }
+            const head = yield* ledger.chainHead
+            assert.strictEqual(head.number, succeeded)
+            assert.strictEqual((yield* ledger.counts).succeeded, succeeded)
+            const receipts = (yield* ledger.outbox(10_000)).flatMap((item) =>
+              item.kind === "receipt" ? [item.number] : []
+            )
+            assert.deepStrictEqual(
+              receipts,
+              receipts.map((_, index) => head.number - receipts.length + 1 + index)
+            )
+            // What was cut off in mid-run is found again, once.
+            const cutOff = yield* ledger.unfinished()
+            assert.isAtMost(cutOff.length, 1)
+            for (const row of cutOff) {
+              yield* ledger.conclude(
+                conclusionAfter(yield* ledger.chainHead, Number(row.order.id.slice(-12)), "succeeded")
               )
-              assert.deepStrictEqual(
-                receipts,
-                receipts.map((_, index) => head.number - receipts.length + 1 + index)
-              )
-              // What was cut off in mid-run is found again, once.
-              const cutOff = yield* ledger.unfinished()
-              assert.isAtMost(cutOff.length, 1)
-              for (const row of cutOff) {
-                yield* ledger.conclude(
-                  conclusionAfter(yield* ledger.chainHead, Number(row.order.id.slice(-12)), "succeeded")
-                )
-              }
-              first = last + 1
-            })
-          )
-        }
-      }),
-    60_000
+            }
+            first = last + 1
+          })
+        )
+      }
+    })
   )
 
   it.effect("is private, fully flushed, and keeps its identity", () =>

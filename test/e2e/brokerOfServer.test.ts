@@ -21,7 +21,7 @@ import { ringOf } from "../support/messaging.ts"
 import { freePort, waitUntil } from "../support/Program.ts"
 
 const engine = NativeCrypto
-const patienceMs = 120_000
+const patienceMs = 240_000
 const name = "newcomer" as Name
 /** A device that nobody has accepted. */
 const ring = ringOf("device", name)

@@ -85,7 +85,7 @@ describeWith(["jail"], "a client that is told to poll once", () => {
     const id = /runs as (dev_[a-z2-7]{52})/.exec(device.program.log())?.[1]
     const { job } = await fleet.ask<{ job: string }>(["run", "pi-cellar", "--detach", "--", "echo", "once"])
     const flags = ["--state", device.state, "--server", fleet.address, "--once"]
-    const once = await fleet.run("client", flags, { timeoutMs: 30_000 })
+    const once = await fleet.run("client", flags)
     expect(once.code, once.stderr).toBe(0)
     expect(once.stderr).toContain(id)
     expect((await fleet.finished(job)).receipt).toMatchObject({ state: "succeeded" })

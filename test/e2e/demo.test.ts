@@ -30,7 +30,7 @@ const run = (args: ReadonlyArray<string>, extra?: Readonly<Record<string, string
   runToEnd([process.execPath, program, ...args], {
     cwd: folder,
     environment: environment(extra),
-    timeoutMs: 100_000
+    timeoutMs: 200_000
   })
 
 /** Processes whose command line names the demo's folder. */
@@ -104,7 +104,7 @@ describeWith(["jail"], "the demo", () => {
       await waitUntil(
         heading,
         () => shown.includes(heading),
-        60_000,
+        200_000,
         () => shown
       )
       child.kill("SIGINT")

@@ -17,7 +17,7 @@ const shownCode = (device: BuiltDevice): Promise<string> =>
   waitUntil(
     "the device's claim code",
     () => /[A-Z2-7]{4}-[A-Z2-7]{4}-[A-Z2-7]{4}-[A-Z2-7]{4}/.exec(device.program.log())?.[0],
-    30_000,
+    60_000,
     () => device.program.log()
   )
 
@@ -96,7 +96,7 @@ describe("enrolment by invitation", () => {
         ])
         return devices.some(({ status }) => status === "pending") || /refus/i.test(device.program.log())
       },
-      30_000,
+      60_000,
       () => device.program.log()
     )
     const accepted = await fleet.postern(["devices", "accept", "--waiting"])
@@ -200,7 +200,7 @@ describe("a client that starts before its server", () => {
       await waitUntil(
         "a word that nothing answers",
         () => /not reached|unreachable/i.test(device.program.log()),
-        30_000,
+        60_000,
         () => device.program.log()
       )
       await own.startServer()

@@ -10,6 +10,7 @@ import { describeWith, requires } from "../support/requires.ts"
 import { atTerminal } from "../support/terminal.ts"
 
 const canary = "canary-7f3a9c51-plaintext"
+const jobId = /[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}/
 
 /** Every file below a folder, as one long text per file. */
 const filesBelow = (folder: string): ReadonlyArray<readonly [path: string, content: Buffer]> =>
@@ -311,7 +312,7 @@ describeWith(["jail"], "the main job", () => {
       const { code, screen } = await atTerminal([process.execPath, cli, ...submit], terminal(), [])
       expect(code, screen).toBe(0)
       expect(screen).toMatch(/uploading \[#+\.*\] +\d+ % of 9 MiB/)
-      const job = /[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}/.exec(screen)?.[0] as string
+      const job = jobId.exec(screen)?.[0] as string
       await fleet.finished(job)
       const digest = createHash("sha256").update(noise).digest("hex")
       expect(await postern("jobs", "logs", job)).toEqual({
@@ -322,6 +323,8 @@ describeWith(["jail"], "the main job", () => {
       // The server has all of it already: it goes over once more in one block, and without a terminal silently.
       const again = await postern(...submit)
       expect(again.stderr).toMatch(/^Submitted as number \d+\./)
+      // It ends here: nothing is to come and go in the server's folder when that is read.
+      await fleet.finished(jobId.exec(`${again.stdout}${again.stderr}`)?.[0] as string)
     }
   )
 

@@ -319,7 +319,8 @@ export class BuiltFleet {
     await Promise.all(
       alive.map(async (program) => {
         await program.ended(8_000).catch(() => undefined)
-        program.signalGroup("SIGKILL")
+        // Until the last of what it started is gone, that may still write into the folder.
+        await program.crash().catch(() => undefined)
       })
     )
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })

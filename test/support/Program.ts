@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { randomInt } from "node:crypto"
 import { closeSync, existsSync, openSync, readdirSync, readFileSync } from "node:fs"
-import { createServer } from "node:net"
+import { createServer, type ListenOptions, type Server } from "node:net"
 
 const pollMs = 25
 
@@ -53,25 +53,31 @@ const livingOf = (group: number): ReadonlyArray<number> =>
 /** Below the ports that the system gives to outgoing connections, one of which could sit on it later. */
 const lowestPort = 20_000
 const highestPort = 32_000
-/** Whoever runs beside this test draws from another part: nobody listens before a program is there, nor between two lives. */
-const parts = 8
-const partPorts = Math.floor((highestPort - lowestPort) / parts)
-const firstPort = lowestPort + (Number(process.env["VITEST_POOL_ID"] ?? 0) % parts) * partPorts
-const drawnPorts = new Set<number>()
 
-/** A port of loopback that is free now, and that no other test is given. */
-export const freePort = (): Promise<number> =>
+/** Listens there; fails where somebody does already. */
+const listening = (at: ListenOptions): Promise<Server> =>
   new Promise((resolve, reject) => {
-    const attempt = (left: number): void => {
-      const port = randomInt(firstPort, firstPort + partPorts)
-      if (drawnPorts.has(port)) return attempt(left)
-      drawnPorts.add(port)
-      const probe = createServer()
-      probe.once("error", (error) => (left === 0 ? reject(error) : attempt(left - 1)))
-      probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(port)))
-    }
-    attempt(50)
+    const server = createServer()
+    server.once("error", reject)
+    server.listen(at, () => resolve(server))
   })
+
+/** A port of loopback that is free now, and that no other test draws for as long as this process lives. */
+export const freePort = async (): Promise<number> => {
+  for (let left = 50; ; left--) {
+    const port = randomInt(lowestPort, highestPort)
+    try {
+      // A socket without a file, whose name is given back with this process, marks the port as drawn.
+      const mark = await listening({ path: `\0postern-test-port-${port}` })
+      mark.unref()
+      const probe = await listening({ port, host: "127.0.0.1" })
+      await new Promise((resolve) => probe.close(resolve))
+      return port
+    } catch (error) {
+      if (left === 0) throw error
+    }
+  }
+}
 
 /** A program that keeps running: server or client. All its lives write into one log. */
 export class Program {

@@ -41,6 +41,9 @@ const accountingMs = 1_000
 const namespaceMs = 3_000
 const chainMs = 2_000
 
+/** How soon a job is looked for again that was not there to be signalled. */
+const lookAgainMs = 20
+
 const messageBytes = 2_000
 const statusBytes = 4_096
 
@@ -197,9 +200,10 @@ export class Chain {
     ;(this.pipe(LaunchDescriptor.gate) as Writable).end("go\n")
   }
 
-  /** SIGTERM to the job. */
+  /** SIGTERM to the job; to one that bubblewrap is still to start, as soon as it is there. */
   terminate(): void {
-    if (this.running) signalJob(this.guard, "SIGTERM")
+    if (!this.running || this.killing !== null) return
+    if (signalJob(this.guard, "SIGTERM") === 0) setTimeout(() => this.terminate(), lookAgainMs).unref()
   }
 
   /** Kills everything; resolves when the end was told, which takes at most some six seconds, whatever happens. */

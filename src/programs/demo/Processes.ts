@@ -15,6 +15,8 @@ export class DemoFailure extends Schema.TaggedError<DemoFailure>()("DemoFailure"
 
 /** How long a program may take to end after SIGTERM before it is killed. */
 const stopMs = 6_000
+/** How long what its leader has left of a group may take to end by the same SIGTERM. */
+const restMs = 1_000
 const pollMs = 50
 
 /** Whether the child has ended, by its own code or a signal. */
@@ -37,15 +39,33 @@ const awaitEnd = (child: ChildProcess): Effect.Effect<void> =>
     return Effect.sync(() => child.off("exit", onExit))
   })
 
+/** Waits until nothing of the child's group is there any more; whether it came to that in time. */
+const awaitRest = (child: ChildProcess): Effect.Effect<boolean> =>
+  Effect.gen(function* () {
+    for (let waitedMs = 0; ; waitedMs += pollMs) {
+      try {
+        process.kill(-(child.pid as number), 0)
+      } catch {
+        return true
+      }
+      if (waitedMs >= restMs) return false
+      yield* Effect.sleep(pollMs)
+    }
+  })
+
 const stop = (child: ChildProcess): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    if (child.pid === undefined || hasEnded(child)) return Effect.void
+  Effect.gen(function* () {
+    if (child.pid === undefined || hasEnded(child)) return
     signalGroup(child, "SIGTERM")
     const kill = Effect.andThen(
       Effect.sync(() => signalGroup(child, "SIGKILL")),
       awaitEnd(child)
     )
-    return Effect.timeoutOrElse(awaitEnd(child), { duration: stopMs, orElse: () => kill })
+    yield* Effect.timeoutOrElse(awaitEnd(child), { duration: stopMs, orElse: () => kill })
+    // A leader that a signal ended has not waited for its own.
+    if (yield* awaitRest(child)) return
+    signalGroup(child, "SIGKILL")
+    yield* awaitRest(child)
   })
 
 const isPassedOn = (name: string): boolean => name === "POSTERN_BWRAP" || !name.startsWith("POSTERN_")

@@ -81,6 +81,8 @@ const shaken = (shake: Shake, bytes: Uint8Array, sizes?: ReadonlyArray<number>) 
     Effect.gen(function* () {
       const proxy = yield* saying(bytes, sizes)
       const outcome = yield* outcomeOf(shake, proxy.endpoint)
+      // The proxy has read all when it sees the end.
+      while (proxy.sockets.size > 0) yield* Effect.promise(() => new Promise(setImmediate))
       return { ...outcome, heard: proxy.heard() }
     })
   )

@@ -71,6 +71,8 @@ const askAll = (
 }
 
 const client = () => {
+  // Before anybody knows of this life.
+  if (mode === "deaf") process.on("SIGTERM", () => undefined)
   appendFileSync(lives, `${process.pid}\n`)
   const pipe = new Socket({ fd: wardenDescriptor, readable: true, writable: true })
   const say = (message: ToWarden) => pipe.write(encodeFrame(message, 1024 * 1024))
@@ -114,9 +116,6 @@ const client = () => {
       return
     case "silent":
       say({ type: "working" })
-      return
-    case "deaf":
-      process.on("SIGTERM", () => undefined)
       return
     default:
       return

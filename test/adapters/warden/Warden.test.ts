@@ -36,10 +36,10 @@ const endIfAlive = (pid: number): void => {
   if (isAlive(pid)) process.kill(pid, "SIGKILL")
 }
 
-/** The process ids of all clients so far. */
+/** The process ids of all clients so far. A line counts when it is whole: no number at all would be this process's group. */
 const lives = (): ReadonlyArray<number> => {
   const path = join(folder, "lives")
-  return existsSync(path) ? readFileSync(path, "utf8").trimEnd().split("\n").map(Number) : []
+  return existsSync(path) ? readFileSync(path, "utf8").split("\n").slice(0, -1).map(Number) : []
 }
 
 const start = (mode: string, environment: Readonly<Record<string, string>> = {}) => {
