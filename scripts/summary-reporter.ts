@@ -20,6 +20,20 @@ const count = (modules: ReadonlyArray<TestModule>) => {
   return counts
 }
 
+/** How long vitest may take to end after its last test. */
+const endMs = 60_000
+
+/** vitest waits without an end for a process that a test has left alive and that holds our output open. */
+const endInTime = (): void => {
+  const timer = setTimeout(() => {
+    process.stderr.write(
+      `the tests have ended, and something that one of them started has not: it is not waited for\n`
+    )
+    process.exit(process.exitCode || 1)
+  }, endMs)
+  timer.unref()
+}
+
 /**
  * Writes `{ passed, failed, skipped, failedFiles, unhandled }` to the file that POSTERN_SUMMARY_FILE names. Files that fail
  * outside a test and unhandled errors count as one failure each; an unhandled error may belong to no file.
@@ -28,6 +42,7 @@ export default class SummaryReporter implements Reporter {
   onTestRunEnd(modules: ReadonlyArray<TestModule>, unhandledErrors: ReadonlyArray<unknown>): void {
     const path = process.env["POSTERN_SUMMARY_FILE"]
     if (path === undefined) return
+    endInTime()
     const counts = count(modules)
     const failed = counts.failed + unhandledErrors.length
     const failedFiles = modules

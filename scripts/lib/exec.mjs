@@ -13,14 +13,15 @@ const exitCodeOf = (code, signal) => (signal === null ? code : 128 + (constants.
  */
 export const runAttached = (command, args, options = {}) =>
   new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: "inherit", ...options })
     const onTerminal = process.stdin.isTTY === true || process.stdout.isTTY === true
     const forward = (signal) => {
       if (signal === "SIGINT" && onTerminal) return
       child.kill(signal)
     }
+    // Before the child is there: a signal that came between the two would end us and leave it alone.
     const signals = ["SIGINT", "SIGTERM", "SIGHUP"]
     for (const signal of signals) process.on(signal, forward)
+    const child = spawn(command, args, { stdio: "inherit", ...options })
     const settle = (done) => {
       for (const signal of signals) process.off(signal, forward)
       done()
@@ -32,6 +33,8 @@ export const runAttached = (command, args, options = {}) =>
 /** Runs a command quietly and resolves with its exit code and the end of what it printed. */
 export const runQuiet = (command, args, options = {}) =>
   new Promise((resolve) => {
+    const forward = (signal) => child.kill(signal)
+    process.on("SIGTERM", forward)
     const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...options })
     let output = ""
     const keep = (chunk) => {
@@ -39,8 +42,6 @@ export const runQuiet = (command, args, options = {}) =>
     }
     child.stdout.on("data", keep)
     child.stderr.on("data", keep)
-    const forward = (signal) => child.kill(signal)
-    process.on("SIGTERM", forward)
     const settle = (result) => {
       process.off("SIGTERM", forward)
       resolve(result)

@@ -150,8 +150,23 @@ describe("a task's process", () => {
       `const { runAttached } = await import(${JSON.stringify(exec)})
        process.exit(await runAttached(process.execPath, [${JSON.stringify(join(folder, "child.mjs"))}]))`
     )
-    return spawn(process.execPath, [join(folder, "parent.mjs")], { stdio: ["ignore", "pipe", "inherit"] })
+    const parent = spawn(process.execPath, [join(folder, "parent.mjs")], {
+      stdio: ["ignore", "pipe", "inherit"],
+      detached: true
+    })
+    group = parent.pid
+    return parent
   }
+
+  // A child that is left alone would hold our output open, and vitest would wait for it without an end.
+  let group: number | undefined
+  afterEach(() => {
+    try {
+      if (group !== undefined) process.kill(-group, "SIGKILL")
+    } catch {
+      // Nothing of it is left, as it should be.
+    }
+  })
 
   it("keeps its exit code", async () => {
     const [code] = await once(attached("process.exit(7)"), "exit")
