@@ -1,7 +1,7 @@
 /** Signed polls, one at a time, by a way of the bench's choice: directly, or through the tor of a device that runs. */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Exit, Scope, Stream } from "effect"
+import { Effect, Exit, Schedule, Scope, Stream } from "effect"
 import { httpTransport } from "../../src/adapters/HttpTransport.ts"
 import type { Transport } from "../../src/adapters/http/Transport.ts"
 import { NativeCryptoEngine } from "../../src/adapters/NativeCrypto.ts"
@@ -64,8 +64,13 @@ const send = (
     if (status !== 200) throw new Error(`a poll was answered with ${status}`)
   }).pipe(
     Effect.scoped,
-    // As a device would: a way that failed is tried again, over a fresh circuit, and the time counts.
-    Effect.retry({ times: 2, while: ({ _tag }) => _tag === "TransportError" }),
+    // As a device would: a way that failed is tried again, and the time counts. The tor is a device's, which may ask it for new
+    // circuits at any time; tor forgets the device's key with the old ones, until the device tells it again.
+    Effect.retry({
+      times: 30,
+      schedule: Schedule.spaced(1_000),
+      while: ({ _tag }) => _tag === "TransportError"
+    }),
     Effect.runPromise
   )
 
