@@ -223,8 +223,8 @@ const open = (broker: FoundBroker, password: string | null, options: BusOptions,
       Effect.mapError((error) => unreachable(error.message)),
       inTime(dialMs, "the connection")
     )
-    const proof = password ?? (yield* options.password)
-    const client = yield* clientOn(stream, settingsOf(options, broker, proof, keepaliveSeconds))
+    const shown = password ?? (yield* options.password)
+    const client = yield* clientOn(stream, settingsOf(options, broker, shown, keepaliveSeconds))
     const ended = yield* Deferred.make<string>()
     let reason = "the connection was closed"
     client.on("error", (error) => {
